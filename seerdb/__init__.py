@@ -1,0 +1,75 @@
+"""SeerDB: a key-value database that lives in a bucket.
+
+::
+
+    from seerdb import DB
+
+    with DB.open("./my_db") as db:
+        db.put(b"key", b"value")
+"""
+
+from __future__ import annotations
+
+from seerdb.db import DB, NEEDS_IO, Entry, NeedsIO, Snapshot, WriteBatch
+from seerdb.errors import (
+    AlreadyExistsError,
+    BusyError,
+    ChecksumError,
+    ClosedError,
+    ConflictError,
+    CorruptionError,
+    DiskError,
+    DiskFullError,
+    FencedError,
+    InternalError,
+    InvalidRequestError,
+    LockedError,
+    NotFoundError,
+    PoisonedError,
+    ReadOnlyError,
+    SeerDBError,
+    TruncatedError,
+    UnavailableError,
+    UnsupportedFormatError,
+)
+from seerdb.events import Event
+from seerdb.options import DBOptions, Durability, Options
+from seerdb.storage.batch import Batch
+from seerdb.storage.runtime import Components, Runtime
+
+__all__ = [
+    "DB",
+    "NEEDS_IO",
+    "AlreadyExistsError",
+    "Batch",
+    "BusyError",
+    "ChecksumError",
+    "ClosedError",
+    "Components",
+    "ConflictError",
+    "CorruptionError",
+    "DBOptions",
+    "DiskError",
+    "DiskFullError",
+    "Durability",
+    "Entry",
+    "Event",
+    "FencedError",
+    "InternalError",
+    "InvalidRequestError",
+    "LockedError",
+    "NeedsIO",
+    "NotFoundError",
+    "Options",
+    "PoisonedError",
+    "ReadOnlyError",
+    "Runtime",
+    "SeerDBError",
+    "Snapshot",
+    "TruncatedError",
+    "UnavailableError",
+    "UnsupportedFormatError",
+    "WriteBatch",
+]
+
+__version__ = "0.1.0"

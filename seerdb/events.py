@@ -1,0 +1,108 @@
+"""What the engine tells the outside: frozen records, given to one listener.
+
+Metrics, logs and tests consume the same records. A listener is called on the thread where the
+thing happened, never inside the write path's lock; it must be quick and must not raise: an
+exception counts as a failure of the background work that told it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, tag=True):
+    """The root of all events."""
+
+
+class Recovered(Event, frozen=True):
+    """The database was opened; what recovery found."""
+
+    segments: int
+    records: int
+    torn_bytes: int
+    damaged: list[str]
+    """One line for each damage found, with file and offset."""
+    quarantined: list[str]
+    shipped_records: int
+    """Records that came from the bucket because no local log had them."""
+    last_seq: int
+    seconds: float
+
+
+class MemtableSealed(Event, frozen=True):
+    """The active memtable and its WAL segment were sealed."""
+
+    segment: int
+    last_seq: int
+    bytes: int
+
+
+class FlushCompleted(Event, frozen=True):
+    """A sealed memtable is in the bucket."""
+
+    segments: list[int]
+    table: str | None
+    """``None`` when everything in it had been deleted within it."""
+    entries: int
+    bytes: int
+    last_seq: int
+    seconds: float
+
+
+class CompactionCompleted(Event, frozen=True):
+    """Tables were merged."""
+
+    inputs: list[str]
+    outputs: list[str]
+    bytes_read: int
+    bytes_written: int
+    entries: int
+    seconds: float
+
+
+class GarbageCollected(Event, frozen=True):
+    """Objects nobody needs were deleted."""
+
+    deleted: list[str]
+
+
+class WorkFailed(Event, frozen=True):
+    """A background task failed and will be tried again after ``retry_seconds``."""
+
+    work: str
+    error: str
+    attempts: int
+    retry_seconds: float
+
+
+class WriteStalled(Event, frozen=True):
+    """Writers wait until background work has caught up."""
+
+    reason: str
+
+
+class WriteResumed(Event, frozen=True):
+    """Writers go on."""
+
+    stalled_seconds: float
+
+
+class Fenced(Event, frozen=True):
+    """Another writer owns the database now; this one takes no more writes."""
+
+    error: str
+
+
+class Poisoned(Event, frozen=True):
+    """The WAL failed; no write is taken until the database is opened again."""
+
+    error: str
+
+
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of those who do not listen."""

@@ -1,0 +1,238 @@
+"""Every setting, its default and its bounds, each written once.
+
+:class:`Options` is the checked, immutable value the engine works with.
+:class:`DBOptions` is the chained builder users may prefer. Both take the same names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from seerdb.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from seerdb.db import DB
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+MAX_KEY_SIZE = 65_535
+MAX_VALUE_SIZE = GIB
+
+T = TypeVar("T")
+
+
+class Durability(str, Enum):
+    """What an acknowledged write survives, weakest first."""
+
+    MEMORY = "memory"
+    INTERVAL = "interval"
+    LOCAL = "local"
+    OBJECT = "object"
+
+
+DURABILITY_LEVELS = tuple(level.value for level in Durability)
+
+_RETENTION = re.compile(r"flushed|count:[0-9]{1,6}|duration:[0-9]{1,9}")
+_BACKGROUND = ("inline", "thread", "process")
+
+
+def _number(low: float, high: float) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"must be a number, not {type(value).__name__}"
+        if math.isnan(value) or not low <= value <= high:
+            return f"must be between {low} and {high}, not {value}"
+        return None
+
+    return check
+
+
+def _integer(low: int, high: int) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return f"must be a whole number, not {type(value).__name__}"
+        if not low <= value <= high:
+            return f"must be between {low:,} and {high:,}, not {value:,}"
+        return None
+
+    return check
+
+
+def _choice(*names: str) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        return None if value in names else f"must be one of {', '.join(names)}, not {value!r}"
+
+    return check
+
+
+def _boolean(value: object) -> str | None:
+    return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
+
+
+def _retention(value: object) -> str | None:
+    if isinstance(value, str) and _RETENTION.fullmatch(value):
+        return None
+    return f"must be 'flushed', 'count:N' or 'duration:SECONDS', not {value!r}"
+
+
+def _store(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return None
+    return f"must be a URL or a directory, not {value!r}"
+
+
+def _mapping(value: object) -> str | None:
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return None
+    return f"must be a table of names and values, not {value!r}"
+
+
+def _setting(default: Any, check: Callable[[object], str | None]) -> Any:
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"check": check})
+    return field(default=default, metadata={"check": check})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings of one database; sizes in bytes, times in seconds.
+
+    Raises ``InvalidRequestError`` for a value out of bounds.
+    """
+
+    store: str | None = _setting(None, _store)
+    """Where the bucket is: any fsspec URL or a directory. ``None``: ``bucket/`` in the data
+    directory."""
+    store_options: dict[str, Any] = _setting({}, _mapping)
+    """Passed to the fsspec file system (``endpoint_url``, ``key``, ``secret`` …)."""
+    durability: str = _setting("local", _choice(*DURABILITY_LEVELS))
+    """What an acknowledged write survives unless the write says otherwise."""
+    sync: str = _setting("data", _choice("data", "full"))
+    """``data``: fdatasync; ``full``: fsync."""
+    sync_interval: float = _setting(0.01, _number(0.0005, 60))
+    """Longest time between a write at level ``interval`` and its sync."""
+    memtable_capacity: int = _setting(64 * MIB, _integer(KIB, 16 * GIB))
+    """Memory of the active memtable, overheads counted, before it is sealed and flushed."""
+    wal_segment_size: int = _setting(64 * MIB, _integer(16 * KIB, 4 * GIB))
+    """Preallocated size of a WAL segment; a single larger batch gets a segment of its own."""
+    wal_compression: str = _setting("none", _choice("none", "zstd"))
+    """``zstd`` trades CPU for WAL bytes; worth it for large compressible batches."""
+    wal_direct_io: bool = _setting(default=False, check=_boolean)
+    """Write the WAL past the page cache (O_DIRECT)."""
+    wal_retention: str = _setting("flushed", _retention)
+    """What to keep of flushed segments: nothing, the last N, or those of the last seconds."""
+    wal_budget: int = _setting(4 * GIB, _integer(64 * KIB, 1 << 50))
+    """WAL bytes on local disk at which writes are held back, for example in an outage."""
+    recovery: str = _setting("strict", _choice("strict", "point_in_time", "salvage"))
+    """On WAL corruption: refuse to open, stop before it, or skip it."""
+    block_size: int = _setting(16 * KIB, _integer(256, 4 * MIB))
+    """Target bytes of a table block before compression: larger compresses better, smaller
+    reads less per miss."""
+    compression: str = _setting("zstd", _choice("zstd", "none"))
+    """Of table blocks."""
+    filter_bits_per_key: int = _setting(10, _integer(0, 64))
+    """Memory per key for filters that spare requests for missing keys; 0 turns them off."""
+    block_cache_capacity: int = _setting(256 * MIB, _integer(0, 1 << 44))
+    """Memory for table blocks, overheads counted."""
+    disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
+    """Local disk for parts of tables; 0 turns it off."""
+    background: str = _setting("thread", _choice(*_BACKGROUND))
+    """Where flush and compaction run: in the writer's call, a thread, or worker processes."""
+    min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
+    """Writes are refused while the local disk has less than this free."""
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            complaint = setting.metadata["check"](getattr(self, setting.name))
+            if complaint:
+                raise InvalidRequestError(f"setting {setting.name} {complaint}")
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Options:
+        """Options from names and values. Raises: ``InvalidRequestError`` for unknown names."""
+        unknown = sorted(set(values) - set(SETTING_NAMES))
+        if unknown:
+            raise InvalidRequestError(
+                f"unknown setting {', '.join(unknown)}; known are {', '.join(SETTING_NAMES)}"
+            )
+        return cls(**values)
+
+    def with_values(self, values: Mapping[str, Any]) -> Options:
+        """A copy with some settings replaced."""
+        Options.build(values)
+        return replace(self, **values)
+
+
+SETTING_NAMES = tuple(setting.name for setting in fields(Options))
+
+
+class _Setter(Generic[T]):
+    """A chained method named like the setting it replaces."""
+
+    def __set_name__(self, owner: type[DBOptions], name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, builder: None, owner: type[DBOptions]) -> _Setter[T]: ...
+    @overload
+    def __get__(self, builder: DBOptions, owner: type[DBOptions]) -> Callable[[T], DBOptions]: ...
+    def __get__(
+        self, builder: DBOptions | None, owner: type[DBOptions]
+    ) -> _Setter[T] | Callable[[T], DBOptions]:
+        if builder is None:
+            return self
+        name = self._name
+        return lambda value: DBOptions(**{**builder.values, name: value})
+
+
+class DBOptions:
+    """Settings gathered step by step; every method returns a new value.
+
+    ::
+
+        db = DBOptions().memtable_capacity(64 << 20).store("s3://bucket/prefix").open("./my_db")
+
+    Raises ``InvalidRequestError`` at once for an unknown name or a value out of bounds.
+    Immutable, so one may open several databases.
+    """
+
+    store = _Setter[str | None]()
+    store_options = _Setter[dict[str, Any]]()
+    durability = _Setter[str]()
+    sync = _Setter[str]()
+    sync_interval = _Setter[float]()
+    memtable_capacity = _Setter[int]()
+    wal_segment_size = _Setter[int]()
+    wal_compression = _Setter[str]()
+    wal_direct_io = _Setter[bool]()
+    wal_retention = _Setter[str]()
+    wal_budget = _Setter[int]()
+    recovery = _Setter[str]()
+    block_size = _Setter[int]()
+    compression = _Setter[str]()
+    filter_bits_per_key = _Setter[int]()
+    block_cache_capacity = _Setter[int]()
+    disk_cache_capacity = _Setter[int]()
+    background = _Setter[str]()
+    min_free_disk = _Setter[int]()
+
+    def __init__(self, **values: Any) -> None:
+        self.values: Mapping[str, Any] = values
+        Options.build(values)
+
+    def __repr__(self) -> str:
+        shown = {n: "…" if n == "store_options" else v for n, v in self.values.items()}
+        return f"DBOptions({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
+
+    def open(self, path: str) -> DB:
+        """Open the database in directory ``path`` with these settings; see ``DB.open``."""
+        from seerdb.db import DB
+
+        return DB.open(path, **self.values)
