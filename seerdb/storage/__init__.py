@@ -1,0 +1,1 @@
+"""The log-structured engine: bytes, files and objects; knows nothing of HTTP."""

@@ -1,0 +1,1 @@
+"""The bucket: one protocol, one fsspec implementation, and wrappers around it."""

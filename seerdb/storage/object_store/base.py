@@ -1,0 +1,58 @@
+"""The bucket as a port: whole, immutable objects under names.
+
+Names are relative to the database's prefix and use ``/``; ``names.py`` is the only module
+that builds or parses them. Implementations and wrappers share one protocol:
+``fsspec_store`` (anything fsspec knows), ``testing.objects`` (memory, faults), and the
+wrappers ``retrying``, ``breaker`` and ``meter``.
+
+Errors of every method: ``UnavailableError`` when the store cannot be reached or refuses
+(the outcome of a write is then *unknown*: it may have happened), ``NotFoundError`` for a
+missing name, ``TruncatedError`` when fewer bytes come back than the store announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One line of a listing. ``modified`` is the store's wall clock, seconds since 1970."""
+
+    name: str
+    size: int
+    modified: float
+
+
+class ObjectStore(Protocol):
+    """A bucket prefix. Thread-safe; not to be used across a fork."""
+
+    def get(self, name: str) -> bytes:
+        """The whole object, its length checked against what the store announced."""
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``; ``TruncatedError`` when there are fewer.
+
+        Requires: ``length >= 1``.
+        """
+
+    def put(self, name: str, data: bytes) -> None:
+        """Create or replace the object in one atomic step. Durable when it returns."""
+
+    def put_if_absent(self, name: str, data: bytes) -> None:
+        """Create the object; ``AlreadyExistsError`` when the name is taken.
+
+        Atomic against every other writer. Durable when it returns. After
+        ``UnavailableError`` the caller must read the object back to learn the outcome.
+        """
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """Every object whose name starts with ``prefix``, sorted by name; never cached."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete the named objects; a missing one is no error."""
+
+    def close(self) -> None:
+        """Release connections. Idempotent."""

@@ -1,0 +1,153 @@
+"""Stop asking a store that does not answer, and find out by itself when it is back.
+
+::
+
+    closed ──threshold failures in a row──► open ──cooldown over──► half-open ──success──► closed
+                                             ▲                            │
+                                             └─failure, cooldown doubled──┘
+
+Only ``UnavailableError`` is a failure: a missing object is an answer like any other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from seerdb.clock import Clock
+from seerdb.errors import UnavailableError
+from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+
+T = TypeVar("T")
+
+
+class CircuitBreaker:
+    """What is known about the health of one store; shared by all who use it. Thread-safe.
+
+    Opens after ``threshold`` failures in a row. After ``cooldown_seconds`` one request is let
+    through as a trial; each failed trial doubles the cooldown up to
+    ``max_cooldown_seconds``, and any success closes the breaker.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        threshold: int = 5,
+        cooldown_seconds: float = 1.0,
+        max_cooldown_seconds: float = 30.0,
+    ) -> None:
+        self._clock = clock
+        self._threshold = threshold
+        self._first_cooldown = cooldown_seconds
+        self._max_cooldown = max_cooldown_seconds
+        self._lock = threading.Lock()
+        # Guarded by the lock:
+        self._failures = 0
+        self._failing_since: float | None = None
+        self._last_error = ""
+        self._cooldown = cooldown_seconds
+        self._retry_at: float | None = None  # None: closed
+        self._trial_running = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are refused, but for a trial now and then."""
+        with self._lock:
+            return self._retry_at is not None
+
+    @property
+    def failing_since(self) -> float | None:
+        """Monotonic time of the first failure since the last success; ``None``: healthy."""
+        with self._lock:
+            return self._failing_since
+
+    @property
+    def last_error(self) -> str:
+        """The latest failure since the last success; empty when healthy."""
+        with self._lock:
+            return self._last_error
+
+    def run(self, request: Callable[[], T]) -> T:
+        """The result of ``request``, or ``UnavailableError`` at once while open."""
+        trial = self._enter()
+        try:
+            result = request()
+        except BaseException as error:
+            # An interrupt tells nothing about the store, but a trial must not stay open.
+            if isinstance(error, Exception) and not isinstance(error, UnavailableError):
+                self._succeeded()
+            else:
+                self._failed(error, trial=trial)
+            raise
+        self._succeeded()
+        return result
+
+    def _enter(self) -> bool:
+        """Whether the request is a trial; raises if it must not be made."""
+        with self._lock:
+            if self._retry_at is None:
+                return False
+            now = self._clock.monotonic()
+            if now >= self._retry_at and not self._trial_running:
+                self._trial_running = True
+                return True
+            since = now - (self._failing_since or now)
+            raise UnavailableError(
+                f"not tried: the store has failed for {since:.1f} s "
+                f"(next trial in {max(0.0, self._retry_at - now):.1f} s); "
+                f"last error: {self._last_error}"
+            )
+
+    def _succeeded(self) -> None:
+        with self._lock:
+            self._failures = 0
+            self._failing_since = None
+            self._last_error = ""
+            self._cooldown = self._first_cooldown
+            self._retry_at = None
+            self._trial_running = False
+
+    def _failed(self, error: BaseException, *, trial: bool) -> None:
+        with self._lock:
+            now = self._clock.monotonic()
+            self._failures += 1
+            self._last_error = str(error) or type(error).__name__
+            if self._failing_since is None:
+                self._failing_since = now
+            if trial:
+                self._trial_running = False
+                self._cooldown = min(self._max_cooldown, self._cooldown * 2)
+                self._retry_at = now + self._cooldown
+            elif self._failures >= self._threshold and self._retry_at is None:
+                self._retry_at = now + self._cooldown
+
+
+class BreakingObjectStore:
+    """``inner`` behind ``breaker``. Thread-safe."""
+
+    def __init__(self, inner: ObjectStore, breaker: CircuitBreaker) -> None:
+        self._inner = inner
+        self._breaker = breaker
+
+    def get(self, name: str) -> bytes:
+        return self._breaker.run(lambda: self._inner.get(name))
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        return self._breaker.run(lambda: self._inner.get_range(name, offset, length))
+
+    def put(self, name: str, data: bytes) -> None:
+        self._breaker.run(lambda: self._inner.put(name, data))
+
+    def put_if_absent(self, name: str, data: bytes) -> None:
+        self._breaker.run(lambda: self._inner.put_if_absent(name, data))
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        return self._breaker.run(lambda: self._inner.list(prefix))
+
+    def delete(self, names: Iterable[str]) -> None:
+        self._breaker.run(lambda: self._inner.delete(names))
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,278 @@
+"""Anything fsspec knows as a bucket: S3 and its kin, Google, Azure, memory.
+
+The only module that imports fsspec. Nothing is cached, neither listings nor instances, and
+the drivers' own retries are turned off where they can be: each attempt is one that
+``retrying`` decided on and ``meter`` counted. Two cannot be turned off (the HTTP client of
+S3 sends a request again when the server hangs up on it, and Google's driver retries), so
+``AlreadyExistsError`` may be the answer to a second sending of one's own object.
+
+How a back-end creates an object only if it is absent (any other is refused):
+
+=====================  ==================================================================
+s3, s3a                ``If-None-Match: *`` on the PUT, from 100 MiB on the completion of a
+                       multipart upload; 412: the name is taken, 409: two writers met
+gs, gcs                ``ifGenerationMatch=0``
+abfs, abfss, az        ``If-None-Match: *``
+memory                 a lock: all of it is in this process
+=====================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import datetime
+from typing import Any
+
+from botocore.handlers import add_expect_header
+from fsspec.core import url_to_fs
+
+from seerdb.errors import (
+    AlreadyExistsError,
+    ClosedError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    SeerDBError,
+    TruncatedError,
+    UnavailableError,
+)
+from seerdb.storage.object_store.base import ObjectInfo
+
+S3 = frozenset({"s3", "s3a"})
+CREATES_IF_ABSENT = S3 | {"gs", "gcs", "abfs", "abfss", "az", "memory"}
+"""Protocols whose driver has an atomic ``mode="create"``."""
+S3_CONNECTIONS = 64
+"""Kept open: 32 reading threads, and the writers beside them."""
+S3_DELETE_LIMIT = 1000
+"""Names in one request, fixed by S3."""
+
+UPLOAD_SECONDS = 30.0
+UPLOAD_BYTES_PER_SECOND = 256 * 1024
+"""An upload that takes longer than these two allow has failed."""
+
+_MEMORY_LOCK = threading.Lock()
+"""fsspec's memory is one per process, and its ``mode="create"`` looks before it writes."""
+_MODIFIED = ("LastModified", "mtime", "last_modified", "created")
+"""Where the drivers say when an object was written."""
+_SHORT_BODIES = frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError"})
+"""Names of the errors of the drivers' HTTP clients for a body that ended early."""
+
+
+class FsspecObjectStore:
+    """The objects below one URL. Open it with :meth:`open`.
+
+    Thread-safe; for plain threads only (a call from an event loop blocks that loop), and not
+    usable in a forked process: send a ``StoreLocation`` there and open it anew.
+    """
+
+    def __init__(self, protocol: str, filesystem: Any, root: str) -> None:
+        self._url = f"{protocol}://{root.lstrip('/')}"  # without user and password
+        self._protocol = protocol
+        self._filesystem = filesystem
+        self._root = root
+        self._process = os.getpid()
+        self._closed = False
+        self._writing: AbstractContextManager[Any] = (
+            _MEMORY_LOCK if protocol == "memory" else nullcontext()
+        )
+
+    @classmethod
+    def open(cls, url: str, options: Mapping[str, Any]) -> FsspecObjectStore:
+        """The store at ``url``; ``options`` and the environment (``AWS_*``) as fsspec has it.
+
+        Makes no request. Raises ``InvalidRequestError`` for an unknown protocol, a driver
+        that is not installed, or options the driver does not take.
+        """
+        protocol = url.partition("://")[0]
+        wanted = _s3_options(options) if protocol in S3 else dict(options)
+        wanted.update(skip_instance_cache=True, use_listings_cache=False)
+        try:
+            filesystem, root = url_to_fs(url, **wanted)
+            if protocol in S3:
+                _prepare_s3(filesystem)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidRequestError(f"cannot open a {protocol} store: {error}") from error
+        except ImportError as error:
+            raise InvalidRequestError(
+                f"cannot open a {protocol} store: {error} "
+                "(Google needs seerdb[gcs], Azure needs seerdb[azure])"
+            ) from error
+        return cls(protocol, filesystem, root)
+
+    def __repr__(self) -> str:
+        return f"FsspecObjectStore({self._url!r})"
+
+    def get(self, name: str) -> bytes:
+        # S3: one GET, whose body the HTTP client measures; the driver's default asks for the
+        # size first and then fetches in parts.
+        reading = {"max_concurrency": 1} if self._protocol in S3 else {}
+        with self._translated("get", name):
+            return bytes(self._filesystem.cat_file(self._path(name), **reading))
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        with self._translated("get a range of", name):
+            data = bytes(
+                self._filesystem.cat_file(self._path(name), start=offset, end=offset + length)
+            )
+        if len(data) != length:
+            raise TruncatedError(
+                "the object ends early",
+                name=name,
+                offset=offset,
+                expected=length,
+                found=len(data),
+            )
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        with self._translated("put", name):
+            self._upload(name, data)
+
+    def put_if_absent(self, name: str, data: bytes) -> None:
+        """See the protocol. Raises ``InvalidRequestError`` where the back-end cannot."""
+        if self._protocol not in CREATES_IF_ABSENT:
+            raise InvalidRequestError(
+                f"{self._url}: {self._protocol} cannot create an object only if it is absent; use "
+                f"a directory or one of {', '.join(sorted(CREATES_IF_ABSENT))}"
+            )
+        with self._translated("create", name):
+            self._upload(name, data, mode="create")
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        with self._translated("list", prefix):
+            found = self._find(prefix)
+            skip = len(self._root) + 1
+            infos = [
+                ObjectInfo(path[skip:], info["size"], _modified(info))
+                for path, info in found.items()
+                if info["type"] == "file" and path.startswith(prefix, skip)
+            ]
+        return sorted(infos, key=lambda info: info.name)
+
+    def delete(self, names: Iterable[str]) -> None:
+        paths = [self._path(name) for name in names]
+        if self._protocol in S3:
+            for start in range(0, len(paths), S3_DELETE_LIMIT):
+                self._delete_from_s3(paths[start : start + S3_DELETE_LIMIT])
+            return
+        for path in paths:
+            with self._translated("delete", path), suppress(FileNotFoundError):
+                self._filesystem.rm_file(path)
+
+    def close(self) -> None:
+        if not self._closed and self._protocol in S3 and self._process == os.getpid():
+            self._filesystem.close_session(self._filesystem.loop, self._filesystem.s3)
+        self._closed = True
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _upload(self, name: str, data: bytes, **options: Any) -> None:
+        if self._filesystem.async_impl:
+            # The HTTP clients time the wait for an answer, but not the sending.
+            options["timeout"] = UPLOAD_SECONDS + len(data) / UPLOAD_BYTES_PER_SECOND
+        with self._writing:
+            self._filesystem.pipe_file(self._path(name), data, **options)
+
+    def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """What fsspec finds below ``prefix`` and maybe more; nothing if there is nothing."""
+        if self._protocol in S3:
+            # Asked below the bucket with a prefix, the driver lists and does no more.
+            bucket, _, root = self._root.partition("/")
+            below = f"{root}/{prefix}" if root else prefix
+            return dict(self._filesystem.find(bucket, prefix=below, detail=True))
+        directory = self._path(prefix).rpartition("/")[0]
+        try:
+            return dict(self._filesystem.find(directory, detail=True))
+        except FileNotFoundError:
+            return {}
+
+    def _delete_from_s3(self, paths: Sequence[str]) -> None:
+        # Not through rm(), which drops the errors of single names.
+        split = [path.partition("/") for path in paths]
+        wanted = {"Objects": [{"Key": key} for _, _, key in split], "Quiet": True}
+        with self._translated("delete", f"{len(paths)} objects"):
+            reply = self._filesystem.call_s3("delete_objects", Bucket=split[0][0], Delete=wanted)
+        for refused in reply.get("Errors", ()):
+            raise UnavailableError(
+                f"{self._url}: cannot delete {refused.get('Key')}: "
+                f"{refused.get('Code')} {refused.get('Message')}"
+            )
+
+    @contextmanager
+    def _translated(self, verb: str, name: str) -> Iterator[None]:
+        if self._closed:
+            raise ClosedError(f"{self._url} is closed")
+        if self._process != os.getpid():
+            raise InternalError(f"{self._url} was opened in another process; open it here anew")
+        try:
+            yield
+        except SeerDBError:
+            raise
+        except Exception as error:
+            # All of them: every driver has its own classes, and none may cross the port.
+            raise self._translate(error, verb, name) from error
+
+    def _translate(self, error: Exception, verb: str, name: str) -> SeerDBError:
+        status = _status(error)
+        creating = verb == "create"
+        if isinstance(error, FileNotFoundError) and not creating and _code(error) != "NoSuchBucket":
+            return NotFoundError(f"{self._url}: no object {name}")
+        if creating and (isinstance(error, FileExistsError) or status == 412):
+            return AlreadyExistsError(f"{self._url}: object {name} already exists")
+        if status == 416:
+            return TruncatedError("the range begins after the end of the object", name=name)
+        if type(error).__name__ in _SHORT_BODIES:
+            return TruncatedError(f"the body ended early ({error})", name=name)
+        reason = "permission denied: " if isinstance(error, PermissionError) else ""
+        return UnavailableError(
+            f"{self._url}: cannot {verb} {name}: {reason}{type(error).__name__}: {error}"
+        )
+
+
+def _prepare_s3(filesystem: Any) -> None:
+    """One attempt a call, and one round trip an upload."""
+    filesystem.retries = 1
+    filesystem.connect()
+    # Asking leave to send a body costs a round trip, and waits for ever if nobody answers.
+    filesystem.s3.meta.events.unregister("before-call.s3", add_expect_header)
+
+
+def _s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    config = {"max_pool_connections": S3_CONNECTIONS, **options.get("config_kwargs", {})}
+    config["retries"] = {"total_max_attempts": 1}
+    return {**options, "config_kwargs": config}
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    for field in _MODIFIED:
+        when = info.get(field)
+        if isinstance(when, datetime):
+            return when.timestamp()
+        if isinstance(when, int | float):
+            return float(when)
+    # Never a guess: how old an object is decides whether it may be collected.
+    raise UnavailableError(f"the store does not say when {info.get('name')} was written")
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status behind a driver's error."""
+    for each in (error, error.__cause__):
+        response = getattr(each, "response", None)
+        if isinstance(response, Mapping):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return int(status) if status is not None else None
+        for field in ("status_code", "code"):
+            status = getattr(each, field, None)
+            if isinstance(status, int):
+                return status
+    return None
+
+
+def _code(error: BaseException) -> str | None:
+    """S3's word for what is wrong."""
+    response = getattr(error.__cause__, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, Mapping) else None

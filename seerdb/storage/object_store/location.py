@@ -1,0 +1,72 @@
+"""Where a bucket is: what a job carries to another process instead of an open store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from seerdb.errors import InvalidRequestError
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.local_store import LocalObjectStore
+
+_SECRET = re.compile(r"key|secret|token|password|credential|sas|connection|auth", re.IGNORECASE)
+_PASSWORD = re.compile(r"//[^/@:]*:[^/@]*@")
+
+
+@dataclass(frozen=True)
+class StoreLocation:
+    """A directory or an fsspec URL, and the options of its driver. Picklable.
+
+    A relative directory is made absolute at once, as another process may run elsewhere.
+    ``repr`` and ``str`` mask secrets.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        directory = self.directory
+        if directory is not None:
+            object.__setattr__(self, "url", directory)
+
+    @property
+    def directory(self) -> str | None:
+        """The absolute path of the directory; ``None`` for a remote store."""
+        path = unquote(self.url[7:]) if self.url.startswith("file://") else self.url
+        return None if "://" in path else str(Path(path).expanduser().absolute())
+
+    def open(self) -> ObjectStore:
+        """A store for this process. Makes no request and creates no directory.
+
+        Raises: ``InvalidRequestError`` for a protocol or options that cannot be used.
+        """
+        directory = self.directory
+        if directory is None:
+            # Imports for half a second, which a database in a directory does not need.
+            from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
+
+            return FsspecObjectStore.open(self.url, self.options)
+        if self.options:
+            raise InvalidRequestError(
+                f"a directory takes no store_options, but has {', '.join(self.options)}"
+            )
+        return LocalObjectStore(directory)
+
+    def __str__(self) -> str:
+        return _PASSWORD.sub("//***@", self.url)
+
+    def __repr__(self) -> str:
+        return f"StoreLocation({str(self)!r}, {_masked(self.options)!r})"
+
+
+def _masked(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _masked(value)
+        if isinstance(value, Mapping)
+        else ("***" if _SECRET.search(name) else value)
+        for name, value in options.items()
+    }

@@ -1,0 +1,59 @@
+"""The only place that builds or parses an object name.
+
+::
+
+    manifest/<20 digits>                          numbered edits and checkpoints
+    tables/<table id>.sst                         immutable tables
+    wal/<20 digits epoch>/<20 digits first seq>-<20 digits last seq>.wal
+    probe/<random>                                written and removed by the capability probe
+
+Numbers are padded with zeros so that the order of names is the order of numbers.
+"""
+
+from __future__ import annotations
+
+import re
+
+from seerdb.ids import Epoch, SeqNo, TableId
+
+MANIFEST_PREFIX = "manifest/"
+TABLE_PREFIX = "tables/"
+WAL_PREFIX = "wal/"
+PROBE_PREFIX = "probe/"
+
+_MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
+_TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
+_WAL = re.compile(r"wal/([0-9]{20})/([0-9]{20})-([0-9]{20})\.wal\Z")
+
+
+def manifest_name(number: int) -> str:
+    """The name of the ``number``-th manifest object."""
+    return f"{MANIFEST_PREFIX}{number:020d}"
+
+
+def parse_manifest_name(name: str) -> int | None:
+    """The number in a manifest object's name; ``None`` for any other name."""
+    match = _MANIFEST.match(name)
+    return int(match[1]) if match else None
+
+
+def table_name(table: TableId) -> str:
+    """The name of a table object."""
+    return f"{TABLE_PREFIX}{table}.sst"
+
+
+def parse_table_name(name: str) -> TableId | None:
+    """The id in a table object's name; ``None`` for any other name."""
+    match = _TABLE.match(name)
+    return TableId(match[1]) if match else None
+
+
+def wal_name(epoch: Epoch, first: SeqNo, last: SeqNo) -> str:
+    """The name of the shipped log of ``first`` to ``last``, both inclusive."""
+    return f"{WAL_PREFIX}{epoch:020d}/{first:020d}-{last:020d}.wal"
+
+
+def parse_wal_name(name: str) -> tuple[Epoch, SeqNo, SeqNo] | None:
+    """Epoch, first and last seq of a shipped log's name; ``None`` for any other name."""
+    match = _WAL.match(name)
+    return (Epoch(int(match[1])), SeqNo(int(match[2])), SeqNo(int(match[3]))) if match else None

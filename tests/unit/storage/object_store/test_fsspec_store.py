@@ -1,0 +1,337 @@
+"""How S3's answers come out, and that one call is one request."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import boto3
+import pytest
+
+from seerdb.errors import (
+    AlreadyExistsError,
+    ClosedError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    SeerDBError,
+    TruncatedError,
+    UnavailableError,
+)
+from seerdb.storage.object_store import fsspec_store
+from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
+from tests.fixtures.stores import S3Server
+
+KEYS = {"key": "k", "secret": "s"}
+
+
+class ScriptedServer:
+    """Answers one request per connection with the next of ``replies``, byte for byte."""
+
+    def __init__(self) -> None:
+        self.replies: list[bytes] = []
+        self.requests: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def reply(self, status: str, body: bytes = b"", headers: str = "") -> None:
+        length = "" if "Content-Length" in headers else f"Content-Length: {len(body)}\r\n"
+        head = f"HTTP/1.1 {status}\r\n{length}{headers}Connection: close\r\n\r\n"
+        self.replies.append(head.encode() + body)
+
+    def reply_error(self, status: str, code: str) -> None:
+        body = f"<Error><Code>{code}</Code><Message>by plan</Message></Error>".encode()
+        self.reply(status, body, "Content-Type: application/xml\r\n")
+
+    def stop(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                lines = list(iter(stream.readline, b"\r\n"))
+                headers = b"".join(lines).decode("latin-1")
+                length = re.search(r"^content-length: (\d+)", headers, re.IGNORECASE | re.MULTILINE)
+                stream.read(int(length[1]) if length else 0)
+                self.requests.append(headers)
+                if self.replies:
+                    connection.sendall(self.replies.pop(0))
+
+
+@pytest.fixture(scope="module")
+def running_server() -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(running_server: ScriptedServer) -> ScriptedServer:
+    running_server.replies.clear()
+    running_server.requests.clear()
+    return running_server
+
+
+@pytest.fixture(scope="module")
+def open_store(running_server: ScriptedServer) -> Iterator[FsspecObjectStore]:
+    store = FsspecObjectStore.open("s3://bucket/db", {"endpoint_url": running_server.url, **KEYS})
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(open_store: FsspecObjectStore, server: ScriptedServer) -> FsspecObjectStore:
+    return open_store
+
+
+Call = Callable[[FsspecObjectStore], object]
+CALLS: dict[str, Call] = {
+    "get": lambda store: store.get("a"),
+    "get_range": lambda store: store.get_range("a", 4, 4),
+    "put": lambda store: store.put("a", b"data"),
+    "put_if_absent": lambda store: store.put_if_absent("a", b"data"),
+    "list": lambda store: store.list("tables/"),
+    "delete": lambda store: store.delete(["a", "b"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "operation", "error"),
+    [
+        ("404 Not Found", "NoSuchKey", "get", NotFoundError),
+        ("404 Not Found", "NoSuchKey", "get_range", NotFoundError),
+        ("416 Range Not Satisfiable", "InvalidRange", "get_range", TruncatedError),
+        ("412 Precondition Failed", "PreconditionFailed", "put_if_absent", AlreadyExistsError),
+        ("409 Conflict", "ConditionalRequestConflict", "put_if_absent", UnavailableError),
+        ("409 Conflict", "OperationAborted", "put_if_absent", UnavailableError),
+        ("404 Not Found", "NoSuchKey", "put_if_absent", UnavailableError),
+        ("412 Precondition Failed", "PreconditionFailed", "put", UnavailableError),
+        *(
+            (status, code, operation, UnavailableError)
+            for operation in CALLS
+            for status, code in (
+                ("404 Not Found", "NoSuchBucket"),
+                ("403 Forbidden", "AccessDenied"),
+                ("500 Internal Server Error", "InternalError"),
+                ("503 Slow Down", "SlowDown"),
+            )
+        ),
+    ],
+)
+def test_an_answer_of_s3_becomes_the_error_that_says_what_to_do(
+    store: FsspecObjectStore,
+    server: ScriptedServer,
+    status: str,
+    code: str,
+    operation: str,
+    error: type[SeerDBError],
+) -> None:
+    server.reply_error(status, code)
+    with pytest.raises(error) as caught:
+        CALLS[operation](store)
+    assert type(caught.value) is error
+    assert caught.value.__cause__ is not None
+    assert len(server.requests) == 1, "a retry that nobody counted"
+
+
+def test_permission_denied_is_said_so(store: FsspecObjectStore, server: ScriptedServer) -> None:
+    server.reply_error("403 Forbidden", "AccessDenied")
+    with pytest.raises(UnavailableError, match="s3://bucket/db: cannot put a: permission denied"):
+        store.put("a", b"data")
+
+
+@pytest.mark.parametrize("operation", ["get", "get_range"])
+def test_a_body_shorter_than_announced_is_truncated(
+    store: FsspecObjectStore, server: ScriptedServer, operation: str
+) -> None:
+    server.reply("200 OK", b"01", "Content-Length: 4\r\n")
+    with pytest.raises(TruncatedError):
+        CALLS[operation](store)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"01", b"01234567"])
+def test_a_range_of_another_length_than_asked_for_is_truncated(
+    store: FsspecObjectStore, server: ScriptedServer, body: bytes
+) -> None:
+    server.reply("206 Partial Content", body)
+    with pytest.raises(TruncatedError) as caught:
+        store.get_range("a", 4, 4)
+    assert (caught.value.offset, caught.value.expected, caught.value.found) == (4, 4, len(body))
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_a_server_that_hangs_up_is_unavailable(
+    store: FsspecObjectStore, server: ScriptedServer, operation: str
+) -> None:
+    with pytest.raises(UnavailableError):
+        CALLS[operation](store)
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    options = {"endpoint_url": f"http://127.0.0.1:{port}", **KEYS}
+    store = FsspecObjectStore.open("s3://bucket/db", options)
+    for call in CALLS.values():
+        with pytest.raises(UnavailableError):
+            call(store)
+    store.close()
+
+
+def test_a_name_refused_in_a_bulk_deletion_is_an_error(
+    store: FsspecObjectStore, server: ScriptedServer
+) -> None:
+    body = (
+        b"<DeleteResult><Error><Key>db/b</Key><Code>AccessDenied</Code>"
+        b"<Message>by plan</Message></Error></DeleteResult>"
+    )
+    server.reply("200 OK", body, "Content-Type: application/xml\r\n")
+    with pytest.raises(UnavailableError, match="db/b: AccessDenied"):
+        store.delete(["a", "b"])
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_one_call_is_one_request(
+    store: FsspecObjectStore, server: ScriptedServer, operation: str
+) -> None:
+    xml = "Content-Type: application/xml\r\n"
+    if operation in ("list", "delete"):
+        server.reply("200 OK", b"<Result/>", xml)
+    else:
+        server.reply("200 OK", b"data" if operation.startswith("get") else b"", 'ETag: "x"\r\n')
+    CALLS[operation](store)
+    assert len(server.requests) == 1
+
+
+def test_creation_is_conditional_and_replacement_is_not(
+    store: FsspecObjectStore, server: ScriptedServer
+) -> None:
+    for _ in range(2):
+        server.reply("200 OK", b"", 'ETag: "x"\r\n')
+    store.put_if_absent("a", b"data")
+    store.put("a", b"data")
+    conditional, plain = (request.lower() for request in server.requests)
+    assert conditional.startswith("put /bucket/db/a ")
+    assert "if-none-match: *" in conditional
+    assert "if-none-match" not in plain
+
+
+def test_an_upload_is_one_round_trip(store: FsspecObjectStore, server: ScriptedServer) -> None:
+    server.reply("200 OK", b"", 'ETag: "x"\r\n')
+    store.put("a", b"data")
+    assert "expect: 100-continue" not in server.requests[0].lower()
+
+
+def test_an_upload_that_nobody_takes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fsspec_store, "UPLOAD_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {"endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}", **KEYS}
+        store = FsspecObjectStore.open("s3://bucket/db", options)
+        with pytest.raises(UnavailableError, match="Timeout"):
+            store.put_if_absent("a", b"data")
+        store.close()
+
+
+def test_the_endpoint_may_come_from_the_environment(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    server.reply("200 OK", b"data")
+    store = FsspecObjectStore.open("s3://bucket", {})
+    assert store.get("a") == b"data"
+    store.close()
+    assert server.requests[0].startswith("GET /bucket/a ")
+    assert "Credential=from-the-environment/" in server.requests[0]
+
+
+def test_options_of_the_user_are_kept_but_for_retries(server: ScriptedServer) -> None:
+    config = {"max_pool_connections": 3, "retries": {"max_attempts": 9}}
+    options = {"endpoint_url": server.url, "config_kwargs": config, **KEYS}
+    store = FsspecObjectStore.open("s3://bucket", options)
+    server.reply_error("503 Slow Down", "SlowDown")
+    with pytest.raises(UnavailableError):
+        store.get("a")
+    assert len(server.requests) == 1
+    assert store._filesystem.s3.meta.config.max_pool_connections == 3
+    assert config["retries"] == {"max_attempts": 9}
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "match"),
+    [
+        ("no-such-protocol://x", {}, "no-such-protocol"),
+        ("s3://bucket", {"no_such_option": 1}, "no_such_option"),
+        ("s3://bucket", {"endpoint_url": "not a url"}, "not a url"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_at_once(
+    url: str, options: dict[str, object], match: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=match):
+        FsspecObjectStore.open(url, options)
+
+
+def test_creation_is_refused_where_it_is_not_atomic() -> None:
+    store = FsspecObjectStore.open("local:///tmp/anywhere", {})
+    with pytest.raises(InvalidRequestError, match="local cannot create"):
+        store.put_if_absent("a", b"a")
+
+
+def test_a_closed_store_says_so(server: ScriptedServer) -> None:
+    store = FsspecObjectStore.open("s3://bucket", {"endpoint_url": server.url, **KEYS})
+    server.reply("200 OK", b"data")
+    assert store.get("a") == b"data"
+    store.close()
+    store.close()
+    for call in CALLS.values():
+        with pytest.raises(ClosedError):
+            call(store)
+
+
+def test_another_process_is_refused(
+    store: FsspecObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(InternalError, match="another process"):
+            store.get("a")
+
+
+@pytest.mark.integration
+def test_a_multipart_creation_is_atomic(minio_server: S3Server) -> None:
+    url = minio_server.create_bucket()
+    store = FsspecObjectStore.open(url, minio_server.options)
+    data = bytes(101 << 20)
+    store.put_if_absent("large", data)
+    with pytest.raises(AlreadyExistsError):
+        store.put_if_absent("large", data + b"x")
+    assert [info.size for info in store.list("large")] == [len(data)]
+    assert store.get_range("large", len(data) - 1, 1) == b"\0"
+    client = boto3.client(
+        "s3",
+        endpoint_url=minio_server.endpoint,
+        aws_access_key_id=minio_server.key,
+        aws_secret_access_key=minio_server.secret,
+    )
+    left = client.list_multipart_uploads(Bucket=url.removeprefix("s3://"))
+    assert "Uploads" not in left
+    client.close()
+    store.close()

@@ -1,0 +1,71 @@
+"""Which store a location opens, that it travels, and that it keeps its secrets."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from seerdb.errors import InvalidRequestError
+from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
+from seerdb.storage.object_store.local_store import LocalObjectStore
+from seerdb.storage.object_store.location import StoreLocation
+
+
+def test_a_path_is_a_directory_and_absolute_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    location = StoreLocation("./data/bucket")
+    assert location.url == location.directory == str(tmp_path / "data" / "bucket")
+    assert isinstance(location.open(), LocalObjectStore)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "directory"),
+    [
+        ("/var/bucket", "/var/bucket"),
+        ("file:///var/bucket", "/var/bucket"),
+        ("file:///var/my%20bucket", "/var/my bucket"),
+        ("~/bucket", str(Path.home() / "bucket")),
+        ("memory://bucket", None),
+        ("s3://bucket/prefix", None),
+    ],
+)
+def test_what_is_a_directory(url: str, directory: str | None) -> None:
+    assert StoreLocation(url).directory == directory
+
+
+def test_a_url_is_left_to_its_driver() -> None:
+    store = StoreLocation("memory://bucket").open()
+    assert isinstance(store, FsspecObjectStore)
+    store.close()
+
+
+def test_options_of_a_directory_are_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="endpoint_url"):
+        StoreLocation("/var/bucket", {"endpoint_url": "http://127.0.0.1:9000"}).open()
+
+
+def test_it_travels_to_another_process() -> None:
+    location = StoreLocation("s3://bucket/prefix", {"key": "k", "client_kwargs": {"verify": False}})
+    assert pickle.loads(pickle.dumps(location)) == location
+
+
+def test_secrets_are_not_shown() -> None:
+    location = StoreLocation(
+        "ftp://user:pass-word@host/bucket",
+        {
+            "key": "id-1",
+            "secret": "secret-1",
+            "endpoint_url": "http://127.0.0.1:9000",
+            "client_kwargs": {"aws_session_token": "token-1", "region_name": "eu-west-1"},
+        },
+    )
+    shown = f"{location!r} {location}"
+    for secret in ("pass-word", "id-1", "secret-1", "token-1"):
+        assert secret not in shown
+    for harmless in ("host/bucket", "http://127.0.0.1:9000", "eu-west-1", "secret"):
+        assert harmless in shown
