@@ -1,0 +1,65 @@
+"""The vocabulary of stored operations, and the range tombstones every layer shares.
+
+Order: user key ascending, then seq descending. A range tombstone at seq S hides every
+entry of a lower seq in ``[start, end)``; entries of seq S itself stay (a batch is
+normalised before it is logged, so that a put after a range delete in one batch survives
+and a put before it is gone).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from typing import NamedTuple
+
+PUT = 1
+DELETE = 2
+DELETE_RANGE = 3
+"""Kinds of operation. Part of the WAL and table formats: do not change the numbers.
+Tables hold PUT and DELETE as entries; DELETE_RANGE has a section of its own."""
+
+
+class RangeTombstone(NamedTuple):
+    """Everything older than ``seq`` in ``[start, end)`` is deleted."""
+
+    start: bytes
+    end: bytes
+    seq: int
+
+
+class RangeTombstones:
+    """An immutable set of range tombstones, cut into fragments that do not overlap.
+
+    Point lookup is one bisect. Thread-safe.
+    """
+
+    __slots__ = ("_bounds", "_seqs", "tombstones")
+
+    def __init__(self, tombstones: Iterable[RangeTombstone] = ()) -> None:
+        self.tombstones = tuple(sorted(set(tombstones)))
+        self._bounds = sorted({b for t in self.tombstones for b in (t.start, t.end)})
+        seqs: list[list[int]] = [[] for _ in self._bounds]
+        for start, end, seq in self.tombstones:
+            first = bisect_left(self._bounds, start)
+            for fragment in range(first, bisect_left(self._bounds, end)):
+                seqs[fragment].append(seq)
+        self._seqs = [tuple(sorted(fragment, reverse=True)) for fragment in seqs]
+
+    def __bool__(self) -> bool:
+        return bool(self.tombstones)
+
+    def with_added(self, tombstones: Iterable[RangeTombstone]) -> RangeTombstones:
+        """A new set that also holds ``tombstones``."""
+        return RangeTombstones((*self.tombstones, *tombstones))
+
+    def covering(self, key: bytes, at: int) -> int:
+        """The highest seq, at most ``at``, of a tombstone over ``key``; 0 when there is none."""
+        fragment = bisect_right(self._bounds, key) - 1
+        if fragment >= 0:
+            for seq in self._seqs[fragment]:
+                if seq <= at:
+                    return seq
+        return 0
+
+
+NO_TOMBSTONES = RangeTombstones()

@@ -1,0 +1,293 @@
+"""Walks the frames of one segment held in memory. What it finds is judged in ``reader.py``.
+
+Two walkers take turns: a tight loop over plain frames in which nothing is wrong, and a careful
+one for the frame at which the loop stopped (compressed, SEAL, damaged, or simply the end).
+
+A length is used only after it was compared with the bytes that are there; decompression is
+bounded by ``MAX_COMPRESSED_BODY``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import zstandard
+from crc32c import crc32c
+
+from seerdb.storage.wal.format import (
+    BATCH,
+    FRAME_CRC_OFFSET,
+    FRAME_FIELDS,
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    MAX_COMPRESSED_BODY,
+    RECORD_FIELDS,
+    RECORD_HEADER_SIZE,
+    SEAL,
+    FrameHeader,
+    SegmentHeader,
+    aligned,
+    decode_frame_header,
+)
+
+Record = tuple[int, int, bytes]
+"""seq, timestamp in microseconds, payload of a BATCH."""
+
+_CRC_SIZE = 4
+
+
+class Damage(NamedTuple):
+    """Bytes ``offset`` to ``end`` of a segment are not sound.
+
+    ``expected`` and ``found`` are the checksums, lengths or numbers that differ. ``proven``:
+    these bytes had been durable, or they are sound bytes that no writer would write; damage that
+    is not proven may be the tail of an interrupted write. Inside a compressed frame the range is
+    the frame's.
+    """
+
+    offset: int
+    end: int
+    reason: str
+    expected: int
+    found: int
+    proven: bool
+
+
+class _Flaw(NamedTuple):
+    """Why a record cannot be used. ``next`` is where another may follow in the body, if the
+    length can be believed. ``absurd``: the bytes are what was written, but make no sense."""
+
+    reason: str
+    expected: int
+    found: int
+    next: int | None = None
+    absurd: bool = False
+
+
+class FrameReader:
+    """One walk over ``data``; call :meth:`run` once, then read the attributes.
+
+    ``salvage``: go on after damage. ``end`` is the offset after the last sound frame before the
+    first damage, ``partial`` the number of records taken from the damaged frame that stands
+    there, ``trace_end`` where the last bytes that belong to this segment end.
+    """
+
+    def __init__(self, data: bytes, header: SegmentHeader, *, salvage: bool) -> None:
+        self.records: list[Record] = []
+        self.damages: list[Damage] = []
+        self.end = HEADER_SIZE
+        self.partial = 0
+        self.sealed = False
+        self.trace_end = HEADER_SIZE
+        self._data = data
+        self._size = len(data)
+        self._header = header
+        self._salvage = salvage
+        self._salt = header.salt.to_bytes(4, "little")
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._last_seq = header.first_seq - 1
+        self._synced: int | None = None
+
+    def run(self) -> None:
+        """Read all there is."""
+        offset: int | None = HEADER_SIZE
+        while offset is not None:
+            offset = self._read_plain_frames(offset)
+            if not self.damages:
+                self.end = min(offset, self._size)
+            self.trace_end = max(self.trace_end, self.end)
+            offset = self._read_any_frame(offset)
+
+    def _read_plain_frames(self, offset: int) -> int:
+        """Take sound, uncompressed frames of BATCH records; the offset of the first other."""
+        data, records, last_seq = self._data, self.records, self._last_seq
+        salt, alignment = self._header.salt, self._header.alignment
+        frame_fields, record_fields, crc = (
+            FRAME_FIELDS.unpack_from,
+            RECORD_FIELDS.unpack_from,
+            crc32c,
+        )
+        # Leaves room to unpack a record header at the end of any frame it enters.
+        limit = self._size - RECORD_HEADER_SIZE
+        while offset + FRAME_HEADER_SIZE <= limit:
+            frame_salt, stored, raw, _, stated = frame_fields(data, offset)
+            at = offset + FRAME_HEADER_SIZE
+            end = at + stored
+            if frame_salt != salt or raw or end > limit:
+                break
+            if stated != crc(data[offset : offset + FRAME_CRC_OFFSET]):
+                break
+            count = len(records)
+            while at < end:
+                stated, length, kind, seq, timestamp_us = record_fields(data, at)
+                after = at + RECORD_HEADER_SIZE + length
+                if after > end or kind != BATCH or seq <= last_seq:
+                    break
+                if stated != crc(data[at + _CRC_SIZE : after], salt):
+                    break
+                records.append((seq, timestamp_us, data[at + RECORD_HEADER_SIZE : after]))
+                last_seq = seq
+                at = after
+            if at < end:
+                del records[count:]
+                break
+            self._last_seq = last_seq
+            offset = end if alignment == 1 else aligned(end, alignment)
+        return offset
+
+    def _read_any_frame(self, offset: int) -> int | None:
+        """Take what is sound in the frame at ``offset``; where to go on, if anywhere."""
+        frame = decode_frame_header(self._data, offset, self._header)
+        if frame is None:
+            return self._pass_gap(offset)
+        self.trace_end = max(self.trace_end, min(frame.end, self._size))
+        sound = self._read_body(frame)
+        if self.sealed:
+            if not self.damages:
+                self.end = min(frame.next, self._size)
+            return None
+        return frame.next if sound or self._salvage else None
+
+    def _pass_gap(self, offset: int) -> int | None:
+        """No sound frame header is at ``offset``: the end of the log, or damage."""
+        following = self._find_frame(offset + 1)
+        rest = self._data[offset : offset + FRAME_HEADER_SIZE]
+        if following is None and not self._is_trace(rest):
+            return None
+        end = following.offset if following else offset + len(rest)
+        self.trace_end = max(self.trace_end, end)
+        self._report(offset, end, _header_flaw(rest), search_from=offset + 1)
+        return following.offset if following and self._salvage else None
+
+    def _is_trace(self, rest: bytes) -> bool:
+        """Whether ``rest`` looks like a frame header of this segment that was damaged."""
+        start = rest[: len(self._salt)]
+        if start and self._salt.startswith(start):
+            return True
+        if len(rest) < FRAME_HEADER_SIZE:
+            return False
+        mended = self._salt + rest[len(self._salt) : FRAME_CRC_OFFSET]
+        return crc32c(mended).to_bytes(_CRC_SIZE, "little") == rest[FRAME_CRC_OFFSET:]
+
+    def _read_body(self, frame: FrameHeader) -> bool:
+        """Take the records of a frame; whether all of them were sound."""
+        body = self._body(frame)
+        if isinstance(body, _Flaw):
+            self._report_in(frame, 0, body)
+            return False
+        taken = len(self.records)
+        sound = True
+        at: int | None = 0
+        while at is not None and at < (frame.raw or frame.stored) and not self.sealed:
+            outcome = self._take_record(body, at)
+            if isinstance(outcome, _Flaw):
+                sound = False
+                if not self.damages:
+                    self.partial = len(self.records) - taken
+                self._report_in(frame, at, outcome)
+                at = outcome.next if self._salvage else None
+            else:
+                at = outcome
+        return sound
+
+    def _body(self, frame: FrameHeader) -> bytes | _Flaw:
+        """The records of a frame as they were before compression; a plain body may be cut."""
+        stored = self._data[frame.offset + FRAME_HEADER_SIZE : frame.end]
+        if not frame.raw:
+            return stored
+        if len(stored) < frame.stored:
+            return _Flaw("a compressed frame is cut short", frame.stored, len(stored))
+        if frame.raw > MAX_COMPRESSED_BODY:
+            return _Flaw("a compressed frame is too large", MAX_COMPRESSED_BODY, frame.raw)
+        try:
+            size = zstandard.frame_content_size(stored)
+            if size != frame.raw:
+                return _Flaw("a compressed frame has another length", frame.raw, size)
+            return self._decompressor.decompress(stored, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            return _Flaw(f"a frame cannot be decompressed ({error})", frame.raw, 0)
+
+    def _take_record(self, body: bytes, at: int) -> int | _Flaw:
+        """Take the record at ``at``; where the next one starts, or what is wrong."""
+        left = len(body) - at - RECORD_HEADER_SIZE
+        if left < 0:
+            return _Flaw("a record header is cut short", RECORD_HEADER_SIZE, len(body) - at)
+        stated, length, kind, seq, timestamp_us = RECORD_FIELDS.unpack_from(body, at)
+        if length > left:
+            return _Flaw("a record is longer than what is left of its frame", length, left)
+        start = at + RECORD_HEADER_SIZE
+        after: int = start + length
+        found = crc32c(memoryview(body)[at + _CRC_SIZE : after], self._header.salt)
+        if stated != found:
+            return _Flaw("the checksum of a record does not match", stated, found, after)
+        flaw = self._take_sound(kind, (seq, timestamp_us, body[start:after]))
+        return after if flaw is None else flaw._replace(next=after)
+
+    def _take_sound(self, kind: int, record: Record) -> _Flaw | None:
+        seq, _, payload = record
+        if kind == SEAL:
+            return self._take_seal(seq, int.from_bytes(payload, "little"))
+        if kind != BATCH:
+            return _Flaw("a record of unknown type", BATCH, kind, absurd=True)
+        if seq <= self._last_seq:
+            return _Flaw("a seq does not rise", self._last_seq + 1, seq, absurd=True)
+        self.records.append(record)
+        self._last_seq = seq
+        return None
+
+    def _take_seal(self, last_seq: int, count: int) -> _Flaw | None:
+        if not self.damages:
+            # A stretch of a segment that was copied elsewhere starts later than its header says.
+            first_seq = self.records[0][0] if self.records else last_seq + 1
+            if first_seq == self._header.first_seq and count != len(self.records):
+                reason = "SEAL counts another number of records"
+                return _Flaw(reason, count, len(self.records), absurd=True)
+            if self.records and last_seq != self._last_seq:
+                return _Flaw("SEAL names another seq", last_seq, self._last_seq, absurd=True)
+        self.sealed = True
+        return None
+
+    def _report_in(self, frame: FrameHeader, at: int, flaw: _Flaw) -> None:
+        start, end = frame.offset, min(frame.end, self._size)
+        if not frame.raw:
+            body = start + FRAME_HEADER_SIZE
+            start = body + at
+            end = end if flaw.next is None else body + flaw.next
+        self._report(start, end, flaw, search_from=frame.next)
+
+    def _report(self, offset: int, end: int, flaw: _Flaw, *, search_from: int) -> None:
+        if self._synced is None:
+            self._synced = self._survey(search_from)
+        proven = flaw.absurd or self._synced > offset
+        self.damages.append(Damage(offset, end, flaw.reason, flaw.expected, flaw.found, proven))
+
+    def _survey(self, start: int) -> int:
+        """The highest ``synced`` of all frames from ``start``, behind the first damage, on.
+
+        No frame claims more than its own offset, so one number serves every later damage too:
+        a frame that claims more than X stands behind X.
+        """
+        synced = 0
+        frame = self._find_frame(start)
+        while frame is not None:
+            synced = max(synced, frame.synced)
+            self.trace_end = max(self.trace_end, min(frame.end, self._size))
+            frame = self._find_frame(frame.next)
+        return synced
+
+    def _find_frame(self, start: int) -> FrameHeader | None:
+        """The first sound frame header at ``start`` or later."""
+        at = self._data.find(self._salt, start)
+        while at >= 0:
+            frame = decode_frame_header(self._data, at, self._header)
+            if frame is not None:
+                return frame
+            at = self._data.find(self._salt, at + 1)
+        return None
+
+
+def _header_flaw(rest: bytes) -> _Flaw:
+    if len(rest) < FRAME_HEADER_SIZE:
+        return _Flaw("a frame header is cut short", FRAME_HEADER_SIZE, len(rest))
+    stated = int.from_bytes(rest[FRAME_CRC_OFFSET:], "little")
+    return _Flaw("a frame header is damaged", stated, crc32c(rest[:FRAME_CRC_OFFSET]))

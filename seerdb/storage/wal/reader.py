@@ -1,0 +1,152 @@
+"""Reads a segment back, and tells a torn tail from corruption.
+
+A power loss may leave the unsynced end of a segment in any state: cut short, with holes, with
+later frames whole. Damage at offset X is such a *torn tail* unless a sound frame anywhere after
+X states that more than X bytes had been synced when it was written (``synced > X``, see
+``format.py``): then X had once been on the disk and is *corruption*. SEAL is written after a
+sync of everything before it, so damage in a sealed segment is always corruption; and the next
+segment is created after SEAL is durable, so a segment that has a successor but no SEAL is
+corruption too. Only that last rule needs to know the neighbours; see :func:`classify`.
+
+The walk itself is in ``frames.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
+from seerdb.storage.files import FileSystem
+from seerdb.storage.wal.format import SegmentHeader, decode_header
+from seerdb.storage.wal.frames import Damage, FrameReader, Record
+from seerdb.storage.wal.segments import segment_path
+
+__all__ = [
+    "Condition",
+    "Damage",
+    "Record",
+    "SegmentScan",
+    "classify",
+    "read_segment",
+    "read_whole",
+    "scan_segment",
+]
+
+
+class Condition(Enum):
+    """What a scan says about a segment."""
+
+    SOUND = "sound"
+    TORN = "torn"
+    """Unsynced bytes at the end were lost; everything before is complete."""
+    CORRUPT = "corrupt"
+    """Bytes that were once durable are not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentScan:
+    """What :func:`read_segment` found.
+
+    ``records`` are those before the first damage (when salvaging, all that are sound). ``end``
+    is the offset after the last sound frame before the first damage; the last ``partial`` of the
+    records before the damage stand in the damaged frame at ``end``.
+    """
+
+    name: str
+    header: SegmentHeader
+    records: list[Record]
+    end: int
+    partial: int
+    sealed: bool
+    damages: tuple[Damage, ...]
+    torn_bytes: int
+    """Bytes of a torn tail, from the first damage to the last trace of a frame."""
+
+    @property
+    def damage(self) -> Damage | None:
+        """The first damage; ``None`` when all is sound."""
+        return self.damages[0] if self.damages else None
+
+    def error(self) -> CorruptionError:
+        """The error to raise when this scan is corruption."""
+        proven = (damage for damage in self.damages if damage.proven)
+        damage = next(proven, self.damage)
+        if damage is None:
+            return TruncatedError(
+                "a segment with a successor has no SEAL",
+                name=self.name,
+                offset=self.end,
+                hint="its end was lost",
+            )
+        return ChecksumError(
+            damage.reason,
+            name=self.name,
+            offset=damage.offset,
+            expected=damage.expected,
+            found=damage.found,
+        )
+
+
+def classify(scan: SegmentScan, *, is_last: bool) -> Condition:
+    """The condition of a scanned segment; ``is_last``: no segment has a higher id."""
+    if any(damage.proven for damage in scan.damages):
+        return Condition.CORRUPT
+    if not scan.sealed and not is_last:
+        return Condition.CORRUPT
+    return Condition.TORN if scan.damages else Condition.SOUND
+
+
+def read_segment(
+    data: bytes, name: str, expected_segment: int | None, *, salvage: bool = False
+) -> SegmentScan:
+    """Everything sound in the segment ``data``, up to the first damage.
+
+    ``expected_segment`` is the id in the file's name (``None``: any). ``salvage``: go on after
+    damage, with whatever is proven sound by its own checksum.
+
+    Raises: ``TruncatedError``, ``ChecksumError``, ``UnsupportedFormatError`` for a header that
+    cannot be used, ``CorruptionError`` for a segment under another one's name. Damage after the
+    header is reported, not raised.
+    """
+    header = decode_header(data, name)
+    if expected_segment is not None and header.segment != expected_segment:
+        raise CorruptionError(
+            "the file holds another segment than its name says",
+            name=name,
+            offset=0,
+            expected=expected_segment,
+            found=header.segment,
+            hint="was it renamed or copied over?",
+        )
+    frames = FrameReader(data, header, salvage=salvage)
+    frames.run()
+    damages = tuple(frames.damages)
+    torn = bool(damages) and not any(damage.proven for damage in damages)
+    return SegmentScan(
+        name=name,
+        header=header,
+        records=frames.records,
+        end=frames.end,
+        partial=frames.partial,
+        sealed=frames.sealed,
+        damages=damages,
+        torn_bytes=frames.trace_end - damages[0].offset if torn else 0,
+    )
+
+
+def scan_segment(
+    files: FileSystem, directory: str, segment: int, *, salvage: bool = False
+) -> SegmentScan:
+    """:func:`read_segment` of a segment's file. Raises: also ``DiskError``."""
+    path = segment_path(directory, segment)
+    return read_segment(read_whole(files, path), path, segment, salvage=salvage)
+
+
+def read_whole(files: FileSystem, path: str) -> bytes:
+    """All bytes of a file. Raises: ``DiskError``."""
+    file = files.open_read(path)
+    try:
+        return file.read_at(0, file.size())
+    finally:
+        file.close()

@@ -1,0 +1,110 @@
+"""Makes the segments that a crash left ready to have successors.
+
+A segment that is not the last must end in SEAL, so recovery seals what it has read before it
+starts a new segment. Nothing is ever written behind a torn tail: it is cut off first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from seerdb.storage.files import File, FileSystem
+from seerdb.storage.wal.format import (
+    HEADER_SIZE,
+    SegmentHeader,
+    aligned,
+    encode_frame,
+    encode_header,
+    encode_record,
+    encode_seal,
+)
+from seerdb.storage.wal.frames import Record
+from seerdb.storage.wal.reader import SegmentScan
+from seerdb.storage.wal.segments import SegmentInfo, segment_path
+
+_FRAME_TARGET = 1 << 20
+
+
+def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
+    """Cut everything from the first damage on off the segment, and seal it.
+
+    Reading it again gives the same records. May be repeated after a crash or an error; what
+    was durable before stays so throughout. Durable: all of it, when it returns.
+    Requires: a scan without ``salvage`` of a segment that is not sealed. Raises: ``DiskError``.
+    """
+    if scan.partial:
+        # The frame at the end has to be written anew, and must not be lost on the way.
+        return _rewrite(files, directory, scan)
+    file = files.open(segment_path(directory, scan.header.segment))
+    try:
+        # What was read may be in the page cache only.
+        file.sync(metadata=True)
+        if scan.damages:
+            file.truncate(scan.end)
+            file.sync(metadata=True)
+        position = aligned(scan.end, scan.header.alignment)
+        return _seal(file, scan.header, position, scan.records)
+    finally:
+        file.close()
+
+
+def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
+    """Put a sealed segment with the records of ``scan`` in its place, in one atomic step."""
+    path = segment_path(directory, scan.header.segment)
+    draft = f"{path}.rewrite"
+    files.remove(draft)
+    file = files.open(draft, create=True)
+    try:
+        file.write_at(0, encode_header(scan.header))
+        position = HEADER_SIZE
+        for body in _bodies(scan.header.salt, scan.records):
+            frame = _frame(scan.header, body, synced=HEADER_SIZE)
+            file.write_at(position, frame)
+            position += len(frame)
+        file.sync(metadata=True)
+        info = _seal(file, scan.header, position, scan.records)
+    finally:
+        file.close()
+    files.rename(draft, path)
+    files.sync_directory(directory)
+    return info
+
+
+def _bodies(salt: int, records: list[Record]) -> Iterator[bytes]:
+    body: list[bytes] = []
+    size = 0
+    for seq, timestamp_us, payload in records:
+        body.append(encode_record(seq, timestamp_us, payload, salt))
+        size += len(body[-1])
+        if size >= _FRAME_TARGET:
+            yield b"".join(body)
+            body, size = [], 0
+    if body:
+        yield b"".join(body)
+
+
+def _seal(file: File, header: SegmentHeader, position: int, records: list[Record]) -> SegmentInfo:
+    """End the segment at ``position``. Requires: everything before is durable."""
+    last_seq, timestamp_us = header.first_seq - 1, header.created_us
+    if records:
+        last_seq, timestamp_us, _ = records[-1]
+    seal = encode_seal(last_seq, timestamp_us, len(records), header.salt)
+    frame = _frame(header, seal, synced=position)
+    file.write_at(position, frame)
+    file.sync(metadata=True)
+    return SegmentInfo(
+        id=header.segment,
+        epoch=header.epoch,
+        first_seq=header.first_seq,
+        last_seq=last_seq,
+        records=len(records),
+        length=position + len(frame),
+        size=file.size(),
+        created_us=header.created_us,
+    )
+
+
+def _frame(header: SegmentHeader, body: bytes, *, synced: int) -> bytes:
+    return encode_frame(
+        body, salt=header.salt, synced=synced, alignment=header.alignment, compress=None
+    )

@@ -1,0 +1,183 @@
+"""Segment files: their names, and a pool that has the next one ready before it is needed.
+
+::
+
+    wal/<20 digits segment id>.wal    a segment; it has a valid header from the moment it is named
+    wal/spare-<number>                the same length, zeros or a former segment; content is void
+
+Overwriting blocks that exist is what makes a sync cheap, so segments keep their preallocated
+length for life, and a released one becomes a spare. What it held is no danger to the next
+segment in it: a frame counts only with the salt of the header in front (``format.py``).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import NamedTuple
+
+from seerdb.errors import DiskError
+from seerdb.storage.files import File, FileSystem
+from seerdb.storage.wal.format import SegmentHeader, encode_header
+
+SPARES_KEPT = 2
+"""Released segments beyond this many are removed."""
+
+_SEGMENT = re.compile(r"([0-9]{20})\.wal\Z")
+_SPARE = re.compile(r"spare-([0-9]{1,18})\Z")
+
+
+class SegmentInfo(NamedTuple):
+    """A sealed segment. ``length`` counts the bytes in use, ``size`` those of the file."""
+
+    id: int
+    epoch: int
+    first_seq: int
+    last_seq: int
+    records: int
+    length: int
+    size: int
+    created_us: int
+
+
+def segment_path(directory: str, segment: int) -> str:
+    """The path of a segment's file."""
+    return f"{directory}/{segment:020d}.wal"
+
+
+def parse_segment_name(name: str) -> int | None:
+    """The segment id in a file name (not a path); ``None`` for any other file."""
+    match = _SEGMENT.match(name)
+    return int(match[1]) if match else None
+
+
+def list_segments(files: FileSystem, directory: str) -> list[int]:
+    """The ids of all segments in ``directory``, ascending. Other files are passed over."""
+    found = (parse_segment_name(name) for name in files.list(directory))
+    return sorted(segment for segment in found if segment is not None)
+
+
+class SegmentPool:
+    """Makes, hands out and takes back the segment files of one directory.
+
+    Thread-safe: a background worker prepares and recycles while the writer takes.
+    Spares that an earlier process left are adopted.
+    """
+
+    def __init__(
+        self, files: FileSystem, directory: str, size: int, *, direct: bool = False
+    ) -> None:
+        self._files = files
+        self._directory = directory
+        self._size = size
+        self._direct = direct
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._spares: list[str] = []
+        self._next = 1
+        self._adopt()
+
+    @property
+    def spares(self) -> int:
+        """How many files are ready to be taken."""
+        with self._lock:
+            return len(self._spares)
+
+    def prepare(self) -> None:
+        """Make a spare unless there is one: zeros really written, length durable.
+
+        Raises: ``DiskError``; nothing is left behind then.
+        """
+        if not self.spares:
+            self._add_spare(self._make_spare())
+
+    def take(self, header: SegmentHeader) -> File:
+        """The open file of a new segment that begins with ``header``.
+
+        Durable: the header is on disk before the file has its name, and the name before this
+        returns. May be called again after an error. Raises: ``DiskError``.
+        """
+        with self._lock:
+            spare = self._spares.pop() if self._spares else None
+        if spare is None:
+            spare = self._make_spare()
+        file = self._files.open(spare, direct=self._direct)
+        try:
+            file.write_at(0, encode_header(header))
+            file.sync(metadata=True)
+            self._files.rename(spare, segment_path(self._directory, header.segment))
+            self._files.sync_directory(self._directory)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def recycle(self, segment: int) -> None:
+        """Take back a released segment: it becomes a spare, or is removed when there are
+        enough or its length is not that of a spare.
+
+        Requires: everything in it is durable elsewhere and nobody reads it any more.
+        May be called again after an error. Raises: ``DiskError``.
+        """
+        path = segment_path(self._directory, segment)
+        if not self._files.exists(path):
+            self._files.sync_directory(self._directory)
+            return
+        if self.spares >= SPARES_KEPT or not self._fits(path):
+            self._files.remove(path)
+            self._files.sync_directory(self._directory)
+            return
+        spare = self._new_spare_path()
+        self._files.rename(path, spare)
+        self._forget_former_names()
+        self._add_spare(spare)
+
+    def _adopt(self) -> None:
+        for name in self._files.list(self._directory):
+            match = _SPARE.match(name)
+            if match is None:
+                continue
+            self._next = max(self._next, int(match[1]) + 1)
+            path = f"{self._directory}/{name}"
+            if len(self._spares) < SPARES_KEPT and self._fits(path):
+                self._spares.append(path)
+            else:
+                self._files.remove(path)
+        if self._spares:
+            self._forget_former_names()
+
+    def _forget_former_names(self) -> None:
+        """Make renames to spares durable, before another header goes into such a file: its
+        former name could come back after a power loss, with a segment not its own."""
+        self._files.sync_directory(self._directory)
+
+    def _fits(self, path: str) -> bool:
+        file = self._files.open_read(path)
+        try:
+            return file.size() == self._size
+        finally:
+            file.close()
+
+    def _make_spare(self) -> str:
+        path = self._new_spare_path()
+        try:
+            file = self._files.open(path, create=True)
+            try:
+                file.allocate(self._size)
+                file.sync(metadata=True)
+            finally:
+                file.close()
+        except DiskError:
+            self._files.remove(path)
+            raise
+        return path
+
+    def _add_spare(self, path: str) -> None:
+        with self._lock:
+            self._spares.append(path)
+
+    def _new_spare_path(self) -> str:
+        with self._lock:
+            number = self._next
+            self._next += 1
+        return f"{self._directory}/spare-{number}"

@@ -1,0 +1,274 @@
+"""Appends frames to the active segment and makes them durable.
+
+The order that the format relies on (``reader.py`` draws conclusions from it):
+
+- a frame states in ``synced`` only what a completed sync had covered before it was written;
+- SEAL is written only when everything before it is durable, and is durable itself before the
+  next segment gets its name.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import zstandard
+from crc32c import crc32c
+
+from seerdb.clock import Clock
+from seerdb.errors import ClosedError, InternalError, PoisonedError
+from seerdb.storage.files import File, FileSystem
+from seerdb.storage.wal.format import (
+    DIRECT_ALIGNMENT,
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    SEAL_FRAME_SIZE,
+    SegmentHeader,
+    aligned,
+    encode_frame,
+    encode_put,
+    encode_put_frame,
+    encode_record,
+    encode_seal,
+)
+from seerdb.storage.wal.segments import SegmentInfo, SegmentPool
+
+_COMPRESSION_LEVEL = 1
+_SEGMENT_AND_EPOCH = struct.Struct("<QQ")
+
+
+class LogStatistics(NamedTuple):
+    """What a :class:`LogWriter` has done so far; times in seconds."""
+
+    segments: int
+    appends: int
+    bytes: int
+    syncs: int
+    sync_seconds: float
+
+
+class LogWriter:
+    """The one writer of a log directory.
+
+    ``start``, ``append``, ``append_put``, ``seal`` and ``close`` belong to one thread at a time
+    (the commit mutex); ``sync`` and ``pool`` may be used from any other thread meanwhile.
+
+    The first failure of a write or sync poisons the writer, because nobody knows what reached
+    the disk: it is raised as it is, and every later call raises ``PoisonedError`` with it as
+    cause. A sync is never retried. ``close`` still works.
+    """
+
+    def __init__(  # noqa: PLR0913 - the settings of one log, each by its name
+        self,
+        files: FileSystem,
+        directory: str,
+        *,
+        database_id: bytes,
+        epoch: int,
+        segment_size: int,
+        sync: str,
+        compression: str,
+        direct: bool,
+        random: random.Random,
+        clock: Clock,
+    ) -> None:
+        self.pool = SegmentPool(files, directory, segment_size, direct=direct)
+        self._directory = directory
+        self._database_id = database_id
+        self._epoch = epoch
+        self._segment_size = segment_size
+        self._metadata = sync == "full"
+        self._compress: Callable[[bytes], bytes] | None = None
+        if compression == "zstd":
+            self._compress = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress
+        self._alignment = DIRECT_ALIGNMENT if direct else 1
+        self._plain = self._compress is None and not direct
+        self._random = random
+        self._clock = clock
+        # Written by the appending thread, read by the syncing one:
+        self._header = SegmentHeader(database_id, 0, epoch, 0, 0, 0, self._alignment)
+        self._position = 0
+        self._segments = 0
+        self._appends = 0
+        self._bytes = 0
+        # Guarded by _sync_lock; the file is changed under it and so stays open during a sync.
+        self._sync_lock = threading.Lock()
+        self._file: File | None = None
+        self._synced = 0
+        self._syncs = 0
+        self._sync_seconds = 0.0
+        # Set once, by the first failure:
+        self._cause: BaseException | None = None
+
+    @property
+    def segment(self) -> int:
+        """The id of the active (or, after ``seal``, the last) segment; 0 before ``start``."""
+        return self._header.segment
+
+    @property
+    def salt(self) -> int:
+        """What the records of the active segment must be encoded with."""
+        return self._header.salt
+
+    @property
+    def position(self) -> int:
+        """Offset in the segment where the next frame will go."""
+        return self._position
+
+    @property
+    def synced(self) -> int:
+        """Offset in the segment up to which everything is durable."""
+        return self._synced
+
+    def statistics(self) -> LogStatistics:
+        """Counts since this writer was made."""
+        return LogStatistics(
+            self._segments, self._appends, self._bytes, self._syncs, self._sync_seconds
+        )
+
+    def start(self, segment_id: int, first_seq: int) -> None:
+        """Begin segment ``segment_id``, whose records will have ``first_seq`` or higher.
+
+        Durable: the empty segment, when it returns. May be called again after an error.
+        Requires: no active segment. Raises: ``DiskError``, ``PoisonedError``.
+        """
+        self._check_sound()
+        if self._file is not None:
+            raise InternalError(f"segment {self.segment} is started and not sealed")
+        header = SegmentHeader(
+            self._database_id,
+            segment_id,
+            self._epoch,
+            first_seq,
+            self._now_us(),
+            self._new_salt(segment_id),
+            self._alignment,
+        )
+        file = self.pool.take(header)
+        with self._sync_lock:
+            self._header = header
+            self._file = file
+            self._position = self._synced = HEADER_SIZE
+        self._segments += 1
+
+    def fits(self, length: int) -> bool:
+        """Whether ``length`` bytes of records still fit into the segment, SEAL included.
+
+        An empty segment takes anything: its file grows.
+        """
+        frame = aligned(FRAME_HEADER_SIZE + length, self._alignment)
+        seal = aligned(SEAL_FRAME_SIZE, self._alignment)
+        return self._position == HEADER_SIZE or self._position + frame + seal <= self._segment_size
+
+    def append(self, records: bytes) -> None:
+        """Write ``records``, encoded with :attr:`salt`, as one frame.
+
+        Durable: not before a later :meth:`sync` returns. Raises: ``DiskError``,
+        ``PoisonedError``; ``InvalidRequestError`` for more than a frame holds (then nothing is
+        written and the writer stays sound).
+        """
+        self._write(
+            encode_frame(
+                records,
+                salt=self._header.salt,
+                synced=self._synced,
+                alignment=self._alignment,
+                compress=self._compress,
+            )
+        )
+
+    def append_put(self, seq: int, timestamp_us: int, key: bytes, value: bytes) -> None:
+        """:meth:`append` of one put that is a group of its own."""
+        salt = self._header.salt
+        if self._plain:
+            self._write(encode_put_frame(seq, timestamp_us, key, value, salt, self._synced))
+        else:
+            self.append(encode_record(seq, timestamp_us, encode_put(key, value), salt))
+
+    def sync(self) -> None:
+        """Make everything appended before the call durable. Free when it already is.
+
+        Thread-safe, also beside :meth:`append`. Raises: ``DiskError``, ``PoisonedError``.
+        """
+        with self._sync_lock:
+            self._check_sound()
+            position = self._position
+            if self._file is None or position <= self._synced:
+                return
+            started = self._clock.monotonic()
+            try:
+                self._file.sync(metadata=self._metadata)
+            except BaseException as error:
+                self._poison(error)
+                raise
+            self._synced = position
+            self._syncs += 1
+            self._sync_seconds += self._clock.monotonic() - started
+
+    def seal(self, last_seq: int, record_count: int) -> SegmentInfo:
+        """Finish the segment: ``record_count`` batches, the last of ``last_seq``
+        (``first_seq - 1`` when there are none). The file keeps its preallocated length.
+
+        Durable: all of it. Raises: ``DiskError``, ``PoisonedError``.
+        """
+        self.sync()
+        self.append(encode_seal(last_seq, self._now_us(), record_count, self._header.salt))
+        self.sync()
+        header = self._header
+        info = SegmentInfo(
+            id=header.segment,
+            epoch=header.epoch,
+            first_seq=header.first_seq,
+            last_seq=last_seq,
+            records=record_count,
+            length=self._position,
+            size=max(self._segment_size, self._position),
+            created_us=header.created_us,
+        )
+        self.close()
+        return info
+
+    def close(self) -> None:
+        """Release the file without sealing or syncing. Idempotent."""
+        with self._sync_lock:
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
+
+    def _write(self, frame: bytes) -> None:
+        self._check_sound()
+        if self._file is None:
+            raise ClosedError(f"the log in {self._directory} has no active segment")
+        try:
+            self._file.write_at(self._position, frame)
+        except BaseException as error:
+            self._poison(error)
+            raise
+        self._position += len(frame)
+        self._appends += 1
+        self._bytes += len(frame)
+
+    def _check_sound(self) -> None:
+        if self._cause is not None:
+            raise PoisonedError(
+                f"the log in {self._directory} failed before and takes no more writes: "
+                f"{self._cause}; reopen the database"
+            ) from self._cause
+
+    def _poison(self, cause: BaseException) -> None:
+        if self._cause is None:
+            self._cause = cause
+
+    def _now_us(self) -> int:
+        return int(self._clock.now() * 1_000_000)
+
+    def _new_salt(self, segment_id: int) -> int:
+        """Random, not 0, and different for two segments even if the random source repeats."""
+        identity = _SEGMENT_AND_EPOCH.pack(segment_id, self._epoch)
+        while True:
+            salt = crc32c(identity, self._random.getrandbits(32))
+            if salt:
+                return salt

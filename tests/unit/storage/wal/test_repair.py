@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from seerdb.errors import DiskFullError
+from seerdb.storage.wal.format import HEADER_SIZE
+from seerdb.storage.wal.reader import Condition, classify, scan_segment
+from seerdb.storage.wal.repair import seal_recovered
+from seerdb.storage.wal.segments import SegmentInfo, segment_path
+from seerdb.testing.files import CrashableFileSystem
+from tests.unit.storage.wal.samples import HEADER, flipped, frame, put, segment, seqs
+
+PATH = segment_path("wal", 3)
+
+
+def disk_with(data: bytes) -> CrashableFileSystem:
+    files = CrashableFileSystem()
+    files.make_directory("wal")
+    file = files.open(PATH, create=True)
+    file.write_at(0, data)
+    file.sync(metadata=True)
+    files.sync_directory("wal")
+    return files
+
+
+def repaired(files: CrashableFileSystem) -> SegmentInfo:
+    return seal_recovered(files, "wal", scan_segment(files, "wal", 3))
+
+
+def test_a_sound_segment_is_sealed_where_it_ends_and_keeps_its_size() -> None:
+    data = segment(frame(put(1)), frame(put(2)), padding=5000)
+    files = disk_with(data)
+    info = repaired(files)
+    scan = scan_segment(files.crash(random.Random(1)), "wal", 3)
+    assert (seqs(scan), scan.sealed) == ([1, 2], True)
+    assert classify(scan, is_last=False) is Condition.SOUND
+    assert (info.first_seq, info.last_seq, info.records) == (1, 2, 2)
+    assert (info.length, info.size) == (scan.end, len(data))
+
+
+def test_a_torn_tail_is_cut_off_before_the_seal() -> None:
+    data = segment(frame(put(1)), frame(put(2)), frame(put(3)), frame(put(4)))
+    files = disk_with(flipped(data, HEADER_SIZE + 2 * len(frame(put(1))) + 5))
+    info = repaired(files)
+    scan = scan_segment(files, "wal", 3)
+    assert (seqs(scan), scan.sealed, scan.damages) == ([1, 2], True, ())
+    assert info.size == files.open_read(PATH).size() == info.length
+
+
+@pytest.mark.parametrize("alignment", [1, 4096])
+def test_records_in_a_torn_frame_stay(alignment: int) -> None:
+    group = frame(*(put(seq, b"v" * 2000) for seq in range(2, 8)), alignment=alignment)
+    header = HEADER._replace(alignment=alignment)
+    data = segment(frame(put(1), alignment=alignment), group, header=header)
+    for cut in range(len(data) - len(group), len(data), 97):
+        files = disk_with(data[:cut])
+        before = scan_segment(files, "wal", 3)
+        repaired(files)
+        after = scan_segment(files.crash(random.Random(1)), "wal", 3)
+        assert (after.records, after.sealed) == (before.records, True)
+        assert files.list("wal") == [PATH.removeprefix("wal/")]
+
+
+def test_many_records_around_a_damaged_one_are_cut_into_frames_again() -> None:
+    records = [put(seq, b"v" * 300_000) for seq in range(1, 12)]
+    data = segment(frame(*records))
+    files = disk_with(data[:-5])
+    repaired(files)
+    assert seqs(scan_segment(files, "wal", 3)) == list(range(1, 11))
+
+
+def test_corruption_is_cut_off_with_all_that_follows() -> None:
+    third = HEADER_SIZE + 2 * len(frame(put(1)))
+    data = segment(frame(put(1)), frame(put(2)), frame(put(3), synced=third))
+    files = disk_with(flipped(data, third - 1))
+    assert repaired(files).last_seq == 1
+    assert seqs(scan_segment(files, "wal", 3)) == [1]
+
+
+def test_an_empty_segment_is_sealed_as_such() -> None:
+    files = disk_with(segment(padding=100))
+    info = repaired(files)
+    assert (info.first_seq, info.last_seq, info.records) == (1, 0, 0)
+    assert scan_segment(files, "wal", 3).sealed
+
+
+def test_a_cut_off_padding_of_a_direct_segment_is_filled() -> None:
+    header = HEADER._replace(alignment=4096)
+    data = segment(frame(put(1), alignment=4096), header=header)
+    files = disk_with(data[:-1000])
+    assert repaired(files).length == len(data) + 4096
+    assert scan_segment(files, "wal", 3).sealed
+
+
+def test_on_a_full_disk_the_segment_stays_as_it_was() -> None:
+    data = segment(frame(put(1), put(2)))[:-3]
+    files = disk_with(data)
+    files.no_space = True
+    for _ in range(2):
+        with pytest.raises(DiskFullError):
+            repaired(files)
+    assert seqs(scan_segment(files, "wal", 3)) == [1]
+    files.no_space = False
+    repaired(files)
+    assert scan_segment(files, "wal", 3).sealed

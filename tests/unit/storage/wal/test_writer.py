@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seerdb.errors import (
+    ClosedError,
+    DiskError,
+    DiskFullError,
+    InternalError,
+    InvalidRequestError,
+    PoisonedError,
+)
+from seerdb.storage.files import FileSystem
+from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.wal.format import (
+    FRAME_FIELDS,
+    HEADER_SIZE,
+    SEAL_FRAME_SIZE,
+    encode_put,
+    encode_record,
+)
+from seerdb.storage.wal.reader import Condition, classify, scan_segment
+from seerdb.storage.wal.writer import LogStatistics, LogWriter
+from seerdb.testing.clock import FakeClock
+from seerdb.testing.files import CrashableFileSystem
+from tests.unit.storage.wal.samples import seqs
+
+SIZE = 32_768
+
+
+def disk() -> CrashableFileSystem:
+    files = CrashableFileSystem()
+    files.make_directory("wal")
+    return files
+
+
+def writer(files: FileSystem, directory: str = "wal", **changes: Any) -> LogWriter:
+    settings: dict[str, Any] = {
+        "database_id": b"d" * 16,
+        "epoch": 4,
+        "segment_size": SIZE,
+        "sync": "data",
+        "compression": "none",
+        "direct": False,
+        "random": random.Random(1),
+        "clock": FakeClock(),
+    }
+    return LogWriter(files, directory, **{**settings, **changes})
+
+
+def started(files: FileSystem, **changes: Any) -> LogWriter:
+    log = writer(files, **changes)
+    log.start(1, 1)
+    return log
+
+
+def record(log: LogWriter, seq: int, value: bytes = b"value") -> bytes:
+    return encode_record(seq, seq, encode_put(b"key", value), log.salt)
+
+
+def synced_claims(files: FileSystem, segment: int = 1) -> list[tuple[int, int]]:
+    """Offset and ``synced`` of each frame of plain single puts."""
+    data = files.open_read(f"wal/{segment:020d}.wal").read_at(0, SIZE)
+    claims, offset = [], HEADER_SIZE
+    while offset + FRAME_FIELDS.size <= len(data):
+        salt, stored, _, synced, _ = FRAME_FIELDS.unpack_from(data, offset)
+        if not salt:
+            break
+        claims.append((offset, synced))
+        offset += FRAME_FIELDS.size + stored
+    return claims
+
+
+def test_what_is_appended_is_read_back() -> None:
+    files = disk()
+    log = started(files)
+    log.append(record(log, 1) + record(log, 2))
+    log.append_put(3, 30, b"key3", b"value3")
+    scan = scan_segment(files, "wal", 1)
+    assert seqs(scan) == [1, 2, 3]
+    assert scan.records[2] == (3, 30, encode_put(b"key3", b"value3"))
+    assert scan.end == log.position
+    assert (scan.header.database_id, scan.header.epoch, scan.header.first_seq) == (b"d" * 16, 4, 1)
+    assert scan.header.created_us == 1_700_000_000_000_000
+    assert (log.segment, log.salt) == (1, scan.header.salt)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_every_mode_works_on_the_real_disk(tmp_path: Path, compression: str, direct: bool) -> None:
+    files = OsFileSystem()
+    log = writer(files, str(tmp_path), compression=compression, direct=direct)
+    for segment in (1, 2):
+        log.start(segment, segment * 10)
+        log.append_put(segment * 10, 5, b"key", b"v" * 1000)
+        log.append(record(log, segment * 10 + 1, b"v" * 5000))
+        log.sync()
+        assert log.position % (4096 if direct else 1) == 0
+        log.seal(segment * 10 + 1, 2)
+        scan = scan_segment(files, str(tmp_path), segment)
+        assert seqs(scan) == [segment * 10, segment * 10 + 1]
+        assert classify(scan, is_last=False) is Condition.SOUND
+        assert (scan.end < HEADER_SIZE + 1000) == (compression == "zstd" and not direct)
+
+
+def test_appended_records_are_durable_after_a_sync_and_not_before() -> None:
+    files = disk()
+    log = started(files)
+    log.append(record(log, 1))
+    log.sync()
+    log.append(record(log, 2))
+    found = {
+        tuple(seqs(scan_segment(files.crash(random.Random(seed)), "wal", 1))) for seed in range(50)
+    }
+    assert found == {(1,), (1, 2)}
+
+
+def test_a_sync_with_nothing_new_is_free() -> None:
+    files = disk()
+    log = started(files)
+    before = files.operations
+    log.sync()
+    log.append(record(log, 1))
+    log.sync()
+    log.sync()
+    assert [line.split()[0] for line in files.trace[before:]] == ["write", "sync"]
+    assert (log.synced, log.statistics().syncs) == (log.position, 1)
+
+
+@pytest.mark.parametrize(("sync", "call"), [("data", "sync data"), ("full", "sync wal")])
+def test_the_setting_decides_between_fdatasync_and_fsync(sync: str, call: str) -> None:
+    files = disk()
+    log = started(files, sync=sync)
+    log.append(record(log, 1))
+    log.sync()
+    assert files.trace[-1].startswith(call)
+
+
+def test_frames_claim_just_what_was_synced_before_them() -> None:
+    files = disk()
+    log = started(files)
+    length = len(record(log, 1)) + FRAME_FIELDS.size
+    log.append(record(log, 1))
+    log.append_put(2, 2, b"key", b"value")
+    log.sync()
+    log.append(record(log, 3))
+    log.sync()
+    log.append_put(4, 4, b"key", b"value")
+    starts = [HEADER_SIZE + number * length for number in range(4)]
+    claims = [HEADER_SIZE, HEADER_SIZE, starts[2], starts[3]]
+    assert synced_claims(files) == list(zip(starts, claims, strict=True))
+
+
+def test_a_sealed_segment_is_whole_and_durable() -> None:
+    files = disk()
+    log = started(files)
+    log.append(record(log, 1) + record(log, 2))
+    info = log.seal(2, 2)
+    for seed in range(20):
+        scan = scan_segment(files.crash(random.Random(seed)), "wal", 1)
+        assert (seqs(scan), scan.sealed) == ([1, 2], True)
+        assert classify(scan, is_last=False) is Condition.SOUND
+    assert (info.id, info.epoch, info.first_seq, info.last_seq, info.records) == (1, 4, 1, 2, 2)
+    assert (info.length, info.size) == (scan.end, SIZE)
+    assert info.created_us == scan.header.created_us
+
+
+def test_the_seal_is_written_after_a_sync_of_all_before_it() -> None:
+    files = disk()
+    log = started(files)
+    log.append(record(log, 1))
+    before = files.operations
+    log.seal(1, 1)
+    kinds = [line.split()[0] for line in files.trace[before:]]
+    assert kinds == ["sync", "write", "sync"]
+    offset, synced = synced_claims(files)[-1]
+    assert offset == synced
+
+
+def test_an_empty_segment_can_be_sealed() -> None:
+    files = disk()
+    log = started(files)
+    log.seal(0, 0)
+    assert scan_segment(files, "wal", 1).sealed
+
+
+def test_one_segment_at_a_time() -> None:
+    files = disk()
+    log = writer(files)
+    with pytest.raises(ClosedError):
+        log.append(b"")
+    log.sync()
+    log.start(1, 1)
+    with pytest.raises(InternalError):
+        log.start(2, 1)
+    log.seal(0, 0)
+    with pytest.raises(ClosedError):
+        log.append_put(1, 1, b"k", b"v")
+    log.sync()
+    log.start(2, 1)
+    assert (log.segment, log.position, log.synced) == (2, HEADER_SIZE, HEADER_SIZE)
+
+
+def test_fits_leaves_room_for_the_seal() -> None:
+    files = disk()
+    log = started(files)
+    log.append(b"x" * 1000)
+    left = SIZE - log.position - FRAME_FIELDS.size - SEAL_FRAME_SIZE
+    assert log.fits(left)
+    assert not log.fits(left + 1)
+    log.append(b"x" * left)
+    log.sync()
+    log.seal(0, 0)
+    assert files.open_read("wal/00000000000000000001.wal").size() == SIZE
+
+
+def test_fits_counts_whole_blocks_with_direct_io() -> None:
+    files = disk()
+    log = started(files, direct=True)
+    log.append(b"x")
+    left = SIZE - log.position - 4096 - FRAME_FIELDS.size
+    assert log.fits(left)
+    assert not log.fits(left + 1)
+
+
+def test_an_empty_segment_takes_a_batch_of_any_size() -> None:
+    files = disk()
+    log = started(files)
+    assert log.fits(10 * SIZE)
+    log.append(record(log, 1, b"v" * 3 * SIZE))
+    assert not log.fits(1)
+    info = log.seal(1, 1)
+    assert info.size == files.open_read("wal/00000000000000000001.wal").size() > 3 * SIZE
+    assert seqs(scan_segment(files, "wal", 1)) == [1]
+    log.pool.recycle(1)
+    assert files.list("wal") == []
+
+
+def test_every_segment_has_a_salt_of_its_own_even_if_the_random_source_repeats() -> None:
+    salts = set()
+    for segment in range(1, 50):
+        log = writer(disk(), random=random.Random(7))
+        log.start(segment, 1)
+        assert log.salt
+        salts.add(log.salt)
+    assert len(salts) == 49
+
+
+def test_a_failed_append_poisons() -> None:
+    files = disk()
+    log = started(files)
+    log.append(record(log, 1))
+    files.no_space = True
+    with pytest.raises(DiskFullError) as first:
+        log.append(record(log, 2))
+    files.no_space = False
+    for attempt in (
+        lambda: log.append(record(log, 2)),
+        lambda: log.append_put(2, 2, b"k", b"v"),
+        log.sync,
+        lambda: log.seal(1, 1),
+        lambda: log.start(2, 2),
+    ):
+        with pytest.raises(PoisonedError) as caught:
+            attempt()
+        assert caught.value.__cause__ is first.value
+    log.close()
+    assert seqs(scan_segment(files, "wal", 1)) == [1]
+
+
+def test_a_failed_sync_poisons_and_is_not_retried() -> None:
+    files = disk()
+    log = started(files)
+    log.append(record(log, 1))
+    files.fail_sync()
+    with pytest.raises(DiskError) as first:
+        log.sync()
+    before = files.operations
+    for _ in range(2):
+        with pytest.raises(PoisonedError) as caught:
+            log.sync()
+        assert caught.value.__cause__ is first.value
+    with pytest.raises(PoisonedError):
+        log.append(record(log, 2))
+    assert files.operations == before
+    assert log.synced == HEADER_SIZE
+
+
+def test_a_failed_seal_poisons() -> None:
+    files = disk()
+    log = started(files)
+    files.no_space = True
+    with pytest.raises(DiskFullError):
+        log.seal(0, 0)
+    with pytest.raises(PoisonedError):
+        log.seal(0, 0)
+
+
+def test_a_group_that_is_too_large_poisons_nothing() -> None:
+    class Huge(bytes):
+        def __len__(self) -> int:
+            return 5 << 30
+
+    files = disk()
+    log = started(files)
+    with pytest.raises(InvalidRequestError):
+        log.append(Huge())
+    log.append(record(log, 1))
+    assert seqs(scan_segment(files, "wal", 1)) == [1]
+
+
+def test_starting_can_be_tried_again_when_there_is_space() -> None:
+    files = disk()
+    log = writer(files)
+    files.no_space = True
+    with pytest.raises(DiskFullError):
+        log.start(1, 1)
+    files.no_space = False
+    log.start(1, 1)
+    log.append(record(log, 1))
+
+
+def test_statistics_count_what_was_done() -> None:
+    clock = FakeClock()
+
+    class TimedDisk(CrashableFileSystem):
+        def sync_content(self, content: Any, path: str, *, metadata: bool) -> None:
+            clock.advance(0.5)
+
+    files = TimedDisk()
+    files.make_directory("wal")
+    log = started(files, clock=clock)
+    log.append(record(log, 1))
+    log.append_put(2, 2, b"k", b"v")
+    log.sync()
+    log.append(record(log, 3))
+    log.sync()
+    assert log.statistics() == LogStatistics(
+        segments=1, appends=3, bytes=log.position - HEADER_SIZE, syncs=2, sync_seconds=1.0
+    )
+
+
+class _SlowSync(CrashableFileSystem):
+    """Lets something else happen while a sync is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = threading.Event()
+        self.go_on = threading.Event()
+        self.slow = False
+
+    def sync_content(self, content: Any, path: str, *, metadata: bool) -> None:
+        super().sync_content(content, path, metadata=metadata)
+        if self.slow:
+            self.slow = False
+            self.mutex.release()
+            self.under_way.set()
+            assert self.go_on.wait(10)
+            self.mutex.acquire()
+
+
+def test_what_is_appended_during_a_sync_does_not_count_as_synced() -> None:
+    files = _SlowSync()
+    files.make_directory("wal")
+    log = started(files)
+    log.append(record(log, 1))
+    covered = log.position
+    files.slow = True
+    syncing = threading.Thread(target=log.sync)
+    syncing.start()
+    assert files.under_way.wait(10)
+    log.append(record(log, 2))
+    assert log.synced == HEADER_SIZE
+    files.go_on.set()
+    syncing.join()
+    assert (log.synced, log.position > covered) == (covered, True)
+    assert synced_claims(files)[1][1] == HEADER_SIZE
+    log.append(record(log, 3))
+    assert synced_claims(files)[2][1] == covered
+
+
+def test_a_segment_is_not_closed_under_a_running_sync() -> None:
+    files = _SlowSync()
+    files.make_directory("wal")
+    log = started(files)
+    log.append(record(log, 1))
+    files.slow = True
+    syncing = threading.Thread(target=log.sync)
+    syncing.start()
+    assert files.under_way.wait(10)
+    closing = threading.Thread(target=log.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    files.go_on.set()
+    syncing.join()
+    closing.join()
+    assert log.synced == log.position
