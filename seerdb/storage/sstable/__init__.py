@@ -1,0 +1,1 @@
+"""Immutable sorted tables as bytes; no I/O of their own."""

@@ -1,0 +1,226 @@
+"""The bytes of a table object around its blocks and its filter; all integers little-endian.
+
+::
+
+    table object                                    starts at
+      block 0 … block n-1   (sealed, block.py)      0, back to back
+      range tombstones      (sealed)                tail offset
+      filter                (sealed, filter.py)     filter offset
+      index                 (sealed)                index offset
+      properties            (sealed)                properties offset
+      footer                                        size - 48
+
+    sealed part                                     width
+      body                                          raw, or one zstd frame
+      codec                                         u8: 0 raw, 1 zstd
+      raw length                                    u32: of the payload that was sealed
+      crc32c                                        u32: over everything before it in the part
+
+    footer                                          width
+      tail, filter, index, properties offsets       u64 x 4
+      version                                       u32: 1
+      magic                                         8 bytes: "SEERDBST"
+      crc32c                                        u32: over everything before it in the footer
+
+    payload of                                      MessagePack
+      range tombstones                              [[start, end, seq], …], sorted
+      index                                         [[first key, …], [stored length, …], last key]
+      properties                                    {name: value, …} of TableProperties
+
+The tail, everything from the tail offset on, is read by one ranged GET. Columns of numbers
+are used in place, so the host must be little-endian too.
+
+Version 1 is the first. Numbers, magic and layouts are part of the format: do not change.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
+import zstandard
+from crc32c import crc32c
+
+from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
+
+assert sys.byteorder == "little", "table bytes are used in place: little-endian hosts only"
+
+VERSION = 1
+MAGIC = b"SEERDBST"
+ZSTD_LEVEL = 1
+
+_RAW, _ZSTD = 0, 1
+_WORTH_IT = 16
+"""A part is stored compressed when that spares at least one byte in this many."""
+
+_CODEC = struct.Struct("<BI")
+_CRC = struct.Struct("<I")
+_FOOTER = struct.Struct("<QQQQI8s")
+TRAILER_SIZE = _CODEC.size + _CRC.size
+FOOTER_SIZE = _FOOTER.size + _CRC.size
+
+_idle: list[zstandard.ZstdDecompressor] = []
+"""Decompressors nobody uses now: making one costs as much as using it, and no two threads
+may share one. ``list.pop`` and ``append`` are atomic."""
+
+
+class TableIndex(msgspec.Struct, frozen=True, array_like=True):
+    """Where the blocks are: first key and stored length of each, and the last key of all."""
+
+    first_keys: list[bytes]
+    lengths: list[int]
+    last_key: bytes
+
+
+class TableProperties(msgspec.Struct, frozen=True, kw_only=True):
+    """What a table says of itself. Bounds and seqs include range tombstones."""
+
+    entries: int
+    deletes: int
+    range_deletes: int
+    smallest: bytes
+    largest: bytes
+    min_seq: int
+    max_seq: int
+    min_timestamp_us: int
+    max_timestamp_us: int
+    raw_bytes: int
+    """Bytes of all keys and values."""
+    created_by: str
+
+
+class Footer(NamedTuple):
+    """Where the parts of the tail start; each ends where the next one starts."""
+
+    tail_offset: int
+    filter_offset: int
+    index_offset: int
+    properties_offset: int
+
+
+def seal(payload: bytes, compressor: zstandard.ZstdCompressor | None) -> bytes:
+    """The stored form of ``payload``, compressed when there is a compressor and it pays."""
+    body, codec = payload, _RAW
+    if compressor is not None:
+        compressed = compressor.compress(payload)
+        if len(compressed) <= len(payload) - len(payload) // _WORTH_IT:
+            body, codec = compressed, _ZSTD
+    trailer = _CODEC.pack(codec, len(payload))
+    return b"".join((body, trailer, _CRC.pack(crc32c(trailer, crc32c(body)))))
+
+
+def unseal(stored: bytes, *, name: str, offset: int) -> bytes:
+    """The payload that was sealed into ``stored``, which is ``name``'s part at ``offset``.
+
+    Raises: ``TruncatedError``, ``ChecksumError``, ``UnsupportedFormatError``.
+    """
+    size = len(stored) - TRAILER_SIZE
+    if size < 0:
+        raise TruncatedError(
+            "a part of the table is too short",
+            name=name,
+            offset=offset,
+            expected=TRAILER_SIZE,
+            found=len(stored),
+        )
+    view = memoryview(stored)
+    _check_crc(view, name=name, offset=offset)
+    codec, raw_length = _CODEC.unpack_from(stored, size)
+    if codec == _ZSTD:
+        payload = _decompress(view[:size], raw_length, name=name, offset=offset)
+    elif codec == _RAW:
+        payload = stored[:size]
+    else:
+        raise UnsupportedFormatError(
+            "unknown codec", name=name, offset=offset, expected=(_RAW, _ZSTD), found=codec
+        )
+    if len(payload) != raw_length:
+        raise CorruptionError(
+            "a part of the table has the wrong length",
+            name=name,
+            offset=offset,
+            expected=raw_length,
+            found=len(payload),
+        )
+    return payload
+
+
+def _decompress(body: memoryview, raw_length: int, *, name: str, offset: int) -> bytes:
+    try:
+        decompressor = _idle.pop()
+    except IndexError:
+        decompressor = zstandard.ZstdDecompressor()
+    try:
+        if zstandard.frame_content_size(body) > raw_length:
+            raise zstandard.ZstdError("the frame announces more than was sealed")
+        return decompressor.decompress(body, max_output_size=raw_length, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise CorruptionError(
+            f"a part of the table does not decompress: {error}", name=name, offset=offset
+        ) from error
+    finally:
+        _idle.append(decompressor)
+
+
+def encode_footer(footer: Footer) -> bytes:
+    """The last ``FOOTER_SIZE`` bytes of a table."""
+    fields = _FOOTER.pack(*footer, VERSION, MAGIC)
+    return fields + _CRC.pack(crc32c(fields))
+
+
+def decode_footer(tail: bytes, *, name: str, tail_offset: int) -> Footer:
+    """The footer at the end of ``tail``, which starts at ``tail_offset`` of table ``name``.
+
+    Raises: ``TruncatedError``, ``UnsupportedFormatError``, ``ChecksumError``; and
+    ``CorruptionError`` when its offsets do not divide the tail.
+    """
+    start = len(tail) - FOOTER_SIZE
+    offset = tail_offset + start
+    if start < 0:
+        raise TruncatedError(
+            "the table has no footer", name=name, expected=FOOTER_SIZE, found=len(tail)
+        )
+    *offsets, version, magic = _FOOTER.unpack_from(tail, start)
+    if magic != MAGIC:
+        raise UnsupportedFormatError(
+            "not a SeerDB table", name=name, offset=offset, expected=MAGIC, found=magic
+        )
+    if version != VERSION:
+        raise UnsupportedFormatError(
+            "unknown table version",
+            name=name,
+            offset=offset,
+            expected=VERSION,
+            found=version,
+            hint="a newer release wrote it: upgrade",
+        )
+    _check_crc(memoryview(tail)[start:], name=name, offset=offset)
+    footer = Footer(*offsets)
+    borders = (*footer, offset)
+    if footer.tail_offset != tail_offset or any(b - a < TRAILER_SIZE for a, b in pairwise(borders)):
+        raise CorruptionError(
+            "the footer does not fit the table",
+            name=name,
+            offset=offset,
+            expected=(tail_offset, offset),
+            found=borders,
+        )
+    return footer
+
+
+def _check_crc(part: memoryview, *, name: str, offset: int) -> None:
+    """Raise ``ChecksumError`` unless ``part`` ends with the CRC of the rest of it."""
+    (expected,) = _CRC.unpack_from(part, len(part) - _CRC.size)
+    found = crc32c(part[: -_CRC.size])
+    if found != expected:
+        raise ChecksumError(
+            "checksum mismatch",
+            name=name,
+            offset=offset,
+            expected=expected,
+            found=found,
+            hint="read it again; if it stays, restore the object from a backup",
+        )

@@ -1,0 +1,190 @@
+"""A table's tail, opened: which block may hold a key, and how to decode that block.
+
+The reader does no I/O: whoever owns it fetches the tail once, and blocks as needed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate, pairwise
+from sys import getsizeof
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from seerdb.errors import CorruptionError, TruncatedError
+from seerdb.storage.entry import RangeTombstone, RangeTombstones
+from seerdb.storage.object_store.names import table_name
+from seerdb.storage.sstable.block import Block
+from seerdb.storage.sstable.filter import Filter
+from seerdb.storage.sstable.format import (
+    FOOTER_SIZE,
+    TableIndex,
+    TableProperties,
+    decode_footer,
+    unseal,
+)
+
+if TYPE_CHECKING:
+    from seerdb.storage.manifest.version import TableMeta
+
+T = TypeVar("T")
+
+_READER_MEMORY = 4096
+"""Roughly: a reader with its meta and properties, without what grows with the table."""
+_BLOCK_MEMORY = 3 * 8
+"""What each block adds beside its first key: its slot, its offset, its place in the list."""
+
+
+class TableReader:
+    """An open table. Thread-safe: only ``slots`` changes, and each change is one store.
+
+    ``first_keys`` are those of the blocks. ``slots`` has a place for each block: the block
+    while the block cache keeps it, else ``None``. ``smallest`` and ``largest`` are ``meta``'s.
+    ``memory`` is what the reader costs in bytes, without cached blocks.
+    """
+
+    __slots__ = (
+        "_last_key",
+        "_name",
+        "_offsets",
+        "first_keys",
+        "largest",
+        "may_contain",
+        "memory",
+        "meta",
+        "properties",
+        "slots",
+        "smallest",
+        "tombstones",
+    )
+
+    may_contain: Callable[[int], bool]
+    """Whether a key of this hash (``filter.key_hash``) may have an entry here; ``False`` is
+    certain. Says nothing of range tombstones."""
+
+    def __init__(self, meta: TableMeta, tail: bytes) -> None:
+        """``tail`` is the object from ``meta.tail_offset`` to its end.
+
+        Raises ``CorruptionError`` when it is damaged, or the tail of another table.
+        """
+        self.meta = meta
+        self.smallest = meta.smallest
+        self.largest = meta.largest
+        self._name = table_name(meta.id)
+        parts = self._split(tail)
+        self.tombstones = RangeTombstones(self._decode(list[RangeTombstone], *parts[0]))
+        index = self._decode(TableIndex, *parts[2])
+        self.properties = self._decode(TableProperties, *parts[3])
+        self._check(index, offset=parts[2][1])
+        self.first_keys = index.first_keys
+        self.slots: list[Block | None] = [None] * self.block_count
+        self._last_key = index.last_key
+        self._offsets = array("Q", accumulate(index.lengths, initial=0))
+        self.memory = _READER_MEMORY + sum(map(getsizeof, index.first_keys))
+        self.memory += self.block_count * _BLOCK_MEMORY
+        self.may_contain = _always
+        if parts[1][0]:
+            table_filter = Filter(parts[1][0], name=self._name, offset=parts[1][1])
+            self.may_contain = table_filter.may_contain
+            self.memory += table_filter.memory
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks the table has; none when it holds range tombstones only."""
+        return len(self.first_keys)
+
+    def find_block(self, key: bytes) -> int:
+        """The number of the only block that can hold ``key``; -1 when none can."""
+        if key > self._last_key:
+            return -1
+        return bisect_right(self.first_keys, key) - 1
+
+    def block_range(self, index: int) -> tuple[int, int]:
+        """Offset and stored length of a block in the object; blocks lie back to back."""
+        start = self._offsets[index]
+        return start, self._offsets[index + 1] - start
+
+    def decode_block(self, index: int, stored: bytes) -> Block:
+        """The block whose bytes, at :meth:`block_range`, are ``stored``.
+
+        Raises ``CorruptionError`` when they are damaged, or those of another block.
+        """
+        offset, length = self.block_range(index)
+        if len(stored) != length:
+            raise TruncatedError(
+                "a block has the wrong length",
+                name=self._name,
+                offset=offset,
+                expected=length,
+                found=len(stored),
+            )
+        payload = unseal(stored, name=self._name, offset=offset)
+        block = Block(payload, name=self._name, offset=offset)
+        if block.first_key != self.first_keys[index]:
+            raise CorruptionError(
+                "not the block that the index names",
+                name=self._name,
+                offset=offset,
+                expected=self.first_keys[index],
+                found=block.first_key,
+            )
+        return block
+
+    def _split(self, tail: bytes) -> list[tuple[bytes, int]]:
+        """Payload and offset of each part of the tail."""
+        start, size = self.meta.tail_offset, self.meta.size
+        if len(tail) != size - start:
+            raise TruncatedError(
+                "the tail has the wrong length",
+                name=self._name,
+                offset=start,
+                expected=size - start,
+                found=len(tail),
+            )
+        footer = decode_footer(tail, name=self._name, tail_offset=start)
+        return [
+            (unseal(tail[a - start : b - start], name=self._name, offset=a), a)
+            for a, b in pairwise((*footer, size - FOOTER_SIZE))
+        ]
+
+    def _decode(self, kind: type[T], payload: bytes, offset: int) -> T:
+        try:
+            return msgspec.msgpack.decode(payload, type=kind)
+        except msgspec.DecodeError as error:
+            raise CorruptionError(
+                f"no {kind.__name__} is there: {error}", name=self._name, offset=offset
+            ) from error
+
+    def _check(self, index: TableIndex, *, offset: int) -> None:
+        """The tail must agree with the manifest, and the index with the blocks."""
+        for field in (
+            "entries",
+            "deletes",
+            "range_deletes",
+            "smallest",
+            "largest",
+            "min_seq",
+            "max_seq",
+        ):
+            expected, found = getattr(self.meta, field), getattr(self.properties, field)
+            if expected != found:
+                raise CorruptionError(
+                    f"not the table that the manifest names: {field} differs",
+                    name=self._name,
+                    expected=expected,
+                    found=found,
+                )
+        lengths = index.lengths
+        if (
+            len(lengths) != len(index.first_keys)
+            or min(lengths, default=1) < 1
+            or sum(lengths) != self.meta.tail_offset
+        ):
+            raise CorruptionError("the index is malformed", name=self._name, offset=offset)
+
+
+def _always(_h: int) -> bool:
+    return True

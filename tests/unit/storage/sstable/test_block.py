@@ -1,0 +1,242 @@
+"""One block: what goes in comes out, packed or as a dict."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from array import array
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.errors import CorruptionError, InternalError
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.entry import DELETE, PUT
+from seerdb.storage.sstable.block import (
+    FINGERPRINT_SHIFT,
+    HEADER_SIZE,
+    Block,
+    Columns,
+    encode_block,
+)
+from seerdb.storage.sstable.filter import key_hash
+from tests.unit.storage.sstable.samples import Entry, in_order, puts
+
+
+class Purse:
+    """An owner with a fixed budget."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.asked = 0
+
+    def charge(self, block: Block, memory: int) -> bool:
+        """Whether the budget covers ``memory``."""
+        assert isinstance(block, Block)
+        self.asked += 1
+        return memory <= self.budget
+
+
+def encode(entries: list[Entry]) -> bytes:
+    """The payload of a block of rows."""
+    parts = [part for entry in entries for part in (entry.key, entry.value)]
+    keys = [entry.key for entry in entries]
+    return encode_block(
+        parts,
+        list(accumulate(map(len, parts), initial=HEADER_SIZE)),
+        [entry.seq for entry in entries],
+        bytes(entry.kind for entry in entries),
+        array("Q", map(key_hash, keys)),
+        several_versions=len(set(keys)) < len(keys),
+    )
+
+
+def decode(payload: bytes) -> Block:
+    """The block of a payload."""
+    return Block(payload, name="tables/t.sst", offset=40)
+
+
+def find(block: Block, key: bytes, seq_limit: int = MAX_SEQ) -> Entry | None:
+    """As a point read asks."""
+    found = block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, seq_limit)
+    return None if found is None else Entry(key, *found)
+
+
+def rows(columns: Columns) -> list[Entry]:
+    """Columns as rows."""
+    return [Entry(*row) for row in zip(*columns, strict=True)]
+
+
+def promoted(entries: list[Entry]) -> Block:
+    """A block that was asked until it became a dict."""
+    block = decode(encode(entries))
+    block.owner = Purse(1 << 40)
+    packed_memory = block.memory
+    for _ in range(len(entries) + 1):
+        find(block, entries[0].key)
+    assert block.memory != packed_memory
+    return block
+
+
+seqs = st.one_of(st.integers(1, 300), st.integers(1, MAX_SEQ))
+short_keys = st.binary(min_size=1, max_size=3)
+keys = st.one_of(
+    short_keys,
+    st.builds(lambda end: b"a long shared prefix\xff\x00" * 3 + end, st.binary(max_size=2)),
+    st.binary(min_size=1, max_size=400),
+)
+blocks_of_entries = st.lists(
+    st.builds(Entry, keys, seqs, st.sampled_from([PUT, DELETE]), st.binary(max_size=50)),
+    min_size=1,
+    max_size=60,
+    unique_by=lambda entry: (entry.key, entry.seq),
+).map(in_order)
+
+
+@given(blocks_of_entries)
+def test_columns_return_what_was_encoded(entries: list[Entry]) -> None:
+    block = decode(encode(entries))
+    assert rows(block.columns()) == entries
+    assert block.first_key == entries[0].key
+
+
+@given(blocks_of_entries, seqs, keys)
+def test_find_returns_the_newest_version_up_to_the_limit(
+    entries: list[Entry], limit: int, absent: bytes
+) -> None:
+    block = decode(encode(entries))
+    for key in {entry.key for entry in entries} | {absent}:
+        visible = [entry for entry in entries if entry.key == key and entry.seq <= limit]
+        assert find(block, key, limit) == (visible[0] if visible else None)
+
+
+@given(blocks_of_entries, seqs, keys)
+def test_a_block_that_became_a_dict_answers_the_same(
+    entries: list[Entry], limit: int, absent: bytes
+) -> None:
+    newest = list({entry.key: entry for entry in reversed(entries)}.values())[::-1]
+    packed, as_dict = decode(encode(newest)), promoted(newest)
+    for key in {entry.key for entry in entries} | {absent}:
+        assert find(as_dict, key, limit) == find(packed, key, limit)
+    assert as_dict.columns() == packed.columns()
+    assert as_dict.first_key == packed.first_key
+
+
+def test_keys_with_one_fingerprint_are_told_apart() -> None:
+    by_fingerprint: dict[int, list[bytes]] = {}
+    for number in range(2_000):
+        key = b"%d" % number
+        by_fingerprint.setdefault(key_hash(key) >> FINGERPRINT_SHIFT, []).append(key)
+    *alike, absent = sorted(by_fingerprint[0])
+    assert len(alike) >= 3
+    block = decode(encode([Entry(key, 5, PUT, key * 2) for key in alike]))
+    assert [find(block, key) for key in alike] == [Entry(key, 5, PUT, key * 2) for key in alike]
+    assert find(block, absent) is None
+
+
+def test_bytes_that_look_like_a_fingerprint_elsewhere_do_not_mislead() -> None:
+    """Only the fingerprint column is searched, not kinds, keys or values."""
+    key = next(b"%d" % n for n in range(9999) if key_hash(b"%d" % n) >> FINGERPRINT_SHIFT == PUT)
+    block = decode(encode([Entry(b"\x01" * 20, 1, PUT, b"\x01" * 500)]))
+    assert find(block, key) is None
+
+
+def test_a_block_beyond_64_kib_has_wider_offsets() -> None:
+    entries = [Entry(b"a", 1, PUT, b"x" * 70_000), Entry(b"b", 2), Entry(b"c", 3, PUT, b"y")]
+    block = decode(encode(entries))
+    assert rows(block.columns()) == entries
+    assert find(block, b"c") == entries[2]
+
+
+@pytest.mark.parametrize("size", [255, 256, 65_535, 65_536, 1 << 24])
+def test_planes_suffice_at_their_borders(size: int) -> None:
+    entries = [Entry(b"k", size, PUT, bytes(size - HEADER_SIZE - 1)), Entry(b"l", 1)]
+    assert rows(decode(encode(entries)).columns()) == entries
+
+
+def test_versions_beyond_4_gib_are_refused_before_they_are_joined() -> None:
+    value = bytes(1 << 30)
+    with pytest.raises(InternalError, match="exceed 4 GiB"):
+        encode([Entry(b"k", seq, PUT, value) for seq in (5, 4, 3, 2)])
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_a_payload_cut_short_is_malformed(cut: int) -> None:
+    payload = encode(puts(3))
+    with pytest.raises(CorruptionError) as raised:
+        decode(payload[:cut])
+    assert (raised.value.name, raised.value.offset) == ("tables/t.sst", 40)
+
+
+@pytest.mark.parametrize(
+    "header", [(0, 0, 1, 1), (1 << 31, 0, 1, 1), (3, 0, 0, 2), (3, 0, 9, 2), (3, 0, 1, 5)]
+)
+def test_a_header_that_does_not_fit_the_payload_is_malformed(header: tuple[int, ...]) -> None:
+    payload = struct.pack("<IBBBx", *header) + encode(puts(3))[HEADER_SIZE:]
+    with pytest.raises(CorruptionError):
+        decode(payload)
+
+
+def test_a_block_becomes_a_dict_once_it_was_asked_more_often_than_it_has_entries() -> None:
+    entries = puts(20)
+    block, purse = decode(encode(entries)), Purse(1 << 40)
+    block.owner = purse
+    for entry in entries:
+        find(block, entry.key)
+    assert purse.asked == 0
+    find(block, b"absent")
+    assert purse.asked == 1
+    for entry in entries * 3:
+        assert find(block, entry.key) == entry
+    assert purse.asked == 1
+
+
+def test_a_block_stays_packed_when_its_owner_has_no_room() -> None:
+    entries = puts(10)
+    block, purse = decode(encode(entries)), Purse(0)
+    block.owner = purse
+    memory = block.memory
+    for entry in entries * 5:
+        assert find(block, entry.key) == entry
+    assert block.memory == memory
+    assert purse.asked == 4, "it asks again, but only once in as many finds as it has entries"
+
+
+def test_a_block_with_several_versions_stays_packed() -> None:
+    entries = [Entry(b"k", 9, PUT, b"new"), Entry(b"k", 3, PUT, b"old")]
+    block, purse = decode(encode(entries)), Purse(1 << 40)
+    block.owner = purse
+    assert block.several_versions
+    for _ in range(9):
+        assert find(block, b"k", 5) == entries[1]
+    assert purse.asked == 0
+
+
+def test_a_block_without_an_owner_stays_packed() -> None:
+    block = decode(encode(puts(3)))
+    memory = block.memory
+    for _ in range(20):
+        find(block, b"key0001")
+    assert block.memory == memory
+
+
+@pytest.mark.parametrize("value_size", [8, 100, 2_000])
+def test_memory_is_what_a_block_costs(value_size: int) -> None:
+    entries = [
+        entry._replace(seq=entry.seq + 1_000_000) for entry in puts(120, value_size=value_size)
+    ]
+    payload = encode(entries)
+    packed, as_dict = [], []
+    tracemalloc.start()
+    try:
+        start = tracemalloc.get_traced_memory()[0]
+        packed = [decode(bytes(bytearray(payload))) for _ in range(50)]
+        middle = tracemalloc.get_traced_memory()[0]
+        as_dict = [promoted(entries) for _ in range(50)]
+        end = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.9 <= sum(b.memory for b in packed) / (middle - start) <= 1.15
+    assert 0.9 <= sum(b.memory for b in as_dict) / (end - middle) <= 1.3

@@ -1,0 +1,72 @@
+"""The filter: never a false no, seldom a false yes."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.errors import CorruptionError
+from seerdb.storage.sstable.filter import Filter, _masks, build_filter, key_hash
+
+
+def filter_of(keys: list[bytes], bits_per_key: int) -> Filter:
+    """A filter over ``keys``."""
+    payload = build_filter(array("Q", map(key_hash, keys)), bits_per_key)
+    return Filter(payload, name="tables/t.sst", offset=0)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=200), st.integers(1, 64))
+def test_a_key_that_is_there_always_passes(keys: list[bytes], bits_per_key: int) -> None:
+    table_filter = filter_of(keys, bits_per_key)
+    assert all(table_filter.may_contain(key_hash(key)) for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("bits_per_key", "bound"), [(4, 0.18), (8, 0.040), (10, 0.022), (16, 0.006), (32, 0.001)]
+)
+@pytest.mark.parametrize("pattern", [b"%d", b"user:%016d", b"%08d-shared-suffix"])
+def test_few_absent_keys_pass(bits_per_key: int, bound: float, pattern: bytes) -> None:
+    table_filter = filter_of([pattern % number for number in range(20_000)], bits_per_key)
+    absent = map(key_hash, (pattern % number for number in range(20_000, 60_000)))
+    assert sum(map(table_filter.may_contain, absent)) / 40_000 <= bound
+
+
+def test_a_filter_over_no_keys_passes_nothing() -> None:
+    table_filter = filter_of([], 10)
+    assert not any(table_filter.may_contain(key_hash(b"%d" % n)) for n in range(1000))
+
+
+def test_no_bits_means_no_filter() -> None:
+    assert build_filter(array("Q", [1, 2, 3]), 0) == b""
+
+
+def test_a_filter_takes_the_bits_it_was_given() -> None:
+    payload = build_filter(array("Q", range(64_000)), 10)
+    assert len(payload) == pytest.approx(64_000 * 10 / 8, rel=0.01)
+    table_filter = Filter(payload, name="", offset=0)
+    assert len(payload) <= table_filter.memory <= len(payload) + 500
+
+
+@pytest.mark.parametrize("mask_bits", range(1, 8))
+def test_masks_have_their_bits_spread_evenly(mask_bits: int) -> None:
+    masks = _masks(mask_bits)
+    assert {mask.bit_count() for mask in masks} == {mask_bits}
+    uses = [sum(mask >> bit & 1 for mask in masks) for bit in range(64)]
+    assert min(uses) > 0.6 * 64 * mask_bits
+    assert max(uses) < 1.4 * 64 * mask_bits
+
+
+def test_masks_are_part_of_the_format() -> None:
+    assert _masks(5)[:3] == [0x0408_8002_0200_0000, 0x00C0_4010_0020_0000, 0x0800_4000_0002_0208]
+
+
+@pytest.mark.parametrize(
+    "payload", [bytes(8), bytes(16), b"\x08".ljust(16, b"\0"), b"\x05".ljust(17, b"\0")]
+)
+def test_a_malformed_filter_is_refused(payload: bytes) -> None:
+    with pytest.raises(CorruptionError) as raised:
+        Filter(payload, name="tables/t.sst", offset=99)
+    assert (raised.value.name, raised.value.offset) == ("tables/t.sst", 99)

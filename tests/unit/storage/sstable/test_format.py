@@ -1,0 +1,153 @@
+"""Sealed parts and the footer: whole, or refused."""
+
+from __future__ import annotations
+
+import pytest
+import zstandard
+from crc32c import crc32c
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
+from seerdb.storage.sstable.format import (
+    FOOTER_SIZE,
+    MAGIC,
+    TRAILER_SIZE,
+    Footer,
+    decode_footer,
+    encode_footer,
+    seal,
+    unseal,
+)
+
+NAME = "tables/t.sst"
+
+
+def compressor() -> zstandard.ZstdCompressor:
+    """As a builder has it."""
+    return zstandard.ZstdCompressor(level=1, write_content_size=False)
+
+
+def resealed(body: bytes, codec: int, raw_length: int) -> bytes:
+    """A part with a right checksum, whatever its fields say."""
+    part = body + codec.to_bytes(1, "little") + raw_length.to_bytes(4, "little")
+    return part + crc32c(part).to_bytes(4, "little")
+
+
+def opened(stored: bytes) -> bytes:
+    """The payload of a part."""
+    return unseal(stored, name=NAME, offset=7)
+
+
+@given(st.binary(max_size=300), st.integers(1, 20), st.booleans())
+def test_what_was_sealed_is_unsealed(piece: bytes, times: int, compressed: bool) -> None:
+    payload = piece * times
+    assert opened(seal(payload, compressor() if compressed else None)) == payload
+
+
+def test_compressible_parts_are_compressed_and_others_are_not() -> None:
+    repetitive, random = b"abcdefgh" * 100, bytes((n * n >> 3) & 0xFF for n in range(40))
+    assert len(seal(repetitive, compressor())) < 100
+    assert seal(random, compressor()) == seal(random, None)
+    assert len(seal(random, None)) == len(random) + TRAILER_SIZE
+
+
+def test_every_flipped_bit_is_a_checksum_error() -> None:
+    for part in (seal(b"abc" * 50, compressor()), seal(b"abc" * 50, None)):
+        for bit in range(len(part) * 8):
+            damaged = bytearray(part)
+            damaged[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(ChecksumError) as raised:
+                opened(bytes(damaged))
+            assert (raised.value.name, raised.value.offset) == (NAME, 7)
+
+
+def test_every_truncation_is_refused() -> None:
+    part = seal(b"abc" * 50, compressor())
+    for length in range(len(part)):
+        with pytest.raises(TruncatedError if length < TRAILER_SIZE else ChecksumError):
+            opened(part[:length])
+
+
+def test_an_unknown_codec_is_from_a_newer_release() -> None:
+    with pytest.raises(UnsupportedFormatError):
+        opened(resealed(b"abc", 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("body", "codec", "raw_length"),
+    [
+        (b"abc", 0, 4),
+        (b"not a frame", 1, 3),
+        (compressor().compress(b"a" * 1000), 1, 999),
+        (compressor().compress(b"a" * 1000), 1, 1001),
+        (compressor().compress(b"a" * 1000), 1, 0),
+        (compressor().compress(b"a" * 1000) + b"more", 1, 1000),
+        (zstandard.ZstdCompressor(level=1).compress(b"a" * 1000), 1, 10),
+        (compressor().compress(b"a" * 1000)[:-3], 1, 1000),
+    ],
+    ids=["raw", "garbage", "longer", "shorter", "empty", "extra", "announced", "torn"],
+)
+def test_a_length_or_frame_that_lies_is_corruption(
+    body: bytes, codec: int, raw_length: int
+) -> None:
+    with pytest.raises(CorruptionError) as raised:
+        opened(resealed(body, codec, raw_length))
+    assert raised.value.offset == 7
+
+
+FOOTER = Footer(100, 120, 140, 160)
+
+
+def tail_with(footer: bytes) -> bytes:
+    """A tail from byte 100 to the footer at byte 180."""
+    return bytes(80) + footer
+
+
+def decoded(tail: bytes) -> Footer:
+    """The footer of a tail that starts at byte 100."""
+    return decode_footer(tail, name=NAME, tail_offset=100)
+
+
+def test_a_footer_comes_back() -> None:
+    assert decoded(tail_with(encode_footer(FOOTER))) == FOOTER
+
+
+def test_another_magic_is_not_a_table() -> None:
+    damaged = encode_footer(FOOTER).replace(MAGIC, b"PARQUET1")
+    with pytest.raises(UnsupportedFormatError, match="not a SeerDB table") as raised:
+        decoded(tail_with(damaged))
+    assert (raised.value.name, raised.value.offset) == (NAME, 180)
+
+
+def test_a_future_version_is_refused_with_the_way_out() -> None:
+    fields = bytearray(encode_footer(FOOTER)[:-4])
+    fields[-len(MAGIC) - 4] = 2
+    future = bytes(fields) + crc32c(bytes(fields)).to_bytes(4, "little")
+    with pytest.raises(UnsupportedFormatError) as raised:
+        decoded(tail_with(future))
+    assert (raised.value.expected, raised.value.found) == (1, 2)
+    assert "upgrade" in raised.value.hint
+
+
+def test_a_damaged_offset_is_a_checksum_error() -> None:
+    damaged = bytearray(encode_footer(FOOTER))
+    damaged[3] ^= 1
+    with pytest.raises(ChecksumError):
+        decoded(tail_with(bytes(damaged)))
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [Footer(99, 120, 140, 160), Footer(100, 160, 140, 120), Footer(100, 120, 140, 175)],
+    ids=["elsewhere", "backwards", "too close to the footer"],
+)
+def test_offsets_that_do_not_divide_the_tail_are_corruption(footer: Footer) -> None:
+    with pytest.raises(CorruptionError):
+        decoded(tail_with(encode_footer(footer)))
+
+
+def test_a_tail_shorter_than_a_footer_is_truncated() -> None:
+    with pytest.raises(TruncatedError):
+        decoded(encode_footer(FOOTER)[1:])
+    assert len(encode_footer(FOOTER)) == FOOTER_SIZE

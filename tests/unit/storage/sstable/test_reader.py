@@ -1,0 +1,210 @@
+"""Reading a table: everything comes back, and damage never comes back as data."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.errors import CorruptionError, TruncatedError
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.entry import DELETE, PUT, RangeTombstone
+from seerdb.storage.sstable.builder import BuiltTable
+from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.reader import TableReader
+from tests.unit.storage.sstable.samples import Entry, OpenTable, build, in_order, meta_of, puts
+
+keys = st.one_of(
+    st.binary(min_size=1, max_size=3),
+    st.lists(st.sampled_from([b"\x00", b"\xff", b"a"]), min_size=1, max_size=6).map(b"".join),
+    st.builds(lambda end: b"/a/long/shared/prefix/" * 20 + end, st.binary(max_size=2)),
+)
+values = st.one_of(st.just(b""), st.binary(max_size=80), st.just(b"x" * 3000))
+seqs = st.integers(1, 40)
+tables_of_entries = st.lists(
+    st.builds(Entry, keys, seqs, st.sampled_from([PUT, DELETE]), values),
+    min_size=1,
+    max_size=80,
+    unique_by=lambda entry: (entry.key, entry.seq),
+).map(in_order)
+tombstones = st.lists(
+    st.builds(
+        lambda a, b, seq: RangeTombstone(min(a, b), max(a, b) + b"\0", seq), keys, keys, seqs
+    ),
+    max_size=4,
+)
+
+
+@given(
+    entries=tables_of_entries,
+    ranges=tombstones,
+    block_size=st.sampled_from([1, 300, 4096, 1 << 22]),
+    compression=st.sampled_from(["zstd", "none"]),
+    bits_per_key=st.sampled_from([0, 1, 10, 64]),
+    absent=keys,
+    limit=seqs,
+)
+def test_a_table_gives_back_what_was_put_in(
+    entries: list[Entry],
+    ranges: list[RangeTombstone],
+    block_size: int,
+    compression: str,
+    bits_per_key: int,
+    absent: bytes,
+    limit: int,
+) -> None:
+    built = build(
+        entries,
+        ranges,
+        block_size=block_size,
+        compression=compression,
+        filter_bits_per_key=bits_per_key,
+    )
+    table = OpenTable(built)
+    assert table.entries() == entries
+    assert table.reader.tombstones.tombstones == tuple(sorted(set(ranges)))
+    for key in {entry.key for entry in entries} | {absent}:
+        visible = [entry for entry in entries if entry.key == key and entry.seq <= limit]
+        assert table.find(key, limit) == (visible[0] if visible else None)
+
+
+def test_blocks_lie_back_to_back_before_the_tail() -> None:
+    built = build(puts(500))
+    reader = OpenTable(built).reader
+    ranges = [reader.block_range(index) for index in range(reader.block_count)]
+    assert len(ranges) > 5
+    assert ranges[0][0] == 0
+    for (offset, length), (following, _) in pairwise(ranges):
+        assert offset + length == following
+    assert sum(ranges[-1]) == built.tail_offset
+
+
+def test_a_key_belongs_to_one_block_or_to_none() -> None:
+    reader = OpenTable(build(puts(100), block_size=1000)).reader
+    assert reader.find_block(b"key") == -1
+    assert reader.find_block(b"key0000") == 0
+    assert reader.find_block(b"key0000x") == 0
+    assert reader.find_block(reader.first_keys[3]) == 3
+    assert reader.find_block(b"key0099") == reader.block_count - 1
+    assert reader.find_block(b"key0099\0") == -1
+
+
+def test_a_table_of_deletes_only_finds_them() -> None:
+    entries = [Entry(b"key%d" % number, number + 1, DELETE) for number in range(9)]
+    built = build(entries)
+    assert (built.entries, built.deletes) == (9, 9)
+    assert OpenTable(built).find(b"key3") == entries[3]
+
+
+def test_a_table_of_range_tombstones_only_has_no_blocks() -> None:
+    built = build([], [RangeTombstone(b"a", b"m", 5)])
+    reader = OpenTable(built).reader
+    assert (reader.block_count, reader.slots, built.tail_offset) == (0, [], 0)
+    assert (reader.smallest, reader.largest) == (b"a", b"m")
+    assert reader.find_block(b"b") == -1
+    assert not reader.may_contain(key_hash(b"b"))
+    assert reader.tombstones.covering(b"b", MAX_SEQ) == 5
+
+
+def test_range_tombstones_do_not_hide_entries_from_a_point_read() -> None:
+    """Who wins is decided above, where all tables are known."""
+    table = OpenTable(build([Entry(b"b", 1, PUT, b"v")], [RangeTombstone(b"a", b"c", 9)]))
+    assert table.find(b"b") == Entry(b"b", 1, PUT, b"v")
+
+
+def test_without_a_filter_every_key_may_be_there() -> None:
+    reader = OpenTable(build(puts(3), filter_bits_per_key=0)).reader
+    assert all(reader.may_contain(key_hash(b"%d" % number)) for number in range(100))
+
+
+def small_table(compression: str) -> tuple[BuiltTable, list[Entry]]:
+    entries = in_order([*puts(10, value_size=20), Entry(b"key0004", 90, DELETE)])
+    ranges = [RangeTombstone(b"key0001", b"key0003", 50)]
+    return build(entries, ranges, block_size=120, compression=compression), entries
+
+
+def read_all(built: BuiltTable, data: bytes) -> list[Entry]:
+    """Everything a reader can ask of a table."""
+    table = OpenTable(built, data)
+    for key in (b"key0004", b"key0009", b"other"):
+        table.find(key)
+    assert table.reader.tombstones.covering(b"key0002", MAX_SEQ) == 50
+    return table.entries()
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_every_flipped_byte_is_found(compression: str) -> None:
+    built, entries = small_table(compression)
+    assert read_all(built, built.data) == entries
+    for position in range(len(built.data)):
+        for flip in (0x01, 0x80, 0xFF):
+            damaged = bytearray(built.data)
+            damaged[position] ^= flip
+            with pytest.raises(CorruptionError) as raised:
+                read_all(built, bytes(damaged))
+            assert raised.value.name == "tables/00000001-000000000007.sst"
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_every_truncation_is_found(compression: str) -> None:
+    built, _ = small_table(compression)
+    for length in range(len(built.data)):
+        with pytest.raises(CorruptionError):
+            read_all(built, built.data[:length])
+
+
+def test_a_flipped_byte_in_a_block_names_the_block() -> None:
+    built, _ = small_table("none")
+    offset, _ = OpenTable(built).reader.block_range(2)
+    damaged = bytearray(built.data)
+    damaged[offset + 5] ^= 1
+    table = OpenTable(built, bytes(damaged))
+    table.block(1)
+    with pytest.raises(CorruptionError) as raised:
+        table.block(2)
+    assert raised.value.offset == offset
+
+
+def test_another_block_of_the_same_length_is_refused() -> None:
+    reader = OpenTable(build(puts(100), block_size=1000, compression="none")).reader
+    data = build(puts(100), block_size=1000, compression="none").data
+    assert reader.block_range(1)[1] == reader.block_range(2)[1]
+    offset, length = reader.block_range(2)
+    with pytest.raises(CorruptionError, match="not the block"):
+        reader.decode_block(1, data[offset : offset + length])
+
+
+def test_a_block_of_another_length_is_truncated() -> None:
+    built = build(puts(10))
+    with pytest.raises(TruncatedError):
+        OpenTable(built).reader.decode_block(0, built.data)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        build([*puts(9), Entry(b"key0009", 11, PUT, b"0009" * 25)]),
+        build([*puts(9), Entry(b"key0009", 10, DELETE, b"0009" * 25)]),
+        build([*puts(9), Entry(b"key000a", 10, PUT, b"0009" * 25)]),
+        build([Entry(b"key/000", 1, PUT, b"0000" * 25), *puts(10)[1:]]),
+    ],
+    ids=["max_seq", "deletes", "largest", "smallest"],
+)
+def test_the_tail_of_another_table_is_refused(other: BuiltTable) -> None:
+    built = build(puts(10), compression="none")
+    other = build(OpenTable(other).entries(), compression="none")
+    assert len(other.data) == len(built.data)
+    with pytest.raises(CorruptionError, match="not the table that the manifest names"):
+        TableReader(meta_of(built), other.data[other.tail_offset :])
+
+
+def test_memory_covers_filter_and_first_keys() -> None:
+    built = build(puts(3000), block_size=500)
+    reader = OpenTable(built).reader
+    filter_bytes = 3000 * 10 // 8
+    assert reader.memory > filter_bytes + sum(len(key) + 33 for key in reader.first_keys)
+    assert OpenTable(build(puts(3000), block_size=500, filter_bits_per_key=0)).reader.memory < (
+        reader.memory - filter_bytes
+    )
