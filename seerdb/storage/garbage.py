@@ -1,0 +1,162 @@
+"""Which objects nobody needs any more, and the only place that deletes objects.
+
+:func:`collectable` decides and is pure. :class:`GarbageCollector` reads the manifest afresh,
+decides and deletes; whenever the manifest is not beyond doubt it deletes nothing and says why.
+
+Never deleted: what the version names, tables of a later epoch, claims (they are the fences,
+see ``manifest/edit.py``), the last two checkpoints and all that follows, anything younger
+than the grace period, anything the caller keeps, and any name that is not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from seerdb.clock import Clock
+from seerdb.errors import CorruptionError
+from seerdb.ids import Epoch, SeqNo, table_id
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import FetchMany, load
+from seerdb.storage.manifest.writer import ManifestWriter
+from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.names import (
+    MANIFEST_PREFIX,
+    TABLE_PREFIX,
+    WAL_PREFIX,
+    manifest_name,
+    parse_manifest_name,
+    parse_table_name,
+    parse_wal_name,
+    table_name,
+)
+
+NO_HORIZON = SeqNo(0)
+"""Lets no shipped log go."""
+
+
+def collectable(
+    objects: list[ObjectInfo],
+    state: ManifestState,
+    *,
+    now: float,
+    grace_seconds: float,
+    keep: set[str],
+    wal_horizon: SeqNo = NO_HORIZON,
+) -> list[str]:
+    """The names among ``objects`` that may be deleted, in their order.
+
+    ``now`` and the age of an object are wall-clock seconds. ``wal_horizon``: shipped log up to
+    this seq is not wanted for recovery to a point in time nor by any follower; what the tables
+    do not hold yet stays in any case.
+    """
+    in_use = keep | {table_name(table.id) for table in state.version.tables}
+    in_use |= {manifest_name(number) for number in state.claims}
+    return [
+        info.name
+        for info in objects
+        if info.modified < now - grace_seconds
+        and info.name not in in_use
+        and _is_past(info.name, state, wal_horizon)
+    ]
+
+
+def _is_past(name: str, state: ManifestState, wal_horizon: SeqNo) -> bool:
+    """Whether an object of this name, if nothing uses it, belongs to what is over."""
+    if (table := parse_table_name(name)) is not None:
+        return table < table_id(Epoch(state.epoch + 1), 0)
+    if (number := parse_manifest_name(name)) is not None:
+        return number < state.checkpoint_before
+    if (shipped := parse_wal_name(name)) is not None:
+        epoch, _, last = shipped
+        return epoch <= state.epoch and last <= min(wal_horizon, state.last_seq)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageReport:
+    """What one run did."""
+
+    deleted: tuple[str, ...] = ()
+    bytes: int = 0
+    """Sizes of the deleted, as listed."""
+    refused: str = ""
+    """Why nothing was deleted although there was work to do; "" when nothing stood against."""
+
+
+class GarbageCollector:
+    """Deletes what nobody needs. Runs must not overlap.
+
+    Deletions are idempotent: a run that was cut short is completed by the next one.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        writer: ManifestWriter,
+        *,
+        clock: Clock,
+        grace_seconds: float,
+        fetch_many: FetchMany | None = None,
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._grace_seconds = grace_seconds
+        self._fetch_many = fetch_many
+
+    def run(
+        self, keep: Callable[[], set[str]], *, wal_horizon: SeqNo = NO_HORIZON
+    ) -> GarbageReport:
+        """Delete what is collectable now. Raises: ``UnavailableError``.
+
+        ``keep`` gives the names of objects in use that the newest version does not tell:
+        uploaded tables whose commit has not *succeeded* yet, tables pinned by readers, and
+        tables that left the version less than the grace period ago. It is called before the
+        manifest is read and again after, so that neither a table committed nor one removed
+        in between can fall through.
+        """
+        kept = keep()
+        state = self._trusted_state()
+        if isinstance(state, str):
+            return GarbageReport(refused=state)
+        kept = kept | keep()
+        tables = self._store.list(TABLE_PREFIX)
+        if damage := _missing_table(tables, state):
+            return GarbageReport(refused=damage)
+        objects = self._store.list(MANIFEST_PREFIX) + tables + self._store.list(WAL_PREFIX)
+        names = collectable(
+            objects,
+            state,
+            now=self._clock.now(),
+            grace_seconds=self._grace_seconds,
+            keep=kept,
+            wal_horizon=wal_horizon,
+        )
+        self._store.delete(names)
+        sizes = {info.name: info.size for info in objects}
+        return GarbageReport(tuple(names), sum(sizes[name] for name in names))
+
+    def _trusted_state(self) -> ManifestState | str:
+        """The state that the store itself gives, or why it cannot be trusted."""
+        ours = self._writer.state
+        if self._writer.fenced:
+            return "another writer took over"
+        try:
+            state = load(self._store, fetch_many=self._fetch_many)
+        except CorruptionError as damage:
+            return f"the manifest is damaged: {damage}"
+        if state is None or state.number < ours.number:
+            return f"the manifest has lost what follows number {state.number if state else 0}"
+        if (state.database_id, state.epoch) != (ours.database_id, ours.epoch):
+            return f"epoch {state.epoch} of database {state.database_id} took over"
+        return state
+
+
+def _missing_table(tables: list[ObjectInfo], state: ManifestState) -> str:
+    sizes = {info.name: info.size for info in tables}
+    for table in state.version.tables:
+        found = sizes.get(table_name(table.id))
+        if found != table.size:
+            return f"table {table.id} of {table.size} bytes is damaged or missing: {found} bytes"
+    return ""

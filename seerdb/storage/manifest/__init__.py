@@ -1,0 +1,1 @@
+"""What the database consists of: versions, edits and their numbered objects."""

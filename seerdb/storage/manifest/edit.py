@@ -1,0 +1,173 @@
+"""The records of the manifest and their bytes.
+
+The manifest is a log of numbered objects, each created once and never changed. An object
+holds one record: a :class:`Claim` (a writer opens), an :class:`Edit` (tables come and go) or
+a :class:`Checkpoint` (everything the records so far amount to). What a record *means* is in
+``state.py``.
+
+Bytes, all integers little-endian::
+
+    offset  width  field
+    0       8      magic, "SeerMfst"
+    8       4      format version, 1
+    12      4      length of the body
+    16      4      CRC32C of bytes 0 to 15 and the body
+    20      ...    body: one JSON object
+
+The body is JSON so that an operator can read it with nothing but ``tail -c +21``; its
+``kind`` says which record it is, and keys of the database are in base64. Part of the format:
+change a name or a meaning only together with ``FORMAT_VERSION``.
+
+    version 1   the first
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+from crc32c import crc32c
+
+from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
+from seerdb.ids import Epoch, SegmentId, SeqNo, TableId
+from seerdb.storage.manifest.version import TableMeta
+
+MAGIC = b"SeerMfst"
+FORMAT_VERSION = 1
+
+_PREFIX = struct.Struct("<8sII")
+_CHECKSUM = struct.Struct("<I")
+HEADER_SIZE = _PREFIX.size + _CHECKSUM.size
+
+_HINT = "the manifest is damaged; nothing will be deleted; restore the object or a backup"
+
+
+class Record(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
+    """What every record carries."""
+
+    number: int
+    """Of the object: 1, 2, 3 ... without gaps. Also its name."""
+    epoch: Epoch
+    """Of the writer. A claim raises it by one, nothing else changes it."""
+    write_id: str
+    """Random, 32 hex digits: equal ids prove that two sights of an object are one write."""
+    previous: str
+    """The write id of the record before, "" in the first: proof that no other history was
+    continued."""
+    checkpoint: int
+    """Number of the newest checkpoint at or before this object; 0 when there is none yet."""
+    last_seq: SeqNo
+    """Everything up to here is in the tables."""
+    time_us: int
+    """Wall clock of the writer in microseconds since 1970, forced to grow from record to
+    record."""
+
+    def __post_init__(self) -> None:
+        if not (self.number >= 1 and self.epoch >= 1 and 0 <= self.checkpoint <= self.number):
+            raise ValueError("number, epoch or checkpoint is out of range")
+
+
+class Claim(Record, frozen=True, kw_only=True, tag="claim"):
+    """A writer opened the database and shuts out all writers before it.
+
+    The number after a writer's last record is always the claim of its successor, so the next
+    put-if-absent of a writer that does not know yet finds the name taken. Therefore a claim
+    is **never deleted**: SlateDB collected such fences (its issues 352 and 1622), a stalled
+    writer's create then succeeded, was acknowledged, and was ignored by every reader.
+    """
+
+    database_id: str
+    home: str
+    """Id of the data directory whose local log continues this state. All of that log counts if
+    the home before was another one."""
+    store: str
+    """Fingerprint of the store's URL: tells a copied bucket from the original."""
+    capabilities: dict[str, bool]
+    """What the probe found the store able to do."""
+
+
+class Edit(Record, frozen=True, kw_only=True, tag="edit"):
+    """Tables come and go in one step."""
+
+    add: list[TableMeta]
+    remove: list[TableId]
+    log_start: SegmentId
+    """First segment of the home's log that is still needed; 0: all of them."""
+    reason: str
+    """``flush``, ``compaction`` ...: for people."""
+
+
+class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint"):
+    """The whole state, changing nothing: loading starts here."""
+
+    checkpoint_before: int
+    """Number of the checkpoint before this one; 0 when this is the first."""
+    database_id: str
+    home: str
+    store: str
+    capabilities: dict[str, bool]
+    log_start: SegmentId
+    claims: list[int]
+    """Numbers of all claims so far, ascending: what the collector must leave alone."""
+    tables: list[TableMeta]
+
+
+ManifestRecord = Claim | Edit | Checkpoint
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[ManifestRecord] = msgspec.json.Decoder(ManifestRecord)
+
+
+def encode_record(record: ManifestRecord) -> bytes:
+    """The object's bytes. Deterministic."""
+    body = _encoder.encode(record)
+    prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, len(body))
+    return prefix + _CHECKSUM.pack(crc32c(body, crc32c(prefix))) + body
+
+
+def decode_record(name: str, data: bytes) -> ManifestRecord:
+    """The record in ``data``, which was read from the object ``name``.
+
+    Raises: ``UnsupportedFormatError`` (not a manifest object, or from a newer release),
+    ``TruncatedError``, ``ChecksumError``, or ``CorruptionError`` for a body that is not a
+    record.
+    """
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise UnsupportedFormatError(
+            "not a manifest object", name=name, offset=0, expected=MAGIC, found=data[: len(MAGIC)]
+        )
+    if len(data) < HEADER_SIZE:
+        raise TruncatedError(
+            "cut off in the header", name=name, expected=HEADER_SIZE, found=len(data), hint=_HINT
+        )
+    _, version, length = _PREFIX.unpack_from(data)
+    if version != FORMAT_VERSION:
+        raise UnsupportedFormatError(
+            "unknown format version of the manifest",
+            name=name,
+            offset=len(MAGIC),
+            expected=FORMAT_VERSION,
+            found=version,
+            hint="written by another release of SeerDB: open it with that one",
+        )
+    _check_body(name, data, length)
+    try:
+        return _decoder.decode(memoryview(data)[HEADER_SIZE:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptionError(
+            f"the body is not a manifest record: {error}", name=name, offset=HEADER_SIZE
+        ) from error
+
+
+def _check_body(name: str, data: bytes, length: int) -> None:
+    size = HEADER_SIZE + length
+    if len(data) != size:
+        kind = TruncatedError if len(data) < size else CorruptionError
+        raise kind("wrong length", name=name, expected=size, found=len(data), hint=_HINT)
+    (expected,) = _CHECKSUM.unpack_from(data, _PREFIX.size)
+    body = memoryview(data)[HEADER_SIZE:]
+    found = crc32c(body, crc32c(data[: _PREFIX.size]))
+    if found != expected:
+        raise ChecksumError(
+            "checksum mismatch", name=name, offset=0, expected=expected, found=found, hint=_HINT
+        )
