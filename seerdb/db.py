@@ -1,0 +1,486 @@
+"""DB: the handle people hold. Every method is argument checks plus one call down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from seerdb.errors import ClosedError, InvalidRequestError
+from seerdb.options import DBOptions, Options
+from seerdb.storage.batch import Batch, check_key, check_range, check_value, prefix_end
+from seerdb.storage.commit import LEVELS, Sink
+from seerdb.storage.engine import Engine
+from seerdb.storage.lookup import Need
+from seerdb.storage.memtable import Version
+from seerdb.storage.merge import Chunk
+from seerdb.storage.runtime import Components
+from seerdb.storage.state import State
+from seerdb.storage.status import (
+    FlushReport,
+    CompactionReport,
+    HealthCheck,
+    Statistics,
+    gather,
+    health,
+)
+from seerdb.storage.verify import VerifyReport
+
+
+class Entry(NamedTuple):
+    """A key, its value, and the sequence number of the commit that wrote it."""
+
+    key: bytes
+    value: bytes
+    seq: int
+
+
+class NeedsIO:
+    """The type of :data:`NEEDS_IO`."""
+
+    def __repr__(self) -> str:
+        return "NEEDS_IO"
+
+
+NEEDS_IO: Final = NeedsIO()
+"""What a read that must not block returns when it would have to."""
+
+
+class DB:
+    """An open database; the only writer of its bucket prefix. Use :meth:`open`.
+
+    Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
+    value. Every method raises ``ClosedError`` once closed, and ``InvalidRequestError`` for
+    bad arguments, changing nothing. Reads raise ``UnavailableError`` when the bucket is
+    needed and cannot be reached, ``CorruptionError`` for damaged bytes. Writes raise
+    ``BusyError`` (slow down), ``DiskFullError``, ``FencedError`` (another writer took over),
+    ``PoisonedError`` (reopen).
+
+    A write's ``durability`` (default: the setting) says what its acknowledgement survives:
+    ``memory`` the death of the process, ``interval`` a power loss but for the last
+    ``sync_interval`` seconds, ``local`` a power loss, ``object`` the loss of the machine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._level = LEVELS[engine.options.durability]
+        self._try_get: Callable[[bytes], Version | Need | None] = engine.reads.try_get
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        options: Options | DBOptions | None = None,
+        *,
+        components: Components | None = None,
+        **settings: Any,
+    ) -> DB:
+        """Open or create the database whose local directory is ``path``.
+
+        ``settings`` (see ``docs/configuration.md``) override ``options``. Raises:
+        ``InvalidRequestError`` for unknown or bad settings and for a store that cannot do
+        what safety needs, ``LockedError`` when another process has the directory,
+        ``UnavailableError``, ``CorruptionError``.
+        """
+        if not path:
+            raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
+        base = options.values if isinstance(options, DBOptions) else {}
+        given = options if isinstance(options, Options) else Options.build(base)
+        return cls(Engine(path, given.with_values(settings), components or Components()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Flush what is in memory and release everything. Idempotent.
+
+        If the bucket cannot be reached, what is not flushed stays in the local log.
+        """
+        self._try_get = self._refuse
+        self._engine.close()
+
+    def _refuse(self, key: bytes) -> Version | Need | None:
+        self._engine.check_open()
+        return self._engine.reads.try_get(key)
+
+    def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        durability: str | None = None,
+        expect: int | None = None,
+    ) -> int:
+        """Set ``key`` to ``value``; returns the commit's sequence number.
+
+        ``expect``: do it only if the key's seq is that (0: only if it is absent); raises
+        ``ConflictError`` otherwise.
+        """
+        if type(key) is not bytes or not 0 < len(key) <= 65_535:
+            check_key(key)
+        if type(value) is not bytes or len(value) > 1 << 30:
+            check_value(value)
+        level = self._level if durability is None else _level(durability)
+        if expect is None:
+            return self._engine.put(key, value, level)
+        batch = Batch()
+        batch.put(key, value)
+        return self._engine.commit(batch, level, (key, expect))
+
+    def delete(
+        self, key: bytes, *, durability: str | None = None, expect: int | None = None
+    ) -> int:
+        """Remove ``key``, whether or not it is there; returns the commit's sequence number.
+
+        ``expect``: as for :meth:`put`.
+        """
+        batch = Batch()
+        batch.delete(key)
+        return self._commit(batch, durability, None if expect is None else (key, expect))
+
+    def delete_range(self, start: bytes, end: bytes, *, durability: str | None = None) -> int:
+        """Remove every key in ``[start, end)`` in one step, however many there are."""
+        batch = Batch()
+        batch.delete_range(start, end)
+        return self._commit(batch, durability, None)
+
+    def batch(self, *, durability: str | None = None) -> WriteBatch:
+        """A batch to be used with ``with``: committed atomically on leaving, dropped on an
+        exception. Its ``seq`` is set then (0 for an empty batch, which commits nothing)."""
+        level = self._level if durability is None else _level(durability)
+        return WriteBatch(lambda batch: self._engine.commit(batch, level, None))
+
+    def write(self, batch: Batch, *, durability: str | None = None) -> int:
+        """Commit a batch atomically; returns its sequence number (of the newest commit if
+        the batch is empty)."""
+        return self._commit(batch, durability, None) if len(batch) else self.visible_seq
+
+    def _commit(
+        self, batch: Batch, durability: str | None, expect: tuple[bytes, int] | None
+    ) -> int:
+        level = self._level if durability is None else _level(durability)
+        return self._engine.commit(batch, level, expect)
+
+    def submit(
+        self,
+        batch: Batch,
+        *,
+        durability: str | None = None,
+        expect: tuple[bytes, int] | None = None,
+        ticket: object = None,
+        sink: Sink,
+    ) -> None:
+        """Commit a batch without waiting: for event loops.
+
+        Later, on another thread, ``sink`` is called once per group of commits with a list
+        of (ticket, seq or error), for all of the group that gave the same sink; it must be
+        quick and not raise. ``expect``: a key and the seq it must have (0: absent). Raises
+        at once what can be told at once, ``BusyError`` among it.
+        """
+        if not len(batch):
+            raise InvalidRequestError("an empty batch cannot be submitted")
+        level = self._level if durability is None else _level(durability)
+        self._engine.submit(batch, level, expect, ticket, sink)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key``; ``None`` when it is absent."""
+        if type(key) is not bytes or not key:
+            check_key(key)
+        found = self._try_get(key)
+        if isinstance(found, Need):
+            found = self._engine.reads.finish(key, found)
+        return None if found is None else found[1]
+
+    def _get(self, key: bytes) -> Version | None:
+        check_key(key)
+        self._engine.check_open()
+        return self._engine.reads.get(key)
+
+    def get_entry(self, key: bytes) -> Entry | None:
+        """As :meth:`get`, with the sequence number."""
+        return _entry(key, self._get(key))
+
+    def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
+        """As :meth:`get_entry`, from memory only: never blocks, may return ``NEEDS_IO``."""
+        check_key(key)
+        self._engine.check_open()
+        version = self._try_get(key)
+        return NEEDS_IO if isinstance(version, Need) else _entry(key, version)
+
+    def multi_get(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of several keys, in order, all of one moment; blocks that are not in
+        memory are fetched in parallel."""
+        return [version and version[1] for version in self._get_many(keys)]
+
+    def multi_get_entries(self, keys: list[bytes]) -> list[Entry | None]:
+        """As :meth:`multi_get`, with sequence numbers."""
+        return list(map(_entry, keys, self._get_many(keys)))
+
+    def _get_many(self, keys: list[bytes]) -> list[Version | None]:
+        for key in keys:
+            check_key(key)
+        self._engine.check_open()
+        return self._engine.reads.get_many(keys)
+
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> Iterator[Any]:
+        """Keys and values (or keys, if ``keys_only``) in ``[start, end)`` and with ``prefix``,
+        ascending, or descending if ``reverse``; at most ``limit``.
+
+        The view is that of the call, whatever is written while the iterator is used.
+        """
+        self._engine.check_open()
+        low, high = _bounds(start, end, prefix)
+        chunks = self._engine.reads.scan(low, high, reverse=reverse)
+        return _rows(chunks, _keys if keys_only else _pairs, reverse=reverse, limit=limit)
+
+    def scan_entries(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> Iterator[Entry]:
+        """As :meth:`scan`, with sequence numbers; values are empty if ``keys_only``."""
+        self._engine.check_open()
+        low, high = _bounds(start, end, prefix)
+        chunks = self._engine.reads.scan(low, high, reverse=reverse)
+        return _rows(chunks, _key_entries if keys_only else _entries, reverse=reverse, limit=limit)
+
+    def snapshot(self) -> Snapshot:
+        """The database as it is now, to be read later. Close it: it keeps memory and tables."""
+        self._engine.check_open()
+        return Snapshot(self._engine)
+
+    @property
+    def visible_seq(self) -> int:
+        """The newest sequence number that reads see."""
+        return self._engine.live.visible_seq
+
+    @property
+    def options(self) -> Options:
+        """The settings it was opened with."""
+        return self._engine.options
+
+    def flush(self) -> FlushReport:
+        """Bring everything committed so far into tables of the bucket; waits."""
+        before = set(self._table_ids())
+        seq = self._engine.flush()
+        return FlushReport(last_seq=seq, tables=sorted(set(self._table_ids()) - before))
+
+    def compact(self) -> CompactionReport:
+        """Flush, then merge all tables into one sorted run; waits."""
+        before = set(self._table_ids())
+        self._engine.compact()
+        after = set(self._table_ids())
+        return CompactionReport(removed=sorted(before - after), added=sorted(after - before))
+
+    def _table_ids(self) -> list[str]:
+        return [table.id for table in self._engine.manifest.state.version.tables]
+
+    def stats(self) -> Mapping[str, Any]:
+        """What there is and what happened since the open, as plain nested data."""
+        return self.statistics().to_builtins()
+
+    def statistics(self) -> Statistics:
+        """As :meth:`stats`, typed."""
+        return gather(self._engine)
+
+    def status(self) -> Mapping[str, Any]:
+        """As :meth:`stats`."""
+        return self.stats()
+
+    def health(self) -> list[HealthCheck]:
+        """Named checks of what the database needs to work."""
+        return health(self._engine)
+
+    def verify(self) -> VerifyReport:
+        """Check every checksum and invariant of tables, manifest and log; changes nothing.
+
+        Reads all tables from the bucket. Damage is in the report, not raised.
+        """
+        self._engine.check_open()
+        return self._engine.verify()
+
+
+class WriteBatch(Batch):
+    """A batch that commits itself when its ``with`` block is left without an exception."""
+
+    __slots__ = ("_commit", "seq")
+
+    def __init__(self, commit: Callable[[Batch], int]) -> None:
+        super().__init__()
+        self._commit = commit
+        self.seq = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None and len(self):
+            self.seq = self._commit(self)
+
+
+class Snapshot:
+    """The database as it was when the snapshot was taken. Thread-safe.
+
+    Lives in memory only. Keeps the memtables and tables of its moment until closed.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._state: State | None
+        self._state, self._seq = engine.live.snapshot()
+
+    @property
+    def seq(self) -> int:
+        """The newest commit it shows."""
+        return self._seq
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what it keeps. Idempotent; reads raise ``ClosedError`` afterwards."""
+        self._state = None
+
+    def _open_state(self) -> State:
+        self._engine.check_open()
+        if self._state is None:
+            raise ClosedError("the snapshot is closed; take another")
+        return self._state
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key``; ``None`` when it was absent."""
+        check_key(key)
+        version = self._engine.reads.get_at(self._open_state(), key, self._seq)
+        return version and version[1]
+
+    def multi_get(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of several keys, in order."""
+        for key in keys:
+            check_key(key)
+        found = self._engine.reads.get_many_at(self._open_state(), self._seq, keys)
+        return [version and version[1] for version in found]
+
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> Iterator[Any]:
+        """As :meth:`DB.scan`, of the snapshot's moment."""
+        low, high = _bounds(start, end, prefix)
+        chunks = self._engine.reads.scan_at(
+            self._open_state(), self._seq, low, high, reverse=reverse
+        )
+        return _rows(chunks, _keys if keys_only else _pairs, reverse=reverse, limit=limit)
+
+
+def _level(durability: str) -> int:
+    level = LEVELS.get(durability)
+    if level is None:
+        raise InvalidRequestError(
+            f"durability must be one of {', '.join(LEVELS)}, not {durability!r}"
+        )
+    return level
+
+
+def _entry(key: bytes, version: Version | None) -> Entry | None:
+    if version is None or version[1] is None:
+        return None
+    return Entry(key, version[1], version[0])
+
+
+def _bounds(
+    start: bytes | None, end: bytes | None, prefix: bytes | None
+) -> tuple[bytes | None, bytes | None]:
+    for name, bound in (("start", start), ("end", end), ("prefix", prefix)):
+        if bound is not None and type(bound) is not bytes:
+            raise InvalidRequestError(f"{name} must be bytes, not {type(bound).__name__}")
+    if start is not None and end is not None and start >= end:
+        raise InvalidRequestError(
+            f"the start of a range must be before its end: {start!r}, {end!r}"
+        )
+    if prefix:
+        start = prefix if start is None else max(start, prefix)
+        last = prefix_end(prefix)
+        if last is not None:
+            end = last if end is None else min(end, last)
+    return start, end
+
+
+def _rows(
+    chunks: Iterator[Chunk],
+    show: Callable[[Chunk], Any],
+    *,
+    reverse: bool,
+    limit: int | None,
+) -> Iterator[Any]:
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise InvalidRequestError(f"limit must be a whole number from 0, not {limit!r}")
+    pieces = (
+        list(show(_living(chunk)))[::-1] if reverse else show(_living(chunk)) for chunk in chunks
+    )
+    rows = chain.from_iterable(pieces)
+    return rows if limit is None else islice(rows, limit)
+
+
+def _living(chunk: Chunk) -> Chunk:
+    if None not in chunk.values:
+        return chunk
+    kept = [entry for entry in zip(*chunk, strict=True) if entry[2] is not None]
+    return Chunk([e[0] for e in kept], [e[1] for e in kept], [e[2] for e in kept])
+
+
+def _keys(chunk: Chunk) -> list[bytes]:
+    return chunk.keys
+
+
+def _pairs(chunk: Chunk) -> Iterator[tuple[bytes, bytes | None]]:
+    return zip(chunk.keys, chunk.values, strict=True)
+
+
+def _entries(chunk: Chunk) -> Iterator[Entry]:
+    return map(Entry, chunk.keys, chunk.values, chunk.seqs)  # type: ignore[arg-type]
+
+
+def _key_entries(chunk: Chunk) -> Iterator[Entry]:
+    return (Entry(key, b"", seq) for key, seq in zip(chunk.keys, chunk.seqs, strict=True))

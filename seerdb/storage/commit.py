@@ -1,0 +1,434 @@
+"""The write path: queue, group, log, sync, apply, publish, acknowledge. In that order (I1).
+
+Writers put a request in the queue and take the mutex; whoever holds it leads: one group of the
+queue becomes one frame of the WAL and at most one sync, however many writers wait. A lone
+writer leads at once and waits for nobody. Requests with a sink, which nobody waits for, come
+through an inbox that one committer thread serves; it is just another leader.
+
+A group:  room (rotate when the memtable or its segment is full)
+       →  check the expectation, give each request the next seq, encode
+       →  append one frame → sync if any request asks for it
+       →  apply to the memtable and publish the seq, under the state lock
+       →  mark done, tell the sinks
+
+A failed append or sync fails every request of its group and poisons the database: what reached
+the disk is unknown, so no later write may be built on it. Level ``object`` continues in
+``ship.py`` after its group is durable here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol
+
+import msgspec
+
+from seerdb.clock import Clock
+from seerdb.errors import BusyError, ConflictError, SeerDBError
+from seerdb.options import Durability
+from seerdb.storage.batch import Batch
+from seerdb.storage.entry import PUT
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.poison import Poison
+from seerdb.storage.state import LiveState
+from seerdb.storage.wal.format import encode_operations, encode_put, encode_record
+from seerdb.storage.wal.writer import LogWriter
+
+MAX_GROUP_BYTES = 4 << 20
+MAX_GROUP_REQUESTS = 1024
+MAX_QUEUED_REQUESTS = 16_384
+MAX_QUEUED_BYTES = 256 << 20
+"""Bounds of what may wait in the inbox; beyond them :meth:`Committer.submit` says busy."""
+
+RECORD_OVERHEAD = 64
+"""At least what the log adds to the payload of a record."""
+
+LEVELS = {level.value: rank for rank, level in enumerate(Durability)}
+MEMORY, INTERVAL, LOCAL, OBJECT = range(4)
+
+Outcome = tuple[object, int | Exception]
+"""A ticket and the seq of its commit, or why there was none."""
+Sink = Callable[[list[Outcome]], None]
+
+
+class CommitEnv(Protocol):
+    """What the write path needs of its surroundings."""
+
+    def admit(self) -> None:
+        """Wait until one more memtable may be sealed. Raises ``BusyError``, ``DiskFullError``."""
+
+    def sealed(self, memtable: Memtable) -> None:
+        """A memtable was sealed; have it flushed."""
+
+    def poisoned(self, cause: BaseException) -> None:
+        """The write path failed for good."""
+
+    def current_seq(self, key: bytes) -> int:
+        """The seq of the newest version of ``key``; 0 when it is absent or deleted."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Make a call later on another thread."""
+
+    def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
+        """Tell each ticket its seq once everything up to ``seq`` is in the bucket."""
+
+
+class Request:
+    """One batch on its way; filled in by the leader that commits it."""
+
+    __slots__ = ("batch", "done", "error", "expect", "level", "payload", "seq", "sink", "ticket")
+
+    def __init__(
+        self,
+        batch: Batch,
+        level: int,
+        expect: tuple[bytes, int] | None,
+        ticket: object = None,
+        sink: Sink | None = None,
+    ) -> None:
+        self.batch = batch
+        if len(batch.kinds) == 1 and batch.kinds[0] == PUT:
+            self.payload = encode_put(batch.keys[0], batch.values[0])
+        else:
+            self.payload = encode_operations(batch.kinds, batch.keys, batch.values)
+        self.level = level
+        self.expect = expect
+        self.ticket = ticket
+        self.sink = sink
+        self.done = False
+        self.seq = 0
+        self.error: SeerDBError | None = None
+
+
+class CommitStatistics(msgspec.Struct, frozen=True):
+    """Counters since the database was opened."""
+
+    commits: int
+    operations: int
+    groups: int
+    largest_group: int
+    queued: int
+
+
+class Committer:
+    """The one writer of the WAL and the active memtable. Thread-safe."""
+
+    def __init__(
+        self,
+        live: LiveState,
+        log: LogWriter,
+        env: CommitEnv,
+        *,
+        clock: Clock,
+        poison: Poison,
+        memtable_capacity: int,
+        sync_interval: float,
+        last_timestamp_us: int,
+    ) -> None:
+        self._live = live
+        self._log = log
+        self._env = env
+        self._clock = clock
+        self._poison = poison
+        self._capacity = memtable_capacity
+        self._sync_interval = sync_interval
+        # Self-synchronised: appended to by any thread, taken from by the leader.
+        self._queue: deque[Request] = deque()
+        self._inbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._inbox_bytes = 0
+        # Guarded by the mutex.
+        self._mutex = threading.Lock()
+        self._timestamp_us = last_timestamp_us
+        self._synced_at = clock.monotonic()
+        self._sync_due = False
+        self._unstarted = True
+        self._records = 0
+        self._commits = self._operations = self._groups = self._largest_group = 0
+        self._lone_puts = 0
+
+    def put(self, key: bytes, value: bytes, level: int) -> int:
+        """Commit one put. At level ``memory`` with nobody else writing it skips the queue."""
+        if level == MEMORY and not self._queue and self._mutex.acquire(blocking=False):
+            try:
+                return self._put_now(key, value)
+            finally:
+                self._mutex.release()
+        batch = Batch()
+        batch.kinds.append(PUT)
+        batch.keys.append(key)
+        batch.values.append(value)
+        return self.commit(batch, level, None)
+
+    def _put_now(self, key: bytes, value: bytes) -> int:
+        live, log = self._live, self._log
+        if self._poison.cause is not None:
+            self._poison.check()
+        active = live.current.active
+        size = len(key) + len(value) + RECORD_OVERHEAD
+        if active.size >= self._capacity or self._unstarted or not log.fits(size):
+            self._make_room(size)
+            active = live.current.active
+        seq = live.visible_seq + 1
+        try:
+            log.append_put(seq, self._timestamp(), key, value)
+        except Exception as error:
+            raise self._fail(error) from error
+        with live.lock:
+            active.apply_one(seq, key, value)
+            live.visible_seq = seq
+        self._records += 1
+        self._lone_puts += 1
+        return seq
+
+    def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None) -> int:
+        """Commit a batch and return its seq; waits until it is durable as ``level`` asks,
+        short of ``object``: the caller then waits for the shipper.
+
+        Requires: the batch is normalised and not empty.
+        """
+        request = Request(batch, level, expect)
+        self._queue.append(request)
+        with self._mutex:
+            while not request.done:
+                self._commit_group()
+        if request.error is not None:
+            raise request.error
+        return request.seq
+
+    def submit(
+        self,
+        batch: Batch,
+        level: int,
+        expect: tuple[bytes, int] | None,
+        ticket: object,
+        sink: Sink,
+    ) -> None:
+        """Queue a batch and return at once; ``sink`` hears of it, once per group.
+
+        Requires: :meth:`serve_inbox` runs on a thread. Raises: ``BusyError`` when too much
+        waits already, or what poisoned the database.
+        """
+        self._poison.check()
+        request = Request(batch, level, expect, ticket, sink)
+        waiting = self._inbox.qsize() + len(self._queue)
+        if waiting >= MAX_QUEUED_REQUESTS or self._inbox_bytes >= MAX_QUEUED_BYTES:
+            raise BusyError(
+                f"{waiting:,} writes of {self._inbox_bytes:,} bytes wait already",
+                retry_after_seconds=1.0,
+            )
+        self._inbox_bytes += len(request.payload)
+        self._inbox.put(request)
+
+    def serve_inbox(self) -> None:
+        """Commit what :meth:`submit` queues, until :meth:`stop_inbox`."""
+        inbox, queue = self._inbox, self._queue
+        while (request := inbox.get()) is not None:
+            queue.append(request)
+            for _ in range(min(inbox.qsize(), MAX_GROUP_REQUESTS)):
+                if (request := inbox.get()) is None:
+                    inbox.put(None)
+                    break
+                queue.append(request)
+            with self._mutex:
+                self._inbox_bytes = 0
+                while queue:
+                    self._commit_group()
+
+    def stop_inbox(self) -> None:
+        """Let :meth:`serve_inbox` return once it has served what is queued."""
+        self._inbox.put(None)
+
+    def _commit_group(self) -> None:
+        group = self._take_group()
+        if not group:
+            return
+        try:
+            self._poison.check()
+            self._make_room(sum(len(request.payload) + RECORD_OVERHEAD for request in group))
+            self._check_expectation(group)
+        except SeerDBError as error:
+            self._finish(group, error)
+            return
+        try:
+            last = self._write(group)
+        except Exception as error:  # noqa: BLE001 - every waiter gets it, and it poisons
+            self._finish(group, self._fail(error))
+            return
+        live = self._live
+        with live.lock:
+            active = live.current.active
+            for request in group:
+                batch = request.batch
+                active.apply(request.seq, batch.kinds, batch.keys, batch.values)
+            live.visible_seq = last
+        self._count(group)
+        self._finish(group, None)
+
+    def _take_group(self) -> list[Request]:
+        """The next requests. One with an expectation begins a group of its own, so that it
+        is checked against everything before it."""
+        queue = self._queue
+        group: list[Request] = []
+        size = 0
+        while queue and len(group) < MAX_GROUP_REQUESTS:
+            request = queue[0]
+            size += len(request.payload)
+            if group and (request.expect is not None or size > MAX_GROUP_BYTES):
+                break
+            group.append(queue.popleft())
+        return group
+
+    def _check_expectation(self, group: list[Request]) -> None:
+        expect = group[0].expect
+        if expect is None:
+            return
+        key, wanted = expect
+        current = self._env.current_seq(key)
+        if current == wanted:
+            return
+        request = group.pop(0)
+        state = f"its seq is {current}" if current else "it is absent"
+        expected = f"seq {wanted}" if wanted else "it to be absent"
+        error = ConflictError(f"the write to {key!r} expected {expected}, but {state}")
+        self._finish([request], error)
+
+    def _write(self, group: list[Request]) -> int:
+        log = self._log
+        seq = self._live.visible_seq
+        timestamp = self._timestamp()
+        records = []
+        level = MEMORY
+        for request in group:
+            seq += 1
+            request.seq = seq
+            records.append(encode_record(seq, timestamp, request.payload, log.salt))
+            level = max(level, request.level)
+        if records:
+            log.append(b"".join(records))
+            self._records += len(records)
+        if level >= LOCAL:
+            self._sync()
+        elif level == INTERVAL:
+            self._sync_within_interval()
+        return seq
+
+    def _timestamp(self) -> int:
+        """Microseconds since 1970, never going back whatever the wall clock does."""
+        now = int(self._clock.now() * 1_000_000)
+        if now > self._timestamp_us:
+            self._timestamp_us = now
+        return self._timestamp_us
+
+    def _sync(self) -> None:
+        self._log.sync()
+        self._synced_at = self._clock.monotonic()
+
+    def _sync_within_interval(self) -> None:
+        if self._clock.monotonic() - self._synced_at >= self._sync_interval:
+            self._sync()
+        elif not self._sync_due:
+            self._sync_due = True
+            self._env.call_later(self._sync_interval, self._sync_late)
+
+    def _sync_late(self) -> None:
+        with self._mutex:
+            self._sync_due = False
+            if self._poison.cause is None:
+                try:
+                    self._sync()
+                except SeerDBError as error:
+                    self._fail(error)
+
+    def _fail(self, error: Exception) -> SeerDBError:
+        if self._poison.set(error):
+            self._env.poisoned(error)
+        return self._poison.error()
+
+    def _finish(self, group: list[Request], error: SeerDBError | None) -> None:
+        sinks: dict[Sink, list[Outcome]] = {}
+        shipped: list[tuple[Sink, object, int]] = []
+        for request in group:
+            request.error = error
+            request.done = True
+            if request.sink is None:
+                continue
+            if error is None and request.level == OBJECT:
+                shipped.append((request.sink, request.ticket, request.seq))
+            else:
+                outcome = (request.ticket, error or request.seq)
+                sinks.setdefault(request.sink, []).append(outcome)
+        for sink, outcomes in sinks.items():
+            sink(outcomes)
+        if shipped:
+            self._env.ship(shipped[-1][2], shipped)
+
+    def _count(self, group: list[Request]) -> None:
+        self._commits += len(group)
+        self._operations += sum(len(request.batch.kinds) for request in group)
+        self._groups += 1
+        self._largest_group = max(self._largest_group, len(group))
+
+    def _make_room(self, size: int) -> None:
+        """Freeze before write: a full memtable is sealed before the group that overflows it."""
+        if self._unstarted:
+            self._start_segment()
+        active = self._live.current.active
+        if active and (active.size >= self._capacity or not self._log.fits(size)):
+            self._env.admit()
+            self._rotate()
+            self._start_segment()
+
+    def _rotate(self) -> None:
+        """Seal the active memtable together with its segment; the next write starts another."""
+        log, live = self._log, self._live
+        try:
+            log.seal(live.visible_seq, self._records)
+        except SeerDBError as error:
+            raise self._fail(error) from error
+        self._unstarted = True
+        self._env.sealed(live.rotate(Memtable([log.segment + 1])))
+
+    def _start_segment(self) -> None:
+        """Give the active memtable its segment; tried again by the next writer if it fails."""
+        self._log.start(self._live.current.active.segments[0], self._live.visible_seq + 1)
+        self._unstarted = False
+        self._records = 0
+
+    def rotate(self) -> int:
+        """Seal the active memtable if it holds anything; returns the seq it reaches."""
+        with self._mutex:
+            if self._live.current.active:
+                self._poison.check()
+                self._rotate()
+            return self._live.visible_seq
+
+    def sync(self) -> None:
+        """Make everything committed so far durable on the local disk."""
+        with self._mutex:
+            self._poison.check()
+            try:
+                self._sync()
+            except SeerDBError as error:
+                raise self._fail(error) from error
+
+    def position(self) -> tuple[int, int, int]:
+        """Active segment, bytes of it that are synced, and the last seq among them.
+
+        Syncs first, so that nothing committed is left out.
+        """
+        with self._mutex:
+            self._sync()
+            return self._log.segment, self._log.synced, self._live.visible_seq
+
+    def statistics(self) -> CommitStatistics:
+        """A copy of the counters."""
+        return CommitStatistics(
+            commits=self._commits + self._lone_puts,
+            operations=self._operations + self._lone_puts,
+            groups=self._groups + self._lone_puts,
+            largest_group=self._largest_group,
+            queued=self._inbox.qsize() + len(self._queue),
+        )

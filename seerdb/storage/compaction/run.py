@@ -1,0 +1,143 @@
+"""Compaction: runs in, one run out. Streamed, so memory does not grow with the tables.
+
+Tombstones are kept unless the merge reaches the oldest run (I7); range tombstones are cut at
+the borders of the output tables. Inputs are not touched: the manifest edit that names the
+outputs removes them, and the garbage collector deletes them later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from seerdb.ids import TableId
+from seerdb.storage.compaction.plan import Plan
+from seerdb.storage.entry import RangeTombstone, RangeTombstones
+from seerdb.storage.files import FileSystem
+from seerdb.storage.flush import TableFormat, add_chunk, upload
+from seerdb.storage.layout import Layout
+from seerdb.storage.manifest.version import TableMeta, Version
+from seerdb.storage.merge import Chunk, collapse, windows
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.row_cache import RowCache
+from seerdb.storage.scan import MAX_READAHEAD, run_pieces
+from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.sstable.builder import TableBuilder
+from seerdb.storage.table_store import TableStore
+from seerdb.storage.workers import InlineExecutor
+
+TARGET_TABLE_SIZE = 64 << 20
+"""Bytes at which an output table is finished and the next one begun."""
+
+
+@dataclass(frozen=True)
+class CompactionJob:
+    """What to merge, and the ids the outputs may take; the last id takes all the rest."""
+
+    plan: Plan
+    outputs: tuple[TableId, ...]
+    format: TableFormat
+    target_size: int = TARGET_TABLE_SIZE
+
+    @staticmethod
+    def outputs_needed(plan: Plan, target_size: int = TARGET_TABLE_SIZE) -> int:
+        """How many ids to reserve."""
+        return 2 + sum(run.size for run in plan.runs) // target_size
+
+
+@dataclass(frozen=True)
+class CompactionResult:
+    """The uploaded tables, in key order; none when nothing was left."""
+
+    tables: tuple[TableMeta, ...]
+
+
+def run_compaction(job: CompactionJob, files: FileSystem, store: ObjectStore) -> CompactionResult:
+    """Merge and upload. Durable when it returns; counts once the manifest says so."""
+    tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=InlineExecutor())
+    layout = Layout(Version(job.plan.runs), tables, RowCache(0))
+    tombstones = layout.load_tombstones(tables)
+    outputs = _Outputs(job, tombstones, store)
+    sources = [
+        run_pieces(run, None, None, tables, fill=False, readahead=MAX_READAHEAD)
+        for run in layout.runs
+    ]
+    for window in windows(sources, reverse=False):
+        chunk = collapse(window, tombstones)
+        if job.plan.bottom:
+            chunk = _without_deletes(chunk)
+        if chunk.keys:
+            outputs.add(chunk)
+    return CompactionResult(outputs.finish())
+
+
+def _without_deletes(chunk: Chunk) -> Chunk:
+    if None not in chunk.values:
+        return chunk
+    kept = [entry for entry in zip(*chunk, strict=True) if entry[2] is not None]
+    return Chunk(
+        [entry[0] for entry in kept], [entry[1] for entry in kept], [entry[2] for entry in kept]
+    )
+
+
+class _Outputs:
+    """The tables being made: one builder at a time."""
+
+    def __init__(self, job: CompactionJob, tombstones: RangeTombstones, store: ObjectStore) -> None:
+        runs = job.plan.runs
+        self._job = job
+        self._store = store
+        self._tombstones = () if job.plan.bottom else tombstones.tombstones
+        self._level = 1 if job.plan.bottom else runs[-1].level
+        self._run = max(run.number for run in runs)
+        self._ids: Iterator[TableId] = iter(job.outputs)
+        self._left = len(job.outputs)
+        self._start: bytes | None = None
+        self._builder: TableBuilder | None = None
+        self._tables: list[TableMeta] = []
+
+    def add(self, chunk: Chunk) -> None:
+        builder = self._builder
+        if (
+            builder is not None
+            and builder.size_estimate >= self._job.target_size
+            and self._left > 1
+        ):
+            self._finish_table(chunk.keys[0])
+            builder = None
+        if builder is None:
+            builder = self._builder = self._job.format.builder()
+        add_chunk(builder, chunk)
+
+    def finish(self) -> tuple[TableMeta, ...]:
+        self._finish_table(None)
+        return tuple(self._tables)
+
+    def _finish_table(self, border: bytes | None) -> None:
+        ranges = list(_between(self._tombstones, self._start, border))
+        builder = self._builder
+        self._builder, self._start = None, border
+        if builder is None and not ranges:
+            return
+        builder = builder or self._job.format.builder()
+        builder.add_range_tombstones(ranges)
+        self._left -= 1
+        self._tables.append(
+            upload(
+                self._store,
+                next(self._ids),
+                builder.finish(0, 0),
+                level=self._level,
+                run=self._run,
+            )
+        )
+
+
+def _between(
+    tombstones: tuple[RangeTombstone, ...], start: bytes | None, end: bytes | None
+) -> Iterator[RangeTombstone]:
+    for tombstone in tombstones:
+        low = tombstone.start if start is None else max(start, tombstone.start)
+        high = tombstone.end if end is None else min(end, tombstone.end)
+        if low < high:
+            yield RangeTombstone(low, high, tombstone.seq)

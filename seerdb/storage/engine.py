@@ -1,0 +1,343 @@
+"""An open database: wiring and lifecycle; no format, no policy.
+
+Opening has made a consistent start (``opening.py``); this puts the parts together, starts the
+lanes, and takes them down again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock, Thread
+
+from seerdb.errors import ClosedError, FencedError, SeerDBError
+from seerdb.events import Fenced, MemtableSealed, Poisoned, WorkFailed
+from seerdb.options import Options
+from seerdb.storage.admission import Admission
+from seerdb.storage.batch import Batch
+from seerdb.storage.commit import OBJECT, Committer, Sink
+from seerdb.storage.disk_tier import DiskTier
+from seerdb.storage.garbage import GarbageCollector
+from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
+from seerdb.storage.layout import Layout
+from seerdb.storage.maintenance import GRACE_SECONDS, Maintenance
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.opening import Opened, open_database
+from seerdb.storage.poison import Poison
+from seerdb.storage.reads import Reads
+from seerdb.storage.retention import SegmentRetention
+from seerdb.storage.row_cache import RowCache
+from seerdb.storage.runtime import ROW_CACHE_SHARE, Components, Runtime
+from seerdb.storage.ship import Shipper
+from seerdb.storage.state import LiveState, State
+from seerdb.storage.table_store import TableStore
+from seerdb.storage.verify import VerifyReport, verify_log, verify_version
+from seerdb.storage.workers import Lane
+
+
+class Engine:
+    """One open database. Thread-safe, except that ``close`` is for one thread."""
+
+    def __init__(self, path: str, options: Options, components: Components) -> None:
+        self.options = options
+        self.components = components
+        self.opened = open_database(path, options, components)
+        self._owns_runtime = components.runtime is None
+        self.runtime = components.runtime or Runtime(
+            background=options.background,
+            block_cache_capacity=options.block_cache_capacity,
+            clock=components.clock,
+        )
+        self.poison = Poison()
+        self._inbox_thread: Thread | None = None
+        self._start_lock = Lock()
+        self._closed = False
+        self._wire(self.opened)
+        components.listener(self.opened.event)
+        self._start()
+
+    def _wire(self, opened: Opened) -> None:
+        options, components = self.options, self.components
+        files, clock = components.files, components.clock
+        self.stores = opened.stores
+        self.manifest = opened.manifest
+        self.log = opened.log
+        self.disk = self._disk_tier()
+        self.tables = TableStore(
+            self.stores.of(Purpose.READ),
+            cache=self.runtime.cache,
+            disk=self.disk,
+            fetchers=self.runtime.workers.fetchers,
+        )
+        sealed = tuple(reversed(opened.recovery.memtables))
+        rows = RowCache(options.block_cache_capacity // ROW_CACHE_SHARE)
+        layout = Layout(self.manifest.state.version, self.tables, rows)
+        self.live = LiveState(
+            State(Memtable([opened.next_segment]), sealed, layout), opened.recovery.last_seq
+        )
+        self.reads = Reads(self.live, self.tables)
+        wal = f"{opened.directory}/wal"
+        self.retention = SegmentRetention(self.log.pool, options.wal_retention, clock)
+        garbage = GarbageCollector(
+            self.stores.of(Purpose.GARBAGE),
+            self.manifest,
+            clock=clock,
+            grace_seconds=GRACE_SECONDS,
+        )
+        self.maintenance = Maintenance(
+            self.live,
+            self.manifest,
+            self.tables,
+            self._job_runner(),
+            garbage,
+            self.retention,
+            wal_directory=wal,
+            options=options,
+            clock=clock,
+            listener=components.listener,
+        )
+        self.flush_lane = self._lane("flush", self._flush_one)
+        self.compaction_lane = self._lane("compaction", self.maintenance.compact_one)
+        self.garbage_lane = self._lane("garbage", self.maintenance.collect)
+        self.spare_lane = self._lane("spare segment", self._prepare_spare)
+        self.maintenance.on_removed = self._collect_later
+        self.admission = Admission(
+            self.live,
+            self.flush_lane,
+            files,
+            opened.directory,
+            options=options,
+            clock=clock,
+            listener=components.listener,
+        )
+        self.committer = Committer(
+            self.live,
+            self.log,
+            self,
+            clock=clock,
+            poison=self.poison,
+            memtable_capacity=options.memtable_capacity,
+            sync_interval=options.sync_interval,
+            last_timestamp_us=opened.recovery.last_timestamp_us,
+        )
+        self.shipper = Shipper(
+            self.stores.of(Purpose.WAL),
+            self.manifest,
+            self.live,
+            files,
+            wal,
+            self.committer.position,
+        )
+        self.ship_lane = self._lane("ship", self.shipper.serve)
+
+    def _disk_tier(self) -> DiskTier | None:
+        if not self.options.disk_cache_capacity:
+            return None
+        directory = f"{self.opened.directory}/cache"
+        return DiskTier(self.components.files, directory, self.options.disk_cache_capacity)
+
+    def _job_runner(self) -> JobRunner:
+        location = self.stores.location
+        if self.runtime.workers.background == "process" and location is not None:
+            return ProcessRunner(self.runtime.workers, location, self.stores.meter)
+        return LocalRunner(self.components.files, self.stores.of)
+
+    def _lane(self, name: str, work: Callable[[], bool]) -> Lane:
+        return Lane(name, work, self.runtime.workers, self._work_failed)
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """All background work of this database."""
+        return (
+            self.flush_lane,
+            self.compaction_lane,
+            self.garbage_lane,
+            self.spare_lane,
+            self.ship_lane,
+        )
+
+    def _start(self) -> None:
+        self.retention.flushed(self.opened.recovery.release)
+        self.flush_lane.wake()
+        self.compaction_lane.wake()
+
+    def _flush_one(self) -> bool:
+        if not self.maintenance.flush_one():
+            return False
+        self.compaction_lane.wake()
+        return True
+
+    def _prepare_spare(self) -> bool:
+        self.log.pool.prepare()
+        return False
+
+    def _collect_later(self) -> None:
+        if self.runtime.workers.is_inline:
+            self.garbage_lane.wake()
+        else:
+            self.runtime.workers.timer.call_later(GRACE_SECONDS + 1, self.garbage_lane.wake)
+
+    def _work_failed(self, name: str, error: BaseException, attempts: int, retry: float) -> bool:
+        """What a lane does about a failure: go on trying, except when fenced."""
+        if isinstance(error, FencedError):
+            if self.poison.set(error):
+                self.components.listener(Fenced(str(error)))
+            return False
+        self.components.listener(WorkFailed(name, str(error), attempts, retry))
+        return True
+
+    # What the write path needs: see commit.CommitEnv.
+
+    def admit(self) -> None:
+        self.admission.admit()
+
+    def sealed(self, memtable: Memtable) -> None:
+        self.components.listener(
+            MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
+        )
+        self.flush_lane.wake()
+        self.spare_lane.wake()
+
+    def poisoned(self, cause: BaseException) -> None:
+        self.components.listener(Poisoned(str(cause)))
+
+    def current_seq(self, key: bytes) -> int:
+        version = self.reads.get(key)
+        return version[0] if version is not None and version[1] is not None else 0
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.runtime.workers.timer.call_later(seconds, call)
+
+    def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
+        self.shipper.enqueue(tickets)
+        self.ship_lane.wake()
+
+    # What the handle needs.
+
+    def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None = None) -> int:
+        """Commit and wait until durable as ``level`` says."""
+        self.check_open()
+        seq = self.committer.commit(batch.normalised(), level, expect)
+        if level == OBJECT:
+            self._ship_now(seq)
+        return seq
+
+    def put(self, key: bytes, value: bytes, level: int) -> int:
+        """Commit one put."""
+        if self._closed:
+            self.check_open()
+        seq = self.committer.put(key, value, level)
+        if level == OBJECT:
+            self._ship_now(seq)
+        return seq
+
+    def _ship_now(self, seq: int) -> None:
+        try:
+            self.shipper.ship(seq)
+        except FencedError as error:
+            self._work_failed("ship", error, 1, 0)
+            raise
+
+    def submit(
+        self,
+        batch: Batch,
+        level: int,
+        expect: tuple[bytes, int] | None,
+        ticket: object,
+        sink: Sink,
+    ) -> None:
+        """Commit without waiting; see :meth:`Committer.submit`."""
+        self.check_open()
+        if self._inbox_thread is None:
+            self._serve_inbox()
+        self.committer.submit(batch.normalised(), level, expect, ticket, sink)
+
+    def _serve_inbox(self) -> None:
+        with self._start_lock:
+            if self._inbox_thread is None:
+                self._inbox_thread = self.runtime.workers.start_thread(
+                    self.committer.serve_inbox, "seerdb-commit"
+                )
+
+    def flush(self) -> int:
+        """Bring everything committed so far into tables; returns the seq they reach.
+
+        Raises: what made the flush fail, after its first failed attempt.
+        """
+        self.check_open()
+        seq = self.committer.rotate()
+        self.flush_lane.wake()
+        self._wait(self.flush_lane, lambda: self.manifest.state.last_seq >= seq)
+        return self.manifest.state.last_seq
+
+    def compact(self) -> None:
+        """Flush, then merge everything into one run."""
+        self.flush()
+        self.maintenance.compact_all = True
+        self.compaction_lane.wake()
+        self._wait(self.compaction_lane, lambda: not self.maintenance.compact_all)
+
+    def verify(self) -> VerifyReport:
+        """Check the current version and the log; see ``verify.py``."""
+        report = VerifyReport(last_seq=self.live.visible_seq)
+        state = self.live.current
+        verify_version(self.stores.of(Purpose.VERIFY), state.layout.version, report)
+        wal = f"{self.opened.directory}/wal"
+        with_log = VerifyReport()
+        verify_log(self.components.files, wal, with_log, log_start=self.manifest.state.log_start)
+        report.segments, report.records = with_log.segments, with_log.records
+        report.problems += with_log.problems
+        return report
+
+    def _wait(self, lane: Lane, done: Callable[[], bool]) -> None:
+        if not lane.wait(done):
+            self.poison.check()
+            if isinstance(lane.error, SeerDBError):
+                raise lane.error
+            raise ClosedError(f"the database was closed before the {lane.name} was done")
+
+    def check_open(self) -> None:
+        """Raise ``ClosedError`` when it is closed."""
+        if self._closed:
+            raise ClosedError("the database is closed; open it again")
+
+    def close(self) -> None:
+        """Flush, leave a checkpoint and release everything. Idempotent.
+
+        When the bucket cannot be reached the log keeps what is not flushed; nothing is lost.
+        """
+        if self._closed:
+            return
+        try:
+            if self.poison.cause is None:
+                self._close_cleanly()
+        finally:
+            self._closed = True
+            self._release()
+
+    def _close_cleanly(self) -> None:
+        try:
+            self.flush()
+            self.flush_lane.close()
+            self.compaction_lane.close()
+            self.manifest.checkpoint()
+        except FencedError as error:
+            self._work_failed("close", error, 1, 0)
+        except SeerDBError as error:
+            self.components.listener(WorkFailed("close", str(error), 1, 0.0))
+            self.committer.sync()
+
+    def _release(self) -> None:
+        self.poison.set(ClosedError("the database is closed; open it again"))
+        if self._inbox_thread is not None:
+            self.committer.stop_inbox()
+            self._inbox_thread.join()
+        for lane in self.lanes:
+            lane.close()
+        self.log.close()
+        if self.disk is not None:
+            self.disk.close()
+        if self._owns_runtime:
+            self.runtime.close()
+        self.stores.close()
+        self.opened.lock.release()

@@ -1,0 +1,118 @@
+"""Flush: a run of sealed WAL segments becomes a table of the bucket (I5).
+
+The job replays the segments from the local disk, so it needs nothing of the serving process's
+memory. It builds the table in memory, uploads it by one request, reads it back and compares.
+The engine then commits the manifest edit and swaps the state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seerdb.errors import ChecksumError
+from seerdb.ids import TableId
+from seerdb.storage.entry import DELETE, PUT
+from seerdb.storage.files import FileSystem
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.merge import Chunk, collapse
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import table_name
+from seerdb.storage.replay import replay_sealed
+from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """How tables are to be built."""
+
+    block_size: int
+    compression: str
+    filter_bits_per_key: int
+
+    def builder(self) -> TableBuilder:
+        """A builder for one table."""
+        return TableBuilder(
+            block_size=self.block_size,
+            compression=self.compression,
+            filter_bits_per_key=self.filter_bits_per_key,
+        )
+
+
+@dataclass(frozen=True)
+class FlushJob:
+    """Which segments to make a table of."""
+
+    directory: str
+    segments: tuple[int, ...]
+    table: TableId
+    run: int
+    format: TableFormat
+
+
+@dataclass(frozen=True)
+class FlushResult:
+    """The uploaded table; ``None`` when the segments hold nothing."""
+
+    table: TableMeta | None
+    last_seq: int
+
+
+def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore) -> FlushResult:
+    """Build and upload the table. Durable when it returns; it counts once the manifest says so."""
+    memtable, first_us, last_us = replay_sealed(files, job.directory, job.segments)
+    chunk = collapse([sorted_entries(memtable)], memtable.tombstones)
+    tombstones = list(memtable.tombstones.tombstones)
+    if not chunk.keys and not tombstones:
+        return FlushResult(None, memtable.last_seq)
+    builder = job.format.builder()
+    add_chunk(builder, chunk)
+    builder.add_range_tombstones(tombstones)
+    built = builder.finish(first_us, last_us)
+    table = upload(store, job.table, built, level=0, run=job.run)
+    return FlushResult(table, memtable.last_seq)
+
+
+def sorted_entries(memtable: Memtable) -> Chunk:
+    """Everything in a memtable that has no older versions."""
+    keys = sorted(memtable.entries)
+    versions = list(map(memtable.entries.__getitem__, keys))
+    return Chunk(keys, [version[0] for version in versions], [version[1] for version in versions])
+
+
+def add_chunk(builder: TableBuilder, chunk: Chunk) -> None:
+    """Append a chunk's columns to a table."""
+    keys, seqs, values = chunk
+    if None in values:
+        kinds = bytes(DELETE if value is None else PUT for value in values)
+        builder.add(keys, seqs, kinds, [value or b"" for value in values])
+    else:
+        builder.add(keys, seqs, bytes([PUT]) * len(keys), values)  # type: ignore[arg-type]
+
+
+def upload(
+    store: ObjectStore, table: TableId, built: BuiltTable, *, level: int, run: int
+) -> TableMeta:
+    """Put a table into the bucket and make sure that it is there byte for byte."""
+    name = table_name(table)
+    store.put(name, built.data)
+    if store.get(name) != built.data:
+        raise ChecksumError(
+            "the uploaded table reads back differently; it is not used and will be made again",
+            name=name,
+        )
+    return TableMeta(
+        id=table,
+        level=level,
+        run=run,
+        size=len(built.data),
+        checksum=built.checksum,
+        entries=built.entries,
+        deletes=built.deletes,
+        range_deletes=built.range_deletes,
+        smallest=built.smallest,
+        largest=built.largest,
+        min_seq=built.min_seq,
+        max_seq=built.max_seq,
+        tail_offset=built.tail_offset,
+    )

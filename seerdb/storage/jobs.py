@@ -1,0 +1,97 @@
+"""Running a job where it belongs: in this thread, or in a worker process.
+
+A job is a small picklable record that names durable inputs; its function takes the job, a file
+system and an object store, and returns a small picklable record. What it wrote counts only
+once the manifest names it, so a worker that dies costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from random import Random
+from typing import Protocol, TypeVar
+
+from seerdb.clock import SystemClock
+from seerdb.errors import UnavailableError
+from seerdb.storage.files import FileSystem
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.breaker import CircuitBreaker
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.meter import RequestStatistics, Purpose, RequestMeter
+from seerdb.storage.object_store.stack import stack
+from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.workers import Workers
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+JobFunction = Callable[[Job, FileSystem, ObjectStore], Result]
+
+
+class JobRunner(Protocol):
+    """Runs a job to its end, wherever, and returns its result or raises its error."""
+
+    def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
+        """Block until the job is done."""
+
+
+class LocalRunner:
+    """Runs jobs in the calling thread, on the ports of the database."""
+
+    def __init__(self, files: FileSystem, store_for: Callable[[Purpose], ObjectStore]) -> None:
+        self._files = files
+        self._store_for = store_for
+
+    def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
+        """See :class:`JobRunner`."""
+        return function(job, self._files, self._store_for(purpose))
+
+
+class ProcessRunner:
+    """Runs jobs in worker processes, which open the store by its location."""
+
+    def __init__(self, workers: Workers, location: StoreLocation, meter: RequestMeter) -> None:
+        self._workers = workers
+        self._location = location
+        self._meter = meter
+
+    def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
+        """See :class:`JobRunner`. Raises ``UnavailableError`` when the worker died."""
+        try:
+            result: Result
+            result, statistics = self._workers.run_in_process(
+                _run_job, function, job, self._location, purpose
+            )
+        except BrokenProcessPool as error:
+            raise UnavailableError("a worker process died; its job runs again") from error
+        self._meter.merge(statistics)
+        return result
+
+
+_stores: list[tuple[StoreLocation, ObjectStore]] = []
+"""Of a worker process: connections are kept from job to job."""
+
+
+def _store_at(location: StoreLocation) -> ObjectStore:
+    for known, store in _stores:
+        if known == location:
+            return store
+    store = location.open()
+    _stores.append((location, store))
+    return store
+
+
+def _run_job(
+    function: JobFunction[Job, Result], job: Job, location: StoreLocation, purpose: Purpose
+) -> tuple[Result, tuple[RequestStatistics, ...]]:
+    clock = SystemClock()
+    meter = RequestMeter()
+    metered = stack(
+        _store_at(location),
+        meter=meter,
+        purpose=purpose,
+        breaker=CircuitBreaker(clock),
+        clock=clock,
+        random=Random(),
+    )
+    return function(job, OsFileSystem(), metered), meter.statistics()

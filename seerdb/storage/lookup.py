@@ -1,0 +1,141 @@
+"""The point read: memtables, then runs from newest to oldest; the first version found wins.
+
+:func:`find` never does I/O. When an answer needs a part of a table that is not in memory it
+returns a :class:`Need`; the caller loads it and asks again, asks for many at once
+(:func:`find_many`), or hands the read to a thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.entry import DELETE
+from seerdb.storage.layout import Layout
+from seerdb.storage.memtable import Version
+from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
+from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.state import State
+from seerdb.storage.table_store import BlockKey, TableHandle, TableStore
+
+
+class Need:
+    """What must be loaded before a read can go on: a block, or (``block`` -1) a tail, or
+    (no handle) the range tombstones of the layout."""
+
+    __slots__ = ("block", "handle")
+
+    def __init__(self, handle: TableHandle | None, block: int) -> None:
+        self.handle = handle
+        self.block = block
+
+
+_NEED_TOMBSTONES = Need(None, -1)
+
+Loaded = dict[BlockKey, Block]
+"""Blocks at hand beside the cache, so that progress never depends on the cache's capacity."""
+
+
+def find(
+    state: State, key: bytes, at: int = MAX_SEQ, loaded: Loaded | None = None
+) -> Version | Need | None:
+    """The version of ``key`` visible at ``at``: ``None`` if it never was or is deleted.
+
+    A deleted key may also come back as a version whose value is ``None``. Requires: with
+    ``at`` below the newest seq, the active memtable was pinned there; with range tombstones
+    in the active memtable and no ``at``, the state lock is held.
+    """
+    covered = 0
+    for memtable in state.memtables:
+        version = memtable.find(key, at)
+        if memtable.ranged:
+            covered = memtable.tombstones.covering(key, at)
+        if version is not None:
+            return version if version[0] >= covered else None
+        if covered:
+            return None
+    return find_in_tables(state.layout, key, at, loaded)
+
+
+def find_in_tables(
+    layout: Layout, key: bytes, at: int = MAX_SEQ, loaded: Loaded | None = None
+) -> Version | Need | None:
+    """As :func:`find`, past the memtables."""
+    digest = key_hash(key)
+    for run in layout.runs:
+        position = bisect_left(run.largest, key)
+        if position == run.count or key < run.smallest[position]:
+            continue
+        handle = run.handles[position]
+        reader = handle.reader
+        if reader is None:
+            return Need(handle, -1)
+        if not reader.may_contain(digest):
+            continue
+        number = reader.find_block(key)
+        if number < 0:
+            continue
+        block = reader.slots[number]
+        if block is None:
+            block = loaded.get((handle, number)) if loaded else None
+            if block is None:
+                return Need(handle, number)
+        else:
+            block.visited = True
+        found = block.find(key, digest >> FINGERPRINT_SHIFT, at)
+        if found is not None:
+            return _unless_covered(layout, key, at, found)
+    return None
+
+
+def _unless_covered(
+    layout: Layout, key: bytes, at: int, found: tuple[int, int, bytes]
+) -> Version | Need | None:
+    seq, kind, value = found
+    if layout.ranged:
+        if layout.tombstones is None:
+            return _NEED_TOMBSTONES
+        if layout.tombstones.covering(key, at) > seq:
+            return None
+    return None if kind == DELETE else (seq, value)
+
+
+def load(need: Need, layout: Layout, tables: TableStore, loaded: Loaded) -> None:
+    """Load what a read needs; a block goes to ``loaded`` too."""
+    if need.handle is None:
+        layout.load_tombstones(tables)
+    elif need.block < 0:
+        tables.open(need.handle)
+    else:
+        loaded[need.handle, need.block] = tables.load(need.handle, need.block)
+
+
+def find_many(state: State, keys: list[bytes], at: int, tables: TableStore) -> list[Version | None]:
+    """As :func:`find` for each key; what is not in memory is fetched in parallel."""
+    found: list[Version | Need | None] = [find(state, key, at) for key in keys]
+    waiting = [position for position, result in enumerate(found) if isinstance(result, Need)]
+    loaded: Loaded = {}
+    while waiting:
+        _load_all([found[position] for position in waiting], state.layout, tables, loaded)
+        for position in waiting:
+            found[position] = find(state, keys[position], at, loaded)
+        waiting = [position for position in waiting if isinstance(found[position], Need)]
+    return [result for result in found if not isinstance(result, Need)]
+
+
+def _load_all(
+    needs: list[Version | Need | None], layout: Layout, tables: TableStore, loaded: Loaded
+) -> None:
+    blocks: list[BlockKey] = []
+    tails: list[TableHandle] = []
+    for need in needs:
+        if not isinstance(need, Need):
+            continue
+        if need.handle is None:
+            layout.load_tombstones(tables)
+        elif need.block < 0:
+            tails.append(need.handle)
+        else:
+            blocks.append((need.handle, need.block))
+    tables.open_many(dict.fromkeys(tails))
+    loaded.update(tables.load_many(blocks))

@@ -1,0 +1,173 @@
+"""The newest data, in memory: what the WAL segments of one run contain.
+
+A ``dict`` answers point reads; its keys are sorted lazily, only when a scan asks. An
+overwritten version is kept aside only while a snapshot may need it: taking a snapshot sets
+``pinned`` to its seq, and the writer keeps what it overwrites if that is not newer.
+
+Thread-safety: one writer at a time (the holder of the engine's state lock); any number of
+readers, without a lock. Readers rely on each dict operation being one step under the
+interpreter lock. No point read sees half of a batch: its entries arrive by a single
+``dict.update`` from another dict, which allocates nothing that could run other code. A batch
+with range deletes changes two things, the tombstones first; so a reader that finds ``ranged``
+set after it looked a key up must look again under the state lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import islice, repeat
+
+from sortedcontainers import SortedList
+
+from seerdb.storage.entry import (
+    DELETE,
+    DELETE_RANGE,
+    NO_TOMBSTONES,
+    RangeTombstone,
+    RangeTombstones,
+)
+from seerdb.storage.merge import Chunk, Piece
+
+Version = tuple[int, bytes | None]
+"""Seq and value of one version of a key; a value of ``None`` says that it was deleted."""
+
+ENTRY_OVERHEAD = 280
+"""Bytes an entry costs beside its key and value: two bytes objects, a tuple, an int, a dict
+slot at average fill (measured with CPython 3.11)."""
+
+SCAN_CHUNK = 512
+
+
+class Memtable:
+    """Entries of a run of WAL segments; see the module docstring for who may call what."""
+
+    __slots__ = (
+        "_index",
+        "_index_lock",
+        "entries",
+        "last_seq",
+        "older",
+        "pinned",
+        "ranged",
+        "segments",
+        "size",
+        "tombstones",
+    )
+
+    def __init__(self, segments: list[int]) -> None:
+        self.segments = segments
+        self.entries: dict[bytes, Version] = {}
+        self.older: dict[bytes, list[Version]] = {}
+        self.tombstones: RangeTombstones = NO_TOMBSTONES
+        self.ranged = False
+        self.size = 0
+        self.last_seq = 0
+        self.pinned = 0
+        self._index_lock = threading.Lock()
+        self._index: SortedList[bytes] = SortedList()
+
+    def __bool__(self) -> bool:
+        return self.last_seq > 0
+
+    def apply_one(self, seq: int, key: bytes, value: bytes | None) -> None:
+        """Set one key. Requires: ``seq`` above every seq applied before."""
+        if self.pinned:
+            self._keep((key,))
+        self.entries[key] = (seq, value)
+        self.size += len(key) + (len(value) if value else 0) + ENTRY_OVERHEAD
+        self.last_seq = seq
+
+    def apply(
+        self, seq: int, kinds: bytes | bytearray, keys: list[bytes], values: list[bytes]
+    ) -> None:
+        """Apply a normalised batch in one step. Requires: ``seq`` above every one before."""
+        versions: list[bytes | None] | list[bytes] = values
+        if DELETE in kinds or DELETE_RANGE in kinds:
+            keys, versions = self._apply_deletes(seq, kinds, keys, values)
+        if self.pinned:
+            self._keep(keys)
+        fresh = dict(zip(keys, zip(repeat(seq), versions), strict=False))
+        self.entries.update(fresh)
+        self.size += sum(map(len, keys)) + sum(map(len, values)) + ENTRY_OVERHEAD * len(kinds)
+        self.last_seq = seq
+
+    def _apply_deletes(
+        self, seq: int, kinds: bytes | bytearray, keys: list[bytes], values: list[bytes]
+    ) -> tuple[list[bytes], list[bytes | None]]:
+        point_keys: list[bytes] = []
+        point_values: list[bytes | None] = []
+        ranges: list[RangeTombstone] = []
+        for kind, key, value in zip(kinds, keys, values, strict=True):
+            if kind == DELETE_RANGE:
+                ranges.append(RangeTombstone(key, value, seq))
+            else:
+                point_keys.append(key)
+                point_values.append(None if kind == DELETE else value)
+        if ranges:
+            self.add_tombstones(ranges)
+        return point_keys, point_values
+
+    def add_tombstones(self, tombstones: list[RangeTombstone]) -> None:
+        """Add range tombstones; ``ranged`` tells readers first."""
+        self.ranged = True
+        self.tombstones = self.tombstones.with_added(tombstones)
+
+    def _keep(self, keys: tuple[bytes, ...] | list[bytes]) -> None:
+        entries, pinned = self.entries, self.pinned
+        for key in keys:
+            version = entries.get(key)
+            if version is not None and version[0] <= pinned:
+                self.older.setdefault(key, []).append(version)
+                self.size += ENTRY_OVERHEAD + (len(version[1]) if version[1] else 0)
+
+    def find(self, key: bytes, at: int) -> Version | None:
+        """The newest version of ``key`` not above ``at``; range tombstones not considered."""
+        version = self.entries.get(key)
+        if version is None or version[0] <= at:
+            return version
+        for version in reversed(self.older.get(key, ())):
+            if version[0] <= at:
+                return version
+        return None
+
+    def pieces(
+        self, start: bytes | None, end: bytes | None, at: int, *, reverse: bool
+    ) -> Iterator[Piece]:
+        """The versions in ``[start, end)`` visible at ``at``, as a source for a merge.
+
+        Requires: ``pinned`` was at least ``at`` since that was the newest seq, so that no
+        version it may need has been overwritten.
+        """
+        while True:
+            keys, more = self._keys_between(start, end, reverse=reverse)
+            frontier = None if not more else keys[0] if reverse else keys[-1] + b"\0"
+            yield Piece(self._visible(keys, at), frontier)
+            if frontier is None:
+                return
+            start, end = (start, frontier) if reverse else (frontier, end)
+
+    def _visible(self, keys: list[bytes], at: int) -> Chunk:
+        found = [(key, self.find(key, at)) for key in keys]
+        return Chunk(
+            [key for key, version in found if version is not None],
+            [version[0] for _, version in found if version is not None],
+            [version[1] for _, version in found if version is not None],
+        )
+
+    def _keys_between(
+        self, start: bytes | None, end: bytes | None, *, reverse: bool
+    ) -> tuple[list[bytes], bool]:
+        with self._index_lock:
+            index = self._index
+            # Keys never leave the dict and it keeps their order of insertion, so the ones
+            # not yet in the index are the last ones. One C call: no writer can intervene.
+            fresh = list(islice(reversed(self.entries), len(self.entries) - len(index)))
+            index.update(fresh)
+            low = 0 if start is None else index.bisect_left(start)
+            high = len(index) if end is None else index.bisect_left(end)
+            if reverse:
+                first = max(low, high - SCAN_CHUNK)
+                return list(index[first:high]), first > low
+            last = min(high, low + SCAN_CHUNK)
+            return list(index[low:last]), last < high

@@ -1,0 +1,118 @@
+"""Merging sorted sources, a window of keys at a time, with bulk operations.
+
+A source is an iterator of :class:`Piece`: a sorted chunk of columns and the *frontier* up to
+which the source has now told everything. The window is the range below the lowest frontier;
+what every source has in it is complete, so the window can be resolved as a whole: a dict
+filled from the oldest source to the newest holds the winner of each key, and sorting its keys
+finds the runs that are already sorted. Memory is bounded by one chunk a source.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.entry import RangeTombstones
+
+
+class Chunk(NamedTuple):
+    """Sorted columns. ``values`` holds ``None`` for a deleted key; keys are unique."""
+
+    keys: list[bytes]
+    seqs: list[int]
+    values: Sequence[bytes | None]
+
+
+EMPTY = Chunk([], [], [])
+
+
+class Piece(NamedTuple):
+    """The next chunk of a source, and how far the source is told.
+
+    Ascending: everything below ``frontier`` is told; descending: everything from ``frontier``
+    up. ``None``: everything.
+    """
+
+    chunk: Chunk
+    frontier: bytes | None
+
+
+def windows(sources: list[Iterator[Piece]], *, reverse: bool) -> Iterator[list[Chunk]]:
+    """Cut the sources into windows of keys; each has what every source holds there.
+
+    The chunks of a window are in the order of ``sources``; keys inside ascend even when
+    ``reverse``, only the windows then descend.
+    """
+    held = [next(source, Piece(EMPTY, None)) for source in sources]
+    while True:
+        frontiers = [piece.frontier for piece in held if piece.frontier is not None]
+        if not frontiers:
+            yield [piece.chunk for piece in held]
+            return
+        bound = max(frontiers) if reverse else min(frontiers)
+        window = []
+        for position, piece in enumerate(held):
+            inside, rest = _split(piece.chunk, bound, reverse=reverse)
+            window.append(inside)
+            if piece.frontier == bound:
+                held[position] = next(sources[position], Piece(EMPTY, None))
+            else:
+                held[position] = Piece(rest, piece.frontier)
+        yield window
+
+
+def _split(chunk: Chunk, bound: bytes, *, reverse: bool) -> tuple[Chunk, Chunk]:
+    keys, seqs, values = chunk
+    if not keys:
+        return EMPTY, EMPTY
+    if not reverse and keys[-1] < bound:
+        return chunk, EMPTY
+    if reverse and keys[0] >= bound:
+        return chunk, EMPTY
+    at = bisect_left(keys, bound)
+    low = Chunk(keys[:at], seqs[:at], values[:at])
+    high = Chunk(keys[at:], seqs[at:], values[at:])
+    return (high, low) if reverse else (low, high)
+
+
+def collapse(window: list[Chunk], tombstones: RangeTombstones, at: int = MAX_SEQ) -> Chunk:
+    """The newest version of each key of a window; deleted ones keep a value of ``None``.
+
+    Requires: for one key, an earlier chunk holds a higher seq than a later one. What a range
+    tombstone (not above ``at``) hides is left out altogether.
+    """
+    filled = [chunk for chunk in window if chunk.keys]
+    if not filled:
+        return EMPTY
+    merged = filled[0] if len(filled) == 1 else _newest(filled)
+    return _without_covered(merged, tombstones, at) if tombstones else merged
+
+
+def _newest(filled: list[Chunk]) -> Chunk:
+    winners: dict[bytes, tuple[int, bytes | None]] = {}
+    for chunk in reversed(filled):
+        winners.update(zip(chunk.keys, zip(chunk.seqs, chunk.values, strict=True), strict=True))
+    keys = sorted(winners)
+    seqs, values = zip(*map(winners.__getitem__, keys), strict=True)
+    return Chunk(keys, list(seqs), list(values))
+
+
+def _without_covered(chunk: Chunk, tombstones: RangeTombstones, at: int) -> Chunk:
+    covering = tombstones.covering
+    kept = [entry for entry in zip(*chunk, strict=True) if covering(entry[0], at) <= entry[1]]
+    if not kept:
+        return EMPTY
+    keys, seqs, values = zip(*kept, strict=True)
+    return Chunk(list(keys), list(seqs), list(values))
+
+
+def clip(chunk: Chunk, start: bytes | None, end: bytes | None) -> Chunk:
+    """The part of ``chunk`` in ``[start, end)``."""
+    keys = chunk.keys
+    low = 0 if start is None else bisect_left(keys, start)
+    high = len(keys) if end is None else bisect_left(keys, end)
+    if low == 0 and high == len(keys):
+        return chunk
+    return Chunk(keys[low:high], chunk.seqs[low:high], chunk.values[low:high])

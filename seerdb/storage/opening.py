@@ -1,0 +1,253 @@
+"""Opening a database for writing, step by step; what each step makes true, the next relies on.
+
+1. lock the data directory: one process
+2. probe the store once: it can do what safety needs
+3. load the manifest and claim the next epoch: no other writer commits any more (I6)
+4. recover the local log, or, in a fresh data directory, the shipped one
+5. write what was saved of damaged or shipped logs to a new segment, then put the damaged away
+6. start a segment for new writes, above every seq ever seen (I3)
+
+Only then does any background work begin. A failure undoes nothing and loses nothing: the next
+open starts again at 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+from seerdb.errors import ConflictError, CorruptionError
+from seerdb.events import Recovered
+from seerdb.options import Options
+from seerdb.storage.files import FileLock
+from seerdb.storage.home import Home, create_home, has_home, load_home
+from seerdb.storage.manifest.fencing import Claimant
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import load
+from seerdb.storage.manifest.writer import ManifestWriter
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.object_store.names import TABLE_PREFIX
+from seerdb.storage.object_store.probe import probe, require
+from seerdb.storage.recovery import Recovery, quarantine, recover
+from seerdb.storage.replay import WalRecord, replay
+from seerdb.storage.runtime import Components
+from seerdb.storage.ship import read_shipped
+from seerdb.storage.stores import Stores
+from seerdb.storage.wal.format import encode_record
+from seerdb.storage.wal.segments import list_segments
+from seerdb.storage.wal.writer import LogWriter
+
+_RELOG_RECORDS = 1000
+
+
+@dataclass
+class Opened:
+    """Everything the engine starts from."""
+
+    directory: str
+    lock: FileLock
+    stores: Stores
+    manifest: ManifestWriter
+    log: LogWriter
+    recovery: Recovery
+    next_segment: int
+    event: Recovered
+
+
+def open_database(path: str, options: Options, components: Components) -> Opened:
+    """Do the steps of the module docstring. Raises: any error of the tree; holds no lock then."""
+    files = components.files
+    if not has_home(files, f"{path}/wal"):
+        for name in ("wal", "cache", "quarantine"):
+            files.make_directory(f"{path}/{name}")
+    lock = files.lock(f"{path}/LOCK")
+    try:
+        return _Opening(path, options, components, lock).run()
+    except BaseException:
+        lock.release()
+        raise
+
+
+class _Opening:
+    def __init__(self, path: str, options: Options, components: Components, lock: FileLock) -> None:
+        self._path = path
+        self._wal = f"{path}/wal"
+        self._options = options
+        self._components = components
+        self._files = components.files
+        self._clock = components.clock
+        self._lock = lock
+        self._started = components.clock.monotonic()
+
+    def run(self) -> Opened:
+        stores = self._open_store()
+        try:
+            return self._open(stores)
+        except BaseException:
+            stores.close()
+            raise
+
+    def _open_store(self) -> Stores:
+        components, options = self._components, self._options
+        location = None
+        store = components.object_store
+        if store is None:
+            location = StoreLocation(options.store or f"{self._path}/bucket", options.store_options)
+            store = location.open()
+        return Stores(store, location, clock=self._clock, random=components.random)
+
+    def _open(self, stores: Stores) -> Opened:
+        state = load(stores.of(Purpose.MANIFEST))
+        home = load_home(self._files, self._wal)
+        self._check_belongs(stores, state, home)
+        capabilities = self._capabilities(stores, state)
+        if home is None:
+            database = state.database_id if state else self._components.random_bytes(16).hex()
+            home = create_home(self._files, self._wal, database, self._components.random_bytes)
+        before = state
+        manifest = ManifestWriter.claim(
+            stores.of(Purpose.MANIFEST),
+            state,
+            claimant=Claimant(
+                database_id=home.database_id,
+                home=home.home,
+                store=self._fingerprint(stores),
+                capabilities=capabilities,
+            ),
+            clock=self._clock,
+            random_bytes=self._components.random_bytes,
+        )
+        is_ours = before is None or before.home == home.home
+        recovery, shipped = self._recover(stores, manifest.state, is_ours=is_ours)
+        return self._finish(stores, manifest, recovery, shipped)
+
+    def _check_belongs(
+        self, stores: Stores, state: ManifestState | None, home: Home | None
+    ) -> None:
+        if state is None:
+            if home is not None and list_segments(self._files, self._wal):
+                raise CorruptionError(
+                    "the bucket holds no manifest, but this data directory has the log of a "
+                    "database",
+                    name=str(stores.location or "the given store"),
+                    hint="is the store setting right? restore the bucket, or use another directory",
+                )
+            if stores.of(Purpose.MANIFEST).list(TABLE_PREFIX):
+                raise CorruptionError(
+                    "the bucket holds tables but no manifest; nothing was changed",
+                    name=str(stores.location or "the given store"),
+                    hint="restore the manifest/ objects, or use another prefix",
+                )
+        elif home is not None and home.database_id != state.database_id:
+            raise ConflictError(
+                f"the data directory {self._path} belongs to database {home.database_id}, the "
+                f"bucket to {state.database_id}; use the directory or the store that fits"
+            )
+
+    def _fingerprint(self, stores: Stores) -> str:
+        location = str(stores.location) if stores.location else type(stores).__name__
+        return hashlib.sha256(location.encode()).hexdigest()[:16]
+
+    def _capabilities(self, stores: Stores, state: ManifestState | None) -> dict[str, bool]:
+        """What the store can do: asked once for each store a database is opened on."""
+        if state is not None and state.store == self._fingerprint(stores) and state.capabilities:
+            return state.capabilities
+        found = probe(stores.of(Purpose.PROBE), self._components.random_bytes(8).hex())
+        require(found, str(stores.location or "given"))
+        return asdict(found)
+
+    def _recover(
+        self, stores: Stores, state: ManifestState, *, is_ours: bool
+    ) -> tuple[Recovery, list[WalRecord]]:
+        options = self._options
+        if is_ours:
+            recovery = recover(
+                self._files,
+                self._wal,
+                mode=options.recovery,
+                log_start=state.log_start,
+                flushed_seq=state.last_seq,
+                memtable_capacity=options.memtable_capacity,
+            )
+            return recovery, []
+        recovery = self._put_away_foreign()
+        shipped = read_shipped(
+            stores.of(Purpose.WAL), state.last_seq, strict=options.recovery == "strict"
+        )
+        recovery.relog = shipped
+        recovery.last_seq = shipped[-1][0] if shipped else state.last_seq
+        recovery.last_timestamp_us = shipped[-1][1] if shipped else 0
+        return recovery, shipped
+
+    def _put_away_foreign(self) -> Recovery:
+        """What to do with a log that another writer has superseded: keep it, apart."""
+        found = recover(
+            self._files,
+            self._wal,
+            mode="salvage",
+            log_start=0,
+            flushed_seq=0,
+            memtable_capacity=self._options.memtable_capacity,
+        )
+        if found.records and self._options.recovery == "strict":
+            raise ConflictError(
+                f"another data directory has taken this database over, and the log in {self._wal} "
+                f"holds {found.records:,} writes up to seq {found.last_seq}, some of which may not "
+                "be in it; open with recovery='salvage' to move that log to quarantine/ and go on"
+            )
+        segments = list_segments(self._files, self._wal)
+        return Recovery(quarantine=segments, last_segment=max(segments, default=0))
+
+    def _finish(
+        self, stores: Stores, manifest: ManifestWriter, recovery: Recovery, shipped: list[WalRecord]
+    ) -> Opened:
+        options, state = self._options, manifest.state
+        recovery.last_timestamp_us = max(recovery.last_timestamp_us, state.time_us)
+        log = LogWriter(
+            self._files,
+            self._wal,
+            database_id=bytes.fromhex(state.database_id),
+            epoch=manifest.epoch,
+            segment_size=options.wal_segment_size,
+            sync=options.sync,
+            compression=options.wal_compression,
+            direct=options.wal_direct_io,
+            random=self._components.random,
+            clock=self._clock,
+        )
+        following = max(recovery.last_segment + 1, state.log_start, 1)
+        if recovery.relog:
+            self._relog(log, following, recovery)
+            following += 1
+        places = quarantine(self._files, self._wal, f"{self._path}/quarantine", recovery.quarantine)
+        event = Recovered(
+            segments=recovery.segments,
+            records=recovery.records,
+            torn_bytes=recovery.torn_bytes,
+            damaged=recovery.damages,
+            quarantined=places,
+            shipped_records=len(shipped),
+            last_seq=recovery.last_seq,
+            seconds=self._clock.monotonic() - self._started,
+        )
+        return Opened(self._path, self._lock, stores, manifest, log, recovery, following, event)
+
+    def _relog(self, log: LogWriter, segment: int, recovery: Recovery) -> None:
+        """Write recovered records to a segment of their own, which replaces where they were."""
+        records = recovery.relog
+        before = recovery.memtables[-1].last_seq if recovery.memtables else None
+        first = before + 1 if before is not None else min(records[0][0], recovery.last_seq)
+        log.start(segment, first)
+        for position in range(0, len(records), _RELOG_RECORDS):
+            group = records[position : position + _RELOG_RECORDS]
+            log.append(
+                b"".join(
+                    encode_record(seq, stamp, payload, log.salt) for seq, stamp, payload in group
+                )
+            )
+        log.seal(records[-1][0], len(records))
+        memtable = Memtable([segment])
+        replay(memtable, records)
+        recovery.memtables.append(memtable)

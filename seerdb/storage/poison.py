@@ -1,0 +1,39 @@
+"""The first fatal error wins; afterwards every write raises it again. Reads go on."""
+
+from __future__ import annotations
+
+import threading
+
+from seerdb.errors import ClosedError, FencedError, PoisonedError
+
+
+class Poison:
+    """A latch for the first fatal error of a database. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.cause: BaseException | None = None
+
+    def set(self, cause: BaseException) -> bool:
+        """Latch ``cause``; returns whether it is the first."""
+        with self._lock:
+            if self.cause is not None:
+                return False
+            self.cause = cause
+            return True
+
+    def check(self) -> None:
+        """Raise a fresh error of the latched kind, the first cause chained."""
+        if self.cause is not None:
+            raise self.error() from self.cause
+
+    def error(self) -> ClosedError:
+        """The error a write gets from now on. Requires: a cause is latched."""
+        if isinstance(self.cause, FencedError):
+            return FencedError(str(self.cause))
+        if isinstance(self.cause, ClosedError) and not isinstance(self.cause, PoisonedError):
+            return ClosedError(str(self.cause))
+        return PoisonedError(
+            f"no write is taken since an earlier one failed ({self.cause}); "
+            "reads go on; open the database again to recover"
+        )

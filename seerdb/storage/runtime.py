@@ -1,0 +1,54 @@
+"""What one process may share among the databases it opens, and the ports they stand on."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from seerdb.clock import Clock, SystemClock
+from seerdb.events import Listener, ignore
+from seerdb.storage.files import FileSystem
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.workers import Workers
+
+
+ROW_CACHE_SHARE = 8
+"""One part in so many of ``block_cache_capacity`` is for rows instead of blocks."""
+
+
+class Runtime:
+    """Threads, worker processes and the block cache of a process. Thread-safe.
+
+    One may be given to several databases, which then share its memory budget and threads;
+    whoever made it closes it, after them.
+    """
+
+    def __init__(self, *, background: str, block_cache_capacity: int, clock: Clock) -> None:
+        self.workers = Workers(background, clock)
+        self.cache = BlockCache(block_cache_capacity - block_cache_capacity // ROW_CACHE_SHARE)
+
+    def close(self) -> None:
+        """End its threads and processes."""
+        self.workers.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """What a database is built on; the defaults are the real world.
+
+    ``object_store`` replaces the setting ``store`` (and rules out worker processes, which
+    could not reach it). ``runtime`` replaces the settings ``background`` and
+    ``block_cache_capacity``.
+    """
+
+    files: FileSystem = field(default_factory=OsFileSystem)
+    clock: Clock = field(default_factory=SystemClock)
+    object_store: ObjectStore | None = None
+    listener: Listener = ignore
+    runtime: Runtime | None = None
+    random: random.Random = field(default_factory=random.SystemRandom)
+    random_bytes: Callable[[int], bytes] = os.urandom

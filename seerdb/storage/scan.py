@@ -1,0 +1,149 @@
+"""The range read: sources for a merge, from memtables and runs, and what a scan shows of it.
+
+A scan sees the state and seq it started with, whatever is written meanwhile. Blocks that are
+not in memory are fetched ahead: one at first, for a short scan is one request, then twice as
+many each time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+from seerdb.storage.entry import DELETE, RangeTombstones
+from seerdb.storage.layout import TableRun
+from seerdb.storage.merge import Chunk, Piece, clip, collapse, windows
+from seerdb.storage.sstable.block import Block
+from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.state import State
+from seerdb.storage.table_store import TableHandle, TableStore
+
+MAX_READAHEAD = 64
+"""Most blocks fetched by one request of a scan."""
+
+
+def scan(
+    state: State,
+    start: bytes | None,
+    end: bytes | None,
+    at: int,
+    tables: TableStore,
+    *,
+    reverse: bool,
+) -> Iterator[Chunk]:
+    """What is in ``[start, end)`` at ``at``, newest versions only, a chunk at a time.
+
+    Deleted keys are in the chunks with a value of ``None``. Chunks come in the direction of
+    the scan; inside, keys ascend. Requires: as for :func:`~seerdb.storage.lookup.find`.
+    """
+    sources = [
+        memtable.pieces(start, end, at, reverse=reverse)
+        for memtable in state.memtables
+        if memtable.entries
+    ]
+    sources += [
+        run_pieces(run, start, end, tables, reverse=reverse)
+        for run in state.layout.runs
+        if run.overlapping(start, end)
+    ]
+    tombstones = _tombstones(state, tables)
+    for window in windows(sources, reverse=reverse):
+        chunk = collapse(window, tombstones, at)
+        if chunk.keys:
+            yield chunk
+
+
+def _tombstones(state: State, tables: TableStore) -> RangeTombstones:
+    combined = state.layout.load_tombstones(tables)
+    for memtable in state.memtables:
+        if memtable.ranged:
+            combined = combined.with_added(memtable.tombstones.tombstones)
+    return combined
+
+
+def run_pieces(
+    run: TableRun,
+    start: bytes | None,
+    end: bytes | None,
+    tables: TableStore,
+    *,
+    reverse: bool = False,
+    fill: bool = True,
+    readahead: int = 1,
+) -> Iterator[Piece]:
+    """The entries of a run in ``[start, end)`` as a source for a merge.
+
+    ``readahead`` is how many blocks the first request fetches; ``fill`` whether fetched
+    blocks go to the block cache.
+    """
+    handles = run.overlapping(start, end)
+    if reverse:
+        handles.reverse()
+    for position, handle in enumerate(handles):
+        is_last = position == len(handles) - 1
+        reader = tables.open(handle)
+        beyond = (
+            None if is_last else handle.meta.smallest if reverse else _next_start(handles, position)
+        )
+        first, last = _block_span(reader, start, end)
+        numbers = _requests(first, last, reverse=reverse, readahead=readahead)
+        for low, high in numbers:
+            blocks = tables.load_range(handle, low, high, fill=fill)
+            yield from _block_pieces(
+                reader, blocks, low, (first, last), (start, end), beyond, reverse=reverse
+            )
+        if first == last:
+            yield Piece(Chunk([], [], []), beyond)
+
+
+def _next_start(handles: list[TableHandle], position: int) -> bytes:
+    return handles[position + 1].meta.smallest
+
+
+def _block_span(reader: TableReader, start: bytes | None, end: bytes | None) -> tuple[int, int]:
+    keys = reader.first_keys
+    first = 0 if start is None else max(0, bisect_right(keys, start) - 1)
+    last = len(keys) if end is None else bisect_left(keys, end)
+    return first, max(first, last)
+
+
+def _requests(first: int, last: int, *, reverse: bool, readahead: int) -> Iterator[tuple[int, int]]:
+    while first < last:
+        count = min(readahead, last - first)
+        if reverse:
+            yield last - count, last
+            last -= count
+        else:
+            yield first, first + count
+            first += count
+        readahead = min(readahead * 2, MAX_READAHEAD)
+
+
+def _block_pieces(
+    reader: TableReader,
+    blocks: list[Block],
+    low: int,
+    span: tuple[int, int],
+    bounds: tuple[bytes | None, bytes | None],
+    beyond: bytes | None,
+    *,
+    reverse: bool,
+) -> Iterator[Piece]:
+    numbered = list(enumerate(blocks, low))
+    for number, block in reversed(numbered) if reverse else numbered:
+        chunk = _columns(block)
+        if number in (span[0], span[1] - 1):
+            chunk = clip(chunk, *bounds)
+        if reverse:
+            frontier = beyond if number == span[0] else reader.first_keys[number]
+        else:
+            frontier = beyond if number == span[1] - 1 else reader.first_keys[number + 1]
+        yield Piece(chunk, frontier)
+
+
+def _columns(block: Block) -> Chunk:
+    keys, seqs, kinds, values = block.columns()
+    if DELETE not in kinds:
+        return Chunk(keys, seqs, values)
+    shown = [None if kind == DELETE else value for kind, value in zip(kinds, values, strict=True)]
+    return Chunk(keys, seqs, shown)

@@ -1,0 +1,210 @@
+"""Durability ``object``: the log's bytes in the bucket before a write is acknowledged.
+
+A shipped object holds a stretch of one segment: that segment's header, then the frames, byte
+for byte, so the reader of segments reads it. Objects continue each other without a gap from
+where the tables end, because a write is only safe if everything before it is.
+
+::
+
+    wal/<20 digits epoch>/<20 digits first seq>-<20 digits last seq>.wal
+
+One ship covers all writes that wait when it begins. After its PUT it makes sure that no higher
+epoch has claimed the database (I6): a new owner lists ``wal/`` after its claim, so a PUT with no
+claim after it is seen by every later owner, and one with a claim after it is never acknowledged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from seerdb.errors import CorruptionError, FencedError, NotFoundError, SeerDBError
+from seerdb.ids import Epoch, SeqNo
+from seerdb.storage.commit import Sink
+from seerdb.storage.files import FileSystem
+from seerdb.storage.manifest.store import read_record
+from seerdb.storage.manifest.writer import ManifestWriter
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name, wal_name
+from seerdb.storage.replay import WalRecord
+from seerdb.storage.state import LiveState
+from seerdb.storage.wal.format import HEADER_SIZE
+from seerdb.storage.wal.reader import read_segment
+from seerdb.storage.wal.segments import segment_path
+
+Ticket = tuple[Sink, object, int]
+Position = tuple[int, int, int]
+"""A segment, an offset in it, and the seq of the last record before it."""
+
+
+class Shipper:
+    """Puts the log into the bucket on demand. Thread-safe."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        manifest: ManifestWriter,
+        live: LiveState,
+        files: FileSystem,
+        directory: str,
+        position: Callable[[], Position],
+    ) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._live = live
+        self._files = files
+        self._directory = directory
+        self._position = position
+        # Guarded by the lock.
+        self._lock = threading.Lock()
+        self._shipped: Position = (0, 0, 0)
+        # Guarded by the tickets' lock.
+        self._tickets_lock = threading.Lock()
+        self._tickets: list[Ticket] = []
+
+    @property
+    def shipped_seq(self) -> int:
+        """Everything up to here was shipped in this epoch; 0 when nothing was."""
+        return self._shipped[2]
+
+    def ship(self, seq: int) -> None:
+        """Return once everything up to ``seq`` is in the bucket, in tables or shipped.
+
+        Raises: ``UnavailableError`` (the write is durable locally, in the bucket unknown),
+        ``FencedError``.
+        """
+        with self._lock:
+            if self._is_safe(seq):
+                return
+            target = self._position()
+            while not self._is_safe(seq):
+                self._ship_stretch(target)
+            self._check_epoch()
+
+    def enqueue(self, tickets: list[Ticket]) -> None:
+        """Have :meth:`serve` ship for these and tell their sinks."""
+        with self._tickets_lock:
+            self._tickets += tickets
+
+    def serve(self) -> bool:
+        """Ship for all tickets that wait; the work of a lane."""
+        with self._tickets_lock:
+            tickets, self._tickets = self._tickets, []
+        if not tickets:
+            return False
+        error: SeerDBError | None = None
+        try:
+            self.ship(max(seq for _, _, seq in tickets))
+        except SeerDBError as failure:
+            error = failure
+        for sink, ticket, seq in tickets:
+            sink([(ticket, error or seq)])
+        return True
+
+    def _is_safe(self, seq: int) -> bool:
+        return seq <= max(self._shipped[2], self._manifest.state.last_seq)
+
+    def _ship_stretch(self, target: Position) -> None:
+        """Ship what is unshipped of the oldest segment that is still needed."""
+        segment, offset, seq = self._next_position()
+        active, synced, last = target
+        path = segment_path(self._directory, segment)
+        file = self._files.open_read(path)
+        try:
+            header = file.read_at(0, HEADER_SIZE)
+            end = synced if segment == active else file.size()
+            frames = file.read_at(offset, end - offset)
+        finally:
+            file.close()
+        scan = read_segment(header + frames, path, segment)
+        fresh = [record[0] for record in scan.records if record[0] > seq]
+        if segment != active:
+            last = fresh[-1] if fresh else seq
+            frames = frames[: scan.end - HEADER_SIZE]
+        if fresh:
+            name = wal_name(self._manifest.epoch, SeqNo(fresh[0]), SeqNo(last))
+            self._store.put_if_absent(name, header + frames)
+        following = (segment + 1, HEADER_SIZE, last)
+        self._shipped = (segment, offset + len(frames), last) if segment == active else following
+
+    def _next_position(self) -> Position:
+        """Where to go on: where the last ship ended, unless flushes have overtaken it."""
+        memtables = self._live.current.memtables
+        oldest = memtables[-1]
+        flushed = self._manifest.state.last_seq
+        if self._shipped[0] >= oldest.segments[0] and self._shipped[2] >= flushed:
+            return self._shipped
+        return oldest.segments[0], HEADER_SIZE, max(flushed, self._shipped[2])
+
+    def _check_epoch(self) -> None:
+        """Raise ``FencedError`` if somebody with a higher epoch continues the manifest."""
+        state = self._manifest.state
+        number = state.number + 1
+        while True:
+            try:
+                record = read_record(self._store, number)
+            except NotFoundError:
+                return
+            if record.epoch != state.epoch:
+                raise FencedError(
+                    f"another writer took over from epoch {state.epoch}; the write is on this "
+                    "disk but not part of the database any more"
+                )
+            number += 1
+
+
+def read_shipped(store: ObjectStore, after: int, *, strict: bool) -> list[WalRecord]:
+    """The shipped records after seq ``after``, in order and without a gap.
+
+    Where epochs overlap, the higher one is right: what a fenced writer still put there was
+    never acknowledged. Raises: ``CorruptionError`` for a gap or a damaged object if
+    ``strict``; else what comes before it is returned.
+    """
+    names: list[tuple[Epoch, SeqNo, SeqNo, str]] = []
+    for info in store.list(WAL_PREFIX):
+        parsed = parse_wal_name(info.name)
+        if parsed is not None and parsed[2] > after:
+            names.append((*parsed, info.name))
+    records: dict[int, WalRecord] = {}
+    try:
+        for _, first, last, name in sorted(names):
+            for seq in [seq for seq in records if seq >= first]:
+                del records[seq]
+            for record in _read_object(store, name, first, last):
+                if record[0] > after:
+                    records[record[0]] = record
+        return _contiguous(records, after)
+    except CorruptionError:
+        if strict:
+            raise
+        return _contiguous(records, after, stop_at_gap=True)
+
+
+def _read_object(store: ObjectStore, name: str, first: int, last: int) -> list[WalRecord]:
+    scan = read_segment(store.get(name), name, None)
+    records = [record for record in scan.records if first <= record[0] <= last]
+    if scan.damages or not records or (records[0][0], records[-1][0]) != (first, last):
+        raise CorruptionError(
+            "a shipped log does not hold what its name says",
+            name=name,
+            expected=f"seq {first} to {last}",
+            found=f"{len(records)} records",
+        )
+    return records
+
+
+def _contiguous(
+    records: dict[int, WalRecord], after: int, *, stop_at_gap: bool = False
+) -> list[WalRecord]:
+    ordered = [records[seq] for seq in sorted(records)]
+    for position, record in enumerate(ordered):
+        if record[0] != after + 1 + position:
+            if stop_at_gap:
+                return ordered[:position]
+            raise CorruptionError(
+                "the shipped log has a gap",
+                name=WAL_PREFIX,
+                expected=f"seq {after + 1 + position}",
+                found=f"seq {record[0]}",
+            )
+    return ordered

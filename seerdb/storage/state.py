@@ -1,0 +1,59 @@
+"""What reads look at: memtables and a layout, swapped as a whole, and the visible seq.
+
+:class:`State` is immutable. :class:`LiveState` holds the current one; its lock is the one
+under which memtables change, states are swapped and snapshots are taken. It is held for
+memory operations only, never for I/O. Readers take the current state without it.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from seerdb.storage.layout import Layout
+from seerdb.storage.memtable import Memtable
+
+
+class State:
+    """The memtables (``sealed`` newest first) and tables of one moment. Immutable."""
+
+    __slots__ = ("active", "layout", "memtables", "sealed")
+
+    def __init__(self, active: Memtable, sealed: tuple[Memtable, ...], layout: Layout) -> None:
+        self.active = active
+        self.sealed = sealed
+        self.layout = layout
+        self.memtables = (active, *sealed)
+
+
+class LiveState:
+    """The current state. ``lock`` guards every change; see the module docstring."""
+
+    def __init__(self, state: State, visible_seq: int) -> None:
+        self.lock = threading.Lock()
+        self.current = state
+        self.visible_seq = visible_seq
+
+    def snapshot(self) -> tuple[State, int]:
+        """The current state and seq, with the versions they show kept from now on."""
+        with self.lock:
+            state, seq = self.current, self.visible_seq
+            state.active.pinned = seq
+            return state, seq
+
+    def rotate(self, fresh: Memtable) -> Memtable:
+        """Seal the active memtable and put ``fresh`` in its place; returns the sealed one."""
+        with self.lock:
+            state = self.current
+            self.current = State(fresh, (state.active, *state.sealed), state.layout)
+            return state.active
+
+    def release(self, memtables: list[Memtable], layout: Layout) -> None:
+        """Swap in a layout whose tables hold what ``memtables`` held, and drop those."""
+        with self.lock:
+            state = self.current
+            kept = tuple(memtable for memtable in state.sealed if memtable not in memtables)
+            self.current = State(state.active, kept, layout)
+
+    def replace_layout(self, layout: Layout) -> None:
+        """Swap in a layout with the same contents in other tables."""
+        self.release([], layout)

@@ -1,0 +1,201 @@
+"""Tables as the engine sees them: handles that open, fetch and cache their parts.
+
+A :class:`TableHandle` lives as long as anything refers to it, and so does what is cached of
+it; :class:`TableStore` finds bytes in this order: block cache, disk tier, ranged GET. Bytes
+from the disk tier that fail their checksum are dropped and fetched again from the bucket;
+bytes from the bucket that fail are an error.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import Executor
+
+from seerdb.errors import CorruptionError
+from seerdb.ids import TableId
+from seerdb.storage.disk_tier import DiskTier
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import table_name
+from seerdb.storage.sstable.block import Block
+from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.sstable.reader import TableReader
+
+TAIL = -1
+"""The part of a table after its data blocks, as the disk tier numbers parts."""
+
+MAX_RANGE = 4 << 20
+"""Most bytes of one coalesced GET."""
+
+
+class TableHandle:
+    """A table of the bucket; ``reader`` is ``None`` until its tail has been fetched."""
+
+    __slots__ = ("__weakref__", "meta", "reader")
+
+    def __init__(self, meta: TableMeta) -> None:
+        self.meta = meta
+        self.reader: TableReader | None = None
+
+
+BlockKey = tuple[TableHandle, int]
+"""A handle and the number of a block in it."""
+
+
+class TableStore:
+    """Opens tables and loads their blocks. Thread-safe."""
+
+    def __init__(
+        self, store: ObjectStore, *, cache: BlockCache, disk: DiskTier | None, fetchers: Executor
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._disk = disk
+        self._fetchers = fetchers
+        self._handles: weakref.WeakValueDictionary[TableId, TableHandle] = (
+            weakref.WeakValueDictionary()
+        )
+        self._lock = threading.Lock()
+
+    def handle(self, meta: TableMeta) -> TableHandle:
+        """The one living handle of a table."""
+        with self._lock:
+            handle = self._handles.get(meta.id)
+            if handle is None:
+                handle = self._handles[meta.id] = TableHandle(meta)
+            return handle
+
+    def live_tables(self) -> set[TableId]:
+        """Tables that somebody may still read; they must not be deleted."""
+        with self._lock:
+            return set(self._handles)
+
+    def drop_cached(self, tables: Iterable[TableId]) -> None:
+        """Forget what is cached of tables that left the version; a snapshot that still reads
+        one fetches again."""
+        for table in tables:
+            handle = self._handles.get(table)
+            if handle is not None and handle.reader is not None:
+                self._cache.forget(handle.reader)
+            if self._disk is not None:
+                self._disk.drop(table)
+
+    def open(self, handle: TableHandle) -> TableReader:
+        """The reader of a table; fetches its tail the first time."""
+        reader = handle.reader
+        if reader is None:
+            reader = self._open_from_disk(handle) or self._open_from_bucket(handle)
+            with self._lock:
+                reader = handle.reader = handle.reader or reader
+        return reader
+
+    def _open_from_disk(self, handle: TableHandle) -> TableReader | None:
+        tail = self._disk.read(handle.meta.id, TAIL) if self._disk is not None else None
+        if tail is None:
+            return None
+        try:
+            return TableReader(handle.meta, tail)
+        except CorruptionError:
+            self._reject(handle)
+            return None
+
+    def _open_from_bucket(self, handle: TableHandle) -> TableReader:
+        meta = handle.meta
+        name = table_name(meta.id)
+        tail = self._store.get_range(name, meta.tail_offset, meta.size - meta.tail_offset)
+        reader = TableReader(meta, tail)
+        if self._disk is not None:
+            self._disk.write(meta.id, TAIL, tail)
+        return reader
+
+    def load(self, handle: TableHandle, number: int, *, fill: bool = True) -> Block:
+        """One block, from wherever it is nearest."""
+        reader = self.open(handle)
+        block = reader.slots[number]
+        if block is not None:
+            return block
+        block = self._block_from_disk(handle, reader, number)
+        if block is None:
+            block = self._fetch(handle, reader, number, number + 1)[0]
+        if fill:
+            self._cache.admit(reader, number, block)
+        return block
+
+    def load_many(self, wanted: Iterable[BlockKey]) -> dict[BlockKey, Block]:
+        """Several blocks at once, fetched in parallel."""
+        keys = list(dict.fromkeys(wanted))
+        return dict(zip(keys, self._fetchers.map(lambda key: self.load(*key), keys), strict=True))
+
+    def open_many(self, handles: Iterable[TableHandle]) -> list[TableReader]:
+        """Several readers at once, their tails fetched in parallel."""
+        closed = [handle for handle in handles if handle.reader is None]
+        if len(closed) > 1:
+            list(self._fetchers.map(self.open, closed))
+        return [self.open(handle) for handle in handles]
+
+    def load_range(self, handle: TableHandle, first: int, last: int, *, fill: bool) -> list[Block]:
+        """Blocks ``first`` to ``last`` (exclusive); what is missing comes by one GET a gap."""
+        reader = self.open(handle)
+        blocks: list[Block | None] = []
+        for number in range(first, last):
+            block = reader.slots[number] or self._block_from_disk(handle, reader, number)
+            blocks.append(block)
+        position = 0
+        while position < len(blocks):
+            if blocks[position] is None:
+                end = self._gap_end(reader, blocks, first, position)
+                fetched = self._fetch(handle, reader, first + position, first + end)
+                blocks[position:end] = fetched
+            position += 1
+        loaded = [block for block in blocks if block is not None]
+        if fill:
+            for number, block in enumerate(loaded, first):
+                if reader.slots[number] is None:
+                    self._cache.admit(reader, number, block)
+        return loaded
+
+    @staticmethod
+    def _gap_end(reader: TableReader, blocks: list[Block | None], first: int, position: int) -> int:
+        start = reader.block_range(first + position)[0]
+        end = position + 1
+        while end < len(blocks) and blocks[end] is None:
+            offset, length = reader.block_range(first + end)
+            if offset + length - start > MAX_RANGE:
+                break
+            end += 1
+        return end
+
+    def _fetch(
+        self, handle: TableHandle, reader: TableReader, first: int, last: int
+    ) -> list[Block]:
+        start = reader.block_range(first)[0]
+        offset, length = reader.block_range(last - 1)
+        data = memoryview(
+            self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
+        )
+        blocks = []
+        for number in range(first, last):
+            offset, length = reader.block_range(number)
+            stored = bytes(data[offset - start : offset - start + length])
+            blocks.append(reader.decode_block(number, stored))
+            if self._disk is not None:
+                self._disk.write(handle.meta.id, number, stored)
+        return blocks
+
+    def _block_from_disk(
+        self, handle: TableHandle, reader: TableReader, number: int
+    ) -> Block | None:
+        stored = self._disk.read(handle.meta.id, number) if self._disk is not None else None
+        if stored is None:
+            return None
+        try:
+            return reader.decode_block(number, stored)
+        except CorruptionError:
+            self._reject(handle)
+            return None
+
+    def _reject(self, handle: TableHandle) -> None:
+        if self._disk is not None:
+            self._disk.reject(handle.meta.id)

@@ -1,0 +1,245 @@
+"""The only module that starts threads and processes: executors, a timer, and lanes.
+
+A :class:`Lane` is one kind of background work of one database (flush, compaction …): woken
+when there may be something to do, run by at most one thread at a time, tried again with
+backoff when it fails. A database costs no thread while it has nothing to do: lanes of all
+databases share the threads of :class:`Workers`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from seerdb.clock import Clock
+
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 15.0
+LANE_THREADS = 4
+FETCH_THREADS = 16
+JOB_PROCESSES = 2
+
+
+class InlineExecutor(Executor):
+    """Runs each call at once in the calling thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it is raised again by future.result()
+            future.set_exception(error)
+        return future
+
+
+class Timer:
+    """One thread that makes calls later; started by the first call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Make a quick call, that must not raise, on the timer's thread. Dropped at close."""
+        due = self._clock.monotonic() + seconds
+        with self._condition:
+            if self._closed:
+                return
+            heapq.heappush(self._calls, (due, next(self._order), call))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="seerdb-timer", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._closed and not self._is_due():
+                    due = self._calls[0][0] - self._clock.monotonic() if self._calls else None
+                    self._condition.wait(due)
+                if self._closed:
+                    return
+                call = heapq.heappop(self._calls)[2]
+            call()
+
+    def _is_due(self) -> bool:
+        return bool(self._calls) and self._calls[0][0] <= self._clock.monotonic()
+
+    def close(self) -> None:
+        """Drop what is waiting and end the thread."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+
+class Workers:
+    """The threads and processes one process shares among its databases.
+
+    ``background`` is where jobs run: ``inline`` starts no thread at all for background work
+    (lanes then run in the caller of :meth:`Lane.wake`), ``thread`` or ``process``.
+    """
+
+    def __init__(self, background: str, clock: Clock) -> None:
+        self.background = background
+        self.clock = clock
+        self.timer = Timer(clock)
+        self.fetchers: Executor = ThreadPoolExecutor(FETCH_THREADS, "seerdb-fetch")
+        self._lanes = ThreadPoolExecutor(LANE_THREADS, "seerdb-lane")
+        self._processes: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether background work runs in the caller."""
+        return self.background == "inline"
+
+    def submit_lane(self, run: Callable[[], None]) -> None:
+        """Run a lane's turn on a shared thread."""
+        self._lanes.submit(run)
+
+    def start_thread(self, run: Callable[[], None], name: str) -> threading.Thread:
+        """A thread of its own, for a loop that ends by itself."""
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def run_in_process(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a picklable call in a worker process and wait for what it returns.
+
+        Raises: what the call raises, or ``BrokenProcessPool`` when the worker died; the next
+        call then gets a new one.
+        """
+        with self._lock:
+            if self._processes is None:
+                # Spawned, not forked: a fork would copy locks and connections in use.
+                self._processes = ProcessPoolExecutor(
+                    JOB_PROCESSES, mp_context=multiprocessing.get_context("spawn")
+                )
+            pool = self._processes
+        try:
+            return pool.submit(function, *args).result()
+        except BrokenProcessPool:
+            with self._lock:
+                if self._processes is pool:
+                    self._processes = None
+            pool.shutdown(wait=False)
+            raise
+
+    def close(self) -> None:
+        """End all threads and processes; waits for what runs."""
+        self.timer.close()
+        self._lanes.shutdown(wait=True)
+        self.fetchers.shutdown(wait=True)
+        if self._processes is not None:
+            self._processes.shutdown(wait=True)
+
+
+class Lane:
+    """One kind of background work of one database.
+
+    ``work`` is called again as long as it returns True (it did something). When it raises,
+    ``failed`` is told the error, the number of attempts and the seconds until the next one;
+    if that returns False the lane gives up for good. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], bool],
+        workers: Workers,
+        failed: Callable[[str, BaseException, int, float], bool],
+    ) -> None:
+        self.name = name
+        self.error: BaseException | None = None
+        """Why the last attempt failed; ``None`` once one succeeds."""
+        self.attempts = 0
+        """Attempts in a row that failed."""
+        self.failures = 0
+        """All attempts that failed."""
+        self._work = work
+        self._workers = workers
+        self._failed = failed
+        self._condition = threading.Condition()
+        self._wanted = self._running = self._closed = False
+
+    def wake(self) -> None:
+        """Have the work looked at soon; at once and in this thread when inline."""
+        with self._condition:
+            if self._closed:
+                return
+            self._wanted = True
+            if self._running:
+                return
+            self._running = True
+        if self._workers.is_inline:
+            self._turn()
+        else:
+            self._workers.submit_lane(self._turn)
+
+    def _turn(self) -> None:
+        while self._take():
+            try:
+                while self._work() and not self._closed:
+                    pass
+                self.error, self.attempts = None, 0
+            except BaseException as error:  # noqa: BLE001 - kept, told and shown by health
+                self._retry(error)
+            with self._condition:
+                self._condition.notify_all()
+
+    def _take(self) -> bool:
+        with self._condition:
+            if self._wanted and not self._closed:
+                self._wanted = False
+                return True
+            self._running = False
+            self._condition.notify_all()
+            return False
+
+    def _retry(self, error: BaseException) -> None:
+        self.error = error
+        self.attempts += 1
+        self.failures += 1
+        seconds = min(FIRST_RETRY_SECONDS * 2 ** (self.attempts - 1), LAST_RETRY_SECONDS)
+        if not isinstance(error, Exception):
+            with self._condition:
+                self._closed, self._running = True, False
+                self._condition.notify_all()
+            raise error
+        if self._failed(self.name, error, self.attempts, seconds):
+            if not self._workers.is_inline:
+                self._workers.timer.call_later(seconds, self.wake)
+        else:
+            self._closed = True
+
+    def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until a condition that the work brings about holds, or the work fails.
+
+        Returns whether it holds. Requires: the lane was woken.
+        """
+        with self._condition:
+            if self._workers.is_inline and not self._running:
+                return until()  # the wake was the attempt, and no other follows by itself
+            attempts = self.attempts
+            self._condition.wait_for(
+                lambda: until() or self.attempts > attempts or self._closed, timeout
+            )
+            return until()
+
+    def close(self) -> None:
+        """Take no more turns; waits for the one under way."""
+        with self._condition:
+            self._closed = True
+            self._condition.wait_for(lambda: not self._running)
