@@ -1,0 +1,1 @@
+"""The HTTP service over SeerDB; installed as seerdb_api."""

@@ -1,0 +1,35 @@
+"""Opening the database that the settings name, with its events in the log."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import structlog
+
+from seerdb import DB, Components, Event
+from seerdb.events import Fenced, Poisoned, WorkFailed, WriteStalled
+from seerdb_api.service import Database
+from seerdb_api.settings import ServiceSettings
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.engine")
+
+_WORD = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def open_database(settings: ServiceSettings) -> Database:
+    """Open the database; recovers it first. Blocks. Raises any ``SeerDBError``."""
+    components = Components(listener=log_event)
+    return DB.open(settings.data_dir, settings.options, components=components)
+
+
+def log_event(event: Event) -> None:
+    """Log what the engine tells. Called on the engine's threads."""
+    name = _WORD.sub(" ", type(event).__name__).lower()
+    values = msgspec.structs.asdict(event)
+    if isinstance(event, Fenced | Poisoned):
+        logger.error(name, **values)
+    elif isinstance(event, WorkFailed | WriteStalled):
+        logger.warning(name, **values)
+    else:
+        logger.info(name, **values)

@@ -1,0 +1,61 @@
+"""The thin path: single keys are answered without the web framework.
+
+With an in-memory database a framework route costs more than all the rest of such a request. So the
+outermost ASGI callable answers ``/v1/kv/{key}`` itself, with the same :class:`keys.Keys` that the
+documented routes use, and passes all else on.
+"""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from seerdb.clock import Clock
+from seerdb_api import keys
+from seerdb_api.errors import reply_to
+from seerdb_api.metrics import Series
+from seerdb_api.reply import Reply, send_reply
+from seerdb_api.requests import OTHER, SLOW_SECONDS, request_id_for
+from seerdb_api.service import Service
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.http")
+
+
+class FastPath:
+    """Wraps the app of :func:`app.create_app`."""
+
+    def __init__(self, app: FastAPI, clock: Clock) -> None:
+        self._app = app
+        self._service: Service = app.state.service
+        self._keys: keys.Keys = app.state.keys
+        self._now = clock.monotonic
+        metrics = app.state.metrics.requests
+        self._other: Series = metrics.of(OTHER, keys.ROUTE)
+        self._series: dict[str, Series] = {
+            method: metrics.of(method, keys.ROUTE) for method in keys.METHODS
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or whatever else the server asks."""
+        if scope["type"] != "http" or not scope["raw_path"].startswith(keys.PREFIX):
+            await self._app(scope, receive, send)
+            return
+        started = self._now()
+        method = scope["method"]
+        try:
+            reply = await self._keys.answer(scope, receive)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a reply
+            reply = self._refuse(scope, error)
+        await send_reply(reply, method, send)
+        status = reply[0]
+        seconds = self._now() - started
+        self._series.get(method, self._other).observe(status, seconds)
+        if seconds > SLOW_SECONDS:
+            logger.warning(
+                "slow request", method=method, route=keys.ROUTE, status=status, seconds=seconds
+            )
+
+    def _refuse(self, scope: Scope, error: Exception) -> Reply:
+        request_id = request_id_for(dict(scope["headers"]))
+        return reply_to(error, request_id, self._service.db.visible_seq)

@@ -1,0 +1,151 @@
+"""GET, HEAD, PUT and DELETE of one key: the hot path, written for few steps per request.
+
+The key is what stands after ``/v1/kv/`` in the raw path, percent-decoded to bytes: it may hold
+``/``, NUL and invalid UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Receive, Scope
+
+from seerdb import Batch, NeedsIO
+from seerdb.errors import ConflictError, InvalidRequestError
+from seerdb.options import MAX_KEY_SIZE
+from seerdb_api.body import read_body
+from seerdb_api.conditions import (
+    READ_CONDITIONS,
+    WRITE_CONDITIONS,
+    etag,
+    expected_seq,
+    names_tag,
+    requested_range,
+)
+from seerdb_api.errors import (
+    METHOD_NOT_ALLOWED,
+    NO_SUCH_KEY,
+    NO_SUCH_PATH,
+    PRECONDITION_FAILED,
+    RefusalError,
+    problem_reply,
+)
+from seerdb_api.query import DURABILITY, parse_query
+from seerdb_api.reply import Header, Reply, seq_header
+from seerdb_api.service import Service
+
+PREFIX = b"/v1/kv/"
+ROUTE = "/v1/kv/{key}"
+"""The name of these requests in metrics and logs."""
+METHODS = ("DELETE", "GET", "HEAD", "PUT")
+WRITE_PARAMETERS = (DURABILITY,)
+
+_BYTES: Header = (b"content-type", b"application/octet-stream")
+_ABSENT = problem_reply(NO_SUCH_KEY, "there is no such key")
+_MISMATCH = "the key does not have the seq that the request expects"
+
+
+class Keys:
+    """Answers requests for single keys from the database of a service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def answer(self, scope: Scope, receive: Receive) -> Reply:
+        """The reply to one request. Raises what :func:`errors.reply_to` turns into one."""
+        key = key_of(scope["raw_path"])
+        method = scope["method"]
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if method == "GET" or method == "HEAD":  # noqa: PLR1714 - a third faster than `in`
+            if scope["query_string"]:
+                parse_query(scope["query_string"], ())
+            return await self._get(key, method, headers)
+        if method not in METHODS:
+            allowed = ((b"allow", ", ".join(METHODS).encode()),)
+            raise RefusalError(METHOD_NOT_ALLOWED, f"a key takes {', '.join(METHODS)}", allowed)
+        values = parse_query(scope["query_string"], WRITE_PARAMETERS)
+        durability = values.get("durability")
+        expect = None
+        if not WRITE_CONDITIONS.isdisjoint(headers):
+            seq = expected_seq(headers)
+            expect = None if seq is None else (key, seq)
+        if method == "DELETE":
+            return await self._delete(key, durability, expect)
+        value = await read_body(headers, receive, self._service.settings.body_limit)
+        return await self._put(key, value, durability, expect)
+
+    async def _get(self, key: bytes, method: str, headers: Mapping[bytes, bytes]) -> Reply:
+        db = self._service.db
+        seq = db.visible_seq
+        entry = db.try_get_entry(key)
+        if isinstance(entry, NeedsIO):
+            entry = await self._service.read(db.get_entry, key)
+        if entry is None:
+            if b"if-match" in headers:
+                raise RefusalError(PRECONDITION_FAILED, _MISMATCH)
+            status, sent, body = _ABSENT
+            return status, [*sent, seq_header(seq)], body
+        value, at = entry.value, entry.seq
+        sent = [(b"etag", etag(at)), seq_header(at if at > seq else seq)]
+        if not READ_CONDITIONS.isdisjoint(headers):
+            return _conditional(method, headers, value, at, sent)
+        return 200, [_BYTES, (b"content-length", b"%d" % len(value)), *sent], value
+
+    async def _put(
+        self, key: bytes, value: bytes, durability: str | None, expect: tuple[bytes, int] | None
+    ) -> Reply:
+        batch = Batch()
+        batch.put(key, value)
+        seq, sent = await self._commit(batch, durability, expect)
+        return 204, [(b"etag", etag(seq)), *sent], b""
+
+    async def _delete(
+        self, key: bytes, durability: str | None, expect: tuple[bytes, int] | None
+    ) -> Reply:
+        batch = Batch()
+        batch.delete(key)
+        _, sent = await self._commit(batch, durability, expect)
+        return 204, sent, b""
+
+    async def _commit(
+        self, batch: Batch, durability: str | None, expect: tuple[bytes, int] | None
+    ) -> tuple[int, list[Header]]:
+        service = self._service
+        try:
+            seq = await service.commit(batch, durability, expect)
+        except ConflictError as error:
+            if expect is None:
+                raise
+            raise RefusalError(PRECONDITION_FAILED, _MISMATCH) from error
+        return seq, service.written(durability)
+
+
+def key_of(raw_path: bytes) -> bytes:
+    """The key that a raw path names. Raises: ``InvalidRequestError`` for a size out of bounds."""
+    if not raw_path.startswith(PREFIX):
+        raise RefusalError(NO_SUCH_PATH, "a key stands after /v1/kv/, which is spelled plainly")
+    key = unquote_to_bytes(raw_path[len(PREFIX) :])
+    if not 0 < len(key) <= MAX_KEY_SIZE:
+        raise InvalidRequestError(f"a key has 1 to {MAX_KEY_SIZE:,} bytes, not {len(key):,}")
+    return key
+
+
+def _conditional(
+    method: str, headers: Mapping[bytes, bytes], value: bytes, seq: int, sent: list[Header]
+) -> Reply:
+    """The reply to a read with preconditions or a range, in the order RFC 9110 gives them."""
+    if b"if-match" in headers and not names_tag(headers[b"if-match"], seq, weak=False):
+        raise RefusalError(PRECONDITION_FAILED, _MISMATCH)
+    if b"if-none-match" in headers and names_tag(headers[b"if-none-match"], seq, weak=True):
+        return 304, sent, b""
+    chosen = requested_range(headers, seq, len(value)) if method == "GET" else None
+    if chosen is None:
+        return 200, [_BYTES, (b"content-length", b"%d" % len(value)), *sent], value
+    part = value[chosen.start : chosen.stop]
+    where = b"bytes %d-%d/%d" % (chosen.start, chosen.stop - 1, len(value))
+    return (
+        206,
+        [_BYTES, (b"content-length", b"%d" % len(part)), (b"content-range", where), *sent],
+        part,
+    )

@@ -1,0 +1,223 @@
+"""Metrics in the Prometheus text format; the only place where metric names exist.
+
+Requests are counted in plain lists by the event loop. The numbers of the engine are read when
+somebody asks. ``docs/metrics.md`` lists every name.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from seerdb_api.service import HealthCheck, Service, Statistics
+
+PREFIX = "seerdb_"
+LATENCY_BOUNDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+)
+"""Upper bounds of the latency histogram, in seconds."""
+STATUS_CLASSES = 6
+
+GAUGE, COUNTER = "gauge", "counter"
+
+
+class EngineMetric(NamedTuple):
+    """A single number of the engine: its kind and what it says."""
+
+    kind: str
+    help: str
+
+
+ENGINE: dict[str, EngineMetric] = {
+    "visible_seq": EngineMetric(GAUGE, "Newest sequence number that reads see."),
+    "memtable_bytes": EngineMetric(GAUGE, "Memory of the active memtable."),
+    "sealed_memtables": EngineMetric(GAUGE, "Sealed memtables that wait for their flush."),
+    "sealed_memtable_bytes": EngineMetric(GAUGE, "Memory of the sealed memtables."),
+    "wal_bytes": EngineMetric(GAUGE, "Local disk that the log of what is not flushed takes."),
+    "wal_appended_bytes": EngineMetric(COUNTER, "Bytes appended to the log."),
+    "wal_syncs": EngineMetric(COUNTER, "Syncs of the log."),
+    "wal_sync_seconds": EngineMetric(COUNTER, "Time spent waiting for syncs of the log."),
+    "commits": EngineMetric(COUNTER, "Batches committed; a single write is a batch of one."),
+    "operations": EngineMetric(COUNTER, "Puts, deletes and range deletes committed."),
+    "commit_groups": EngineMetric(COUNTER, "Groups of batches that were logged together."),
+    "tables": EngineMetric(GAUGE, "Tables of the current version."),
+    "table_bytes": EngineMetric(GAUGE, "Bytes of the tables of the current version."),
+    "block_cache_admissions": EngineMetric(COUNTER, "Blocks that came into the block cache."),
+    "block_cache_evictions": EngineMetric(COUNTER, "Blocks that made room for others."),
+    "block_cache_bytes": EngineMetric(GAUGE, "Memory of the block cache."),
+    "disk_cache_hits": EngineMetric(COUNTER, "Reads answered by the disk cache."),
+    "disk_cache_misses": EngineMetric(COUNTER, "Reads that had to ask the object store."),
+    "disk_cache_rejected": EngineMetric(COUNTER, "Tables dropped from it: damaged bytes."),
+    "disk_cache_bytes": EngineMetric(GAUGE, "Bytes of the disk cache."),
+    "flushes": EngineMetric(COUNTER, "Memtables flushed into tables."),
+    "flush_failures": EngineMetric(COUNTER, "Flushes that failed and were tried again."),
+    "compactions": EngineMetric(COUNTER, "Compactions done."),
+    "compaction_failures": EngineMetric(COUNTER, "Compactions that failed."),
+    "stalls": EngineMetric(COUNTER, "Times that writes were held back."),
+    "stall_seconds": EngineMetric(COUNTER, "Time that writes were held back."),
+    "refused_writes": EngineMetric(COUNTER, "Times that holding back did not help: busy."),
+    "breaker_open": EngineMetric(GAUGE, "1 while requests to the object store are held back."),
+    "store_dollars": EngineMetric(COUNTER, "Estimated price of the requests to the bucket."),
+    "recovery_seconds": EngineMetric(GAUGE, "How long the last recovery took."),
+    "recovered_batches": EngineMetric(GAUGE, "Batches that the last recovery replayed."),
+    "recovery_truncated_bytes": EngineMetric(
+        GAUGE, "Bytes of a torn tail that the last recovery cut off."
+    ),
+}
+"""Rows of ``Statistics.values``: exposed as ``seerdb_<name>``, counters with ``_total``."""
+
+FAMILIES: dict[str, str] = {
+    "http_requests_total": "Requests answered, by method, route and class of status.",
+    "http_request_seconds": "Time from a request to its reply, by method and route.",
+    "healthy": "1 while the named check of readiness holds, else 0.",
+    "level_tables": "Tables of a level.",
+    "level_bytes": "Bytes of the tables of a level.",
+    "store_requests_total": "Requests to the object store, by purpose and operation.",
+    "store_errors_total": "Requests to the object store that failed.",
+    "store_received_bytes_total": "Bytes received from the object store.",
+    "store_sent_bytes_total": "Bytes sent to the object store.",
+    "store_seconds_total": "Time spent waiting for the object store.",
+}
+"""Metrics with labels: name without the prefix, and what it says."""
+
+
+class Series:
+    """Requests of one method and route. Belongs to the event loop."""
+
+    __slots__ = ("buckets", "classes", "seconds")
+
+    def __init__(self) -> None:
+        self.classes = [0] * STATUS_CLASSES
+        self.buckets = [0] * (len(LATENCY_BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def observe(self, status: int, seconds: float) -> None:
+        """Count a request that was answered with ``status`` after ``seconds``."""
+        self.classes[status // 100] += 1
+        self.buckets[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+
+class RequestMetrics:
+    """All requests, by method and route. Both are bounded sets, whatever clients send."""
+
+    def __init__(self) -> None:
+        self.series: dict[tuple[str, str], Series] = {}
+
+    def of(self, method: str, route: str) -> Series:
+        """The series of ``method`` and ``route``."""
+        return self.series.setdefault((method, route), Series())
+
+
+class Metrics(Collector):
+    """Everything that ``/metrics`` shows."""
+
+    def __init__(self, service: Service) -> None:
+        self.requests = RequestMetrics()
+        self._service = service
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics as they are now."""
+        yield from self._http()
+        statistics = self._service.db.statistics()
+        yield from _single_numbers(statistics)
+        yield from _levels(statistics)
+        yield from _health(self._service.db.health())
+        yield from _store(statistics)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the registry need not ask the engine when it starts."""
+        return iter(())
+
+    def _http(self) -> Iterator[Metric]:
+        requests = _counter("http_requests_total", ("method", "route", "status"))
+        latency = HistogramMetricFamily(
+            f"{PREFIX}http_request_seconds",
+            FAMILIES["http_request_seconds"],
+            labels=("method", "route"),
+        )
+        bounds = [*map(str, LATENCY_BOUNDS), "+Inf"]
+        for (method, route), series in self.requests.series.items():
+            for status, count in enumerate(series.classes):
+                if count:
+                    requests.add_metric((method, route, f"{status}xx"), count)
+            cumulative = list(zip(bounds, accumulate(series.buckets), strict=True))
+            latency.add_metric((method, route), cumulative, series.seconds)
+        yield requests
+        yield latency
+
+
+def _counter(name: str, labels: tuple[str, ...]) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}{name}", FAMILIES[name], labels=labels)
+
+
+def _single_numbers(statistics: Statistics) -> Iterator[Metric]:
+    for name, value in statistics.values.items():
+        metric = ENGINE[name]
+        family = CounterMetricFamily if metric.kind == COUNTER else GaugeMetricFamily
+        yield family(f"{PREFIX}{name}", metric.help, value=value)
+
+
+def _health(checks: Sequence[HealthCheck]) -> Iterator[Metric]:
+    healthy = GaugeMetricFamily(f"{PREFIX}healthy", FAMILIES["healthy"], labels=("check",))
+    for check in checks:
+        healthy.add_metric((check.name,), check.ok)
+    yield healthy
+
+
+def _levels(statistics: Statistics) -> Iterator[Metric]:
+    tables, sizes = (
+        GaugeMetricFamily(f"{PREFIX}{name}", FAMILIES[name], labels=("level",))
+        for name in ("level_tables", "level_bytes")
+    )
+    for row in statistics.levels:
+        tables.add_metric((str(row.level),), row.tables)
+        sizes.add_metric((str(row.level),), row.bytes)
+    yield tables
+    yield sizes
+
+
+def _store(statistics: Statistics) -> Iterator[Metric]:
+    columns = {
+        "store_requests_total": "requests",
+        "store_errors_total": "errors",
+        "store_received_bytes_total": "bytes_in",
+        "store_sent_bytes_total": "bytes_out",
+        "store_seconds_total": "seconds",
+    }
+    for name, column in columns.items():
+        family = _counter(name, ("purpose", "operation"))
+        for row in statistics.store_requests:
+            family.add_metric((row.purpose, row.operation), getattr(row, column))
+        yield family

@@ -1,0 +1,116 @@
+"""Query parameters: declared once, then both parsed and documented from the declaration.
+
+Values are the percent-decoded bytes, as they stand: ``+`` is a plus, and they need not be UTF-8.
+A name that a route does not declare, or a repeated one, is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from seerdb.errors import InvalidRequestError
+from seerdb.options import DURABILITY_LEVELS
+
+SHOWN_BYTES = 64
+"""How much of what a client sent an error message repeats."""
+
+PERCENT_ENCODED = "percent-encoded bytes"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One query parameter: how to read its bytes, and its line in the OpenAPI document."""
+
+    name: str
+    description: str
+    read: Callable[[bytes], Any]
+    """The value, or ``ValueError`` saying what it must be."""
+    schema: dict[str, Any]
+    example: str | None = None
+
+    def documented(self) -> dict[str, Any]:
+        """The OpenAPI parameter object."""
+        shown = {} if self.example is None else {"example": self.example}
+        return {
+            "name": self.name,
+            "in": "query",
+            "required": False,
+            "description": self.description,
+            "schema": self.schema,
+            **shown,
+        }
+
+
+def byte_string(name: str, description: str, example: str | None = None) -> Parameter:
+    """A parameter whose value is any bytes."""
+    text = f"{description} ({PERCENT_ENCODED})."
+    return Parameter(name, text, bytes, {"type": "string"}, example)
+
+
+def boolean(name: str, description: str) -> Parameter:
+    """A parameter that is ``true`` or ``false``."""
+
+    def read(value: bytes) -> bool:
+        if value not in (b"true", b"false"):
+            raise ValueError("must be true or false")
+        return value == b"true"
+
+    return Parameter(name, description, read, {"type": "boolean", "default": False})
+
+
+def positive_integer(name: str, description: str, maximum: int) -> Parameter:
+    """A parameter that is a whole number of at least 1; the route enforces ``maximum``."""
+
+    def read(value: bytes) -> int:
+        if not value.isdigit() or len(value) > len(str(1 << 63)) or int(value) < 1:
+            raise ValueError("must be a whole number of at least 1")
+        return int(value)
+
+    schema = {"type": "integer", "minimum": 1, "maximum": maximum}
+    return Parameter(name, description, read, schema)
+
+
+def choice(name: str, description: str, values: tuple[str, ...]) -> Parameter:
+    """A parameter that is one of ``values``."""
+
+    def read(value: bytes) -> str:
+        text = value.decode(errors="replace")
+        if text not in values:
+            raise ValueError(f"must be one of {', '.join(values)}")
+        return text
+
+    return Parameter(name, description, read, {"type": "string", "enum": list(values)})
+
+
+DURABILITY = choice(
+    "durability",
+    "What the acknowledged write must survive; by default what the database is set to.",
+    DURABILITY_LEVELS,
+)
+
+
+def parse_query(raw: bytes, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+    """The values given in the query string ``raw``, by name; absent ones are absent.
+
+    Raises: ``InvalidRequestError`` for an unknown, repeated or malformed parameter.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    values: dict[str, Any] = {}
+    for part in filter(None, raw.split(b"&")):
+        encoded, _, value = part.partition(b"=")
+        name = unquote_to_bytes(encoded).decode(errors="replace")
+        if name not in known:
+            expected = f"known are {', '.join(known)}" if known else "this request takes none"
+            raise InvalidRequestError(f"unknown query parameter {name[:SHOWN_BYTES]!r}; {expected}")
+        if name in values:
+            raise InvalidRequestError(f"query parameter {name} is given twice")
+        try:
+            values[name] = known[name].read(unquote_to_bytes(value))
+        except ValueError as error:
+            raise InvalidRequestError(
+                f"query parameter {name} {error}, not {value[:SHOWN_BYTES]!r}"
+            ) from error
+    return values

@@ -1,0 +1,142 @@
+"""What surrounds every request but the hot ones: its id, its log line, its count, its failure."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+import structlog
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seerdb.clock import Clock
+from seerdb_api import keys
+from seerdb_api.errors import METHOD_NOT_ALLOWED, NO_SUCH_PATH, Problem, problem_reply, reply_to
+from seerdb_api.metrics import RequestMetrics
+from seerdb_api.reply import Header, send_reply, to_response
+from seerdb_api.service import Service
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.http")
+
+SLOW_SECONDS = 1.0
+"""A request that takes longer is logged even on the hot path."""
+OTHER = "other"
+"""The method or route, in metrics and logs, of what the service does not know."""
+METHODS = frozenset(("GET", "HEAD", "PUT", "POST", "DELETE"))
+QUIET_ROUTES = frozenset(("/livez", "/readyz", "/metrics"))
+"""Asked every few seconds; logged only when they fail."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_SCOPE_KEY = "seerdb.request_id"
+
+
+def request_id_for(headers: Mapping[bytes, bytes]) -> str:
+    """The id that the client gave in ``x-request-id``, if it is plain and short; else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+
+
+def request_id_of(request: Request) -> str:
+    """The id of a request that came through :class:`RequestLog`."""
+    request_id: str = request.scope[_SCOPE_KEY]
+    return request_id
+
+
+class RouteTable:
+    """Which paths there are, and with which methods."""
+
+    def __init__(self, routers: Iterable[APIRouter]) -> None:
+        self._methods: dict[str, set[str]] = {keys.ROUTE: set(keys.METHODS)}
+        for router in routers:
+            for route in router.routes:
+                if isinstance(route, APIRoute):
+                    self._methods.setdefault(route.path, set()).update(route.methods or ())
+
+    def name_of(self, path: str) -> str:
+        """The route that serves ``path``, as metrics and logs name it."""
+        if path.startswith(keys.PREFIX.decode()):
+            return keys.ROUTE
+        return path if path in self._methods else OTHER
+
+    def allowed(self, path: str) -> str:
+        """The methods that ``path`` takes, as the ``Allow`` header says it; empty if unknown."""
+        return ", ".join(sorted(self._methods.get(self.name_of(path), ())))
+
+
+class RequestLog:
+    """ASGI middleware: gives each request an id, logs and counts it, and answers what it raises."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        service: Service,
+        metrics: RequestMetrics,
+        routes: RouteTable,
+        clock: Clock,
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._metrics = metrics
+        self._routes = routes
+        self._now = clock.monotonic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_for(dict(scope["headers"]))
+        scope[_SCOPE_KEY] = request_id
+        started = self._now()
+        outgoing = _Outgoing(send, (b"x-request-id", request_id.encode()))
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, outgoing.send)
+            except Exception as error:
+                if outgoing.status:
+                    raise
+                reply = reply_to(error, request_id, self._service.db.visible_seq)
+                await send_reply(reply, scope["method"], outgoing.send)
+            self._record(scope, outgoing.status, self._now() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        route = self._routes.name_of(scope["path"])
+        self._metrics.of(method, route).observe(status, seconds)
+        if route not in QUIET_ROUTES:
+            logger.info("request", method=method, route=route, status=status, seconds=seconds)
+
+
+class _Outgoing:
+    """Passes a reply on, and notes its status."""
+
+    def __init__(self, send: Send, header: Header) -> None:
+        self.status = 0
+        self._send = send
+        self._header = header
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [pair for pair in message["headers"] if pair[0] != self._header[0]]
+            message = {**message, "headers": [*headers, self._header]}
+        await self._send(message)
+
+
+async def answer_unrouted(routes: RouteTable, request: Request, error: HTTPException) -> Response:
+    """The problem for a request that no route takes."""
+    path = request.scope["path"]
+    headers: tuple[Header, ...] = ()
+    problem: Problem = NO_SUCH_PATH
+    detail = "there is nothing under this path; /docs lists what there is"
+    if error.status_code == METHOD_NOT_ALLOWED.status:
+        allowed = routes.allowed(path) or (error.headers or {})["Allow"]
+        problem, detail = METHOD_NOT_ALLOWED, f"this path takes {allowed}"
+        headers = ((b"allow", allowed.encode()),)
+    return to_response(problem_reply(problem, detail, headers))

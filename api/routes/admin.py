@@ -1,0 +1,61 @@
+"""``/v1/admin``: what an operator asks for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from seerdb_api.openapi import READ_PROBLEMS, WRITE_PROBLEMS, Success, documented
+from seerdb_api.query import parse_query
+from seerdb_api.reply import json_reply, to_json, to_response
+from seerdb_api.service import service_of
+
+router = APIRouter(prefix="/v1/admin", tags=["admin"])
+
+_REPORT = {"application/json": {"schema": {"type": "object"}}}
+
+
+@router.post(
+    "/flush",
+    **documented(
+        success={200: Success("What was flushed", _REPORT, ("seerdb-seq",))},
+        problems=WRITE_PROBLEMS,
+    ),
+)
+async def flush(request: Request) -> Response:
+    """Move everything in memory into tables in the bucket, and wait until it is there."""
+    parse_query(request.scope["query_string"], ())
+    service = service_of(request)
+    report = await service.operate(service.db.flush)
+    return to_response(json_reply(to_json(report), service.db.visible_seq))
+
+
+@router.post(
+    "/compact",
+    **documented(
+        success={200: Success("What was merged", _REPORT, ("seerdb-seq",))},
+        problems=WRITE_PROBLEMS,
+    ),
+)
+async def compact(request: Request) -> Response:
+    """Merge all tables that can be merged, and wait for it."""
+    parse_query(request.scope["query_string"], ())
+    service = service_of(request)
+    report = await service.operate(service.db.compact)
+    return to_response(json_reply(to_json(report), service.db.visible_seq))
+
+
+@router.get(
+    "/status",
+    **documented(
+        success={200: Success("The state of the database", _REPORT, ("seerdb-seq",))},
+        problems=READ_PROBLEMS,
+    ),
+)
+async def status(request: Request) -> Response:
+    """Levels, tables, memtables, log, caches, uploads, costs and workers."""
+    parse_query(request.scope["query_string"], ())
+    service = service_of(request)
+    report = await service.read(service.db.status)
+    return to_response(json_reply(to_json(report), service.db.visible_seq))

@@ -1,0 +1,103 @@
+"""Running the service: one process, one event loop, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from seerdb.clock import SystemClock
+from seerdb_api.app import create_app
+from seerdb_api.database import open_database
+from seerdb_api.fast import FastPath
+from seerdb_api.logs import configure_logging
+from seerdb_api.settings import ServiceSettings
+
+BACKLOG = 2048
+"""Connections that the kernel holds while the loop is busy."""
+GRACEFUL_SECONDS = 20
+"""How long a stop waits for requests that are still being answered."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that wants to run gets its turn. Python's 5 ms would let the event
+loop keep the committer waiting, freshly back from its sync, for longer than the sync took."""
+
+
+def serve(settings: ServiceSettings) -> int:
+    """Serve the database until told to stop; 0 after a clean stop, 1 when it cannot listen.
+
+    On SIGTERM or SIGINT: stop accepting, finish requests, flush and close the database. Raises what
+    opening the database raises. Requires: the main thread.
+    """
+    configure_logging(settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    db = open_database(settings)
+    try:
+        clock = SystemClock()
+        app = FastPath(create_app(settings, db, clock=clock), clock)
+        server = _Server(_config(app, settings), settings)
+        with _stopping_on_signals(server):
+            server.run()
+    except SystemExit:  # uvicorn could not listen, and has logged why
+        return 1
+    finally:
+        db.close()
+    return 0
+
+
+def _config(app: FastPath, settings: ServiceSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, settings: ServiceSettings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        settings = self._settings
+        port = self.servers[0].sockets[0].getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        where = f"data {settings.data_dir}, bucket {settings.bucket}"
+        sys.stdout.write(f"serving http://{host}:{port} ({where})\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _stopping_on_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Make signals stop the server, also those that come before it handles them itself.
+
+    uvicorn raises each signal again when it has stopped, for the handlers from before: with
+    the usual ones a clean stop would end in death by signal.
+    """
+
+    def stop(_signal: int, _frame: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

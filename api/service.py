@@ -1,0 +1,220 @@
+"""The database as the routes need it, and the service that the routes share.
+
+The protocols are the part of ``seerdb.DB`` that HTTP uses; tests implement them over a dict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+
+from seerdb import Batch, Entry, NeedsIO
+from seerdb_api.reply import Header, seq_header
+from seerdb_api.settings import ServiceSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READ_THREADS = 32
+"""Reads that may wait for disk or bucket at once. They wait rather than compute, so far more
+than there are cores."""
+ADMIN_THREADS = 4
+"""Flushes, compactions and status requests at once, apart from reads so that they never starve
+each other."""
+
+Outcome = int | Exception
+Sink = Callable[[list[tuple[Any, Outcome]]], None]
+
+
+class LevelSize(Protocol):
+    """The tables of one level."""
+
+    @property
+    def level(self) -> int: ...
+    @property
+    def tables(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
+class StoreRequests(Protocol):
+    """What one purpose and operation asked of the object store since the database was opened."""
+
+    @property
+    def purpose(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class Statistics(Protocol):
+    """Numbers of the engine at one moment."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Single numbers by name; the names are the rows of ``metrics.ENGINE``."""
+
+    @property
+    def levels(self) -> Sequence[LevelSize]:
+        """Each level that has tables."""
+
+    @property
+    def store_requests(self) -> Sequence[StoreRequests]:
+        """One row for each purpose and operation."""
+
+
+class HealthCheck(Protocol):
+    """One named condition of readiness."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def detail(self) -> str: ...
+
+
+class Database(Protocol):
+    """The part of ``seerdb.DB`` that the service uses. Thread-safe."""
+
+    @property
+    def visible_seq(self) -> int:
+        """The newest sequence number that reads see. Never blocks."""
+
+    def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
+        """The entry if memory alone can tell, else ``NEEDS_IO``. Never blocks."""
+
+    def get_entry(self, key: bytes) -> Entry | None:
+        """The entry or ``None``. May wait for disk or bucket."""
+
+    def multi_get_entries(self, keys: list[bytes]) -> list[Entry | None]:
+        """The entries in the order of ``keys``. May wait."""
+
+    def scan_entries(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> Iterator[Entry]:
+        """Entries of ``[start, end)`` as of now; each step may wait."""
+
+    def submit(
+        self,
+        batch: Batch,
+        *,
+        durability: str | None = None,
+        expect: tuple[bytes, int] | None = None,
+        ticket: object,
+        sink: Sink,
+    ) -> None:
+        """Hand ``batch`` to the committer and return at once.
+
+        Later ``sink`` is called on the committer's thread, once for each group, with the
+        ticket and the seq or the error of all submissions that share ``sink``.
+        ``expect``: commit only if this key's seq is this; 0 means absent.
+        """
+
+    def flush(self) -> Any:
+        """Move all memtables into tables; a report. Blocks."""
+
+    def compact(self) -> Any:
+        """Merge all that can be merged; a report. Blocks."""
+
+    def status(self) -> Any:
+        """Everything an operator asks about, ready for JSON. May take a moment."""
+
+    def health(self) -> Sequence[HealthCheck]:
+        """What readiness consists of. Never waits for disk or bucket."""
+
+    def statistics(self) -> Statistics:
+        """Numbers for metrics. Never waits for disk or bucket."""
+
+    def close(self) -> None:
+        """Flush and release everything. Blocks."""
+
+
+class Service:
+    """One open database, written from coroutines and read from memory or in threads.
+
+    All methods belong to the event loop that :meth:`start` ran in.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.db: Database
+        self._loop: asyncio.AbstractEventLoop
+        self._sink: Sink = self._deliver
+        self._readers: CapacityLimiter
+        self._operators: CapacityLimiter
+
+    def start(self, db: Database) -> None:
+        """Serve ``db`` from the running event loop."""
+        self.db = db
+        self._loop = asyncio.get_running_loop()
+        self._readers = CapacityLimiter(READ_THREADS)
+        self._operators = CapacityLimiter(ADMIN_THREADS)
+
+    async def commit(
+        self,
+        batch: Batch,
+        durability: str | None = None,
+        expect: tuple[bytes, int] | None = None,
+    ) -> int:
+        """The seq of ``batch``, once it is as durable as asked. Raises what the commit ended in.
+
+        A cancelled caller does not cancel the commit.
+        """
+        ticket: asyncio.Future[Outcome] = self._loop.create_future()
+        self.db.submit(batch, durability=durability, expect=expect, ticket=ticket, sink=self._sink)
+        outcome = await ticket
+        if isinstance(outcome, Exception):
+            # One error may answer a whole group: each waiter starts its own trace.
+            raise outcome.with_traceback(None)
+        return outcome
+
+    def written(self, durability: str | None) -> list[Header]:
+        """The headers of a reply to a write that asked for ``durability`` and was committed."""
+        level = durability or self.settings.options.durability
+        return [(b"seerdb-durability", level.encode()), seq_header(self.db.visible_seq)]
+
+    async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a read that may wait in a thread. Waits for the thread even when cancelled."""
+        return await to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._readers)
+
+    async def operate(self, call: Callable[[], T]) -> T:
+        """Run an operator's request in a thread."""
+        return await to_thread.run_sync(call, limiter=self._operators)
+
+    def _deliver(self, results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
+        """On the committer's thread: one wake-up of the loop for the whole group."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_resolve, results)
+
+
+def _resolve(results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
+    for ticket, outcome in results:
+        if not ticket.done():  # a cancelled waiter is gone
+            ticket.set_result(outcome)
+
+
+def service_of(request: Request) -> Service:
+    """The service behind a documented route."""
+    service: Service = request.app.state.service
+    return service

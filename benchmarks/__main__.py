@@ -1,0 +1,145 @@
+"""The command line: ``python -m benchmarks run|embedded|http|lone-put|plot``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import embedded, served
+from benchmarks.cases import CASES, DURABLE_CASES, SCALED_CASES
+from benchmarks.engines import ENGINES, OURS
+from benchmarks.goals import judge
+from benchmarks.machine import describe_machine, source_version
+from benchmarks.plot import plot_results
+from benchmarks.report import print_report
+from benchmarks.results import EMBEDDED, HTTP, Results
+from benchmarks.servers import SERVER_NAMES
+
+WORK = Path(__file__).parent / "work"
+"""Where databases are made and deleted; has to be on the disk that is to be measured."""
+
+_ALL_ENGINES = ",".join(ENGINES)
+_ALL_CASES = ",".join(CASES)
+_ALL_SERVERS = ",".join(SERVER_NAMES)
+_QUICK_ENTRIES = 20_000
+_QUICK_INGEST_MIB = 64
+_TABLE_WIDTH = 132
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="SeerDB beside its peers, in one run."
+)
+console = Console(width=max(Console().width, _TABLE_WIDTH))
+
+Entries = Annotated[str, typer.Option(help="Numbers of entries, separated by commas.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Medians are taken over so many rounds.")]
+Engines = Annotated[str, typer.Option(help=f"Any of {_ALL_ENGINES}.")]
+Cases = Annotated[str, typer.Option(help=f"Any of {_ALL_CASES}.")]
+Servers = Annotated[str, typer.Option(help=f"Any of {_ALL_SERVERS}.")]
+Seconds = Annotated[float, typer.Option(min=1, help="Length of each HTTP load.")]
+IngestMib = Annotated[int, typer.Option(min=1, help="Size of the large load, in MiB.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Seconds instead of minutes; for a try.")]
+Work = Annotated[Path, typer.Option(help="Where databases are made; on the disk to measure.")]
+Tag = Annotated[str, typer.Option(help="Part of the result's file name; default: the commit.")]
+
+Plan = embedded.Plan | served.Plan
+
+
+@app.command("embedded")
+def embedded_command(
+    *,
+    entries: Entries = "200000,2000000",
+    rounds: Rounds = 3,
+    engines: Engines = _ALL_ENGINES,
+    cases: Cases = _ALL_CASES,
+    quick: Quick = False,
+    work: Work = WORK,
+    tag: Tag = "",
+) -> None:
+    """Engines called from Python, each round in a fresh process."""
+    plan = embedded.Plan(_numbers(entries), rounds, _words(engines), _words(cases))
+    _measure(EMBEDDED, [_quick(plan) if quick else plan], work, tag)
+
+
+@app.command("http")
+def http_command(
+    *,
+    rounds: Rounds = 3,
+    seconds: Seconds = 5.0,
+    servers: Servers = _ALL_SERVERS,
+    ingest_mib: IngestMib = 2_048,
+    quick: Quick = False,
+    work: Work = WORK,
+    tag: Tag = "",
+) -> None:
+    """Servers on loopback under the load of wrk."""
+    plan = served.Plan(rounds, seconds, ingest_mib=ingest_mib, servers=_words(servers))
+    _measure(HTTP, [_quick(plan) if quick else plan], work, tag)
+
+
+@app.command()
+def run(*, quick: Quick = False, work: Work = WORK, tag: Tag = "") -> None:
+    """Both suites, with fewer and shorter rounds: about ten minutes."""
+    plans: list[Plan] = [
+        embedded.Plan((200_000,)),
+        embedded.Plan((2_000_000,), rounds=1, engines=(OURS, "rocksdict"), cases=SCALED_CASES),
+        served.Plan(seconds=3.0),
+    ]
+    _measure("run", [_quick(plan) for plan in plans] if quick else plans, work, tag)
+
+
+@app.command("lone-put")
+def lone_put(*, rounds: Rounds = 3, work: Work = WORK, tag: Tag = "") -> None:
+    """One durable put at a time, beside a bare write and fdatasync of 4 KiB."""
+    plan = embedded.Plan(rounds=rounds, cases=DURABLE_CASES[:1])
+    _measure("lone-put", [plan], work, tag)
+
+
+@app.command()
+def plot(file: Annotated[Path, typer.Argument(help="A result file.")]) -> None:
+    """Print a saved result again and draw its plots beside it."""
+    _show(Results.load(file), file)
+
+
+def _measure(kind: str, plans: list[Plan], work: Path, tag: str) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    settings = {"plans": [asdict(plan) for plan in plans]}
+    results = Results(kind, tag or source_version(), describe_machine(work), settings)
+    with console.status("starting") as status:
+        for plan in plans:
+            if isinstance(plan, embedded.Plan):
+                embedded.measure_embedded(plan, results, work, status.update)
+            else:
+                served.measure_http(plan, results, work, status.update)
+    results.goals = [verdict.to_json() for verdict in judge(results)]
+    _show(results, results.save())
+    if results.failed:
+        raise typer.Exit(1)
+
+
+def _show(results: Results, file: Path) -> None:
+    print_report(console, results)
+    for path in [file, *plot_results(results, file)]:
+        console.print(f"written: {path.name}")
+
+
+def _quick(plan: Plan) -> Plan:
+    """The same in seconds: proves that everything runs, and nothing about speed."""
+    if isinstance(plan, embedded.Plan):
+        return replace(plan, entries=(_QUICK_ENTRIES,), rounds=1)
+    return replace(plan, rounds=1, seconds=1.0, pairs=_QUICK_ENTRIES, ingest_mib=_QUICK_INGEST_MIB)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word.replace("_", "")) for word in _words(text))
+
+
+if __name__ == "__main__":
+    app()

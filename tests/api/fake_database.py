@@ -1,0 +1,186 @@
+"""What the service needs of a database, over a dict: every failure is there on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from seerdb import NEEDS_IO, Batch, Entry, NeedsIO
+from seerdb.errors import ConflictError
+from seerdb_api.service import Sink
+
+PUT, DELETE, DELETE_RANGE = 1, 2, 3
+
+
+@dataclass
+class Check:
+    """A named condition of readiness."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass
+class Report:
+    """What a flush or a compaction did."""
+
+    tables: int
+    bytes: int
+
+
+class Level(NamedTuple):
+    """The tables of one level."""
+
+    level: int
+    tables: int
+    bytes: int
+
+
+class Requests(NamedTuple):
+    """Requests of one purpose and operation."""
+
+    purpose: str
+    operation: str
+    requests: int
+    errors: int
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+
+
+@dataclass
+class FakeStatistics:
+    """The numbers of the engine."""
+
+    values: dict[str, float] = field(default_factory=lambda: {"visible_seq": 3, "wal_syncs": 2})
+    levels: list[Level] = field(default_factory=lambda: [Level(0, 2, 4096)])
+    store_requests: list[Requests] = field(
+        default_factory=lambda: [Requests("flush", "put", 5, 1, 0, 4096, 0.25)]
+    )
+
+
+class FakeDatabase:
+    """A dict of entries.
+
+    ``cold``: keys whose reads need I/O. ``failure``: raised by submissions; ``fate``: what commits
+    end in instead of a seq. ``broken_at``: a key on which reads and scans raise ``failure``.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Entry] = {}
+        self.visible_seq = 0
+        self.cold: set[bytes] = set()
+        self.failure: Exception | None = None
+        self.fate: Exception | None = None
+        self.broken_at: bytes | None = None
+        self.checks = [Check("wal", ok=True, detail="1 segment")]
+        self.closed = False
+        self.scans_open = 0
+        self.durabilities: list[str | None] = []
+        self.numbers = FakeStatistics()
+
+    def load(self, **items: str) -> None:
+        """Put text keys and values."""
+        for key, value in items.items():
+            self.put(key.encode(), value.encode())
+
+    def put(self, key: bytes, value: bytes) -> int:
+        """Put one key, as another client would."""
+        batch = Batch()
+        batch.put(key, value)
+        return self._apply(batch)
+
+    def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
+        return NEEDS_IO if key in self.cold else self.get_entry(key)
+
+    def get_entry(self, key: bytes) -> Entry | None:
+        self._trip(key)
+        return self.entries.get(key)
+
+    def multi_get_entries(self, keys: list[bytes]) -> list[Entry | None]:
+        return [self.get_entry(key) for key in keys]
+
+    def scan_entries(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> Iterator[Entry]:
+        chosen = [
+            entry
+            for key, entry in sorted(self.entries.items(), reverse=reverse)
+            if (start is None or key >= start) and (end is None or key < end)
+        ]
+        self.scans_open += 1
+        try:
+            for entry in chosen[:limit]:
+                self._trip(entry.key)
+                yield entry._replace(value=b"") if keys_only else entry
+        finally:
+            self.scans_open -= 1
+
+    def submit(
+        self,
+        batch: Batch,
+        *,
+        durability: str | None = None,
+        expect: tuple[bytes, int] | None = None,
+        ticket: object,
+        sink: Sink,
+    ) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.durabilities.append(durability)
+        sink([(ticket, self._outcome(batch, expect))])
+
+    def flush(self) -> Report:
+        if self.failure is not None:
+            raise self.failure
+        return Report(tables=1, bytes=100)
+
+    def compact(self) -> Report:
+        return Report(tables=2, bytes=200)
+
+    def status(self) -> dict[str, Any]:
+        return {"seq": self.visible_seq, "levels": [{"level": 0, "tables": 2}]}
+
+    def health(self) -> list[Check]:
+        return self.checks
+
+    def statistics(self) -> FakeStatistics:
+        return self.numbers
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _outcome(self, batch: Batch, expect: tuple[bytes, int] | None) -> int | Exception:
+        if self.fate is not None:
+            return self.fate
+        if expect is not None:
+            key, wanted = expect
+            found = self.entries[key].seq if key in self.entries else 0
+            if found != wanted:
+                return ConflictError(f"expected {wanted}, found {found}")
+        return self._apply(batch)
+
+    def _apply(self, batch: Batch) -> int:
+        seq = self.visible_seq + 1
+        for kind, key, value in zip(batch.kinds, batch.keys, batch.values, strict=True):
+            if kind == PUT:
+                self.entries[key] = Entry(key, value, seq)
+            elif kind == DELETE:
+                self.entries.pop(key, None)
+            else:
+                for covered in [k for k in self.entries if key <= k < value]:
+                    del self.entries[covered]
+        self.visible_seq = seq
+        return seq
+
+    def _trip(self, key: bytes) -> None:
+        if key == self.broken_at and self.failure is not None:
+            raise self.failure

@@ -1,0 +1,77 @@
+"""What operators and machines ask for."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import pytest
+
+from tests.api.client import Client
+from tests.api.fake_database import Check, FakeDatabase
+
+
+def test_flush_and_compact_say_what_they_did(client: Client, db: FakeDatabase) -> None:
+    db.load(a="1")
+    flushed = client.post("/v1/admin/flush", b"")
+    assert (flushed.status, flushed.json) == (200, {"tables": 1, "bytes": 100})
+    assert flushed.headers["seerdb-seq"] == "1"
+    assert client.post("/v1/admin/compact", b"").json == {"tables": 2, "bytes": 200}
+
+
+def test_status(client: Client, db: FakeDatabase) -> None:
+    db.load(a="1")
+    answer = client.get("/v1/admin/status")
+    assert answer.json == {"seq": 1, "levels": [{"level": 0, "tables": 2}]}
+    assert answer.headers["seerdb-seq"] == "1"
+
+
+def test_alive(client: Client, db: FakeDatabase) -> None:
+    db.checks[0].ok = False
+    assert client.get("/livez").json == {"live": True}
+
+
+def test_ready(client: Client) -> None:
+    answer = client.get("/readyz")
+    assert answer.status == 200
+    assert answer.json == {
+        "ready": True,
+        "checks": [{"name": "wal", "ok": True, "detail": "1 segment"}],
+    }
+
+
+def test_not_ready_names_what_fails(client: Client, db: FakeDatabase) -> None:
+    db.checks.append(Check("flush", ok=False, detail="degraded: 3 GiB left, 600 s"))
+    answer = client.get("/readyz")
+    document = answer.problem(503, "not-ready")
+    assert document["detail"] == "failed: flush"
+    assert document["checks"][1] == {
+        "name": "flush",
+        "ok": False,
+        "detail": "degraded: 3 GiB left, 600 s",
+    }
+    assert answer.headers["retry-after"] == "5"
+
+
+def test_version(client: Client) -> None:
+    assert client.get("/version").json == {
+        "name": "seerdb",
+        "version": version("seerdb"),
+        "python": platform.python_version(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/livez"),
+        ("GET", "/readyz"),
+        ("GET", "/metrics"),
+        ("GET", "/version"),
+        ("GET", "/v1/admin/status"),
+        ("POST", "/v1/admin/flush"),
+        ("POST", "/v1/admin/compact"),
+    ],
+)
+def test_unknown_parameters_are_refused(client: Client, method: str, path: str) -> None:
+    client.request(method, f"{path}?verbose=1").problem(400, "invalid-request")

@@ -1,0 +1,160 @@
+"""The service over a real database: what a client wrote is there, also after a restart."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seerdb import DB
+from seerdb.clock import SystemClock
+from seerdb_api.app import create_app
+from seerdb_api.fast import FastPath
+from seerdb_api.metrics import ENGINE
+from seerdb_api.settings import ServiceSettings
+from tests.api.client import Client
+from tests.api.test_ranges import ODD_KEYS, key_of, walk
+
+SETTINGS = {"background": "thread", "min_free_disk": 0, "wal_segment_size": 1 << 20}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServiceSettings:
+    return ServiceSettings.build({**SETTINGS, "data_dir": str(tmp_path / "db")})
+
+
+def served(settings: ServiceSettings, db: DB | None = None) -> Client:
+    return Client(FastPath(create_app(settings, db), SystemClock()))
+
+
+@pytest.fixture
+def client(settings: ServiceSettings) -> Iterator[Client]:
+    with served(settings) as client:
+        yield client
+
+
+def test_one_key(client: Client) -> None:
+    written = client.put("/v1/kv/a%00%FF", b"\x00value")
+    assert (written.status, written.headers["etag"]) == (204, '"1"')
+    assert client.get("/v1/kv/a%00%FF").body == b"\x00value"
+    assert client.get("/v1/kv/a%00%FF", if_none_match='"1"').status == 304
+    assert client.put("/v1/kv/a%00%FF", b"2", if_match='"9"').status == 412
+    assert client.put("/v1/kv/a%00%FF", b"2", if_none_match="*").status == 412
+    assert client.put("/v1/kv/a%00%FF", b"2", if_match='"1"').headers["etag"] == '"2"'
+    assert client.delete("/v1/kv/a%00%FF", if_match='"1"').status == 412
+    assert client.delete("/v1/kv/a%00%FF", if_match='"2"').status == 204
+    assert client.get("/v1/kv/a%00%FF").status == 404
+    assert client.put("/v1/kv/a%00%FF", b"3", if_none_match="*").status == 204
+    assert client.delete("/v1/kv/never").status == 204
+
+
+@pytest.mark.parametrize("level", ["memory", "interval", "local", "object"])
+def test_every_durability_is_reached(client: Client, level: str) -> None:
+    answer = client.put(f"/v1/kv/a?durability={level}", b"1")
+    assert (answer.status, answer.headers["seerdb-durability"]) == (204, level)
+    assert client.get("/v1/kv/a").body == b"1"
+
+
+def test_what_was_acknowledged_is_there_after_a_restart(settings: ServiceSettings) -> None:
+    with served(settings) as client:
+        for number in range(50):
+            assert client.put(f"/v1/kv/{number:02}", b"%d" % number).status == 204
+        client.delete("/v1/kv?prefix=1")
+        newest = client.get("/v1/kv/00").headers["seerdb-seq"]
+    with served(settings) as client:
+        keys = walk(client, "", 7)
+        assert keys == [b"%02d" % number for number in range(50) if not 10 <= number < 20]
+        answer = client.get("/v1/kv/49")
+        assert (answer.body, answer.headers["etag"]) == (b"49", '"50"')
+        assert int(answer.headers["seerdb-seq"]) >= int(newest)
+
+
+def test_keys_that_left_memory_are_read_from_tables(settings: ServiceSettings) -> None:
+    with served(settings) as client:
+        for key in ODD_KEYS:
+            client.put("/v1/kv/" + "".join(f"%{byte:02X}" for byte in key), key * 3)
+        flushed = client.post("/v1/admin/flush", b"")
+        assert flushed.status == 200
+        assert flushed.json["tables"]
+    with served(settings) as client:
+        for key in ODD_KEYS:
+            answer = client.get("/v1/kv/" + "".join(f"%{byte:02X}" for byte in key))
+            assert answer.body == key * 3
+        assert walk(client, "", 3) == ODD_KEYS
+        assert walk(client, "reverse=true", 3) == ODD_KEYS[::-1]
+
+
+def test_pages_and_streams_agree_with_a_model(client: Client) -> None:
+    rng = random.Random(7)
+    model: dict[bytes, bytes] = {}
+    for step in range(300):
+        key = bytes(rng.choices(b"ab\x00\xff", k=rng.randint(1, 3)))
+        path = "/v1/kv/" + "".join(f"%{byte:02x}" for byte in key)
+        if rng.random() < 0.8:
+            model[key] = b"%d" % step
+            assert client.put(path + "?durability=memory", model[key]).status == 204
+        else:
+            model.pop(key, None)
+            assert client.delete(path + "?durability=memory").status == 204
+        if step == 150:
+            assert client.post("/v1/admin/flush", b"").status == 200
+    expected = sorted(model)
+    for query in ("", "prefix=a", "start=a&end=b", "prefix=%FF", "prefix=a&start=aa"):
+        stream = client.get(f"/v1/kv?{query}", accept="application/x-ndjson")
+        found = [key_of(item) for item in stream.lines]
+        assert walk(client, query, 4) == found
+        assert walk(client, query + "&reverse=true", 4) == found[::-1]
+        if not query:
+            assert found == expected
+            assert client.get("/v1/kv?keys_only=true").json["items"][0].keys() <= {
+                "key",
+                "key_base64",
+                "seq",
+            }
+
+
+def test_a_batch_is_one_commit(client: Client) -> None:
+    client.put("/v1/kv/ca", b"1")
+    ops = [
+        {"op": "put", "key": "a", "value": "1"},
+        {"op": "delete", "key": "b"},
+        {"op": "delete_range", "start": "c", "end": "d"},
+    ]
+    assert client.post("/v1/batch", {"ops": ops}).json == {"seq": 2, "count": 3}
+    assert client.post("/v1/mget", {"keys": ["a", "ca"]}).json == {
+        "items": [{"key": "a", "value": "1", "seq": 2}, {"key": "ca", "value": None}]
+    }
+
+
+def test_operators_see_what_happened(client: Client) -> None:
+    client.put("/v1/kv/a", b"1")
+    assert client.post("/v1/admin/compact", b"").json["added"]
+    status = client.get("/v1/admin/status").json
+    assert (status["visible_seq"], status["tables"]) == (1, 1)
+    assert status["levels"][0]["tables"] == 1
+    ready = client.get("/readyz")
+    assert (ready.status, ready.json["ready"]) == (200, True)
+    assert {"writes", "bucket"} <= {check["name"] for check in ready.json["checks"]}
+
+
+def test_every_number_of_the_engine_has_a_name(settings: ServiceSettings) -> None:
+    with DB.open(settings.data_dir, settings.options) as db, served(settings, db) as client:
+        assert db.statistics().values.keys() == ENGINE.keys()
+        client.put("/v1/kv/a", b"1")
+        client.post("/v1/admin/flush", b"")
+        text = client.get("/metrics").body.decode()
+        assert "\nseerdb_commits_total 1.0\n" in text
+        assert 'seerdb_store_requests_total{operation="put",purpose="flush"}' in text
+        assert 'seerdb_healthy{check="writes"} 1.0' in text
+
+
+def test_a_closed_database_refuses_with_a_problem(settings: ServiceSettings) -> None:
+    db = DB.open(settings.data_dir, settings.options)
+    with served(settings, db) as client:
+        db.close()
+        client.get("/v1/kv/a").problem(503, "closed")
+        client.put("/v1/kv/a", b"1").problem(503, "closed")
+        client.get("/v1/kv").problem(503, "closed")
+        client.post("/v1/mget", {"keys": ["a"]}).problem(503, "closed")

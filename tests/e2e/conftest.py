@@ -1,0 +1,116 @@
+"""Real processes for the end-to-end tests: servers of ours, on a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fixtures.stores import S3Server, find_minio, start_minio
+
+READY_SECONDS = 60.0
+SEERDB = str(Path(sys.executable).parent / "seerdb")
+
+
+class Server:
+    """A ``seerdb serve`` process; ended by process id."""
+
+    def __init__(self, data: Path, s3: S3Server, url: str, **settings: Any) -> None:
+        self.data = data
+        self._environment = {
+            **os.environ,
+            "AWS_ENDPOINT_URL": s3.endpoint,
+            "AWS_ACCESS_KEY_ID": s3.key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret,
+            "SEERDB_STORE": url,
+            **{f"SEERDB_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self._environment.pop("AWS_EC2_METADATA_DISABLED", None)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it is ready."""
+        log = (self.data.parent / "server.log").open("ab")
+        command = [SEERDB, "serve", str(self.data), "--port", str(self.port)]
+        self.process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        log.close()
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2.0).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not come up:\n{self.log()[-4000:]}")
+
+    def log(self) -> str:
+        """What the server has written so far."""
+        return (self.data.parent / "server.log").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it as an operator would; returns the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A ``seerdb`` command in the server's environment."""
+        return subprocess.run(
+            [SEERDB, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """MinIO where there is a binary, else moto's server."""
+    if find_minio() is None:
+        print("no MinIO binary: these tests run on moto's S3 server")
+        yield request.getfixturevalue("moto_server")
+    else:
+        with start_minio(tmp_path_factory.mktemp("minio")) as server:
+            yield server
+
+
+@pytest.fixture
+def server(s3: S3Server, tmp_path: Path) -> Iterator[Server]:
+    """A server that is not started yet, small enough to flush and compact all the time."""
+    server = Server(
+        tmp_path / "data",
+        s3,
+        f"{s3.create_bucket()}/db",
+        memtable_capacity="256KiB",
+        wal_segment_size="256KiB",
+        min_free_disk="0",
+    )
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.kill()

@@ -1,0 +1,69 @@
+"""The S3 server goes away and comes back: writes go on, and it heals without a restart."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Server
+from tests.fixtures.stores import find_minio, start_minio
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+needs_minio = pytest.mark.skipif(
+    find_minio() is None, reason="needs a MinIO process of its own to stop"
+)
+
+
+def _failing_checks(client: httpx.Client) -> set[str]:
+    checks = client.get("/readyz").json()["checks"]
+    return {check["name"] for check in checks if not check["ok"]}
+
+
+@needs_minio
+def test_bucket_away_and_back(tmp_path: Path) -> None:
+    (tmp_path / "minio").mkdir()
+    with start_minio(tmp_path / "minio") as s3:
+        server = Server(
+            tmp_path / "data",
+            s3,
+            f"{s3.create_bucket()}/db",
+            memtable_capacity="128KiB",
+            wal_segment_size="128KiB",
+            min_free_disk="0",
+        )
+        server.start()
+        try:
+            with httpx.Client(base_url=server.url, timeout=60.0) as client:
+                _write(client, 0, 100)
+                s3.pause(signal.SIGSTOP)
+                _write(client, 100, 1000)
+                _wait_for(lambda: "flush" in _failing_checks(client), "the outage to be noticed")
+                s3.pause(signal.SIGCONT)
+                _wait_for(lambda: not _failing_checks(client), "readiness to come back")
+                status = client.post("/v1/admin/flush").json()
+                assert status["last_seq"] >= 1000
+                for number in range(0, 1000, 37):
+                    assert client.get(f"/v1/kv/{number:05}").content == b"v" * 1000
+            assert server.stop() == 0
+            assert server.run("verify", str(server.data)).returncode == 0
+        finally:
+            if server.process is not None and server.process.poll() is None:
+                server.kill()
+
+
+def _write(client: httpx.Client, first: int, last: int) -> None:
+    for number in range(first, last):
+        assert client.put(f"/v1/kv/{number:05}", content=b"v" * 1000).is_success
+
+
+def _wait_for(condition: object, what: str) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.2)
