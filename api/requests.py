@@ -103,7 +103,9 @@ class RequestLog:
                     raise
                 reply = reply_to(error, request_id, self._service.db.visible_seq)
                 await send_reply(reply, scope["method"], outgoing.send)
-            self._record(scope, outgoing.status, self._now() - started)
+            finally:
+                if outgoing.status:
+                    self._record(scope, outgoing.status, self._now() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in METHODS else OTHER

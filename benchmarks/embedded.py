@@ -20,6 +20,9 @@ from benchmarks.cases import BARE, CASES, DURABLE_CASES, SCALED_CASES, Task, Tim
 from benchmarks.engines import ENGINES, OURS
 from benchmarks.results import EMBEDDED, Results, Sample
 
+_PROCESS_SECONDS = 1_800
+"""How long one round of one engine may take."""
+
 Progress = Callable[[str], None]
 
 
@@ -75,13 +78,18 @@ def measure_embedded(plan: Plan, results: Results, work: Path, progress: Progres
 
 def _run_process(task: Task, results: Results) -> list[Timing]:
     """The timings of ``task``; none, and a note in ``results``, where it could not be run."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.worker"],
-        input=json.dumps(task.to_json()),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.worker"],
+            input=json.dumps(task.to_json()),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PROCESS_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        results.failed[task.engine] = f"still running after {_PROCESS_SECONDS} s"
+        return []
     if done.returncode:
         results.failed[task.engine] = done.stderr.strip()
         return []

@@ -22,16 +22,12 @@ from benchmarks.engines import OURS, PEERS
 from benchmarks.goals import judge
 from benchmarks.report import entries_name, quantity, speed_ratio
 from benchmarks.results import EMBEDDED, HTTP, Results
-from benchmarks.served import GET_CONNECTIONS, PUT_CONNECTIONS
+from benchmarks.served import PEER_CASES
 from benchmarks.servers import SERVER_NAMES
 
 _COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
 """Okabe and Ito's palette, told apart by colour-blind readers."""
 
-_HTTP_CASES = (
-    *(f"http_put_{connections}" for connections in PUT_CONNECTIONS),
-    *(f"http_get_{connections}" for connections in GET_CONNECTIONS),
-)
 _LABELS = {
     "put": "put",
     "batch_put": "batch put\n(1,000 a batch)",
@@ -80,7 +76,7 @@ def plot_results(results: Results, file: Path) -> list[Path]:
             groups += _groups(results, EMBEDDED, UNSCALED_CASES, PEERS, None)
         name = entries_name(scale)
         pictures.append((name, f"Embedded, {name} entries of 16 + 100 bytes", groups))
-    http = list(_groups(results, HTTP, _HTTP_CASES, SERVER_NAMES, None))
+    http = list(_groups(results, HTTP, PEER_CASES, SERVER_NAMES, None))
     pictures.append(("http", "HTTP on loopback, values of 100 bytes", http))
     return [
         _draw(groups, f"{title}: SeerDB's rate over each peer's", results, _beside(file, name))
@@ -90,7 +86,7 @@ def plot_results(results: Results, file: Path) -> list[Path]:
 
 
 def _beside(file: Path, name: str) -> Path:
-    return file.with_name(f"{file.stem}-{name}.png")
+    return file.with_name(f"{file.stem.removesuffix(f'-{name}')}-{name}.png")
 
 
 def _groups(

@@ -12,8 +12,10 @@ from benchmarks.cases import BARE, CASES
 from benchmarks.engines import ENGINES, OURS
 from benchmarks.goals import Verdict, judge
 from benchmarks.results import EMBEDDED, HTTP, Measurement, Results
+from benchmarks.served import OWN_CASES, PEER_CASES
 from benchmarks.servers import SERVER_NAMES
 
+_ROWS = {EMBEDDED: CASES, HTTP: (*PEER_CASES, *OWN_CASES)}
 _COLUMNS = {EMBEDDED: (*ENGINES, BARE), HTTP: SERVER_NAMES}
 _QUIET_LOAD = 0.5
 _UNIT_NAMES = {"ops/s": "/s", "req/s": "/s"}
@@ -29,8 +31,8 @@ def print_report(console: Console, results: Results) -> None:
         console.print(_goal_table(verdicts))
     if (load := results.machine["load_average"]) > _QUIET_LOAD:
         console.print(
-            f"The machine was busy when this began (load average {load}); "
-            "only cpu_us_per_operation in the file says much."
+            f"The machine was busy when this began (load average {load}): do not trust the rates; "
+            "what the file has as cpu_us_per_operation is nearer to the truth."
         )
     for name, reason in results.absent.items():
         console.print(Text(f"absent: {name}: {reason}"))
@@ -59,8 +61,8 @@ def _suite_table(results: Results, suite: str, verdicts: list[Verdict]) -> Table
 
 
 def _cases(results: Results, suite: str, scale: int | None) -> list[str]:
-    found = {m.case: None for m in results.measurements if (m.suite, m.scale) == (suite, scale)}
-    return [case for case in CASES if case in found] if suite == EMBEDDED else list(found)
+    found = {m.case for m in results.measurements if (m.suite, m.scale) == (suite, scale)}
+    return [case for case in _ROWS[suite] if case in found]
 
 
 def _cell(
@@ -70,6 +72,9 @@ def _cell(
     text = Text(quantity(shown.value, shown.unit))
     if "p50_us" in shown.detail:
         text.append(f"\n{shown.detail['p50_us']:,.0f}/{shown.detail['p99_us']:,.0f} us", "dim")
+    if "flushes" in shown.detail:
+        counts = (f"{shown.detail[name]:.0f} {name}" for name in ("flushes", "compactions"))
+        text.append("\n" + "\n".join(counts), "dim")
     if shown.engine not in (OURS, BARE) and ours is not None:
         text.append(f"\n{speed_ratio(ours, shown):.2f}x")
     for verdict in verdicts:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 
+import httpx
+
 from benchmarks import wrk
 from benchmarks.ingest import measure_ingest
 from benchmarks.results import HTTP, Results, Sample
@@ -32,9 +34,17 @@ Progress = Callable[[str], None]
 
 PUT_CONNECTIONS = (1, 32, 128)
 GET_CONNECTIONS = (32, 128)
+PEER_CASES = (
+    *(f"http_put_{connections}" for connections in PUT_CONNECTIONS),
+    *(f"http_get_{connections}" for connections in GET_CONNECTIONS),
+)
+OWN_CASES = ("http_get_idle", "http_get_busy", "ingest")
+"""Measured on our server alone."""
+
 BUSY_CONNECTIONS = 32
-BUSY_SETTINGS = {"memtable_capacity": 16 << 20}
-"""Small, so that flushes and compactions follow each other while it is measured."""
+BUSY_SETTINGS = {"memtable_capacity": 4 << 20}
+"""Small, so that flushes and compactions follow each other while it is measured: the work per
+byte written is the same, in more and smaller pieces."""
 
 _WARM_SECONDS = 1.0
 _CHECKED = 100
@@ -80,19 +90,24 @@ def measure_http(plan: Plan, results: Results, work: Path, progress: Progress) -
                 results.absent[server.name] = lack
                 continue
             progress(f"round {round_number}/{plan.rounds}: {server.name}")
-            try:
+            with _failure_noted(server, results):
                 samples += suite.round_of(server)
                 if server is SeerDBServer:
                     samples += suite.busy_round()
-            except ServerFailedError as error:
-                results.failed[server.name] = str(error)
-    if _still_measured(SeerDBServer.name, plan, results):
-        samples.append(suite.ingest())
+    ours = SeerDBServer.name
+    if ours in plan.servers and ours not in results.absent and ours not in results.failed:
+        with _failure_noted(SeerDBServer, results):
+            samples.append(suite.ingest())
     results.add(samples)
 
 
-def _still_measured(name: str, plan: Plan, results: Results) -> bool:
-    return name in plan.servers and name not in results.absent and name not in results.failed
+@contextmanager
+def _failure_noted(server: type[Server], results: Results) -> Iterator[None]:
+    """Keep what the other servers showed when one fails."""
+    try:
+        yield
+    except (ServerFailedError, httpx.HTTPError, OSError) as error:
+        results.failed[server.name] = f"{type(error).__name__}: {error}"
 
 
 class _Suite:
@@ -128,11 +143,14 @@ class _Suite:
                 if writer.stdout.readline() != "ready\n":
                     raise ServerFailedError("the writer beside the GETs did not start")
                 SystemClock().sleep(_SETTLE_SECONDS)
+                before = server.maintenance()
                 sample = self._load(server, "http_get_busy", directory, BUSY_CONNECTIONS)
+                after = server.maintenance()
                 outcome = writer.stdout.readline()
             if writer.returncode:
                 raise ServerFailedError("the writer beside the GETs failed")
             sample.detail.update(json.loads(outcome))
+            sample.detail.update({name: after[name] - before[name] for name in after})
             yield sample
 
     def ingest(self) -> Sample:

@@ -12,6 +12,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Wall-clock seconds since 1970; may step backwards."""
 
+    def now_us(self) -> int:
+        """As :meth:`now`, in whole microseconds."""
+
     def monotonic(self) -> float:
         """Seconds since some start; never steps backwards."""
 
@@ -24,6 +27,9 @@ class SystemClock:
 
     def now(self) -> float:
         return time.time()
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1000
 
     def monotonic(self) -> float:
         return time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
 from seerdb.storage.batch import Batch, check_key, check_range, check_value, prefix_end
-from seerdb.storage.commit import LEVELS, Sink
+from seerdb.storage.commit import LEVELS, OBJECT, Sink
 from seerdb.storage.engine import Engine
 from seerdb.storage.lookup import Need
 from seerdb.storage.memtable import Version
@@ -65,6 +65,7 @@ class DB:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._level = LEVELS[engine.options.durability]
+        self._put = engine.committer.put
         self._try_get: Callable[[bytes], Version | Need | None] = engine.reads.try_get
 
     @classmethod
@@ -130,11 +131,11 @@ class DB:
         if type(value) is not bytes or len(value) > 1 << 30:
             check_value(value)
         level = self._level if durability is None else _level(durability)
-        if expect is None:
-            return self._engine.put(key, value, level)
+        if expect is None and level != OBJECT:
+            return self._put(key, value, level)
         batch = Batch()
         batch.put(key, value)
-        return self._engine.commit(batch, level, (key, expect))
+        return self._engine.commit(batch, level, None if expect is None else (key, expect))
 
     def delete(
         self, key: bytes, *, durability: str | None = None, expect: int | None = None

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
-from seerdb import Batch, errors
+from seerdb import Batch
 from seerdb_api.errors import document_of, log_failure
 from seerdb_api.keyrange import range_to_delete
 from seerdb_api.openapi import (
@@ -64,14 +64,18 @@ class LineStream(StreamingResponse):
         try:
             while chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                chunk = await self._service.read(next, self._chunks, b"")
-        except errors.SeerDBError as error:
-            log_failure(error, self._request_id)
-            line = to_json(document_of(error, self._request_id)) + b"\n"
-            await send({"type": "http.response.body", "body": line, "more_body": True})
+                chunk = await self._next()
         finally:
             self._chunks.close()
         await send({"type": "http.response.body", "body": b""})
+
+    async def _next(self) -> bytes:
+        """The next chunk; after a failure its problem, and then nothing more."""
+        try:
+            return await self._service.read(next, self._chunks, b"")
+        except Exception as error:  # noqa: BLE001 - the status is sent, the last line has to tell
+            log_failure(error, self._request_id)
+            return to_json(document_of(error, self._request_id)) + b"\n"
 
 
 @router.get(

@@ -35,18 +35,12 @@ class BareServer(Server):
     writes: ClassVar[bool] = False
 
     def start(self) -> None:
-        options = {
-            "--host": HOST,
-            "--port": str(self.port),
-            "--loop": "uvloop",
-            "--http": "httptools",
-            "--lifespan": "off",
-            "--log-level": "error",
-        }
-        flat = [word for option in options.items() for word in option]
-        self.spawn(
-            sys.executable, "-m", "uvicorn", "benchmarks.servers.bare:app", "--no-access-log", *flat
+        options = (
+            *("--host", HOST, "--port", str(self.port), "--lifespan", "off"),
+            *("--loop", "uvloop", "--http", "httptools", "--log-level", "error"),
+            *("--no-access-log", "--no-server-header", "--no-date-header"),
         )
+        self.spawn(sys.executable, "-m", "uvicorn", "benchmarks.servers.bare:app", *options)
 
     def load(self, pairs: Sequence[Pair]) -> None:
         """Nothing: it stores nothing."""

@@ -31,7 +31,7 @@ from seerdb.errors import BusyError, ConflictError, SeerDBError
 from seerdb.options import Durability
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import PUT
-from seerdb.storage.memtable import Memtable
+from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.poison import Poison
 from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import encode_operations, encode_put, encode_record
@@ -135,6 +135,9 @@ class Committer:
         self._poison = poison
         self._capacity = memtable_capacity
         self._sync_interval = sync_interval
+        self._now_us = clock.now_us
+        self._append_put = log.append_put
+        self._state_lock = live.lock
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
@@ -145,7 +148,9 @@ class Committer:
         self._synced_at = clock.monotonic()
         self._sync_due = False
         self._unstarted = True
+        self._room = 0  # bytes lone puts may take before memtable and segment are looked at again
         self._records = 0
+        self._puts_before = 0
         self._commits = self._operations = self._groups = self._largest_group = 0
         self._lone_puts = 0
 
@@ -163,23 +168,23 @@ class Committer:
         return self.commit(batch, level, None)
 
     def _put_now(self, key: bytes, value: bytes) -> int:
-        live, log = self._live, self._log
-        if self._poison.cause is not None:
+        size = len(key) + len(value) + ENTRY_OVERHEAD
+        self._room -= size
+        if self._room < 0 or self._poison.cause is not None:
             self._poison.check()
-        active = live.current.active
-        size = len(key) + len(value) + RECORD_OVERHEAD
-        if active.size >= self._capacity or self._unstarted or not log.fits(size):
             self._make_room(size)
-            active = live.current.active
+        live = self._live
         seq = live.visible_seq + 1
+        now = self._now_us()
+        if now > self._timestamp_us:
+            self._timestamp_us = now
         try:
-            log.append_put(seq, self._timestamp(), key, value)
+            self._append_put(seq, self._timestamp_us, key, value)
         except Exception as error:
             raise self._fail(error) from error
-        with live.lock:
-            active.apply_one(seq, key, value)
+        with self._state_lock:
+            live.current.active.apply_one(seq, key, value)
             live.visible_seq = seq
-        self._records += 1
         self._lone_puts += 1
         return seq
 
@@ -264,6 +269,7 @@ class Committer:
                 batch = request.batch
                 active.apply(request.seq, batch.kinds, batch.keys, batch.values)
             live.visible_seq = last
+        self._room = 0
         self._count(group)
         self._finish(group, None)
 
@@ -317,7 +323,7 @@ class Committer:
 
     def _timestamp(self) -> int:
         """Microseconds since 1970, never going back whatever the wall clock does."""
-        now = int(self._clock.now() * 1_000_000)
+        now = self._now_us()
         if now > self._timestamp_us:
             self._timestamp_us = now
         return self._timestamp_us
@@ -380,15 +386,18 @@ class Committer:
             self._env.admit()
             self._rotate()
             self._start_segment()
+            active = self._live.current.active
+        self._room = min(self._capacity - active.size, self._log.room) - size
 
     def _rotate(self) -> None:
         """Seal the active memtable together with its segment; the next write starts another."""
         log, live = self._log, self._live
         try:
-            log.seal(live.visible_seq, self._records)
+            log.seal(live.visible_seq, self._records + self._lone_puts - self._puts_before)
         except SeerDBError as error:
             raise self._fail(error) from error
         self._unstarted = True
+        self._room = 0
         self._env.sealed(live.rotate(Memtable([log.segment + 1])))
 
     def _start_segment(self) -> None:
@@ -396,6 +405,7 @@ class Committer:
         self._log.start(self._live.current.active.segments[0], self._live.visible_seq + 1)
         self._unstarted = False
         self._records = 0
+        self._puts_before = self._lone_puts
 
     def rotate(self) -> int:
         """Seal the active memtable if it holds anything; returns the seq it reaches."""

@@ -158,6 +158,7 @@ class Engine:
 
     def _start(self) -> None:
         self.retention.flushed(self.opened.recovery.release)
+        self.spare_lane.wake()
         self.flush_lane.wake()
         self.compaction_lane.wake()
 
@@ -218,15 +219,6 @@ class Engine:
         """Commit and wait until durable as ``level`` says."""
         self.check_open()
         seq = self.committer.commit(batch.normalised(), level, expect)
-        if level == OBJECT:
-            self._ship_now(seq)
-        return seq
-
-    def put(self, key: bytes, value: bytes, level: int) -> int:
-        """Commit one put."""
-        if self._closed:
-            self.check_open()
-        seq = self.committer.put(key, value, level)
         if level == OBJECT:
             self._ship_now(seq)
         return seq

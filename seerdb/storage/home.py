@@ -6,8 +6,6 @@ not part of the database any more, whatever it holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from seerdb.errors import CorruptionError
@@ -18,10 +16,13 @@ _NAME = "HOME"
 
 
 class Home(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``home``: id of the data directory; ``database_id``: whose log it holds."""
+    """``home``: id of the data directory; ``database_id``: whose log it holds; ``complete``:
+    the log holds all that this home began with. Until then an opening was interrupted, nothing
+    was acknowledged, and what the log holds are copies from the bucket."""
 
     home: str
     database_id: str
+    complete: bool = True
 
 
 def has_home(files: FileSystem, directory: str) -> bool:
@@ -44,11 +45,9 @@ def load_home(files: FileSystem, directory: str) -> Home | None:
         ) from error
 
 
-def create_home(
-    files: FileSystem, directory: str, database_id: str, random_bytes: Callable[[int], bytes]
-) -> Home:
-    """Give a log directory an identity. Durable when it returns; complete or not there."""
-    home = Home(home=random_bytes(16).hex(), database_id=database_id)
+def save_home(files: FileSystem, directory: str, home: Home) -> None:
+    """Give a log directory an identity. Durable when it returns; the old one or the new one
+    is there at any moment."""
     path = f"{directory}/{_NAME}"
     draft = f"{path}.new"
     files.remove(draft)
@@ -60,4 +59,3 @@ def create_home(
         file.close()
     files.rename(draft, path)
     files.sync_directory(directory)
-    return home

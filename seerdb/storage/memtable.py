@@ -82,6 +82,9 @@ class Memtable:
         self, seq: int, kinds: bytes | bytearray, keys: list[bytes], values: list[bytes]
     ) -> None:
         """Apply a normalised batch in one step. Requires: ``seq`` above every one before."""
+        if len(kinds) == 1 and kinds[0] != DELETE_RANGE:
+            self.apply_one(seq, keys[0], None if kinds[0] == DELETE else values[0])
+            return
         versions: list[bytes | None] | list[bytes] = values
         if DELETE in kinds or DELETE_RANGE in kinds:
             keys, versions = self._apply_deletes(seq, kinds, keys, values)

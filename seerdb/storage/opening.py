@@ -3,7 +3,8 @@
 1. lock the data directory: one process
 2. probe the store once: it can do what safety needs
 3. load the manifest and claim the next epoch: no other writer commits any more (I6)
-4. recover the local log, or, in a fresh data directory, the shipped one
+4. recover the local log, or, in a data directory that does not continue the manifest, the
+   shipped one
 5. write what was saved of damaged or shipped logs to a new segment, then put the damaged away
 6. start a segment for new writes, above every seq ever seen (I3)
 
@@ -16,11 +17,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 
+from msgspec.structs import replace
+
 from seerdb.errors import ConflictError, CorruptionError
 from seerdb.events import Recovered
 from seerdb.options import Options
 from seerdb.storage.files import FileLock
-from seerdb.storage.home import Home, create_home, has_home, load_home
+from seerdb.storage.home import Home, has_home, load_home, save_home
 from seerdb.storage.manifest.fencing import Claimant
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -31,12 +34,13 @@ from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import TABLE_PREFIX
 from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.recovery import Recovery, quarantine, recover
-from seerdb.storage.replay import WalRecord, replay
+from seerdb.storage.replay import replay
 from seerdb.storage.runtime import Components
 from seerdb.storage.ship import read_shipped
 from seerdb.storage.stores import Stores
 from seerdb.storage.wal.format import encode_record
-from seerdb.storage.wal.segments import list_segments
+from seerdb.storage.wal.segments import list_segments, segment_path
+from seerdb.storage.wal.verify import verify_segments
 from seerdb.storage.wal.writer import LogWriter
 
 _RELOG_RECORDS = 1000
@@ -79,6 +83,8 @@ class _Opening:
         self._files = components.files
         self._clock = components.clock
         self._lock = lock
+        self._quarantined: list[str] = []
+        self._shipped_records = 0
         self._started = components.clock.monotonic()
 
     def run(self) -> Opened:
@@ -103,10 +109,16 @@ class _Opening:
         home = load_home(self._files, self._wal)
         self._check_belongs(stores, state, home)
         capabilities = self._capabilities(stores, state)
-        if home is None:
+        continues = state is None or (
+            home is not None and home.complete and home.home == state.home
+        )
+        if not continues:
+            self._check_abandoned(home)
+        if home is None or not continues:
             database = state.database_id if state else self._components.random_bytes(16).hex()
-            home = create_home(self._files, self._wal, database, self._components.random_bytes)
-        before = state
+            home = Home(self._components.random_bytes(16).hex(), database, complete=continues)
+        if state is None:
+            save_home(self._files, self._wal, home)
         manifest = ManifestWriter.claim(
             stores.of(Purpose.MANIFEST),
             state,
@@ -115,13 +127,15 @@ class _Opening:
                 home=home.home,
                 store=self._fingerprint(stores),
                 capabilities=capabilities,
+                continues=continues,
             ),
             clock=self._clock,
             random_bytes=self._components.random_bytes,
         )
-        is_ours = before is None or before.home == home.home
-        recovery, shipped = self._recover(stores, manifest.state, is_ours=is_ours)
-        return self._finish(stores, manifest, recovery, shipped)
+        if continues:
+            return self._finish(stores, manifest, self._recover(manifest.state))
+        recovery = self._adopt(stores, manifest.state, home)
+        return self._finish(stores, manifest, recovery, unfinished=home)
 
     def _check_belongs(
         self, stores: Stores, state: ManifestState | None, home: Home | None
@@ -158,50 +172,62 @@ class _Opening:
         require(found, str(stores.location or "given"))
         return asdict(found)
 
-    def _recover(
-        self, stores: Stores, state: ManifestState, *, is_ours: bool
-    ) -> tuple[Recovery, list[WalRecord]]:
+    def _recover(self, state: ManifestState) -> Recovery:
         options = self._options
-        if is_ours:
-            recovery = recover(
-                self._files,
-                self._wal,
-                mode=options.recovery,
-                log_start=state.log_start,
-                flushed_seq=state.last_seq,
-                memtable_capacity=options.memtable_capacity,
-            )
-            return recovery, []
-        recovery = self._put_away_foreign()
-        shipped = read_shipped(
-            stores.of(Purpose.WAL), state.last_seq, strict=options.recovery == "strict"
-        )
-        recovery.relog = shipped
-        recovery.last_seq = shipped[-1][0] if shipped else state.last_seq
-        recovery.last_timestamp_us = shipped[-1][1] if shipped else 0
-        return recovery, shipped
-
-    def _put_away_foreign(self) -> Recovery:
-        """What to do with a log that another writer has superseded: keep it, apart."""
-        found = recover(
+        return recover(
             self._files,
             self._wal,
-            mode="salvage",
-            log_start=0,
-            flushed_seq=0,
-            memtable_capacity=self._options.memtable_capacity,
+            mode=options.recovery,
+            log_start=state.log_start,
+            flushed_seq=state.last_seq,
+            memtable_capacity=options.memtable_capacity,
         )
-        if found.records and self._options.recovery == "strict":
+
+    def _check_abandoned(self, home: Home | None) -> None:
+        """Refuse to go on without the writes of a log that another writer has superseded."""
+        if self._options.recovery != "strict" or (home is not None and not home.complete):
+            return
+        paths = [segment_path(self._wal, each) for each in list_segments(self._files, self._wal)]
+        reports = verify_segments(self._files, paths)
+        records = sum(report.records for report in reports)
+        if records:
             raise ConflictError(
                 f"another data directory has taken this database over, and the log in {self._wal} "
-                f"holds {found.records:,} writes up to seq {found.last_seq}, some of which may not "
-                "be in it; open with recovery='salvage' to move that log to quarantine/ and go on"
+                f"holds {records:,} writes up to seq {max(each.last_seq for each in reports)}, "
+                "some of which may not be in it; open with recovery='salvage' to move that log to "
+                "quarantine/ and go on"
             )
+
+    def _adopt(self, stores: Stores, state: ManifestState, home: Home) -> Recovery:
+        """Begin a home with the log in the bucket; a log that was here before is put apart.
+
+        The home is complete only when that log is durable here: until then the next opening
+        begins anew.
+        """
         segments = list_segments(self._files, self._wal)
-        return Recovery(quarantine=segments, last_segment=max(segments, default=0))
+        self._put_apart(segments)
+        save_home(self._files, self._wal, home)
+        shipped = read_shipped(
+            stores.of(Purpose.WAL), state.last_seq, strict=self._options.recovery == "strict"
+        )
+        self._shipped_records = len(shipped)
+        return Recovery(
+            relog=shipped,
+            last_seq=shipped[-1][0] if shipped else state.last_seq,
+            last_timestamp_us=shipped[-1][1] if shipped else 0,
+            last_segment=max(segments, default=0),
+        )
+
+    def _put_apart(self, segments: list[int]) -> None:
+        target = f"{self._path}/quarantine"
+        self._quarantined += quarantine(self._files, self._wal, target, segments)
 
     def _finish(
-        self, stores: Stores, manifest: ManifestWriter, recovery: Recovery, shipped: list[WalRecord]
+        self,
+        stores: Stores,
+        manifest: ManifestWriter,
+        recovery: Recovery,
+        unfinished: Home | None = None,
     ) -> Opened:
         options, state = self._options, manifest.state
         recovery.last_timestamp_us = max(recovery.last_timestamp_us, state.time_us)
@@ -219,26 +245,29 @@ class _Opening:
         )
         following = max(recovery.last_segment + 1, state.log_start, 1)
         if recovery.relog:
-            self._relog(log, following, recovery)
+            self._relog(log, following, recovery, flushed_seq=state.last_seq)
             following += 1
-        places = quarantine(self._files, self._wal, f"{self._path}/quarantine", recovery.quarantine)
+        self._put_apart(recovery.quarantine)
+        if unfinished is not None:
+            save_home(self._files, self._wal, replace(unfinished, complete=True))
         event = Recovered(
             segments=recovery.segments,
             records=recovery.records,
             torn_bytes=recovery.torn_bytes,
             damaged=recovery.damages,
-            quarantined=places,
-            shipped_records=len(shipped),
+            quarantined=self._quarantined,
+            shipped_records=self._shipped_records,
             last_seq=recovery.last_seq,
             seconds=self._clock.monotonic() - self._started,
         )
         return Opened(self._path, self._lock, stores, manifest, log, recovery, following, event)
 
-    def _relog(self, log: LogWriter, segment: int, recovery: Recovery) -> None:
+    def _relog(self, log: LogWriter, segment: int, recovery: Recovery, *, flushed_seq: int) -> None:
         """Write recovered records to a segment of their own, which replaces where they were."""
         records = recovery.relog
-        before = recovery.memtables[-1].last_seq if recovery.memtables else None
-        first = before + 1 if before is not None else min(records[0][0], recovery.last_seq)
+        before = recovery.memtables[-1].last_seq if recovery.memtables else flushed_seq
+        # No later than what came before: what was lost in between is no gap in the log.
+        first = before + 1
         log.start(segment, first)
         for position in range(0, len(records), _RELOG_RECORDS):
             group = records[position : position + _RELOG_RECORDS]

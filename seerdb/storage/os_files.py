@@ -107,6 +107,8 @@ class _OsFile:
     def __init__(self, descriptor: int, path: str) -> None:
         self._descriptor = descriptor
         self._path = path
+        self._map: mmap.mmap | None = None
+        self._mapped = 0
 
     def write_at(self, offset: int, data: bytes) -> None:
         # Without the context manager: this is called for every commit.
@@ -115,6 +117,31 @@ class _OsFile:
                 _write_all(self._descriptor, memoryview(data), offset)
         except OSError as error:
             raise _disk_error("write", self._path, error) from error
+
+    def write_mapped(self, offset: int, data: bytes) -> None:
+        end = offset + len(data)
+        if end > self._mapped and not self._map_up_to(end):
+            self.write_at(offset, data)
+        else:
+            self._map[offset:end] = data  # type: ignore[index]
+
+    def _map_up_to(self, end: int) -> bool:
+        """Map the file once, as long as it is. Its blocks must have been written before: where
+        a page has no room on disk, the kernel ends the process instead of failing a call."""
+        if self._map is not None or self._descriptor < 0:
+            return False
+        size = self.size()
+        if end > size:
+            return False
+        with _translated("map", self._path):
+            self._map = mmap.mmap(self._descriptor, size)
+        self._mapped = size
+        return True
+
+    def _unmap(self) -> None:
+        mapping, self._map, self._mapped = self._map, None, 0
+        if mapping is not None:
+            mapping.close()
 
     def read_at(self, offset: int, length: int) -> bytes:
         with _translated("read", self._path):
@@ -125,6 +152,7 @@ class _OsFile:
             return os.fstat(self._descriptor).st_size
 
     def truncate(self, size: int) -> None:
+        self._unmap()
         with _translated("truncate", self._path):
             os.ftruncate(self._descriptor, size)
 
@@ -153,6 +181,7 @@ class _OsFile:
             raise _disk_error("sync", self._path, error) from error
 
     def close(self) -> None:
+        self._unmap()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with _translated("close", self._path):
@@ -175,6 +204,9 @@ class _DirectFile(_OsFile):
                 view[: len(piece)] = piece
                 with view[: len(piece)] as block:
                     _write_all(self._descriptor, block, offset + start)
+
+    def write_mapped(self, offset: int, data: bytes) -> None:
+        self.write_at(offset, data)
 
     def read_at(self, offset: int, length: int) -> bytes:
         first = offset - offset % _DIRECT_BLOCK

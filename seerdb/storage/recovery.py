@@ -16,8 +16,8 @@ from seerdb.errors import CorruptionError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.replay import WalRecord, many_objects, replay
-from seerdb.storage.wal.format import encode_frame, encode_record, encode_seal
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
+from seerdb.storage.wal.repair import seal_recovered
 from seerdb.storage.wal.segments import list_segments, segment_path
 
 
@@ -69,9 +69,7 @@ class _Recoverer:
             self.found.quarantine.append(segment)
             return
         try:
-            scan = scan_segment(
-                self._files, self._directory, segment, salvage=self._mode == "salvage"
-            )
+            scan = scan_segment(self._files, self._directory, segment)
             condition = classify(scan, is_last=is_last)
             if condition is Condition.CORRUPT:
                 raise scan.error()
@@ -81,7 +79,9 @@ class _Recoverer:
             return
         if condition is Condition.TORN:
             self.found.torn_bytes += scan.torn_bytes
-        self._sound(segment, scan, condition)
+        if not scan.sealed:
+            seal_recovered(self._files, self._directory, scan)
+        self._sound(segment, scan.records)
 
     def _check_continuous(self, scan: SegmentScan) -> None:
         expected = self.found.last_seq + 1
@@ -95,16 +95,14 @@ class _Recoverer:
                 hint="a segment file is missing",
             )
 
-    def _sound(self, segment: int, scan: SegmentScan, condition: Condition) -> None:
-        records = self._take(scan.records)
+    def _sound(self, segment: int, records: list[WalRecord]) -> None:
+        records = self._take(records)
         if not records:
             self.found.release.append(segment)
         elif self.found.relog:
             self.found.relog += records
             self.found.release.append(segment)
         else:
-            if not scan.sealed:
-                seal_recovered(self._files, self._directory, scan, condition)
             self._remember(segment, records)
 
     def _take(self, records: list[WalRecord]) -> list[WalRecord]:
@@ -168,41 +166,6 @@ def recover(
     return _Recoverer(
         files, directory, mode=mode, flushed_seq=flushed_seq, capacity=memtable_capacity
     ).run(log_start)
-
-
-def seal_recovered(
-    files: FileSystem, directory: str, scan: SegmentScan, condition: Condition
-) -> None:
-    """Cut a torn tail off and seal the segment, so that nothing is ever read behind it.
-
-    Sound records inside the torn frame are written again before the seal.
-    """
-    header = scan.header
-    last_seq, timestamp_us, _ = scan.records[-1]
-    tail = b"".join(
-        encode_record(seq, stamp, payload, header.salt)
-        for seq, stamp, payload in scan.records[len(scan.records) - scan.partial :]
-    )
-    file = files.open(segment_path(directory, header.segment))
-    try:
-        if condition is Condition.TORN:
-            file.truncate(scan.end)
-            file.sync(metadata=True)
-        position = scan.end
-        for records in (tail, encode_seal(last_seq, timestamp_us, len(scan.records), header.salt)):
-            if records:
-                frame = encode_frame(
-                    records,
-                    salt=header.salt,
-                    synced=scan.end,
-                    alignment=header.alignment,
-                    compress=None,
-                )
-                file.write_at(position, frame)
-                position += len(frame)
-        file.sync(metadata=True)
-    finally:
-        file.close()
 
 
 def quarantine(files: FileSystem, directory: str, target: str, segments: list[int]) -> list[str]:

@@ -30,6 +30,9 @@ class FakeClock:
         with self._lock:
             return self._now
 
+    def now_us(self) -> int:
+        return int(self.now() * 1_000_000)
+
     def monotonic(self) -> float:
         with self._lock:
             return self._monotonic

@@ -224,6 +224,9 @@ class _MemoryFile:
                 partial(self._content.write, offset, data[: len(data) // 2]),
             )
 
+    def write_mapped(self, offset: int, data: bytes) -> None:
+        self.write_at(offset, data)
+
     def read_at(self, offset: int, length: int) -> bytes:
         with self._machine.mutex:
             self._check_open()

@@ -219,19 +219,31 @@ def test_a_stream_is_unbounded_and_comes_in_chunks(
     assert db.scans_open == 0
 
 
+@pytest.mark.parametrize(
+    ("failure", "name"),
+    [
+        (errors.TruncatedError("short", name="tables/secret"), "truncated"),
+        (ZeroDivisionError("secret"), "internal"),
+    ],
+)
 def test_a_stream_that_fails_ends_with_a_problem(
-    client: Client, db: FakeDatabase, logs: list[EventDict], monkeypatch: pytest.MonkeyPatch
+    client: Client,
+    db: FakeDatabase,
+    logs: list[EventDict],
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    name: str,
 ) -> None:
     monkeypatch.setattr(scan, "CHUNK_BYTES", 1)
-    db.failure, db.broken_at = errors.TruncatedError("short", name="tables/secret"), b"ab"
+    db.failure, db.broken_at = failure, b"ab"
     answer = client.get("/v1/kv", accept=NDJSON, x_request_id="r1")
     *items, last = answer.lines
     assert answer.status == 200
     assert [key_of(item) for item in items] == ODD_KEYS[:5]
-    assert (last["type"], last["status"]) == ("urn:seerdb:truncated", 500)
+    assert (last["type"], last["status"]) == (f"urn:seerdb:{name}", 500)
     assert "r1" in last["detail"]
     assert "secret" not in str(last)
-    assert any(entry.get("problem") == "truncated" for entry in logs)
+    assert any(entry.get("problem") == name for entry in logs)
     assert db.scans_open == 0
 
 

@@ -157,6 +157,7 @@ def test_deleted_objects_are_gone_and_missing_ones_no_error(store: ObjectStore) 
     assert store.get("tables/b") == b"again"
 
 
+@pytest.mark.slow
 def test_more_objects_than_a_page_are_listed_and_deleted(store: ObjectStore) -> None:
     names = [f"tables/{number:05d}" for number in range(1_005)]
     with ThreadPoolExecutor(8) as pool:

@@ -6,8 +6,13 @@ nothing is invented, batches are whole, the log is sound and writing goes on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
+from seerdb.events import CompactionCompleted, FlushCompleted, GarbageCollected, Recovered
+from seerdb.testing.crash import CrashError
 from seerdb.testing.model import Model
 from tests.crash.trace import (
     Run,
@@ -21,6 +26,8 @@ from tests.crash.trace import (
     put,
 )
 from tests.fixtures.database import CrashPoint, World
+
+pytestmark = pytest.mark.crash
 
 FAT = b"v" * 300
 
@@ -39,74 +46,92 @@ TRACE: tuple[Step, ...] = (
     delete_range(b"g1", b"g4"),
     put(b"g2", b"5", "memory"),
     Verb("reopen"),
-    Verb("wait"),
     put(b"a", b"6"),
     put(b"g3", FAT, "memory"),
     Verb("compact"),
+    Verb("wait"),
     delete(b"a", "memory"),
     put(b"j", FAT, "memory"),
     delete_range(b"g", b"i", "memory"),
     put(b"k", FAT),
-    Verb("flush"),
+    Verb("compact"),
     put(b"a", b"7", "memory"),
     put(b"h", FAT, "object"),
     put(b"l", FAT),
 )
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "zstd": {"wal_compression": "zstd", "compression": "none", "filter_bits_per_key": 0},
     "direct": {"wal_direct_io": True, "wal_segment_size": 64 << 10},
     "kept": {"wal_retention": "count:3", "sync": "full", "disk_cache_capacity": 4096},
+    "salvage": {"recovery": "salvage"},
 }
+POWER_LOSSES = range(1, 3)
+SHARDS = 4
+"""Tests that one trace is spread over, to be run side by side."""
 
 
-def run(point: CrashPoint | None, setting: str = "plain") -> Run:
+def run(setting: str, point: CrashPoint | None) -> Run:
     world = World(**SETTINGS[setting])
     world.crash_at(point)
     return Run(world).execute(TRACE)
 
 
-def test_x() -> None:
-    done = run(None)
+def crashes(setting: str, shard: int) -> Iterator[tuple[CrashPoint, Model, str, World]]:
+    """What may be left of the trace after a crash, for each point of the shard: the model, the
+    level that must have survived, and the world."""
+    for point in run(setting, None).world.crash_points()[shard::SHARDS]:
+        crashed = run(setting, point)
+        assert crashed.died
+        for level, world in outcomes(crashed.world, POWER_LOSSES):
+            yield point, crashed.model, level, world
+
+
+def check_crash_in_recovery(world: World, model: Model, level: str, *, every: int) -> None:
+    """Die at every ``every``-th point of an opening; the next one makes all good."""
+    undisturbed = world.kill()
+    undisturbed.open()
+    for point in undisturbed.crash_points()[::every]:
+        crashed = world.kill()
+        crashed.crash_at(point)
+        with pytest.raises(CrashError):
+            crashed.open()
+        check_recovery(crashed.kill(), model, level)
+        weaker = "local" if level == "memory" else level
+        check_recovery(crashed.lose_power(point.number), model, weaker)
+
+
+def test_the_trace_does_everything_there_is_to_do() -> None:
+    done = run("plain", None)
+    assert not done.died
+    kinds = [type(event) for event in done.world.events]
+    assert kinds.count(FlushCompleted) >= 4
+    assert kinds.count(CompactionCompleted) >= 2
+    assert kinds.count(GarbageCollected) >= 1
+    assert kinds.count(Recovered) == 2
+    assert done.model.seq == 26
     check_recovery(done.world.kill(), done.model, "memory")
-    points = done.world.crash_points()
-    print(len(points))
-    for point in points:
-        r = run(point)
-        assert r.died
-        for level, world in outcomes(r.world, range(1, 3)):
-            check_recovery(world, r.model, level)
 
 
-def test_y() -> None:
-    import collections
-    bad = collections.Counter(); n = 0
-    done = run(None)
-    for point in done.world.crash_points():
-        r = run(point)
-        for level, world in outcomes(r.world, range(1, 3)):
-            probe = world.kill()
-            probe.open()
-            for inner in probe.crash_points():
-                for outcome in (0, 1):
-                    again = world.kill()
-                    again.crash_at(inner)
-                    try:
-                        again.open()
-                        assert False
-                    except BaseException as e:
-                        if type(e).__name__ != "CrashError":
-                            raise
-                    l, w = outcomes(again, range(1, 2))[outcome]
-                    if level == "local": l = "local"
-                    if level == "object": l = "object"
-                    n += 1
-                    try:
-                        check_recovery(w, r.model, l)
-                    except AssertionError as e:
-                        bad[(level, l, str(e)[:60])] += 1
-                    except Exception as e:
-                        bad[(level, l, type(e).__name__ + str(e)[:100])] += 1
-    print(n)
-    for k, v in bad.most_common(40): print(v, k)
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_a_crash_at_every_operation(shard: int) -> None:
+    for _, model, level, world in crashes("plain", shard):
+        check_recovery(world, model, level)
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_a_crash_in_the_recovery_from_a_crash(shard: int) -> None:
+    for number, (_, model, level, world) in enumerate(crashes("plain", shard)):
+        if number % 5 == shard:
+            check_crash_in_recovery(world, model, level, every=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_crash_at_every_operation_of_every_recovery(setting: str, shard: int) -> None:
+    for _, model, level, world in crashes(setting, shard):
+        check_crash_in_recovery(world, model, level, every=1)
+        check_recovery(world, model, level)

@@ -45,6 +45,9 @@ class Claimant:
     """Fingerprint of the store's URL."""
     capabilities: dict[str, bool] = field(default_factory=dict)
     """What the probe found the store able to do."""
+    continues: bool = False
+    """Whether the log of ``home`` continues the state that was loaded. Then it does not
+    continue that of a home which claims in between."""
 
 
 class Place(TypedDict):
@@ -62,7 +65,7 @@ def place_after(state: ManifestState, clock: Clock, random_bytes: RandomBytes) -
         "number": state.number + 1,
         "previous": state.write_id,
         "write_id": random_bytes(16).hex(),
-        "time_us": max(int(clock.now() * 1_000_000), state.time_us + 1),
+        "time_us": max(clock.now_us(), state.time_us + 1),
     }
 
 
@@ -76,9 +79,9 @@ def take_over(
 ) -> ManifestState:
     """Claim the epoch after ``state``, loading it anew while other openers are faster.
 
-    Returns the state after the claim. Durable then. Raises: ``ConflictError`` when others
-    keep claiming; ``UnavailableError``, after which the claim may stand, which harms nobody
-    but older writers: load and claim again.
+    Returns the state after the claim. Durable then. Raises: ``ConflictError`` when others keep
+    claiming, or one has and the claimant ``continues``; ``UnavailableError``, after which the
+    claim may stand, which harms nobody but older writers: load and claim again.
     """
     for _ in range(CLAIM_ATTEMPTS):
         before = state or ManifestState()
@@ -96,6 +99,11 @@ def take_over(
         if _create(store, claim):
             return after
         state = load(store)
+        if claimant.continues and state is not None and state.home != claimant.home:
+            raise ConflictError(
+                "another data directory took this database over at this very moment: make "
+                "sure that only one is meant to write, then open again"
+            )
     raise ConflictError(
         f"{CLAIM_ATTEMPTS} others opened this database for writing in the meantime: "
         "find out what keeps opening it"

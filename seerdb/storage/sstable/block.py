@@ -156,7 +156,7 @@ class Block:
     """A decoded block. Thread-safe: a reader sees it packed or as a dict, whole either way.
 
     ``visited`` is set by whoever finds the block in its slot, and cleared by the cache.
-    ``memory`` is what the block costs now, in bytes. ``owner`` is the cache that holds it.
+    ``memory`` is what the block costs now, in bytes. ``owner`` is the cache that took it in.
     ``several_versions`` says that some key occurs more than once.
     """
 

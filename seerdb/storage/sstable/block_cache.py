@@ -146,6 +146,5 @@ class BlockCache:
         else:
             entry.older.newer = entry.newer
         entry.slots[entry.index] = None
-        entry.block.owner = None
         self._used -= entry.memory
         del self._entries[entry.block]

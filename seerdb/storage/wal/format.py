@@ -92,7 +92,6 @@ BATCH = 1
 SEAL = 2
 
 _U32 = struct.Struct("<I")
-_U32_PAIR = struct.Struct("<II")
 _HEADER = struct.Struct("<8sHHI16sQQQQI")
 _FRAME = struct.Struct("<IIIQ")
 _RECORD = struct.Struct("<IBQQ")
@@ -283,11 +282,30 @@ def encode_record(seq: int, timestamp_us: int, payload: bytes, salt: int) -> byt
     return _U32.pack(crc32c(body, salt)) + body
 
 
+def encode_put_record(seq: int, timestamp_us: int, key: bytes, value: bytes, salt: int) -> bytes:
+    """The record of a single put, in one step: the bytes of ``encode_record(…, encode_put(…))``."""
+    key_length = len(key)
+    value_length = len(value)
+    length = _SINGLE.size + key_length + value_length
+    body = (
+        _RECORD_OF_SINGLE.pack(length, BATCH, seq, timestamp_us, 1, PUT, key_length, value_length)
+        + key
+        + value
+    )
+    return crc32c(body, salt).to_bytes(4, "little") + body
+
+
 def encode_seal(last_seq: int, timestamp_us: int, records: int, salt: int) -> bytes:
     """The SEAL record that ends a segment of ``records`` BATCH records."""
     payload = SEAL_PAYLOAD.pack(records)
     body = _RECORD.pack(len(payload), SEAL, last_seq, timestamp_us) + payload
     return _U32.pack(crc32c(body, salt)) + body
+
+
+def encode_frame_header(stored: int, raw: int = 0, *, salt: int, synced: int) -> bytes:
+    """The header of a frame whose body has ``stored`` bytes, ``raw`` decompressed."""
+    fields = _FRAME.pack(salt, stored, raw, synced)
+    return fields + _U32.pack(crc32c(fields))
 
 
 def encode_frame(
@@ -312,23 +330,8 @@ def encode_frame(
     stored = len(body)
     if stored > MAX_FRAME_BODY:
         _check_size("group of commits", stored, MAX_FRAME_BODY)
-    fields = _FRAME.pack(salt, stored, raw, synced)
-    frame = fields + _U32.pack(crc32c(fields)) + body
+    frame = encode_frame_header(stored, raw, salt=salt, synced=synced) + body
     return frame if alignment == 1 else frame.ljust(aligned(len(frame), alignment), b"\0")
-
-
-def encode_put_frame(
-    seq: int, timestamp_us: int, key: bytes, value: bytes, salt: int, synced: int
-) -> bytes:
-    """The frame of one uncompressed put, alignment 1: the same bytes as ``encode_frame`` of
-    ``encode_record`` of ``encode_put``, in one step."""
-    key_length = len(key)
-    value_length = len(value)
-    length = _SINGLE.size + key_length + value_length
-    batch = (1, PUT, key_length, value_length)
-    body = _RECORD_OF_SINGLE.pack(length, BATCH, seq, timestamp_us, *batch) + key + value
-    fields = _FRAME.pack(salt, RECORD_HEADER_SIZE + length, 0, synced)
-    return fields + _U32_PAIR.pack(crc32c(fields), crc32c(body, salt)) + body
 
 
 def decode_frame_header(data: bytes, offset: int, header: SegmentHeader) -> FrameHeader | None:

@@ -100,7 +100,8 @@ class FrameReader:
 
     def _read_plain_frames(self, offset: int) -> int:
         """Take sound, uncompressed frames of BATCH records; the offset of the first other."""
-        data, records, last_seq = self._data, self.records, self._last_seq
+        data, view = self._data, memoryview(self._data)
+        records, last_seq = self.records, self._last_seq
         salt, alignment = self._header.salt, self._header.alignment
         frame_fields, record_fields, crc = (
             FRAME_FIELDS.unpack_from,
@@ -123,7 +124,7 @@ class FrameReader:
                 after = at + RECORD_HEADER_SIZE + length
                 if after > end or kind != BATCH or seq <= last_seq:
                     break
-                if stated != crc(data[at + _CRC_SIZE : after], salt):
+                if stated != crc(view[at + _CRC_SIZE : after], salt):
                     break
                 records.append((seq, timestamp_us, data[at + RECORD_HEADER_SIZE : after]))
                 last_seq = seq

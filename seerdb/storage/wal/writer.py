@@ -29,14 +29,16 @@ from seerdb.storage.wal.format import (
     SegmentHeader,
     aligned,
     encode_frame,
+    encode_frame_header,
     encode_put,
-    encode_put_frame,
+    encode_put_record,
     encode_record,
     encode_seal,
 )
 from seerdb.storage.wal.segments import SegmentInfo, SegmentPool
 
 _COMPRESSION_LEVEL = 1
+_FRAMES_KEPT = 1024
 _SEGMENT_AND_EPOCH = struct.Struct("<QQ")
 
 
@@ -91,9 +93,10 @@ class LogWriter:
         # Written by the appending thread, read by the syncing one:
         self._header = SegmentHeader(database_id, 0, epoch, 0, 0, 0, self._alignment)
         self._position = 0
+        self._frames: dict[int, bytes] = {}
         self._segments = 0
         self._appends = 0
-        self._bytes = 0
+        self._bytes_before = 0
         # Guarded by _sync_lock; the file is changed under it and so stays open during a sync.
         self._sync_lock = threading.Lock()
         self._file: File | None = None
@@ -126,8 +129,22 @@ class LogWriter:
     def statistics(self) -> LogStatistics:
         """Counts since this writer was made."""
         return LogStatistics(
-            self._segments, self._appends, self._bytes, self._syncs, self._sync_seconds
+            self._segments,
+            self._appends,
+            self._bytes_before + self._bytes_here,
+            self._syncs,
+            self._sync_seconds,
         )
+
+    @property
+    def _bytes_here(self) -> int:
+        return max(self._position - HEADER_SIZE, 0)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the frames of the segment may still take, SEAL excluded."""
+        seal = aligned(SEAL_FRAME_SIZE, self._alignment)
+        return self._segment_size - self._position - seal
 
     def start(self, segment_id: int, first_seq: int) -> None:
         """Begin segment ``segment_id``, whose records will have ``first_seq`` or higher.
@@ -148,10 +165,12 @@ class LogWriter:
             self._alignment,
         )
         file = self.pool.take(header)
+        self._bytes_before += self._bytes_here
         with self._sync_lock:
             self._header = header
             self._file = file
             self._position = self._synced = HEADER_SIZE
+            self._frames = {}
         self._segments += 1
 
     def fits(self, length: int) -> bool:
@@ -181,12 +200,35 @@ class LogWriter:
         )
 
     def append_put(self, seq: int, timestamp_us: int, key: bytes, value: bytes) -> None:
-        """:meth:`append` of one put that is a group of its own."""
+        """:meth:`append` of one put that is a group of its own and that no sync follows.
+
+        The same bytes, made and written in fewer steps.
+        """
         salt = self._header.salt
-        if self._plain:
-            self._write(encode_put_frame(seq, timestamp_us, key, value, salt, self._synced))
-        else:
+        if not self._plain:
             self.append(encode_record(seq, timestamp_us, encode_put(key, value), salt))
+            return
+        record = encode_put_record(seq, timestamp_us, key, value, salt)
+        frame = (self._frames.get(len(record)) or self._frame_of(len(record))) + record
+        file = self._file
+        if file is None or self._cause is not None:
+            self._write(frame)
+            return
+        try:
+            file.write_mapped(self._position, frame)
+        except BaseException as error:
+            self._poison(error)
+            raise
+        self._position += len(frame)
+        self._appends += 1
+
+    def _frame_of(self, length: int) -> bytes:
+        """The header of a frame of ``length`` bytes, kept until the next sync or segment."""
+        if len(self._frames) >= _FRAMES_KEPT:
+            self._frames = {}
+        header = encode_frame_header(length, salt=self._header.salt, synced=self._synced)
+        self._frames[length] = header
+        return header
 
     def sync(self) -> None:
         """Make everything appended before the call durable. Free when it already is.
@@ -205,6 +247,7 @@ class LogWriter:
                 self._poison(error)
                 raise
             self._synced = position
+            self._frames = {}
             self._syncs += 1
             self._sync_seconds += self._clock.monotonic() - started
 
@@ -249,7 +292,6 @@ class LogWriter:
             raise
         self._position += len(frame)
         self._appends += 1
-        self._bytes += len(frame)
 
     def _check_sound(self) -> None:
         if self._cause is not None:
@@ -263,7 +305,7 @@ class LogWriter:
             self._cause = cause
 
     def _now_us(self) -> int:
-        return int(self._clock.now() * 1_000_000)
+        return self._clock.now_us()
 
     def _new_salt(self, segment_id: int) -> int:
         """Random, not 0, and different for two segments even if the random source repeats."""

@@ -205,6 +205,15 @@ def test_a_name_refused_in_a_bulk_deletion_is_an_error(
         store.delete(["a", "b"])
 
 
+def test_a_bulk_deletion_is_split_at_the_limit_of_s3(
+    store: FsspecObjectStore, server: ScriptedServer
+) -> None:
+    for _ in range(2):
+        server.reply("200 OK", b"<DeleteResult/>", "Content-Type: application/xml\r\n")
+    store.delete(f"tables/{number}" for number in range(1_001))
+    assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize("operation", CALLS)
 def test_one_call_is_one_request(
     store: FsspecObjectStore, server: ScriptedServer, operation: str
@@ -242,7 +251,7 @@ def test_an_upload_that_nobody_takes_ends(monkeypatch: pytest.MonkeyPatch) -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = {"endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}", **KEYS}
         store = FsspecObjectStore.open("s3://bucket/db", options)
-        with pytest.raises(UnavailableError, match="Timeout"):
+        with pytest.raises(UnavailableError, match="FSTimeoutError"):
             store.put_if_absent("a", b"data")
         store.close()
 
@@ -287,6 +296,21 @@ def test_what_cannot_be_used_is_refused_at_once(
 ) -> None:
     with pytest.raises(InvalidRequestError, match=match):
         FsspecObjectStore.open(url, options)
+
+
+def test_in_memory_one_writer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FsspecObjectStore.open("memory://one-writer", {})
+    held: list[bool] = []
+    real = store._filesystem.pipe_file
+
+    def pipe_file(*args: object, **options: object) -> None:
+        held.append(fsspec_store._MEMORY_LOCK.locked())
+        real(*args, **options)
+
+    monkeypatch.setattr(store._filesystem, "pipe_file", pipe_file)
+    store.put("a", b"a")
+    store.put_if_absent("b", b"b")
+    assert held == [True, True]
 
 
 def test_creation_is_refused_where_it_is_not_atomic() -> None:

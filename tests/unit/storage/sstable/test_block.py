@@ -170,13 +170,42 @@ def test_a_payload_cut_short_is_malformed(cut: int) -> None:
     assert (raised.value.name, raised.value.offset) == ("tables/t.sst", 40)
 
 
+def assembled(
+    *, count: int = 2, seq_planes: int = 1, offset_planes: int = 1, first: int = 8, last: int = 12
+) -> bytes:
+    """The payload of a=1, b=2 byte by byte, with fields to falsify."""
+    offsets = bytes((first, 9, 10, 11, last)).ljust(5 * offset_planes, b"\0")
+    header = struct.pack("<IBBBx", count, 0, seq_planes, offset_planes)
+    fingerprints = bytes(key_hash(key) >> FINGERPRINT_SHIFT for key in (b"a", b"b"))
+    seqs = b"\x05\x06".ljust(2 * seq_planes, b"\0")[: 2 * seq_planes]
+    return header + b"a1b2" + fingerprints + bytes((PUT, PUT)) + seqs + offsets
+
+
+@pytest.mark.parametrize(("seq_planes", "offset_planes"), [(1, 1), (8, 4)])
+def test_a_payload_is_laid_out_as_documented(seq_planes: int, offset_planes: int) -> None:
+    block = decode(assembled(seq_planes=seq_planes, offset_planes=offset_planes))
+    entries = [Entry(b"a", 5, PUT, b"1"), Entry(b"b", 6, PUT, b"2")]
+    assert rows(block.columns()) == entries
+    assert encode(entries) == assembled()
+
+
 @pytest.mark.parametrize(
-    "header", [(0, 0, 1, 1), (1 << 31, 0, 1, 1), (3, 0, 0, 2), (3, 0, 9, 2), (3, 0, 1, 5)]
+    "falsified",
+    [
+        {"count": 0},
+        {"count": 3},
+        {"count": 1 << 31},
+        {"seq_planes": 0},
+        {"seq_planes": 9},
+        {"offset_planes": 5},
+        {"first": 7},
+        {"last": 13},
+    ],
+    ids=str,
 )
-def test_a_header_that_does_not_fit_the_payload_is_malformed(header: tuple[int, ...]) -> None:
-    payload = struct.pack("<IBBBx", *header) + encode(puts(3))[HEADER_SIZE:]
+def test_a_field_that_does_not_fit_the_payload_is_malformed(falsified: dict[str, int]) -> None:
     with pytest.raises(CorruptionError):
-        decode(payload)
+        decode(assembled(**falsified))
 
 
 def test_a_block_becomes_a_dict_once_it_was_asked_more_often_than_it_has_entries() -> None:

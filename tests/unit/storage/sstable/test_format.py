@@ -7,6 +7,7 @@ import zstandard
 from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
+from xxhash import xxh3_128_digest
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
 from seerdb.storage.sstable.format import (
@@ -21,6 +22,9 @@ from seerdb.storage.sstable.format import (
 )
 
 NAME = "tables/t.sst"
+
+FRAME_OF_A_PEBIBYTE = b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little") + bytes(8)
+"""A zstd frame that announces so much that nobody could even make room for it."""
 
 
 def compressor() -> zstandard.ZstdCompressor:
@@ -50,6 +54,12 @@ def test_compressible_parts_are_compressed_and_others_are_not() -> None:
     assert len(seal(repetitive, compressor())) < 100
     assert seal(random, compressor()) == seal(random, None)
     assert len(seal(random, None)) == len(random) + TRAILER_SIZE
+
+
+def test_a_part_that_hardly_shrinks_is_stored_raw() -> None:
+    payload = b"".join(xxh3_128_digest(b"%d" % number) for number in range(40)) + bytes(36)
+    assert len(payload) - 30 < len(compressor().compress(payload)) < len(payload)
+    assert seal(payload, compressor()) == seal(payload, None)
 
 
 def test_every_flipped_bit_is_a_checksum_error() -> None:
@@ -85,8 +95,9 @@ def test_an_unknown_codec_is_from_a_newer_release() -> None:
         (compressor().compress(b"a" * 1000) + b"more", 1, 1000),
         (zstandard.ZstdCompressor(level=1).compress(b"a" * 1000), 1, 10),
         (compressor().compress(b"a" * 1000)[:-3], 1, 1000),
+        (FRAME_OF_A_PEBIBYTE, 1, 1000),
     ],
-    ids=["raw", "garbage", "longer", "shorter", "empty", "extra", "announced", "torn"],
+    ids=["raw", "garbage", "longer", "shorter", "empty", "extra", "announced", "torn", "bomb"],
 )
 def test_a_length_or_frame_that_lies_is_corruption(
     body: bytes, codec: int, raw_length: int

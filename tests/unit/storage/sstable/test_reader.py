@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,16 @@ from seerdb.storage.entry import DELETE, PUT, RangeTombstone
 from seerdb.storage.sstable.builder import BuiltTable
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.reader import TableReader
-from tests.unit.storage.sstable.samples import Entry, OpenTable, build, in_order, meta_of, puts
+from tests.unit.storage.sstable.samples import (
+    Entry,
+    OpenTable,
+    add,
+    build,
+    in_order,
+    meta_of,
+    new_builder,
+    puts,
+)
 
 keys = st.one_of(
     st.binary(min_size=1, max_size=3),
@@ -198,6 +208,31 @@ def test_the_tail_of_another_table_is_refused(other: BuiltTable) -> None:
     assert len(other.data) == len(built.data)
     with pytest.raises(CorruptionError, match="not the table that the manifest names"):
         TableReader(meta_of(built), other.data[other.tail_offset :])
+
+
+def test_a_tail_of_another_length_is_truncated() -> None:
+    built = build(puts(10))
+    tail = built.data[built.tail_offset :]
+    for other in (tail[:-1], tail[1:], b"", b"more" + tail):
+        with pytest.raises(TruncatedError, match="wrong length"):
+            TableReader(meta_of(built), other)
+
+
+@pytest.mark.parametrize("falsify", ["key without a block", "longer block", "empty block"])
+def test_an_index_that_does_not_fit_the_blocks_is_corruption(falsify: str) -> None:
+    builder = new_builder(block_size=500)
+    add(builder, puts(100))
+    if falsify != "longer block":
+        builder._first_keys.append(b"key9")
+    if falsify == "longer block":
+        builder._blocks[0] += b"x"
+    elif falsify == "empty block":
+        builder._blocks.append(b"")
+    built = builder.finish(1_000, 2_000)
+    tail = built.data[sum(map(len, builder._blocks)) :]
+    meta = msgspec.structs.replace(meta_of(built), size=built.tail_offset + len(tail))
+    with pytest.raises(CorruptionError, match="index is malformed"):
+        TableReader(meta, tail)
 
 
 def test_memory_covers_filter_and_first_keys() -> None:

@@ -70,6 +70,11 @@ def test_a_later_frame_proves_corruption_even_behind_more_damage() -> None:
     assert last(read(data)) is Condition.CORRUPT
 
 
+def test_a_frame_that_knew_of_less_takes_no_proof_back() -> None:
+    data = segment(frame(put(1)), frame(put(2)), frame(put(3), synced=THIRD), frame(put(4)))
+    assert last(read(flipped(data, SECOND + 40))) is Condition.CORRUPT
+
+
 def test_a_later_frame_with_a_broken_header_proves_nothing() -> None:
     data = segment(frame(put(1)), frame(put(2)), frame(put(3), synced=THIRD))
     for byte in range(FRAME_HEADER_SIZE):
