@@ -205,12 +205,12 @@ class Service:
     def _deliver(self, results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
         """On the committer's thread: one wake-up of the loop for the whole group."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_resolve, results)
+            _resolve(results)
 
 
 def _resolve(results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
     for ticket, outcome in results:
-        if True:  # a cancelled waiter is gone
+        if not ticket.done():  # a cancelled waiter is gone
             ticket.set_result(outcome)
 
 

@@ -63,18 +63,18 @@ class Workload:
 
     def batches(self, size: int) -> list[list[tuple[bytes, bytes]]]:
         """All pairs in writing order, ``size`` to a batch."""
-        pairs = list(zip(self.keys, self.values, strict=True))
+        pairs = list(zip(_fresh(self.keys), self.values, strict=True))
         return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
     def hot(self, count: int, draw: int = 0) -> list[bytes]:
         """``count`` keys out of the hot set; another ``draw`` is another sample of that set."""
         size = max(1, int(self.entries * HOT_SHARE))
         hot_set = self._random("hot set").sample(self.keys, size)
-        return self._random("hot", draw).choices(hot_set, k=count)
+        return _fresh(self._random("hot", draw).choices(hot_set, k=count))
 
     def uniform(self, count: int, draw: int = 0) -> list[bytes]:
         """``count`` stored keys, each as likely as any other."""
-        return self._random("uniform", draw).choices(self.keys, k=count)
+        return _fresh(self._random("uniform", draw).choices(self.keys, k=count))
 
     def missing(self, count: int, draw: int = 0) -> list[bytes]:
         """``count`` keys that were never stored, each right behind a stored one."""
@@ -84,3 +84,9 @@ class Workload:
 
     def _random(self, purpose: str, draw: int = 0) -> random.Random:
         return random.Random(f"{self.seed}/{purpose}/{draw}")
+
+
+def _fresh(keys: list[bytes]) -> list[bytes]:
+    """Equal keys in new objects, as a caller's are: a used one remembers its hash."""
+    joined = b"".join(keys)
+    return [joined[start : start + KEY_SIZE] for start in range(0, len(joined), KEY_SIZE)]

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
-from seerdb.storage.batch import Batch, check_key, check_range, check_value, prefix_end
+from seerdb.storage.batch import Batch, check_key, check_value, prefix_end
 from seerdb.storage.commit import LEVELS, OBJECT, Sink
 from seerdb.storage.engine import Engine
 from seerdb.storage.lookup import Need
@@ -18,8 +18,8 @@ from seerdb.storage.merge import Chunk
 from seerdb.storage.runtime import Components
 from seerdb.storage.state import State
 from seerdb.storage.status import (
-    FlushReport,
     CompactionReport,
+    FlushReport,
     HealthCheck,
     Statistics,
     gather,

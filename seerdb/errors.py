@@ -4,7 +4,7 @@
 
     SeerDBError
       InvalidRequestError        fix the argument or the setting
-      NotFoundError              the named thing is not there (an object, a snapshot; a missing key is None)
+      NotFoundError              the named object is not there (a missing key is None)
       AlreadyExistsError         an object of that name is already there
       ConflictError              re-read and try again (a precondition did not hold)
         LockedError              another process holds the data directory; stop it or use another

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from seerdb.errors import InvalidRequestError
@@ -28,7 +28,7 @@ MAX_VALUE_SIZE = GIB
 T = TypeVar("T")
 
 
-class Durability(str, Enum):
+class Durability(StrEnum):
     """What an acknowledged write survives, weakest first."""
 
     MEMORY = "memory"

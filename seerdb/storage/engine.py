@@ -7,23 +7,28 @@ lanes, and takes them down again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock, Thread
+from threading import Lock
 
 from seerdb.errors import ClosedError, FencedError, SeerDBError
-from seerdb.events import Fenced, MemtableSealed, Poisoned, WorkFailed
+from seerdb.events import MemtableSealed, Poisoned, WorkFailed
 from seerdb.options import Options
 from seerdb.storage.admission import Admission
+from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.commit import OBJECT, Committer, Sink
+from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.disk_tier import DiskTier
+from seerdb.storage.flush import TableFormat
+from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
 from seerdb.storage.layout import Layout
-from seerdb.storage.maintenance import GRACE_SECONDS, Maintenance
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.opening import Opened, open_database
+from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.poison import Poison
+from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.row_cache import RowCache
@@ -32,7 +37,7 @@ from seerdb.storage.ship import Shipper
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.verify import VerifyReport, verify_log, verify_version
-from seerdb.storage.workers import Lane
+from seerdb.storage.workers import Lane, Thread
 
 
 class Engine:
@@ -41,7 +46,7 @@ class Engine:
     def __init__(self, path: str, options: Options, components: Components) -> None:
         self.options = options
         self.components = components
-        self.opened = open_database(path, options, components)
+        self.opened = opened = open_database(path, options, components)
         self._owns_runtime = components.runtime is None
         self.runtime = components.runtime or Runtime(
             background=options.background,
@@ -52,69 +57,90 @@ class Engine:
         self._inbox_thread: Thread | None = None
         self._start_lock = Lock()
         self._closed = False
-        self._wire(self.opened)
+        self.stores, self.manifest, self.log = opened.stores, opened.manifest, opened.log
+        self._wire_reads(opened)
+        self._wire_background(opened)
+        self._wire_writes(opened)
         components.listener(self.opened.event)
         self._start()
 
-    def _wire(self, opened: Opened) -> None:
-        options, components = self.options, self.components
-        files, clock = components.files, components.clock
-        self.stores = opened.stores
-        self.manifest = opened.manifest
-        self.log = opened.log
-        self.disk = self._disk_tier()
+    def _wire_reads(self, opened: Opened) -> None:
+        options = self.options
+        self.disk: DiskTier | None = None
+        if options.disk_cache_capacity:
+            directory = f"{opened.directory}/cache"
+            self.disk = DiskTier(self.components.files, directory, options.disk_cache_capacity)
         self.tables = TableStore(
             self.stores.of(Purpose.READ),
             cache=self.runtime.cache,
             disk=self.disk,
             fetchers=self.runtime.workers.fetchers,
         )
-        sealed = tuple(reversed(opened.recovery.memtables))
         rows = RowCache(options.block_cache_capacity // ROW_CACHE_SHARE)
         layout = Layout(self.manifest.state.version, self.tables, rows)
+        sealed = tuple(reversed(opened.recovery.memtables))
         self.live = LiveState(
             State(Memtable([opened.next_segment]), sealed, layout), opened.recovery.last_seq
         )
         self.reads = Reads(self.live, self.tables)
-        wal = f"{opened.directory}/wal"
-        self.retention = SegmentRetention(self.log.pool, options.wal_retention, clock)
-        garbage = GarbageCollector(
+
+    def _wire_background(self, opened: Opened) -> None:
+        components, options = self.components, self.options
+        clock, listener = components.clock, components.listener
+        outputs = TableOutputs(self.manifest.epoch, clock)
+        publisher = Publisher(self.live, self.manifest, self.tables)
+        runner = self._job_runner()
+        table_format = TableFormat(
+            options.block_size, options.compression, options.filter_bits_per_key
+        )
+        self.flusher = Flusher(
+            self.live,
+            publisher,
+            outputs,
+            runner,
+            wal_directory=f"{opened.directory}/wal",
+            table_format=table_format,
+            clock=clock,
+            listener=listener,
+        )
+        self.compactor = Compactor(
+            publisher,
+            self.tables,
+            outputs,
+            runner,
+            table_format=table_format,
+            clock=clock,
+            listener=listener,
+        )
+        collector = GarbageCollector(
             self.stores.of(Purpose.GARBAGE),
             self.manifest,
             clock=clock,
             grace_seconds=GRACE_SECONDS,
         )
-        self.maintenance = Maintenance(
-            self.live,
-            self.manifest,
-            self.tables,
-            self._job_runner(),
-            garbage,
-            self.retention,
-            wal_directory=wal,
-            options=options,
-            clock=clock,
-            listener=components.listener,
-        )
-        self.flush_lane = self._lane("flush", self._flush_one)
-        self.compaction_lane = self._lane("compaction", self.maintenance.compact_one)
-        self.garbage_lane = self._lane("garbage", self.maintenance.collect)
-        self.spare_lane = self._lane("spare segment", self._prepare_spare)
-        self.maintenance.on_removed = self._collect_later
+        self.retention = SegmentRetention(self.log.pool, options.wal_retention, clock)
+        self.background = Background(self.runtime.workers, self.poison, listener)
+        self.background.add_flush(self.flusher, self.retention)
+        self.background.add_compaction(self.compactor)
+        self.background.add_garbage(collector, outputs, self.tables)
+        self.background.add_spare(self.log.pool)
+
+    def _wire_writes(self, opened: Opened) -> None:
+        components, options = self.components, self.options
         self.admission = Admission(
             self.live,
-            self.flush_lane,
-            files,
+            self.background.flush,
+            components.files,
             opened.directory,
             options=options,
-            clock=clock,
+            clock=components.clock,
             listener=components.listener,
         )
         self.committer = Committer(
             self.live,
             self.log,
             self,
-            clock=clock,
+            clock=components.clock,
             poison=self.poison,
             memtable_capacity=options.memtable_capacity,
             sync_interval=options.sync_interval,
@@ -124,17 +150,11 @@ class Engine:
             self.stores.of(Purpose.WAL),
             self.manifest,
             self.live,
-            files,
-            wal,
+            components.files,
+            f"{opened.directory}/wal",
             self.committer.position,
         )
-        self.ship_lane = self._lane("ship", self.shipper.serve)
-
-    def _disk_tier(self) -> DiskTier | None:
-        if not self.options.disk_cache_capacity:
-            return None
-        directory = f"{self.opened.directory}/cache"
-        return DiskTier(self.components.files, directory, self.options.disk_cache_capacity)
+        self.background.add_ship(self.shipper)
 
     def _job_runner(self) -> JobRunner:
         location = self.stores.location
@@ -142,50 +162,11 @@ class Engine:
             return ProcessRunner(self.runtime.workers, location, self.stores.meter)
         return LocalRunner(self.components.files, self.stores.of)
 
-    def _lane(self, name: str, work: Callable[[], bool]) -> Lane:
-        return Lane(name, work, self.runtime.workers, self._work_failed)
-
-    @property
-    def lanes(self) -> tuple[Lane, ...]:
-        """All background work of this database."""
-        return (
-            self.flush_lane,
-            self.compaction_lane,
-            self.garbage_lane,
-            self.spare_lane,
-            self.ship_lane,
-        )
-
     def _start(self) -> None:
         self.retention.flushed(self.opened.recovery.release)
-        self.spare_lane.wake()
-        self.flush_lane.wake()
-        self.compaction_lane.wake()
-
-    def _flush_one(self) -> bool:
-        if not self.maintenance.flush_one():
-            return False
-        self.compaction_lane.wake()
-        return True
-
-    def _prepare_spare(self) -> bool:
-        self.log.pool.prepare()
-        return False
-
-    def _collect_later(self) -> None:
-        if self.runtime.workers.is_inline:
-            self.garbage_lane.wake()
-        else:
-            self.runtime.workers.timer.call_later(GRACE_SECONDS + 1, self.garbage_lane.wake)
-
-    def _work_failed(self, name: str, error: BaseException, attempts: int, retry: float) -> bool:
-        """What a lane does about a failure: go on trying, except when fenced."""
-        if isinstance(error, FencedError):
-            if self.poison.set(error):
-                self.components.listener(Fenced(str(error)))
-            return False
-        self.components.listener(WorkFailed(name, str(error), attempts, retry))
-        return True
+        self.background.spare.wake()
+        self.background.flush.wake()
+        self.background.compaction.wake()
 
     # What the write path needs: see commit.CommitEnv.
 
@@ -196,8 +177,8 @@ class Engine:
         self.components.listener(
             MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
         )
-        self.flush_lane.wake()
-        self.spare_lane.wake()
+        self.background.flush.wake()
+        self.background.spare.wake()
 
     def poisoned(self, cause: BaseException) -> None:
         self.components.listener(Poisoned(str(cause)))
@@ -211,7 +192,7 @@ class Engine:
 
     def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
         self.shipper.enqueue(tickets)
-        self.ship_lane.wake()
+        self.background.ship.wake()
 
     # What the handle needs.
 
@@ -227,7 +208,7 @@ class Engine:
         try:
             self.shipper.ship(seq)
         except FencedError as error:
-            self._work_failed("ship", error, 1, 0)
+            self.background.failed("ship", error, 1, 0)
             raise
 
     def submit(
@@ -258,16 +239,16 @@ class Engine:
         """
         self.check_open()
         seq = self.committer.rotate()
-        self.flush_lane.wake()
-        self._wait(self.flush_lane, lambda: self.manifest.state.last_seq >= seq)
+        self.background.flush.wake()
+        self._wait(self.background.flush, lambda: self.manifest.state.last_seq >= seq)
         return self.manifest.state.last_seq
 
     def compact(self) -> None:
         """Flush, then merge everything into one run."""
         self.flush()
-        self.maintenance.compact_all = True
-        self.compaction_lane.wake()
-        self._wait(self.compaction_lane, lambda: not self.maintenance.compact_all)
+        self.compactor.merge_all = True
+        self.background.compaction.wake()
+        self._wait(self.background.compaction, lambda: not self.compactor.merge_all)
 
     def verify(self) -> VerifyReport:
         """Check the current version and the log; see ``verify.py``."""
@@ -310,11 +291,11 @@ class Engine:
     def _close_cleanly(self) -> None:
         try:
             self.flush()
-            self.flush_lane.close()
-            self.compaction_lane.close()
+            self.background.flush.close()
+            self.background.compaction.close()
             self.manifest.checkpoint()
         except FencedError as error:
-            self._work_failed("close", error, 1, 0)
+            self.background.failed("close", error, 1, 0)
         except SeerDBError as error:
             self.components.listener(WorkFailed("close", str(error), 1, 0.0))
             self.committer.sync()
@@ -324,8 +305,7 @@ class Engine:
         if self._inbox_thread is not None:
             self.committer.stop_inbox()
             self._inbox_thread.join()
-        for lane in self.lanes:
-            lane.close()
+        self.background.close()
         self.log.close()
         if self.disk is not None:
             self.disk.close()

@@ -18,7 +18,7 @@ from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.breaker import CircuitBreaker
 from seerdb.storage.object_store.location import StoreLocation
-from seerdb.storage.object_store.meter import RequestStatistics, Purpose, RequestMeter
+from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
 from seerdb.storage.object_store.stack import stack
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.workers import Workers

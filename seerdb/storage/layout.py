@@ -1,8 +1,8 @@
 """A version made ready for reading: its runs as sorted columns of handles.
 
 Immutable but for ``rows``, the row cache, and ``tombstones``, which is ``None`` until every table
-with range tombstones has been opened. A layout keeps the handles of its tables alive, which keeps the garbage collector
-away from them; a snapshot lives on the layout it was taken with.
+with range tombstones has been opened. A layout keeps the handles of its tables alive, which
+keeps the garbage collector away from them; a snapshot lives on the layout it was taken with.
 """
 
 from __future__ import annotations

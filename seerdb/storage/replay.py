@@ -24,7 +24,7 @@ def replay(memtable: Memtable, records: Iterable[WalRecord]) -> None:
     entries = memtable.entries
     ranges: list[RangeTombstone] = []
     seq = memtable.last_seq
-    for seq, _, payload in records:  # noqa: B007 - the last seq is used below
+    for seq, _, payload in records:
         for kind, key, value in decode_operations(payload):
             if kind == PUT:
                 entries[key] = (seq, value)

@@ -28,7 +28,7 @@ class RowCache:
     ``young`` may be read directly; everything else through the methods.
     """
 
-    __slots__ = ("_half", "_old", "_used", "_ticks", "young")
+    __slots__ = ("_half", "_old", "_ticks", "_used", "young")
 
     def __init__(self, capacity: int) -> None:
         self.young: dict[bytes, Version] = {}

@@ -15,7 +15,6 @@ from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.workers import Workers
 
-
 ROW_CACHE_SHARE = 8
 """One part in so many of ``block_cache_capacity`` is for rows instead of blocks."""
 

@@ -47,13 +47,15 @@ class LiveState:
             self.current = State(fresh, (state.active, *state.sealed), state.layout)
             return state.active
 
-    def release(self, memtables: list[Memtable], layout: Layout) -> None:
-        """Swap in a layout whose tables hold what ``memtables`` held, and drop those."""
+    def release(self, memtable: Memtable, layout: Layout) -> None:
+        """Swap in a layout whose tables hold what ``memtable`` held, and drop that."""
         with self.lock:
             state = self.current
-            kept = tuple(memtable for memtable in state.sealed if memtable not in memtables)
+            kept = tuple(each for each in state.sealed if each is not memtable)
             self.current = State(state.active, kept, layout)
 
     def replace_layout(self, layout: Layout) -> None:
         """Swap in a layout with the same contents in other tables."""
-        self.release([], layout)
+        with self.lock:
+            state = self.current
+            self.current = State(state.active, state.sealed, layout)

@@ -8,8 +8,9 @@ import msgspec
 
 from seerdb.storage.admission import StallStatistics
 from seerdb.storage.commit import CommitStatistics
+from seerdb.storage.compaction.compactor import CompactionStatistics
 from seerdb.storage.disk_tier import DiskTierStatistics
-from seerdb.storage.maintenance import MaintenanceStatistics
+from seerdb.storage.flusher import FlushStatistics
 from seerdb.storage.object_store.meter import Prices
 
 if TYPE_CHECKING:
@@ -127,7 +128,9 @@ class Statistics(msgspec.Struct, frozen=True):
     memtables: MemtableStatistics
     wal: WalStatistics
     commits: CommitStatistics
-    maintenance: MaintenanceStatistics
+    flushes: FlushStatistics
+    compactions: CompactionStatistics
+    deleted_objects: int
     stalls: StallStatistics
     block_cache: CacheStatistics
     disk_cache: DiskTierStatistics | None
@@ -171,9 +174,9 @@ class Statistics(msgspec.Struct, frozen=True):
             "disk_cache_misses": disk.misses if disk else 0,
             "disk_cache_rejected": disk.rejected if disk else 0,
             "disk_cache_bytes": disk.bytes if disk else 0,
-            "flushes": self.maintenance.flushes,
+            "flushes": self.flushes.flushes,
             "flush_failures": failures["flush"],
-            "compactions": self.maintenance.compactions,
+            "compactions": self.compactions.compactions,
             "compaction_failures": failures["compaction"],
             "stalls": self.stalls.stalls,
             "stall_seconds": self.stalls.stalled_seconds,
@@ -215,7 +218,9 @@ def gather(engine: Engine) -> Statistics:
         ),
         wal=_wal(engine),
         commits=engine.committer.statistics(),
-        maintenance=engine.maintenance.statistics(),
+        flushes=engine.flusher.statistics,
+        compactions=engine.compactor.statistics,
+        deleted_objects=engine.background.deleted_objects,
         stalls=engine.admission.statistics(),
         block_cache=_cache(engine),
         disk_cache=engine.disk.statistics() if engine.disk else None,
@@ -246,7 +251,7 @@ def gather(engine: Engine) -> Statistics:
             WorkerStatistics(
                 lane.name, lane.attempts, lane.failures, str(lane.error) if lane.error else ""
             )
-            for lane in engine.lanes
+            for lane in engine.background.lanes
         ],
     )
 
@@ -295,7 +300,7 @@ def health(engine: Engine) -> list[HealthCheck]:
         ),
         _store_health(engine),
     ]
-    for lane in engine.lanes:
+    for lane in engine.background.lanes:
         detail = f"attempt {lane.attempts} failed: {lane.error}" if lane.error else "working"
         checks.append(HealthCheck(lane.name, lane.error is None, detail))
     return checks

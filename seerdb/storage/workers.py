@@ -19,6 +19,9 @@ from typing import Any
 
 from seerdb.clock import Clock
 
+Thread = threading.Thread
+"""What :meth:`Workers.start_thread` returns; join it."""
+
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 15.0
 LANE_THREADS = 4
@@ -109,7 +112,7 @@ class Workers:
         """Run a lane's turn on a shared thread."""
         self._lanes.submit(run)
 
-    def start_thread(self, run: Callable[[], None], name: str) -> threading.Thread:
+    def start_thread(self, run: Callable[[], None], name: str) -> Thread:
         """A thread of its own, for a loop that ends by itself."""
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()

@@ -166,6 +166,7 @@ async def _write_together(
 def test_a_group_of_commits_shares_one_sink() -> None:
     db = GroupingDatabase()
     with Client(create_app(ServiceSettings(), db)) as client:
+        client.runner.get_loop().set_debug(True)  # refuses calls from other threads
         answers = client.runner.run(_write_together(client, db, 20))
     assert [answer.headers["etag"] for answer in answers] == [f'"{n}"' for n in range(1, 21)]
     assert {answer.headers["seerdb-seq"] for answer in answers} == {"20"}

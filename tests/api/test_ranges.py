@@ -99,6 +99,13 @@ def test_ranges_and_prefixes(client: Client, query: str, expected: list[bytes]) 
     assert keys_of(client.get(f"/v1/kv?{query}")) == expected
 
 
+def test_a_plus_is_a_plus(client: Client, db: FakeDatabase) -> None:
+    db.put(b"p b", b"")
+    db.put(b"p+b", b"")
+    assert keys_of(client.get("/v1/kv?prefix=p+")) == [b"p+b"]
+    assert keys_of(client.get("/v1/kv?prefix=p%20")) == [b"p b"]
+
+
 def test_keys_only(client: Client) -> None:
     assert client.get("/v1/kv?prefix=ab&keys_only=true").json["items"] == [{"key": "ab", "seq": 6}]
     assert "value" in client.get("/v1/kv?prefix=ab&keys_only=false").json["items"][0]

@@ -24,10 +24,12 @@ MAX_RUNS = 12
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs to merge, newest first. ``bottom``: no older data exists (I7)."""
+    """Runs to merge, newest first. ``bottom``: no older data exists (I7). ``everything``: all
+    runs there were."""
 
     runs: tuple[Run, ...]
     bottom: bool
+    everything: bool = False
 
 
 def plan_compaction(version: Version) -> Plan | None:
@@ -51,7 +53,7 @@ def plan_full(version: Version) -> Plan | None:
         return None
     if len(runs) == 1 and not any(table.deletes or table.range_deletes for table in runs[0].tables):
         return None
-    return Plan(runs, bottom=True)
+    return Plan(runs, bottom=True, everything=True)
 
 
 def _similar(runs: tuple[Run, ...], first: int) -> int:

@@ -29,10 +29,10 @@ from seerdb.storage.wal.format import (
     decode_header,
     decode_operations,
     encode_frame,
+    encode_frame_header,
     encode_header,
     encode_operations,
     encode_put,
-    encode_frame_header,
     encode_put_record,
     encode_record,
 )

@@ -304,6 +304,8 @@ def test_compressed_frames_that_lie_about_their_length_are_damage() -> None:
         assert scan.records == []
         assert scan.damages[0].offset == HEADER_SIZE
     assert seqs(read(segment(_claiming(squeezed, raw), frame(put(2))))) == [1, 2]
+    refused = read(segment(_claiming(bomb, MAX_COMPRESSED_BODY + 1))).damages[0]
+    assert (refused.expected, refused.found) == (MAX_COMPRESSED_BODY, MAX_COMPRESSED_BODY + 1)
 
 
 def _claiming(body: bytes, raw: int) -> bytes:

@@ -154,6 +154,15 @@ def test_a_full_disk_leaves_nothing_behind_and_can_be_tried_again() -> None:
     assert list_segments(files, "wal") == [1]
 
 
+def test_a_spare_that_could_not_be_made_durable_is_removed() -> None:
+    files = disk()
+    pool = SegmentPool(files, "wal", SIZE)
+    files.fail_sync()
+    with pytest.raises(DiskError):
+        pool.prepare()
+    assert (files.list("wal"), pool.spares) == ([], 0)
+
+
 def test_taking_can_be_tried_again_after_any_failed_sync() -> None:
     files = disk()
     pool = SegmentPool(files, "wal", SIZE)

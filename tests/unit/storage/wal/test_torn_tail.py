@@ -12,7 +12,7 @@ from tests.unit.storage.wal.samples import flipped, frame, put, read, seal, segm
 
 RECORD = put(1)
 FRAME = frame(RECORD)
-SECOND, THIRD, FOURTH = (HEADER_SIZE + n * len(FRAME) for n in (1, 2, 3))
+SECOND, THIRD = (HEADER_SIZE + n * len(FRAME) for n in (1, 2))
 """Offsets of frames in a segment of frames like FRAME."""
 
 
@@ -122,9 +122,10 @@ def test_a_header_whose_only_damage_is_its_salt_is_still_seen() -> None:
 
 
 def test_the_error_of_a_corrupt_scan_is_about_what_is_proven() -> None:
-    data = segment(frame(put(1)), frame(put(2)), frame(put(3), synced=THIRD), frame(put(4)))
-    twice = flipped(flipped(data, FOURTH + 40), SECOND + 40)
-    assert read(twice, salvage=True).error().offset == SECOND + FRAME_HEADER_SIZE
+    data = segment(frame(put(1)), flipped(frame(put(2)), 40), frame(put(1)))
+    scan = read(data, salvage=True)
+    assert [damage.proven for damage in scan.damages] == [False, True]
+    assert scan.error().offset == THIRD + FRAME_HEADER_SIZE
 
 
 def test_whatever_a_power_loss_leaves_of_unsynced_frames_is_a_torn_tail() -> None:

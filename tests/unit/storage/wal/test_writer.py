@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import random
 import threading
 from pathlib import Path
@@ -28,6 +29,7 @@ from seerdb.storage.wal.reader import Condition, classify, scan_segment
 from seerdb.storage.wal.writer import LogStatistics, LogWriter
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
+from seerdb.testing.machine import disk_error
 from tests.unit.storage.wal.samples import seqs
 
 SIZE = 32_768
@@ -221,7 +223,7 @@ def test_fits_leaves_room_for_the_seal() -> None:
 
 def test_fits_counts_whole_blocks_with_direct_io() -> None:
     files = disk()
-    log = started(files, direct=True)
+    log = started(files, direct=True, segment_size=SIZE + 2000)
     log.append(b"x")
     left = SIZE - log.position - 4096 - FRAME_FIELDS.size
     assert log.fits(left)
@@ -353,6 +355,7 @@ class _SlowSync(CrashableFileSystem):
         self.under_way = threading.Event()
         self.go_on = threading.Event()
         self.slow = False
+        self.fail_sync_after_waiting = False
 
     def sync_content(self, content: Any, path: str, *, metadata: bool) -> None:
         super().sync_content(content, path, metadata=metadata)
@@ -362,6 +365,8 @@ class _SlowSync(CrashableFileSystem):
             self.under_way.set()
             assert self.go_on.wait(10)
             self.mutex.acquire()
+            if self.fail_sync_after_waiting:
+                raise disk_error(errno.EIO, path)
 
 
 def test_what_is_appended_during_a_sync_does_not_count_as_synced() -> None:
@@ -401,3 +406,27 @@ def test_a_segment_is_not_closed_under_a_running_sync() -> None:
     syncing.join()
     closing.join()
     assert log.synced == log.position
+
+
+def test_the_first_of_two_failures_is_the_cause() -> None:
+    files = _SlowSync()
+    files.make_directory("wal")
+    log = started(files)
+    log.append(record(log, 1))
+    files.slow = files.fail_sync_after_waiting = True
+
+    def sync() -> None:
+        with pytest.raises(DiskError):
+            log.sync()
+
+    syncing = threading.Thread(target=sync)
+    syncing.start()
+    assert files.under_way.wait(10)
+    files.no_space = True
+    with pytest.raises(DiskFullError) as first:
+        log.append(record(log, 2))
+    files.go_on.set()
+    syncing.join()
+    with pytest.raises(PoisonedError) as caught:
+        log.sync()
+    assert caught.value.__cause__ is first.value

@@ -1,0 +1,124 @@
+"""The background work of one database: its lanes, what wakes which, and what a failure means.
+
+::
+
+    memtable sealed ──► flush ──► compaction ──► garbage (after the grace period)
+          └──► spare segment      level object, not waited for ──► ship
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from seerdb.errors import FencedError, UnavailableError
+from seerdb.events import Fenced, GarbageCollected, Listener, WorkFailed
+from seerdb.storage.compaction.compactor import Compactor
+from seerdb.storage.flusher import Flusher
+from seerdb.storage.garbage import GarbageCollector
+from seerdb.storage.object_store.names import table_name
+from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
+from seerdb.storage.poison import Poison
+from seerdb.storage.retention import SegmentRetention
+from seerdb.storage.ship import Shipper
+from seerdb.storage.table_store import TableStore
+from seerdb.storage.wal.segments import SegmentPool
+from seerdb.storage.workers import Lane, Workers
+
+
+class Background:
+    """Owns the lanes. A failure that trying again may cure is told and tried again; being
+    fenced is for good."""
+
+    def __init__(self, workers: Workers, poison: Poison, listener: Listener) -> None:
+        self._workers = workers
+        self._poison = poison
+        self._listener = listener
+        self.lanes: list[Lane] = []
+        self.deleted_objects = 0
+
+    def lane(self, name: str, work: Callable[[], bool]) -> Lane:
+        """A lane of its own for ``work``."""
+        lane = Lane(name, work, self._workers, self.failed)
+        self.lanes.append(lane)
+        return lane
+
+    def add_flush(self, flusher: Flusher, retention: SegmentRetention) -> Lane:
+        """Flush what is sealed, then let go of its segments, then look what to merge."""
+
+        def work() -> bool:
+            segments = flusher.flush_one()
+            if segments is None:
+                return False
+            retention.flushed(segments)
+            self.compaction.wake()
+            return True
+
+        self.flush = self.lane("flush", work)
+        return self.flush
+
+    def add_compaction(self, compactor: Compactor) -> Lane:
+        """Merge what is due, and have the inputs collected later."""
+
+        def work() -> bool:
+            if not compactor.compact_one():
+                return False
+            self._collect_later()
+            return True
+
+        self.compaction = self.lane("compaction", work)
+        return self.compaction
+
+    def add_garbage(
+        self, collector: GarbageCollector, outputs: TableOutputs, tables: TableStore
+    ) -> Lane:
+        """Delete what nobody needs."""
+
+        def in_use() -> set[str]:
+            return set(map(table_name, outputs.in_use() | tables.live_tables()))
+
+        def work() -> bool:
+            report = collector.run(in_use)
+            if report.refused:
+                raise UnavailableError(f"nothing was deleted: {report.refused}")
+            self.deleted_objects += len(report.deleted)
+            if report.deleted:
+                self._listener(GarbageCollected(list(report.deleted)))
+            return False
+
+        self.garbage = self.lane("garbage", work)
+        return self.garbage
+
+    def add_spare(self, pool: SegmentPool) -> Lane:
+        """Have the next segment ready before it is needed."""
+
+        def work() -> bool:
+            pool.prepare()
+            return False
+
+        self.spare = self.lane("spare segment", work)
+        return self.spare
+
+    def add_ship(self, shipper: Shipper) -> Lane:
+        """Ship for writes of level ``object`` that nobody waits for."""
+        self.ship = self.lane("ship", shipper.serve)
+        return self.ship
+
+    def _collect_later(self) -> None:
+        if self._workers.is_inline:
+            self.garbage.wake()
+        else:
+            self._workers.timer.call_later(GRACE_SECONDS + 1, self.garbage.wake)
+
+    def failed(self, name: str, error: BaseException, attempts: int, retry_seconds: float) -> bool:
+        """Tell of a failure; returns whether to try again."""
+        if isinstance(error, FencedError):
+            if self._poison.set(error):
+                self._listener(Fenced(str(error)))
+            return False
+        self._listener(WorkFailed(name, str(error), attempts, retry_seconds))
+        return True
+
+    def close(self) -> None:
+        """Take no more turns; waits for those under way."""
+        for lane in self.lanes:
+            lane.close()

@@ -1,0 +1,122 @@
+"""Bringing sealed memtables into the bucket, oldest first.
+
+What a job uploaded is remembered until its manifest edit is known to be in effect: a commit
+that failed with an unknown outcome is tried again with the same table, never made anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from seerdb.clock import Clock
+from seerdb.errors import InternalError
+from seerdb.events import FlushCompleted, Listener
+from seerdb.storage.flush import FlushJob, FlushResult, TableFormat, run_flush
+from seerdb.storage.jobs import JobRunner
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.outputs import TableOutputs
+from seerdb.storage.publish import Publisher
+from seerdb.storage.state import LiveState
+
+
+class FlushStatistics(msgspec.Struct, frozen=True):
+    """Since the database was opened; ``seconds`` are those of the jobs."""
+
+    flushes: int = 0
+    bytes: int = 0
+    entries: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Built:
+    memtable: Memtable
+    result: FlushResult
+    seconds: float
+
+
+class Flusher:
+    """The work of the flush lane."""
+
+    def __init__(
+        self,
+        live: LiveState,
+        publisher: Publisher,
+        outputs: TableOutputs,
+        runner: JobRunner,
+        *,
+        wal_directory: str,
+        table_format: TableFormat,
+        clock: Clock,
+        listener: Listener,
+    ) -> None:
+        self._live = live
+        self._publisher = publisher
+        self._outputs = outputs
+        self._runner = runner
+        self._wal_directory = wal_directory
+        self._format = table_format
+        self._clock = clock
+        self._listener = listener
+        self._built: _Built | None = None
+        self.statistics = FlushStatistics()
+
+    def flush_one(self) -> list[int] | None:
+        """Flush the oldest sealed memtable; returns the segments that nobody needs any more,
+        ``None`` when no memtable is sealed."""
+        sealed = self._live.current.sealed
+        if not sealed:
+            return None
+        memtable = sealed[-1]
+        built = self._built
+        if built is None or built.memtable is not memtable:
+            built = self._built = self._build(memtable)
+        newer = sealed[-2] if len(sealed) > 1 else self._live.current.active
+        self._publisher.flushed(memtable, built.result.table, newer.segments[0])
+        self._built = None
+        self._account(built)
+        return memtable.segments
+
+    def _build(self, memtable: Memtable) -> _Built:
+        started = self._clock.monotonic()
+        [table] = self._outputs.begin()
+        job = FlushJob(
+            directory=self._wal_directory,
+            segments=tuple(memtable.segments),
+            table=table,
+            run=1 + max((run.number for run in self._publisher.version.runs), default=0),
+            format=self._format,
+        )
+        result = self._runner.run(run_flush, job, Purpose.FLUSH)
+        if result.last_seq != memtable.last_seq:
+            raise InternalError(
+                f"segments {memtable.segments} end at seq {result.last_seq}, their memtable at "
+                f"{memtable.last_seq}"
+            )
+        return _Built(memtable, result, self._clock.monotonic() - started)
+
+    def _account(self, built: _Built) -> None:
+        table = built.result.table
+        entries, size = (table.entries, table.size) if table else (0, 0)
+        if table is not None:
+            self._outputs.finish([table.id])
+        total = self.statistics
+        self.statistics = FlushStatistics(
+            total.flushes + 1,
+            total.bytes + size,
+            total.entries + entries,
+            total.seconds + built.seconds,
+        )
+        self._listener(
+            FlushCompleted(
+                segments=built.memtable.segments,
+                table=table.id if table else None,
+                entries=entries,
+                bytes=size,
+                last_seq=built.memtable.last_seq,
+                seconds=built.seconds,
+            )
+        )

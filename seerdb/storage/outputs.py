@@ -1,0 +1,58 @@
+"""Tables that are in use though the newest version does not tell: being made, or just removed.
+
+What keeps the garbage collector away from a table while no manifest names it yet, and from one
+that a reader of an older version, here or elsewhere, may still want.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable
+
+from seerdb.clock import Clock
+from seerdb.ids import Epoch, TableId, table_id
+
+GRACE_SECONDS = 300.0
+"""How long an object that nobody names any more is kept, for readers elsewhere."""
+
+
+class TableOutputs:
+    """Gives out table ids, and remembers which of them and of the removed are in use.
+
+    Thread-safe.
+    """
+
+    def __init__(self, epoch: Epoch, clock: Clock) -> None:
+        self._epoch = epoch
+        self._clock = clock
+        self._counter = itertools.count(1)
+        # Guarded by the lock: lanes run beside each other.
+        self._lock = threading.Lock()
+        self._in_flight: set[TableId] = set()
+        self._removed_at: dict[TableId, float] = {}
+
+    def begin(self, count: int = 1) -> tuple[TableId, ...]:
+        """Fresh ids, in use until :meth:`finish`."""
+        tables = tuple(table_id(self._epoch, next(self._counter)) for _ in range(count))
+        with self._lock:
+            self._in_flight.update(tables)
+        return tables
+
+    def finish(self, tables: Iterable[TableId]) -> None:
+        """These are named by the manifest now, or will never be."""
+        with self._lock:
+            self._in_flight.difference_update(tables)
+
+    def removed(self, tables: Iterable[TableId]) -> None:
+        """These have left the version; they stay in use for the grace period."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._removed_at |= dict.fromkeys(tables, now)
+
+    def in_use(self) -> set[TableId]:
+        """All that must not be deleted."""
+        since = self._clock.monotonic() - GRACE_SECONDS
+        with self._lock:
+            self._removed_at = {t: at for t, at in self._removed_at.items() if at > since}
+            return self._in_flight | self._removed_at.keys()
