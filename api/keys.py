@@ -57,7 +57,7 @@ class Keys:
         key = key_of(scope["raw_path"])
         method = scope["method"]
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        if method == "GET" or method == "HEAD":  # noqa: PLR1714 - a third faster than `in`
+        if method in ("GET", "HEAD"):
             if scope["query_string"]:
                 parse_query(scope["query_string"], ())
             return await self._get(key, method, headers)

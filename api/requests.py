@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 
 import structlog
 from fastapi import APIRouter
@@ -111,7 +112,7 @@ class RequestLog:
         method = scope["method"] if scope["method"] in METHODS else OTHER
         route = self._routes.name_of(scope["path"])
         self._metrics.of(method, route).observe(status, seconds)
-        if route not in QUIET_ROUTES:
+        if route not in QUIET_ROUTES or status >= HTTPStatus.BAD_REQUEST:
             logger.info("request", method=method, route=route, status=status, seconds=seconds)
 
 

@@ -205,7 +205,7 @@ class Service:
     def _deliver(self, results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
         """On the committer's thread: one wake-up of the loop for the whole group."""
         if not self._loop.is_closed():
-            _resolve(results)
+            self._loop.call_soon_threadsafe(_resolve, results)
 
 
 def _resolve(results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:

@@ -24,6 +24,9 @@ RECOVERY_ENTRIES = 200_000
 LOAD_CASES = ("put", "batch_put")
 GET_CASES = ("get_hot", "get_uniform", "get_missing")
 READ_CASES = (*GET_CASES, "multi_get", "scan", "scan_reverse")
+WHOLE_CASES = (*LOAD_CASES, "scan", "scan_reverse")
+"""Cases that touch every entry once."""
+
 SCALED_CASES = (*LOAD_CASES, "reopen", *READ_CASES)
 """Cases that are run at every number of entries."""
 

@@ -44,7 +44,8 @@ def run_task(task: Task) -> list[Timing]:
     """Every timing of ``task``. Raises: ``ImportError`` where the engine is not installed."""
     if task.engine == BARE:
         return [bare_sync(Path(task.directory))]
-    return list(_Bench(task, engine_class(task.engine)).timings())
+    timings = _Bench(task, engine_class(task.engine)).timings()
+    return [timing for timing in timings if timing.case in task.cases]
 
 
 class _Bench:
@@ -57,7 +58,7 @@ class _Bench:
         self._workload = Workload(self._limited("load", task.entries), task.seed)
 
     def timings(self) -> Iterator[Timing]:
-        """Run the wanted cases, yielding each as it ends."""
+        """Run the wanted cases and those they need, yielding each as it ends."""
         wanted = self._task.cases
         if "put" in wanted:
             yield self._put()

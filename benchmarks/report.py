@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.cases import BARE, CASES
+from benchmarks.cases import BARE, CASES, WHOLE_CASES
 from benchmarks.engines import ENGINES, OURS
 from benchmarks.goals import Verdict, judge
 from benchmarks.results import EMBEDDED, HTTP, Measurement, Results
@@ -70,8 +70,10 @@ def _cell(
 ) -> Text:
     """A number, how ours compares with it, and what that means for the goals of its case."""
     text = Text(quantity(shown.value, shown.unit))
+    if shown.case in WHOLE_CASES and shown.scale and shown.operations < shown.scale:
+        text.append(f" of {entries_name(shown.operations)}", "dim")
     if "p50_us" in shown.detail:
-        text.append(f"\n{shown.detail['p50_us']:,.0f}/{shown.detail['p99_us']:,.0f} us", "dim")
+        text.append(f"\n{latencies(shown.detail['p50_us'], shown.detail['p99_us'])}", "dim")
     if "flushes" in shown.detail:
         counts = (f"{shown.detail[name]:.0f} {name}" for name in ("flushes", "compactions"))
         text.append("\n" + "\n".join(counts), "dim")
@@ -142,3 +144,10 @@ def quantity(value: float, unit: str) -> str:
     if value >= 1e4:
         return f"{value / 1e3:.0f} k{name}"
     return f"{value:,.0f}{name}" if value >= 100 else f"{value:.3g}{name}"
+
+
+def latencies(p50_us: float, p99_us: float) -> str:
+    """A median and a 99th percentile in a unit that suits the median: ``98/210 us``."""
+    if p50_us < 1_000:
+        return f"{p50_us:.0f}/{p99_us:.0f} us"
+    return f"{p50_us / 1e3:.1f}/{p99_us / 1e3:.1f} ms"

@@ -106,7 +106,7 @@ def _failure_noted(server: type[Server], results: Results) -> Iterator[None]:
     """Keep what the other servers showed when one fails."""
     try:
         yield
-    except (ServerFailedError, httpx.HTTPError, OSError) as error:
+    except (ServerFailedError, httpx.HTTPError, LookupError, OSError) as error:
         results.failed[server.name] = f"{type(error).__name__}: {error}"
 
 

@@ -418,11 +418,14 @@ class Committer:
     def sync(self) -> None:
         """Make everything committed so far durable on the local disk."""
         with self._mutex:
-            self._poison.check()
-            try:
-                self._sync()
-            except SeerDBError as error:
-                raise self._fail(error) from error
+            self._sync_or_fail()
+
+    def _sync_or_fail(self) -> None:
+        self._poison.check()
+        try:
+            self._sync()
+        except SeerDBError as error:
+            raise self._fail(error) from error
 
     def position(self) -> tuple[int, int, int]:
         """Active segment, bytes of it that are synced, and the last seq among them.
@@ -430,7 +433,7 @@ class Committer:
         Syncs first, so that nothing committed is left out.
         """
         with self._mutex:
-            self._sync()
+            self._sync_or_fail()
             return self._log.segment, self._log.synced, self._live.visible_seq
 
     def statistics(self) -> CommitStatistics:

@@ -81,7 +81,18 @@ class _Recoverer:
             self.found.torn_bytes += scan.torn_bytes
         if not scan.sealed:
             seal_recovered(self._files, self._directory, scan)
+        elif is_last:
+            self._make_durable(segment)
         self._sound(segment, scan.records)
+
+    def _make_durable(self, segment: int) -> None:
+        """SEAL may be in the page cache only; a successor must not be created before it is
+        durable."""
+        file = self._files.open(segment_path(self._directory, segment))
+        try:
+            file.sync(metadata=True)
+        finally:
+            file.close()
 
     def _check_continuous(self, scan: SegmentScan) -> None:
         expected = self.found.last_seq + 1

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from seerdb.storage.entry import DELETE_RANGE, PUT, RangeTombstone
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
-from seerdb.storage.wal.format import decode_operations
+from seerdb.storage.wal.format import SINGLE, decode_operations
 from seerdb.storage.wal.reader import Condition, classify, scan_segment
 
 WalRecord = tuple[int, int, bytes]
@@ -24,7 +24,15 @@ def replay(memtable: Memtable, records: Iterable[WalRecord]) -> None:
     entries = memtable.entries
     ranges: list[RangeTombstone] = []
     seq = memtable.last_seq
+    unpack, fixed = SINGLE.unpack_from, SINGLE.size
     for seq, _, payload in records:
+        if len(payload) >= fixed:
+            # Most records are one put; what ``decode_operations`` does for it, without the call.
+            count, kind, key_length, value_length = unpack(payload)
+            split = fixed + key_length
+            if count == 1 and kind == PUT and split + value_length == len(payload):
+                entries[payload[fixed:split]] = (seq, payload[split:])
+                continue
         for kind, key, value in decode_operations(payload):
             if kind == PUT:
                 entries[key] = (seq, value)

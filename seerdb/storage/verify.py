@@ -1,43 +1,65 @@
 """Checking a whole database: every byte of manifest, tables and log, and what must hold among them.
 
-Slow and thorough, and it changes nothing. Damage becomes a line of the report, so that one run
-finds all of it; only a store or disk that cannot be read at all is raised.
+Slow and thorough; it changes nothing and locks nothing. Damage becomes a line of the report, so
+that one run finds all of it; only a store or disk that cannot be read at all is raised.
+
+A server may be writing all the while. So what is there is listed first and the manifest read
+after that: what a list lacks, that manifest does not need. What is gone when its turn comes is
+damage only if the newest manifest still needs it; and a segment that looks wrong gets a second
+look, since it may have been sealed or taken back in between.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
-from crc32c import crc32c
 
-from seerdb.errors import ChecksumError, CorruptionError, NotFoundError, TruncatedError
-from seerdb.storage.entry import DELETE
+from seerdb.errors import CorruptionError, DiskError, InternalError, NotFoundError
 from seerdb.storage.files import FileSystem
+from seerdb.storage.home import load_home
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.store import load
-from seerdb.storage.manifest.version import TableMeta, Version, check_version
+from seerdb.storage.manifest.verify import newest, verify_manifest
+from seerdb.storage.manifest.version import Version, check_version
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.names import table_name
-from seerdb.storage.sstable.block import FINGERPRINT_SHIFT
-from seerdb.storage.sstable.filter import key_hash
-from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.wal.reader import Condition
+from seerdb.storage.object_store.names import (
+    TABLE_PREFIX,
+    WAL_PREFIX,
+    parse_table_name,
+    parse_wal_name,
+    table_name,
+)
+from seerdb.storage.sstable.verify import verify_table
+from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
+from seerdb.storage.wal.reader import Condition, read_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
-from seerdb.storage.wal.verify import verify_segments
+from seerdb.storage.wal.verify import SegmentReport, verify_segments
+
+T = TypeVar("T")
 
 
 class VerifyReport(msgspec.Struct):
-    """What was checked, and one line for each thing that is wrong."""
+    """What was checked, and one line for each thing that is wrong.
 
+    ``manifests`` and ``shipped`` count objects, ``segments`` files; ``records`` are the commits
+    in both kinds of log.
+    """
+
+    manifests: int = 0
     tables: int = 0
     entries: int = 0
     bytes: int = 0
     segments: int = 0
+    shipped: int = 0
     records: int = 0
     last_seq: int = 0
     problems: list[str] = []
+    notes: list[str] = []
+    """Worth knowing, and no damage."""
+    unreferenced: list[str] = []
+    """Tables in the bucket that the manifest does not name: on their way into it, or left to
+    the collector. No damage either."""
 
     @property
     def ok(self) -> bool:
@@ -45,115 +67,231 @@ class VerifyReport(msgspec.Struct):
         return not self.problems
 
 
-Progress = Callable[[int, int], None]
-"""Told how many of how many tables are checked."""
+Progress = Callable[[str, int, int], None]
+"""Told what is being checked, and how many of how many are done."""
 
 
-def verify_bucket(
-    store: ObjectStore, report: VerifyReport, progress: Progress | None = None
-) -> ManifestState | None:
-    """Check the manifest and every table it names."""
-    try:
-        state = load(store)
-    except CorruptionError as error:
-        report.problems.append(str(error))
-        return None
-    if state is None:
-        report.problems.append("there is no database: no manifest object was found")
-        return None
-    report.last_seq = state.last_seq
-    verify_version(store, state.version, report, progress)
-    return state
+def no_progress(what: str, done: int, total: int) -> None:
+    """The progress of those who do not look."""
+
+
+class LocalLog(NamedTuple):
+    """The ``wal/`` directory of a database."""
+
+    files: FileSystem
+    directory: str
+
+
+def verify_database(
+    store: ObjectStore,
+    report: VerifyReport,
+    *,
+    log: LocalLog | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """Check a bucket, and the local log that belongs to it.
+
+    Raises: ``NotFoundError`` when there is no database at all, ``UnavailableError``,
+    ``DiskError``.
+    """
+    tables = [info.name for info in store.list(TABLE_PREFIX) if parse_table_name(info.name)]
+    shipped = [info.name for info in store.list(WAL_PREFIX)]
+    segments = list_segments(log.files, log.directory) if log else []
+    manifest = verify_manifest(store, lambda done, total: progress("manifest", done, total))
+    report.manifests, report.problems = manifest.objects, manifest.problems
+    state = manifest.state
+    if not manifest.objects:
+        if not (tables or shipped or segments):
+            raise NotFoundError("there is no database: no manifest, no table, no log")
+        report.problems.append(
+            "the bucket holds tables or log but no manifest, or it is another database's bucket "
+            "(is the store setting right? else restore the manifest/ objects)"
+        )
+    if log is not None:
+        _verify_own_log(log, segments, state, report, progress)
+    _verify_shipped(store, shipped, state, report, progress)
+    if state is not None:
+        report.last_seq = max(report.last_seq, state.last_seq)
+        verify_version(store, state.version, report, progress)
+        named = {table_name(table.id) for table in state.version.tables}
+        report.unreferenced += [name for name in tables if name not in named]
 
 
 def verify_version(
-    store: ObjectStore, version: Version, report: VerifyReport, progress: Progress | None = None
+    store: ObjectStore,
+    version: Version,
+    report: VerifyReport,
+    progress: Progress = no_progress,
 ) -> None:
     """Check every table of a version."""
-    check_version(version)
-    metas = version.tables
-    for number, meta in enumerate(metas, 1):
+    try:
+        check_version(version)
+    except InternalError as error:
+        report.problems.append(str(error))
+    for meta in _counted("tables", version.tables, progress):
+        name = table_name(meta.id)
         try:
-            verify_table(meta, store.get(table_name(meta.id)))
+            verify_table(meta, store.get(name))
         except NotFoundError:
-            report.problems.append(f"{table_name(meta.id)}: the manifest names it, but it is gone")
+            state = newest(store)
+            if state is not None and meta not in state.version.tables:
+                continue  # compacted and collected meanwhile
+            report.problems.append(f"{name}: the manifest names it, but it is gone")
         except CorruptionError as error:
             report.problems.append(str(error))
         report.tables += 1
         report.entries += meta.entries
         report.bytes += meta.size
-        if progress is not None:
-            progress(number, len(metas))
 
 
-def verify_table(meta: TableMeta, data: bytes) -> None:
-    """Raise ``CorruptionError`` unless ``data`` is the table that ``meta`` describes."""
-    name = table_name(meta.id)
-    if len(data) != meta.size:
-        raise TruncatedError("wrong length", name=name, expected=meta.size, found=len(data))
-    found = crc32c(data)
-    if found != meta.checksum:
-        raise ChecksumError("wrong checksum", name=name, expected=meta.checksum, found=found)
-    reader = TableReader(meta, data[meta.tail_offset :])
-    entries = deletes = 0
-    before = b""
-    for number, (offset, stored) in enumerate(_stored_blocks(reader, data)):
-        block = reader.decode_block(number, stored)
-        keys, seqs, kinds, values = block.columns()
-        _check_order(keys, before, name, offset)
-        if not meta.min_seq <= min(seqs) <= max(seqs) <= meta.max_seq:
-            raise CorruptionError(
-                "a seq is out of the table's bounds",
-                name=name,
-                offset=offset,
-                expected=(meta.min_seq, meta.max_seq),
-                found=(min(seqs), max(seqs)),
-            )
-        for key, value in zip(keys, values, strict=True):
-            digest = key_hash(key)
-            hit = block.find(key, digest >> FINGERPRINT_SHIFT, meta.max_seq)
-            if not reader.may_contain(digest) or hit is None or hit[2] != value:
-                raise CorruptionError(
-                    f"key {key!r} is there but a lookup does not find it", name=name, offset=offset
-                )
-        before = keys[-1]
-        entries += len(keys)
-        deletes += bytes(kinds).count(DELETE)
-    if (entries, deletes) != (meta.entries, meta.deletes):
-        raise CorruptionError(
-            "wrong number of entries and deletes",
-            name=name,
-            expected=(meta.entries, meta.deletes),
-            found=(entries, deletes),
+def _verify_own_log(
+    log: LocalLog,
+    segments: list[int],
+    state: ManifestState | None,
+    report: VerifyReport,
+    progress: Progress,
+) -> None:
+    """Check the log of a data directory, and that it continues ``state``."""
+    try:
+        home = load_home(log.files, log.directory)
+    except CorruptionError as error:
+        report.problems.append(str(error))
+        home = None
+    owner = home.database_id if home else None
+    continues = state is not None and home is not None and home.home == state.home
+    if state is not None and owner not in (None, state.database_id):
+        report.problems.append(
+            f"{log.directory}: the log belongs to database {owner}, the bucket to "
+            f"{state.database_id} (is the store setting right?)"
         )
-
-
-def _stored_blocks(reader: TableReader, data: bytes) -> Iterator[tuple[int, bytes]]:
-    for number in range(reader.block_count):
-        offset, length = reader.block_range(number)
-        yield offset, data[offset : offset + length]
-
-
-def _check_order(keys: list[bytes], before: bytes, name: str, offset: int) -> None:
-    if keys[0] <= before or any(a >= b for a, b in zip(keys, keys[1:], strict=False)):
-        position = bisect_left(keys, before)
-        raise CorruptionError(
-            "keys are out of order",
-            name=name,
-            offset=offset,
-            expected=f"above {before!r}",
-            found=keys[position - 1 if position else 0],
+    elif state is not None and segments and not continues:
+        report.notes.append(
+            f"{log.directory}: another data directory continues this database; what is in this "
+            "log beyond the tables is not part of it any more"
         )
+    verify_log(
+        log.files,
+        log.directory,
+        report,
+        segments=segments,
+        log_start=state.log_start if state and continues else 0,
+        flushed_seq=state.last_seq if state and continues else None,
+        database_id=owner,
+        progress=progress,
+    )
 
 
 def verify_log(
-    files: FileSystem, directory: str, report: VerifyReport, *, log_start: int = 0
+    files: FileSystem,
+    directory: str,
+    report: VerifyReport,
+    *,
+    segments: Sequence[int] | None = None,
+    log_start: int = 0,
+    flushed_seq: int | None = None,
+    database_id: str | None = None,
+    progress: Progress = no_progress,
 ) -> None:
-    """Check every segment of a log that is still needed."""
-    wanted = [segment for segment in list_segments(files, directory) if segment >= log_start]
-    for found in verify_segments(files, [segment_path(directory, each) for each in wanted]):
-        report.segments += 1
-        report.records += found.records
+    """Check the ``segments`` of a log (default: all there are) that are still needed.
+
+    ``flushed_seq``: where the tables end, so that the log must begin there. ``database_id``:
+    whose log it must be.
+    """
+    there = list_segments(files, directory) if segments is None else segments
+    wanted = [segment for segment in there if segment >= log_start]
+    reach = flushed_seq
+    for segment in _counted("log", wanted, progress):
+        path = segment_path(directory, segment)
+        found = _verify_segment(files, path, report)
+        header = _header(files, path) if found is not None else None
+        if found is None or header is None:
+            reach = None
+            continue
+        if database_id not in (None, header.database_id.hex()):
+            report.problems.append(
+                f"{path}: a segment of database {header.database_id.hex()}, not of {database_id}"
+            )
+        if reach is not None and header.first_seq > reach + 1:
+            report.problems.append(_gap(path, "log", reach + 1, header.first_seq))
+        reach = max(reach or 0, header.first_seq - 1, found.last_seq)
         report.last_seq = max(report.last_seq, found.last_seq)
-        if found.condition is Condition.CORRUPT:
-            report.problems.append(found.problem)
+
+
+def _verify_segment(files: FileSystem, path: str, report: VerifyReport) -> SegmentReport | None:
+    """Check a segment; ``None`` when it was released meanwhile."""
+    [found] = verify_segments(files, [path])
+    if found.condition is Condition.CORRUPT:
+        [found] = verify_segments(files, [path])
+    if not files.exists(path):
+        return None
+    report.segments += 1
+    report.records += found.records
+    if found.condition is Condition.CORRUPT:
+        report.problems.append(found.problem)
+    return found
+
+
+def _header(files: FileSystem, path: str) -> SegmentHeader | None:
+    """The header of a segment; ``None`` when it is damaged, or gone by now."""
+    try:
+        file = files.open_read(path)
+    except DiskError:
+        return None
+    try:
+        return decode_header(file.read_at(0, HEADER_SIZE), path)
+    except CorruptionError:
+        return None
+    finally:
+        file.close()
+
+
+def _verify_shipped(
+    store: ObjectStore,
+    names: list[str],
+    state: ManifestState | None,
+    report: VerifyReport,
+    progress: Progress,
+) -> None:
+    """Check every object of the shipped log, and that it continues the tables without a gap."""
+    parsed = sorted((place, name) for name in names if (place := parse_wal_name(name)))
+    flushed = state.last_seq if state else None
+    reach = flushed or 0
+    for (_, first, last), name in _counted("shipped log", parsed, progress):
+        try:
+            report.records += _verify_shipped_object(name, store.get(name), first, last)
+        except NotFoundError:
+            continue  # collected meanwhile
+        except CorruptionError as error:
+            report.problems.append(str(error))
+        report.shipped += 1
+        if flushed is not None and last > flushed:
+            if first > reach + 1:
+                report.problems.append(_gap(name, "shipped log", reach + 1, first))
+            reach = last
+
+
+def _verify_shipped_object(name: str, data: bytes, first: int, last: int) -> int:
+    """The number of records in an object that should hold ``first`` to ``last``."""
+    scan = read_segment(data, name, None)
+    if scan.damages:
+        raise scan.error()
+    seqs = [seq for seq, _, _ in scan.records if first <= seq <= last]
+    if seqs != list(range(first, last + 1)):
+        raise CorruptionError(
+            "a shipped log does not hold what its name says",
+            name=name,
+            expected=f"seq {first} to {last}",
+            found=f"{len(seqs)} records of those",
+        )
+    return len(seqs)
+
+
+def _gap(name: str, log: str, expected: int, found: int) -> str:
+    return f"{name}: the {log} has a gap before this: expected seq {expected}, found {found}"
+
+
+def _counted(what: str, items: Sequence[T], progress: Progress) -> Iterator[T]:
+    """The items; ``progress`` is told of each when the next one is asked for."""
+    for done, item in enumerate(items, 1):
+        yield item
+        progress(what, done, len(items))

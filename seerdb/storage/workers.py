@@ -230,9 +230,12 @@ class Lane:
     def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a condition that the work brings about holds, or the work fails.
 
-        Returns whether it holds. Requires: the lane was woken.
+        Returns whether it holds. Requires: the lane was woken. Inline, where nobody else will
+        bring it about, it does not wait.
         """
         with self._condition:
+            if self._workers.is_inline and not self._running:
+                return until()
             if self._workers.is_inline and not self._running:
                 return until()  # the wake was the attempt, and no other follows by itself
             attempts = self.attempts

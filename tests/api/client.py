@@ -23,6 +23,8 @@ class Answer:
     status: int
     headers: dict[str, str]
     chunks: list[bytes]
+    ended: bool
+    """Whether the app said that this is all."""
 
     @property
     def body(self) -> bytes:
@@ -80,7 +82,9 @@ class Connection:
     def answer(self) -> Answer:
         start, *bodies = self.sent
         headers = {name.decode(): value.decode() for name, value in start["headers"]}
-        return Answer(start["status"], headers, [message.get("body", b"") for message in bodies])
+        ended = bool(bodies) and not bodies[-1].get("more_body", False)
+        chunks = [message.get("body", b"") for message in bodies]
+        return Answer(start["status"], headers, chunks, ended)
 
 
 class Client:
@@ -137,7 +141,9 @@ class Client:
         body.
         """
         connection = self.connect(body, cut=cut)
-        return self.runner.run(self.call(connection, method, target, body, headers))
+        answer = self.runner.run(self.call(connection, method, target, body, headers))
+        assert answer.ended
+        return answer
 
     def connect(self, body: bytes | Sequence[bytes], **how: Any) -> Connection:
         """A connection for one request, to look at later."""

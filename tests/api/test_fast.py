@@ -9,6 +9,7 @@ import pytest
 from structlog.typing import EventDict
 
 from seerdb import errors
+from seerdb.testing.clock import FakeClock
 from seerdb_api.app import create_app
 from seerdb_api.fast import FastPath
 from seerdb_api.settings import ServiceSettings
@@ -38,22 +39,6 @@ REQUESTS: list[tuple[str, str, bytes, dict[str, str]]] = [
 ]
 
 
-class ManualClock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
 def _database() -> FakeDatabase:
     db = FakeDatabase()
     db.load(a="0123", cold="1", broken="1")
@@ -63,7 +48,7 @@ def _database() -> FakeDatabase:
 
 
 def _play(*, thin: bool) -> list[tuple[int, bytes, dict[str, str]]]:
-    db, clock = _database(), ManualClock()
+    db, clock = _database(), FakeClock()
     app = create_app(ServiceSettings(body_limit=1000), db, clock=clock)
     answers = []
     with Client(FastPath(app, clock) if thin else app) as client:
@@ -113,10 +98,10 @@ def test_quick_requests_are_not_logged(
 
 
 def test_slow_requests_are_logged(logs: list[EventDict]) -> None:
-    db, clock = _database(), ManualClock()
+    db, clock = _database(), FakeClock()
 
     def slow_read(key: bytes) -> None:
-        clock.time += 1.5
+        clock.advance(1.5)
 
     db.try_get_entry = slow_read  # type: ignore[method-assign]
     with Client(FastPath(create_app(ServiceSettings(), db, clock=clock), clock)) as client:

@@ -29,11 +29,13 @@ def test_a_plain_id_of_the_client_is_kept(client: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_what_machines_ask_all_the_time_is_not_logged(
+def test_what_machines_ask_all_the_time_is_logged_only_when_it_fails(
     client: Client, logs: list[EventDict], path: str
 ) -> None:
     assert client.get(path).status == 200
     assert logs == []
+    assert client.get(f"{path}?x=1").status == 400
+    assert [entry["status"] for entry in logs] == [400]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,15 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from structlog.typing import EventDict
 
-from seerdb import DB
+from seerdb import DB, Event
 from seerdb.clock import SystemClock
+from seerdb.events import Fenced, Poisoned, WorkFailed, WriteStalled
 from seerdb_api.app import create_app
+from seerdb_api.database import log_event
 from seerdb_api.fast import FastPath
 from seerdb_api.metrics import ENGINE
 from seerdb_api.settings import ServiceSettings
@@ -148,6 +152,33 @@ def test_every_number_of_the_engine_has_a_name(settings: ServiceSettings) -> Non
         assert "\nseerdb_commits_total 1.0\n" in text
         assert 'seerdb_store_requests_total{operation="put",purpose="flush"}' in text
         assert 'seerdb_healthy{check="writes"} 1.0' in text
+
+
+def test_the_log_hears_what_the_engine_does(client: Client, logs: list[EventDict]) -> None:
+    client.put("/v1/kv/a", b"1")
+    client.post("/v1/admin/flush", b"")
+    events = {entry["event"]: entry for entry in logs}
+    assert events["recovered"]["last_seq"] == 0
+    assert events["flush completed"]["entries"] == 1
+    assert events["flush completed"]["log_level"] == "info"
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [
+        (WorkFailed("flush", "no bucket", 2, 1.5), "warning"),
+        (WriteStalled("the log is full"), "warning"),
+        (Fenced("epoch 2"), "error"),
+        (Poisoned("fdatasync failed"), "error"),
+    ],
+)
+def test_events_that_need_somebody_stand_out(
+    event: Event, level: str, logs: list[EventDict]
+) -> None:
+    log_event(event)
+    [entry] = logs
+    assert entry["log_level"] == level
+    assert msgspec.structs.asdict(event).items() <= entry.items()
 
 
 def test_a_closed_database_refuses_with_a_problem(settings: ServiceSettings) -> None:

@@ -60,12 +60,26 @@ TRACE: tuple[Step, ...] = (
     put(b"l", FAT),
 )
 
+UNFLUSHED = tuple(
+    step
+    for step in TRACE
+    if step == Verb("reopen") or (isinstance(step, Write) and step.level != "object")
+)
+"""All in the log, through every recovery: for a bucket that takes no tables."""
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "zstd": {"wal_compression": "zstd", "compression": "none", "filter_bits_per_key": 0},
     "direct": {"wal_direct_io": True, "wal_segment_size": 64 << 10},
     "kept": {"wal_retention": "count:3", "sync": "full", "disk_cache_capacity": 4096},
     "salvage": {"recovery": "salvage"},
+    "unflushed": {"takes_tables": False},
+    "unflushed direct zstd": {
+        "takes_tables": False,
+        "wal_compression": "zstd",
+        "wal_direct_io": True,
+        "wal_segment_size": 64 << 10,
+    },
 }
 POWER_LOSSES = range(1, 3)
 SHARDS = 4
@@ -75,7 +89,7 @@ SHARDS = 4
 def run(setting: str, point: CrashPoint | None) -> Run:
     world = World(**SETTINGS[setting])
     world.crash_at(point)
-    return Run(world).execute(TRACE)
+    return Run(world).execute(TRACE if world.takes_tables else UNFLUSHED)
 
 
 def crashes(setting: str, shard: int) -> Iterator[tuple[CrashPoint, Model, str, World]]:

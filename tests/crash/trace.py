@@ -89,7 +89,7 @@ class Run:
             self.world.clock.advance(1000.0)
         else:
             db.close()
-            model.secure(model.seq, "object")
+            model.secure(model.seq, "object" if self.world.takes_tables else "local")
             db = self.world.open()
         return db
 

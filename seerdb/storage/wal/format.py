@@ -95,7 +95,8 @@ _U32 = struct.Struct("<I")
 _HEADER = struct.Struct("<8sHHI16sQQQQI")
 _FRAME = struct.Struct("<IIIQ")
 _RECORD = struct.Struct("<IBQQ")
-_SINGLE = struct.Struct("<IBHI")
+SINGLE = struct.Struct("<IBHI")
+"""Count, kind and lengths of a batch of one, whose key and value follow."""
 _RECORD_OF_SINGLE = struct.Struct("<IBQQIBHI")
 
 FRAME_FIELDS = struct.Struct("<IIIQI")
@@ -205,7 +206,7 @@ def decode_header(data: bytes, name: str) -> SegmentHeader:
 
 def encode_put(key: bytes, value: bytes) -> bytes:
     """The payload of a batch that is one put: ``encode_operations`` of it, but faster."""
-    return _SINGLE.pack(1, PUT, len(key), len(value)) + key + value
+    return SINGLE.pack(1, PUT, len(key), len(value)) + key + value
 
 
 def encode_operations(
@@ -232,11 +233,11 @@ def decode_operations(payload: bytes, name: str = "") -> list[tuple[int, bytes, 
     (its offset counts from the payload's start).
     """
     size = len(payload)
-    if size >= _SINGLE.size:
-        count, kind, key_length, value_length = _SINGLE.unpack_from(payload)
-        split = _SINGLE.size + key_length
+    if size >= SINGLE.size:
+        count, kind, key_length, value_length = SINGLE.unpack_from(payload)
+        split = SINGLE.size + key_length
         if count == 1 and split + value_length == size and PUT <= kind <= DELETE_RANGE:
-            return [(kind, payload[_SINGLE.size : split], payload[split:])]
+            return [(kind, payload[SINGLE.size : split], payload[split:])]
     return _decode_columns(payload, name)
 
 
@@ -286,7 +287,7 @@ def encode_put_record(seq: int, timestamp_us: int, key: bytes, value: bytes, sal
     """The record of a single put, in one step: the bytes of ``encode_record(…, encode_put(…))``."""
     key_length = len(key)
     value_length = len(value)
-    length = _SINGLE.size + key_length + value_length
+    length = SINGLE.size + key_length + value_length
     body = (
         _RECORD_OF_SINGLE.pack(length, BATCH, seq, timestamp_us, 1, PUT, key_length, value_length)
         + key

@@ -1,0 +1,91 @@
+"""Checks a whole table: every byte, and that every entry is where a lookup looks for it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from crc32c import crc32c
+
+from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
+from seerdb.storage.entry import DELETE
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.object_store.names import table_name
+from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Columns
+from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.reader import TableReader
+
+Position = tuple[bytes, int]
+"""Key and negated seq: entries are in the order of these."""
+
+
+def verify_table(meta: TableMeta, data: bytes) -> None:
+    """Raise ``CorruptionError`` unless ``data`` is the table that ``meta`` describes.
+
+    The error names the part that is damaged, if the parts' own checksums tell which.
+    """
+    name = table_name(meta.id)
+    if len(data) != meta.size:
+        raise TruncatedError("wrong length", name=name, expected=meta.size, found=len(data))
+    _verify_entries(TableReader(meta, data[meta.tail_offset :]), data)
+    found = crc32c(data)
+    if found != meta.checksum:
+        raise ChecksumError("wrong checksum", name=name, expected=meta.checksum, found=found)
+
+
+def _verify_entries(reader: TableReader, data: bytes) -> None:
+    meta = reader.meta
+    entries = deletes = 0
+    before = meta.smallest, -meta.max_seq - 1
+    for number in range(reader.block_count):
+        columns = _verify_block(reader, number, data)
+        _verify_order(meta, before, columns, reader.block_range(number)[0])
+        before = columns.keys[-1], -columns.seqs[-1]
+        entries += len(columns.keys)
+        deletes += columns.kinds.count(DELETE)
+    if (entries, deletes) != (meta.entries, meta.deletes):
+        raise CorruptionError(
+            "wrong number of entries and deletes",
+            name=table_name(meta.id),
+            expected=(meta.entries, meta.deletes),
+            found=(entries, deletes),
+        )
+
+
+def _verify_block(reader: TableReader, number: int, data: bytes) -> Columns:
+    """The entries of a block, each of which a lookup finds."""
+    offset, length = reader.block_range(number)
+    block = reader.decode_block(number, data[offset : offset + length])
+    columns = block.columns()
+    find, may_contain = block.find, reader.may_contain
+    for key, seq, kind, value in zip(*columns, strict=True):
+        digest = key_hash(key)
+        hit = find(key, digest >> FINGERPRINT_SHIFT, seq)
+        if not may_contain(digest) or hit != (seq, kind, value):
+            raise CorruptionError(
+                f"key {key!r} is there but a lookup does not find it",
+                name=table_name(reader.meta.id),
+                offset=offset,
+            )
+    return columns
+
+
+def _verify_order(meta: TableMeta, before: Position, columns: Columns, offset: int) -> None:
+    """Check the order of entries that follow ``before``, and the bounds of the table."""
+    keys, seqs = columns.keys, columns.seqs
+    for left, right in pairwise([before, *((k, -s) for k, s in zip(keys, seqs, strict=True))]):
+        if left >= right:
+            raise CorruptionError(
+                "entries are out of order",
+                name=table_name(meta.id),
+                offset=offset,
+                expected=f"after key {left[0]!r}, seq {-left[1]}",
+                found=f"key {right[0]!r}, seq {-right[1]}",
+            )
+    if not meta.min_seq <= min(seqs) <= max(seqs) <= meta.max_seq or keys[-1] > meta.largest:
+        raise CorruptionError(
+            "an entry is out of the table's bounds",
+            name=table_name(meta.id),
+            offset=offset,
+            expected=f"keys up to {meta.largest!r}, seqs {meta.min_seq} to {meta.max_seq}",
+            found=f"keys up to {keys[-1]!r}, seqs {min(seqs)} to {max(seqs)}",
+        )
