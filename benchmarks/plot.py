@@ -47,6 +47,12 @@ _LABELS = {
     "http_get_128": "GET,\n128 connections",
 }
 _BAR_INCHES = 0.17
+_MANY_TIMES = 500
+"""Range of ratios beyond which only powers of ten have room on the scale."""
+
+_LABEL_SHARE = 0.2
+"""Room for a label beyond the longest bar, as a part of the distance between the longest two."""
+
 _GROUP_GAP = 1.0
 """Between two cases, in bars."""
 
@@ -164,9 +170,11 @@ def _label(axes: Axes, row: float, bar: _Bar) -> None:
 
 def _draw_scale(axes: Axes, ratios: Sequence[float]) -> None:
     axes.set_xscale("log")
-    room = 3.0
-    axes.set_xlim(min(0.5, min(ratios) / room), max(2.0, max(ratios) * room))
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    low, high = min(0.5, *ratios), max(2.0, *ratios)
+    room = (high / low) ** _LABEL_SHARE
+    axes.set_xlim(low / room, high * room)
+    steps = (1, 2, 5) if high / low < _MANY_TIMES else (1,)
+    axes.xaxis.set_major_locator(LogLocator(10, subs=steps))
     axes.xaxis.set_major_formatter(FuncFormatter(_times))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axvline(1, color="black", linewidth=1)

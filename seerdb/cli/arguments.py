@@ -49,7 +49,9 @@ def key_bytes(text: str, *, as_hex: bool) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError as error:
-        raise InvalidRequestError(f"with --hex a key is hexadecimal digits, not {text!r}") from error
+        raise InvalidRequestError(
+            f"with --hex a key is hexadecimal digits, not {text!r}"
+        ) from error
 
 
 def key_text(key: bytes, *, as_hex: bool) -> str:

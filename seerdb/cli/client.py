@@ -146,8 +146,8 @@ class Client:
             return reply
         if reply.headers.get("content-type") != "application/problem+json":
             raise SeerDBError(
-                f"{self._url} answers {reply.status_code} {reply.reason_phrase}, which is not "
-                "SeerDB's way; is the URL right?"
+                f"{self._url} answers {reply.status_code} {reply.reason_phrase} in a way that is "
+                "not SeerDB's; is the URL right?"
             )
         wait = reply.headers.get("retry-after", "")
         raise _error_of(reply.content, float(wait) if wait.isdigit() else RETRY_SECONDS)
@@ -162,7 +162,7 @@ class Client:
             raise InvalidRequestError(f"{self._url} is not a URL of a server: {error}") from error
         except httpx.HTTPError as error:
             raise UnavailableError(
-                f"no answer from {self._url}: {error or type(error).__name__}; is it running?"
+                f"no answer from {self._url}: {str(error) or type(error).__name__}; is it running?"
             ) from error
 
 
@@ -204,12 +204,10 @@ def _error_of(document: bytes, retry_after_seconds: float) -> SeerDBError:
     try:
         problem = msgspec.json.decode(document, type=Problem)
     except msgspec.DecodeError as error:
-        raise SeerDBError(f"the server answers what is not SeerDB's way: {error}") from error
-    message = problem.detail or problem.title
+        return SeerDBError(f"the server answers with what is not SeerDB's: {error}")
+    message = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
     kind: Any = PROBLEMS.get(problem.type, SeerDBError)
     if kind is BusyError:
         return BusyError(message, retry_after_seconds=retry_after_seconds)
-    if problem.detail.startswith("the log of the server"):
-        message = f"{problem.title}: {message}"
-    error: SeerDBError = kind(message)
-    return error
+    failure: SeerDBError = kind(message)
+    return failure

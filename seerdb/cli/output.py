@@ -62,7 +62,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return "–" if value in (None, "", []) else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 

@@ -2,13 +2,16 @@
 
 The manifest names the home whose log continues it. A log found under another home's name is
 not part of the database any more, whatever it holds.
+
+The file is one line: the CRC32C of the rest in 8 hex digits, a space, a JSON object.
 """
 
 from __future__ import annotations
 
 import msgspec
+from crc32c import crc32c
 
-from seerdb.errors import CorruptionError
+from seerdb.errors import ChecksumError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.wal.reader import read_whole
 
@@ -35,14 +38,17 @@ def load_home(files: FileSystem, directory: str) -> Home | None:
     path = f"{directory}/{_NAME}"
     if not has_home(files, directory):
         return None
-    try:
-        return msgspec.json.decode(read_whole(files, path), type=Home)
-    except msgspec.MsgspecError as error:
-        raise CorruptionError(
-            f"not an identity file: {error}",
+    stated, _, body = read_whole(files, path).partition(b" ")
+    found = _checksum(body)
+    if stated != found:
+        raise ChecksumError(
+            "the identity of the data directory is damaged",
             name=path,
-            hint="move the whole data directory away to start anew from the bucket",
-        ) from error
+            expected=stated,
+            found=found,
+            hint="move the whole data directory away to start from the bucket, without its log",
+        )
+    return msgspec.json.decode(body, type=Home)
 
 
 def save_home(files: FileSystem, directory: str, home: Home) -> None:
@@ -53,9 +59,14 @@ def save_home(files: FileSystem, directory: str, home: Home) -> None:
     files.remove(draft)
     file = files.open(draft, create=True)
     try:
-        file.write_at(0, msgspec.json.encode(home))
+        body = msgspec.json.encode(home)
+        file.write_at(0, _checksum(body) + b" " + body)
         file.sync(metadata=True)
     finally:
         file.close()
     files.rename(draft, path)
     files.sync_directory(directory)
+
+
+def _checksum(body: bytes) -> bytes:
+    return b"%08x" % crc32c(body)

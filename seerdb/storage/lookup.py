@@ -7,7 +7,7 @@ returns a :class:`Need`; the caller loads it and asks again, asks for many at on
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE
@@ -72,7 +72,7 @@ def find_in_tables(
             return Need(handle, -1)
         if not reader.may_contain(digest):
             continue
-        number = reader.find_block(key)
+        number = bisect_right(reader.first_keys, key) - 1
         if number < 0:
             continue
         block = reader.slots[number]

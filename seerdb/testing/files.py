@@ -34,7 +34,7 @@ _DIRECT_BLOCK = 4096
 
 
 class _Move(NamedTuple):
-    """A file renamed into another directory that was not synced since."""
+    """A file that was renamed into another directory, ``parent``, under ``name``."""
 
     parent: Directory
     name: str
@@ -158,13 +158,7 @@ class CrashableFileSystem(Machine):
     def sync_directory(self, path: str) -> None:
         """See ``FileSystem.sync_directory``."""
         with self.mutex:
-            directory = self._directory(path)
-
-            def effect() -> None:
-                directory.sync()
-                self._moves = [move for move in self._moves if move.parent is not directory]
-
-            self.step(f"sync directory {path}", effect)
+            self.step(f"sync directory {path}", self._directory(path).sync)
 
     def lock(self, path: str) -> FileLock:
         """See ``FileSystem.lock``. The file is durable at once and counts as no operation."""

@@ -128,6 +128,15 @@ class Model:
         return found if limit is None else found[:limit]
 
 
+def contents_after(commits: Iterable[tuple[int, Iterable[Operation]]]) -> Contents:
+    """What is there after commits of any seqs, for a log from which some were lost."""
+    contents: Contents = {}
+    for seq, operations in commits:
+        for operation in operations:
+            _apply(contents, operation, seq)
+    return contents
+
+
 def _apply(contents: Contents, operation: Operation, seq: int) -> None:
     kind, key, value = operation
     if kind == "put":

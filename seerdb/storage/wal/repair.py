@@ -37,11 +37,10 @@ def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> Segm
         return _rewrite(files, directory, scan)
     file = files.open(segment_path(directory, scan.header.segment))
     try:
-        # What was read may be in the page cache only.
+        # What was read may be in the page cache only, and SEAL will say that it is durable.
         file.sync(metadata=True)
         if scan.damages:
             file.truncate(scan.end)
-            file.sync(metadata=True)
         position = aligned(scan.end, scan.header.alignment)
         return _seal(file, scan.header, position, scan.records)
     finally:
@@ -61,7 +60,6 @@ def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInf
             frame = _frame(scan.header, body, synced=HEADER_SIZE)
             file.write_at(position, frame)
             position += len(frame)
-        file.sync(metadata=True)
         info = _seal(file, scan.header, position, scan.records)
     finally:
         file.close()
@@ -84,7 +82,10 @@ def _bodies(salt: int, records: list[Record]) -> Iterator[bytes]:
 
 
 def _seal(file: File, header: SegmentHeader, position: int, records: list[Record]) -> SegmentInfo:
-    """End the segment at ``position``. Requires: everything before is durable."""
+    """End the segment at ``position``, and make all of the file durable.
+
+    Requires: everything before is durable, or the file has no name that a reader would look at.
+    """
     last_seq, timestamp_us = header.first_seq - 1, header.created_us
     if records:
         last_seq, timestamp_us, _ = records[-1]

@@ -9,6 +9,7 @@ from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.reader import Condition, classify, scan_segment
 from seerdb.storage.wal.repair import seal_recovered
 from seerdb.storage.wal.segments import SegmentInfo, segment_path
+from seerdb.testing.crash import CrashError
 from seerdb.testing.files import CrashableFileSystem
 from tests.unit.storage.wal.samples import HEADER, flipped, frame, put, segment, seqs
 
@@ -77,6 +78,41 @@ def test_corruption_is_cut_off_with_all_that_follows() -> None:
     files = disk_with(flipped(data, third - 1))
     assert repaired(files).last_seq == 1
     assert seqs(scan_segment(files, "wal", 3)) == [1]
+
+
+def test_repair_can_crash_at_any_operation_and_loses_nothing() -> None:
+    group = frame(*(put(seq, b"v" * 400) for seq in range(2, 8)))
+    group_end = HEADER_SIZE + len(frame(put(1))) + len(group)
+    torn, lost = segment(frame(put(1)), group)[:-50], segment(frame(put(1)), flipped(group, 0))
+    proven = segment(frame(put(1)), group, frame(put(8), synced=group_end))
+    damaged = flipped(proven, group_end - 10)
+    for data, kept in ((torn, 6), (lost, 1), (damaged, 6), (segment(group), 6)):
+        operations = disk_with(data).operations
+        files = disk_with(data)
+        repaired(files)
+        for operation in range(operations + 1, files.operations + 1):
+            for halfway in (False, True):
+                trial = disk_with(data)
+                trial.crash_at, trial.crash_halfway = operation, halfway
+                with pytest.raises(CrashError):
+                    repaired(trial)
+                for seed in range(5):
+                    after = trial.crash(random.Random(seed)) if seed else trial.kill()
+                    if not scan_segment(after, "wal", 3).sealed:
+                        repaired(after)
+                    scan = scan_segment(after, "wal", 3)
+                    assert len(scan.records) == kept
+                    assert classify(scan, is_last=False) is Condition.SOUND
+
+
+def test_damage_in_a_repaired_segment_is_corruption() -> None:
+    whole = segment(frame(put(1)), frame(put(2), put(3)))
+    for data in (whole, whole[:-3]):
+        files = disk_with(data)
+        repaired(files)
+        file = files.open(PATH)
+        file.write_at(0, flipped(file.read_at(0, len(data)), HEADER_SIZE + 30))
+        assert classify(scan_segment(files, "wal", 3), is_last=True) is Condition.CORRUPT
 
 
 def test_an_empty_segment_is_sealed_as_such() -> None:

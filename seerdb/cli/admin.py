@@ -1,0 +1,72 @@
+"""``seerdb stats``, ``flush`` and ``compact``: what an operator asks a server for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from seerdb.cli.arguments import DEFAULT_URL, Json, Url
+from seerdb.cli.client import Client
+from seerdb.cli.output import print_json, print_table
+
+
+def stats(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
+    """Show levels, tables, memtables, log, caches, requests to the bucket and background work."""
+    report = _ask("GET", "/v1/admin/status", url)
+    if as_json:
+        print_json(report)
+        return
+    rows = _flat(report)
+    tables = {name: value for name, value in rows.items() if _is_table(value)}
+    print_table(("name", "value"), [row for row in rows.items() if row[0] not in tables])
+    for name, entries in tables.items():
+        print(f"\n{name}")
+        print_table(tuple(entries[0]), [tuple(entry.values()) for entry in entries])
+
+
+def flush(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
+    """Bring everything committed so far into tables in the bucket, and wait for it."""
+    report = _ask("POST", "/v1/admin/flush", url)
+    if as_json:
+        print_json(report)
+        return
+    print(f"flushed up to seq {report['last_seq']:,}")
+    _print_names("new table", report["tables"])
+
+
+def compact(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
+    """Flush, then merge all tables, and wait for it."""
+    report = _ask("POST", "/v1/admin/compact", url)
+    if as_json:
+        print_json(report)
+        return
+    print(f"compacted {len(report['removed']):,} tables into {len(report['added']):,}")
+    _print_names("new table", report["added"])
+
+
+def _ask(method: str, target: str, url: str) -> dict[str, Any]:
+    with Client(url) as client:
+        reply = client.request(method, target, reply_seconds=None)
+    report: dict[str, Any] = msgspec.json.decode(reply.content)
+    return report
+
+
+def _print_names(what: str, names: list[str]) -> None:
+    for name in names:
+        print(f"{what} {name}")
+
+
+def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested members by dotted names."""
+    rows: dict[str, Any] = {}
+    for name, value in report.items():
+        if isinstance(value, dict):
+            rows |= _flat(value, f"{prefix}{name}.")
+        else:
+            rows[prefix + name] = value
+    return rows
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)

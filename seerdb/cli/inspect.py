@@ -1,0 +1,282 @@
+"""``seerdb inspect``: what the objects and files of a database hold, decoded.
+
+Damage is told where it stands, and what can be read around it is shown all the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from crc32c import crc32c
+
+from seerdb.cli.arguments import Config, Json, Store, Target, escaped
+from seerdb.cli.output import item, named, print_json, print_table, write_bytes
+from seerdb.cli.target import find
+from seerdb.errors import CorruptionError, InvalidRequestError, NotFoundError, TruncatedError
+from seerdb.ids import TableId
+from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import load, read_record
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.object_store.names import parse_table_name, table_name
+from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.sstable.format import FOOTER_SIZE, TableProperties, decode_footer, unseal
+from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.wal.format import decode_operations
+from seerdb.storage.wal.reader import Condition, SegmentScan, classify, read_segment, read_whole
+from seerdb.storage.wal.segments import parse_segment_name
+
+app = typer.Typer(no_args_is_help=True, help="Show what an object or file holds, decoded.")
+
+OPERATIONS = {PUT: "put", DELETE: "delete", DELETE_RANGE: "delete_range"}
+VALUE_SHOWN = 60
+"""Bytes of a value in a line for people; JSON has all of it."""
+
+
+@app.command()
+def manifest(
+    target: Target,
+    number: Annotated[
+        int | None,
+        typer.Argument(metavar="[NUMBER]", min=1, help="One record, instead of their sum."),
+    ] = None,
+    *,
+    store: Store = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the database consists of, or one record of the manifest.
+
+    In JSON, keys are in base64, as they are in the manifest itself."""
+    with find(target, store, config).open() as bucket:
+        if number is not None:
+            encoded = msgspec.json.encode(read_record(bucket, number))
+            write_bytes((encoded if as_json else msgspec.json.format(encoded)) + b"\n")
+            return
+        state = load(bucket)
+    if state is None:
+        raise NotFoundError(f"{target} has no manifest")
+    if as_json:
+        print_json(state)
+    else:
+        _print_state(state)
+
+
+@app.command()
+def table(
+    target: Target,
+    table_id: Annotated[
+        str, typer.Argument(metavar="TABLE", help="Its id, or its name in the bucket.")
+    ],
+    *,
+    entries: Annotated[
+        bool, typer.Option("--entries", help="Show the entries, one to a line, instead.")
+    ] = False,
+    store: Store = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show the properties and blocks of a table, whether or not the manifest names it."""
+    name = table_id if parse_table_name(table_id) else table_name(TableId(table_id))
+    found = parse_table_name(name)
+    if found is None:
+        raise InvalidRequestError(f"a table's id is as 00000001-000000000001, unlike {table_id!r}")
+    with find(target, store, config).open() as bucket:
+        data = bucket.get(name)
+    reader = _open(found, data)
+    if entries:
+        _print_entries(reader, data, as_json=as_json)
+    else:
+        _print_table(reader, data, as_json=as_json)
+
+
+@app.command()
+def wal(
+    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Segments of a log.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show the header and every commit of segment files."""
+    for file in files:
+        segment = parse_segment_name(file.rpartition("/")[2])
+        scan = read_segment(read_whole(OsFileSystem(), file), file, segment, salvage=True)
+        if as_json:
+            _print_segment_json(scan)
+        else:
+            _print_segment(scan)
+        condition = classify(scan, is_last=True)
+        if condition is Condition.CORRUPT:
+            raise scan.error()
+        if condition is Condition.TORN:
+            print(f"torn tail: {scan.torn_bytes:,} bytes at {scan.end:,}", file=sys.stderr)
+
+
+def _print_state(state: ManifestState) -> None:
+    print_table(
+        ("manifest", "value"),
+        [
+            ("number", state.number),
+            ("time", _time(state.time_us)),
+            ("database", state.database_id),
+            ("epoch", state.epoch),
+            ("home", state.home),
+            ("tables reach seq", state.last_seq),
+            ("log begins at segment", state.log_start),
+            ("checkpoint", state.checkpoint),
+            ("checkpoint before", state.checkpoint_before),
+            ("claims", ", ".join(map(str, state.claims))),
+        ],
+    )
+    print()
+    print_table(
+        ("table", "level", "run", "bytes", "entries", "seq", "smallest key", "largest key"),
+        [
+            (
+                meta.id,
+                meta.level,
+                meta.run,
+                meta.size,
+                meta.entries,
+                f"{meta.min_seq}-{meta.max_seq}",
+                escaped(meta.smallest),
+                escaped(meta.largest),
+            )
+            for meta in state.version.tables
+        ],
+    )
+
+
+def _open(table_id: TableId, data: bytes) -> TableReader:
+    """A table as it describes itself. Raises: ``CorruptionError``."""
+    name, size = table_name(table_id), len(data)
+    if size < FOOTER_SIZE:
+        raise TruncatedError("no footer", name=name, expected=FOOTER_SIZE, found=size)
+    tail_offset = int.from_bytes(data[size - FOOTER_SIZE : size - FOOTER_SIZE + 8], "little")
+    footer = decode_footer(data[tail_offset:], name=name, tail_offset=tail_offset)
+    start = footer.properties_offset
+    sealed = unseal(data[start : size - FOOTER_SIZE], name=name, offset=start)
+    try:
+        properties = msgspec.msgpack.decode(sealed, type=TableProperties)
+    except msgspec.DecodeError as error:
+        raise CorruptionError(f"no properties: {error}", name=name, offset=start) from error
+    shared = set(TableMeta.__struct_fields__) & set(TableProperties.__struct_fields__)
+    meta = TableMeta(
+        id=table_id,
+        level=0,
+        run=0,
+        size=size,
+        checksum=crc32c(data),
+        tail_offset=tail_offset,
+        **{field: getattr(properties, field) for field in shared},
+    )
+    return TableReader(meta, data[tail_offset:])
+
+
+def _print_table(reader: TableReader, data: bytes, *, as_json: bool) -> None:
+    blocks, first_error = [], None
+    for number, first_key in enumerate(reader.first_keys):
+        offset, length = reader.block_range(number)
+        block = {"block": number, "offset": offset, "bytes": length, "entries": 0, "state": "sound"}
+        try:
+            decoded = reader.decode_block(number, data[offset : offset + length])
+            block["entries"] = len(decoded.columns().keys)
+        except CorruptionError as error:
+            first_error = first_error or error
+            block["state"] = error.reason
+        blocks.append((block, first_key))
+    properties = msgspec.structs.asdict(reader.properties)
+    if as_json:
+        _print_table_json(reader, properties, blocks)
+    else:
+        bounds = {name: escaped(properties[name]) for name in ("smallest", "largest")}
+        about = {"table": reader.meta.id, "size": len(data), **properties, **bounds}
+        for name in ("min_timestamp_us", "max_timestamp_us"):
+            about[name.removesuffix("_us")] = _time(about.pop(name))
+        print_table(("property", "value"), list(about.items()))
+        print()
+        columns = ("block", "offset", "bytes", "entries", "state", "first key")
+        print_table(columns, [(*block.values(), escaped(key)) for block, key in blocks])
+        for start, end, seq in reader.tombstones.tombstones:
+            print(f"range tombstone {seq}: {escaped(start)} to {escaped(end)}")
+    if first_error is not None:
+        raise first_error
+
+
+def _print_table_json(
+    reader: TableReader, properties: dict[str, Any], blocks: list[tuple[dict[str, Any], bytes]]
+) -> None:
+    for name in ("smallest", "largest"):
+        properties |= named(name, properties.pop(name))
+    print_json(
+        {
+            "id": reader.meta.id,
+            "size": reader.meta.size,
+            "properties": properties,
+            "blocks": [{**block, **named("first_key", key)} for block, key in blocks],
+            "range_tombstones": [
+                {"seq": seq, **named("start", start), **named("end", end)}
+                for start, end, seq in reader.tombstones.tombstones
+            ],
+        }
+    )
+
+
+def _print_entries(reader: TableReader, data: bytes, *, as_json: bool) -> None:
+    for number in range(reader.block_count):
+        offset, length = reader.block_range(number)
+        block = reader.decode_block(number, data[offset : offset + length])
+        for key, seq, kind, value in zip(*block.columns(), strict=True):
+            if as_json:
+                print_json({"seq": seq, **_operation(kind, key, value)})
+            else:
+                print(f"{seq}\t{_operation_text(kind, key, value)}")
+
+
+def _print_segment(scan: SegmentScan) -> None:
+    header = scan.header
+    print(
+        f"{scan.name}: segment {header.segment} of epoch {header.epoch}, database "
+        f"{header.database_id.hex()}, from seq {header.first_seq}, "
+        f"created {_time(header.created_us)}, {'sealed' if scan.sealed else 'open'}"
+    )
+    for seq, time_us, operations in _commits(scan):
+        for operation in operations:
+            print(f"{seq}\t{_time(time_us)}\t{_operation_text(*operation)}")
+
+
+def _print_segment_json(scan: SegmentScan) -> None:
+    header = scan.header._asdict() | {"database_id": scan.header.database_id.hex()}
+    print_json({"path": scan.name, **header, "sealed": scan.sealed, "records": len(scan.records)})
+    for seq, time_us, operations in _commits(scan):
+        print_json(
+            {"seq": seq, "time_us": time_us, "ops": [_operation(*each) for each in operations]}
+        )
+
+
+def _commits(scan: SegmentScan) -> Iterator[tuple[int, int, list[tuple[int, bytes, bytes]]]]:
+    for seq, time_us, payload in scan.records:
+        yield seq, time_us, decode_operations(payload, scan.name)
+
+
+def _operation(kind: int, key: bytes, value: bytes) -> dict[str, Any]:
+    """An operation as ``POST /v1/batch`` takes it."""
+    name = OPERATIONS.get(kind, str(kind))
+    if kind == PUT:
+        return {"op": name, **item(key, value)}
+    if kind == DELETE_RANGE:
+        return {"op": name, **named("start", key), **named("end", value)}
+    return {"op": name, **named("key", key)}
+
+
+def _operation_text(kind: int, key: bytes, value: bytes) -> str:
+    shown = escaped(value[:VALUE_SHOWN]) + "…" * (len(value) > VALUE_SHOWN)
+    return f"{OPERATIONS.get(kind, kind)}\t{escaped(key)}\t{shown}".rstrip("\t")
+
+
+def _time(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="microseconds")

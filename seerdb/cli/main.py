@@ -1,0 +1,138 @@
+"""The ``seerdb`` command: its subcommands, and what its exit codes mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import seerdb
+from seerdb.cli import admin, bench, inspect, keys, serve, transfer, verify
+from seerdb.errors import (
+    AlreadyExistsError,
+    BusyError,
+    ConflictError,
+    CorruptionError,
+    DiskFullError,
+    FencedError,
+    InvalidRequestError,
+    NotFoundError,
+    SeerDBError,
+    UnavailableError,
+)
+
+EXIT_CODES: dict[type[Exception], int] = {
+    SeerDBError: 1,
+    OSError: 1,
+    InvalidRequestError: 2,
+    NotFoundError: 3,
+    FileNotFoundError: 3,
+    ConflictError: 4,
+    AlreadyExistsError: 4,
+    FencedError: 4,
+    UnavailableError: 5,
+    CorruptionError: 6,
+    BusyError: 7,
+    DiskFullError: 7,
+}
+"""By the class of the error, or the nearest base that is listed."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+_EPILOG = (
+    "Exit codes: 0 done, or sound; 1 failed, or damaged; 2 wrong command line; 3 not there; "
+    "4 conflict, or locked; 5 server or store not reachable; 6 stored bytes are damaged; "
+    "7 busy, or disk full; 130 interrupted; 141 the reader of the output went away."
+)
+
+
+class Commands(TyperGroup):
+    """The subcommands; turns errors into a line on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            _forget_output()
+            raise typer.Exit(BROKEN_PIPE) from error
+        except (SeerDBError, OSError) as error:
+            lines = [str(error), *getattr(error, "__notes__", ())]
+            print("seerdb:", "; ".join(lines).replace("\n", " "), file=sys.stderr)
+            raise typer.Exit(exit_code(error)) from error
+
+
+def exit_code(error: Exception) -> int:
+    """What a command exits with when it ends in ``error``."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return EXIT_CODES[DiskFullError]
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def _forget_output() -> None:
+    """Nobody reads it any more; else the interpreter would stumble over it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="SeerDB: a key-value database that lives in a bucket.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (
+    serve.serve,
+    keys.get,
+    keys.put,
+    keys.delete,
+    keys.scan,
+    transfer.load,
+    transfer.dump,
+    admin.stats,
+    admin.flush,
+    admin.compact,
+    verify.verify,
+    verify.wal_verify,
+    bench.bench,
+):
+    app.command()(command)
+app.add_typer(inspect.app, name="inspect")
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if asked:
+        print(f"seerdb {seerdb.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """SeerDB: a key-value database that lives in a bucket."""
+
+
+def main() -> None:
+    """Run the command line of this process; never returns."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

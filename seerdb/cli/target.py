@@ -1,0 +1,60 @@
+"""What ``verify`` and ``inspect`` look at: a data directory with its bucket, or a bucket alone.
+
+Nothing here locks or writes, so a running server is not disturbed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from seerdb.cli.serve import load_settings
+from seerdb.clock import SystemClock
+from seerdb.errors import InvalidRequestError, NotFoundError
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.stores import Stores
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a database is. ``wal``: the directory of its local log; ``None`` for a bucket."""
+
+    bucket: StoreLocation
+    wal: str | None
+
+    @contextmanager
+    def open(self) -> Iterator[ObjectStore]:
+        """The bucket, for reading. Raises: ``InvalidRequestError``."""
+        stores = Stores(
+            self.bucket.open(), self.bucket, clock=SystemClock(), random=random.SystemRandom()
+        )
+        try:
+            yield stores.of(Purpose.VERIFY)
+        finally:
+            stores.close()
+
+
+def find(target: str, store: str | None, config: str | None) -> Place:
+    """The place that ``target`` names: a URL, a bucket's directory, or a data directory, whose
+    bucket is the setting ``store``.
+
+    Raises: ``NotFoundError`` for a directory that is neither, ``InvalidRequestError``.
+    """
+    settings = load_settings(config, data_dir=target, store=store)
+    options = settings.options
+    if "://" in target:
+        if store is not None:
+            raise InvalidRequestError("--store goes with a data directory")
+        return Place(StoreLocation(target, options.store_options), wal=None)
+    directory = Path(target).expanduser()
+    if (directory / "wal").is_dir() and not (directory / "tables").is_dir():
+        location = options.store or str(directory / "bucket")
+        return Place(StoreLocation(location, options.store_options), wal=str(directory / "wal"))
+    if (directory / "manifest").is_dir():
+        return Place(StoreLocation(str(directory)), wal=None)
+    raise NotFoundError(f"{target} is neither a data directory nor a bucket")
