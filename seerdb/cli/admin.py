@@ -41,7 +41,7 @@ def compact(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
     if as_json:
         print_json(report)
         return
-    print(f"compacted {len(report['removed']):,} tables into {len(report['added']):,}")
+    print(f"tables merged: {len(report['removed']):,}, made: {len(report['added']):,}")
     _print_names("new table", report["added"])
 
 

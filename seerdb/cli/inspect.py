@@ -34,8 +34,8 @@ from seerdb.storage.wal.segments import parse_segment_name
 app = typer.Typer(no_args_is_help=True, help="Show what an object or file holds, decoded.")
 
 OPERATIONS = {PUT: "put", DELETE: "delete", DELETE_RANGE: "delete_range"}
-VALUE_SHOWN = 60
-"""Bytes of a value in a line for people; JSON has all of it."""
+BYTES_SHOWN = 60
+"""Of a key or value in a line for people; JSON has all of them."""
 
 
 @app.command()
@@ -143,8 +143,8 @@ def _print_state(state: ManifestState) -> None:
                 meta.size,
                 meta.entries,
                 f"{meta.min_seq}-{meta.max_seq}",
-                escaped(meta.smallest),
-                escaped(meta.largest),
+                _short(meta.smallest),
+                _short(meta.largest),
             )
             for meta in state.version.tables
         ],
@@ -193,16 +193,16 @@ def _print_table(reader: TableReader, data: bytes, *, as_json: bool) -> None:
     if as_json:
         _print_table_json(reader, properties, blocks)
     else:
-        bounds = {name: escaped(properties[name]) for name in ("smallest", "largest")}
+        bounds = {name: _short(properties[name]) for name in ("smallest", "largest")}
         about = {"table": reader.meta.id, "size": len(data), **properties, **bounds}
         for name in ("min_timestamp_us", "max_timestamp_us"):
             about[name.removesuffix("_us")] = _time(about.pop(name))
         print_table(("property", "value"), list(about.items()))
         print()
         columns = ("block", "offset", "bytes", "entries", "state", "first key")
-        print_table(columns, [(*block.values(), escaped(key)) for block, key in blocks])
+        print_table(columns, [(*block.values(), _short(key)) for block, key in blocks])
         for start, end, seq in reader.tombstones.tombstones:
-            print(f"range tombstone {seq}: {escaped(start)} to {escaped(end)}")
+            print(f"range tombstone {seq}: {_short(start)} to {_short(end)}")
     if first_error is not None:
         raise first_error
 
@@ -265,7 +265,7 @@ def _commits(scan: SegmentScan) -> Iterator[tuple[int, int, list[tuple[int, byte
 
 def _operation(kind: int, key: bytes, value: bytes) -> dict[str, Any]:
     """An operation as ``POST /v1/batch`` takes it."""
-    name = OPERATIONS.get(kind, str(kind))
+    name = OPERATIONS[kind]
     if kind == PUT:
         return {"op": name, **item(key, value)}
     if kind == DELETE_RANGE:
@@ -274,8 +274,11 @@ def _operation(kind: int, key: bytes, value: bytes) -> dict[str, Any]:
 
 
 def _operation_text(kind: int, key: bytes, value: bytes) -> str:
-    shown = escaped(value[:VALUE_SHOWN]) + "…" * (len(value) > VALUE_SHOWN)
-    return f"{OPERATIONS.get(kind, kind)}\t{escaped(key)}\t{shown}".rstrip("\t")
+    return f"{OPERATIONS[kind]}\t{_short(key)}\t{_short(value)}".rstrip("\t")
+
+
+def _short(data: bytes) -> str:
+    return escaped(data[:BYTES_SHOWN]) + "…" * (len(data) > BYTES_SHOWN)
 
 
 def _time(time_us: int) -> str:

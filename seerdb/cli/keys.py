@@ -54,8 +54,10 @@ class Item(msgspec.Struct):
 
 
 def get(key: Key, *, as_hex: Hex = False, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
-    """Print the value of a key: its bytes and nothing else, except that a terminal gets a newline
-    after a value that does not end in one. Exits 3 when there is no such key."""
+    """Print the value of a key.
+
+    Its bytes and nothing else, except that a terminal gets a newline after a value that does not
+    end in one. Exits 3 when there is no such key."""
     wanted = key_bytes(key, as_hex=as_hex)
     with Client(url) as client:
         try:
@@ -89,8 +91,9 @@ def put(  # noqa: PLR0913 - an argument for each option
     as_json: Json = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Set a key to a value, given as VALUE or in a file. Prints nothing, or with --json the
-    sequence number of the commit and what it survives."""
+    """Set a key to a value, given as VALUE or in a file.
+
+    Prints nothing, or with --json the sequence number of the commit and what it survives."""
     if if_absent and if_seq is not None:
         raise InvalidRequestError("give either --if-absent or --if-seq")
     conditions = {"if-none-match": "*"} if if_absent else _if_seq(if_seq)
@@ -150,9 +153,9 @@ def scan(  # noqa: PLR0913 - an argument for each option
     as_json: Json = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    r"""Print keys and values in order, all of one moment: a line for each, with a tab between.
+    r"""Print keys and values in order, all of one moment.
 
-    What would break a line is escaped (\t, \n, \r, \\, \xNN). With --json, lines of JSON."""
+    A line for each, with a tab between key and value. What would break a line is escaped (\t, \n, \r, \\, \xNN). With --json, lines of JSON."""
     query: dict[str, bytes | str | int | None] = {
         **range_query(prefix, start, end, as_hex=as_hex),
         "limit": limit,

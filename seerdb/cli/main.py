@@ -85,7 +85,6 @@ def _forget_output() -> None:
 
 app = typer.Typer(
     cls=Commands,
-    help="SeerDB: a key-value database that lives in a bucket.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,

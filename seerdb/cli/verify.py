@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from seerdb.cli.arguments import Config, Json, Store, Target
-from seerdb.cli.output import print_json, progress_bar
+from seerdb.cli.output import print_json, print_table, progress_bar
 from seerdb.cli.target import find
 from seerdb.errors import NotFoundError
 from seerdb.storage.os_files import OsFileSystem
@@ -77,17 +77,23 @@ def _print_report(report: VerifyReport) -> None:
         print(f"note: {note}")
     if report.unreferenced:
         print(
-            f"note: the manifest does not name {len(report.unreferenced):,} tables in the bucket "
-            f"({report.unreferenced[0]} …), which is no damage: they are new, or wait for the "
-            "collector"
+            f"note: unreferenced tables in the bucket: {len(report.unreferenced):,}, the first is "
+            f"{report.unreferenced[0]}; they are new, or wait for the collector"
         )
-    print(
-        f"checked {report.manifests:,} manifest objects, {report.tables:,} tables with "
-        f"{report.entries:,} entries in {report.bytes:,} bytes, {report.segments:,} log segments "
-        f"and {report.shipped:,} shipped with {report.records:,} commits, up to seq "
-        f"{report.last_seq:,}"
+    print_table(
+        ("checked", "count"),
+        [
+            ("manifest objects", report.manifests),
+            ("tables", report.tables),
+            ("entries in tables", report.entries),
+            ("bytes of tables", report.bytes),
+            ("log segments", report.segments),
+            ("shipped log objects", report.shipped),
+            ("commits in logs", report.records),
+            ("newest seq", report.last_seq),
+        ],
     )
-    print("sound" if report.ok else f"{len(report.problems):,} problems")
+    print("sound" if report.ok else f"damaged; problems: {len(report.problems):,}")
 
 
 def _segment_line(report: SegmentReport) -> str:

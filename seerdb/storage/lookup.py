@@ -63,8 +63,10 @@ def find_in_tables(
     """As :func:`find`, past the memtables."""
     digest = key_hash(key)
     for run in layout.runs:
-        position = bisect_left(run.largest, key)
-        if position == run.count or key < run.smallest[position]:
+        # By the smallest: the largest of a table with range tombstones may be the smallest of
+        # the next, which then is the one that holds the key.
+        position = bisect_right(run.smallest, key) - 1
+        if position < 0 or key > run.largest[position]:
             continue
         handle = run.handles[position]
         reader = handle.reader

@@ -163,10 +163,7 @@ class Memtable:
     ) -> tuple[list[bytes], bool]:
         with self._index_lock:
             index = self._index
-            # Keys never leave the dict and it keeps their order of insertion, so the ones
-            # not yet in the index are the last ones. One C call: no writer can intervene.
-            fresh = list(islice(reversed(self.entries), len(self.entries) - len(index)))
-            index.update(fresh)
+            index.update(self._not_in_index())
             low = 0 if start is None else index.bisect_left(start)
             high = len(index) if end is None else index.bisect_left(end)
             if reverse:
@@ -174,3 +171,12 @@ class Memtable:
                 return list(index[first:high]), first > low
             last = min(high, low + SCAN_CHUNK)
             return list(index[low:last]), last < high
+
+    def _not_in_index(self) -> list[bytes]:
+        # Keys never leave the dict and it keeps their order of insertion, so the ones not yet in
+        # the index are the last ones. A writer that adds one meanwhile makes the iterator raise.
+        while True:
+            try:
+                return list(islice(reversed(self.entries), len(self.entries) - len(self._index)))
+            except RuntimeError:
+                continue

@@ -236,8 +236,6 @@ class Lane:
         with self._condition:
             if self._workers.is_inline and not self._running:
                 return until()
-            if self._workers.is_inline and not self._running:
-                return until()  # the wake was the attempt, and no other follows by itself
             attempts = self.attempts
             self._condition.wait_for(
                 lambda: until() or self.attempts > attempts or self._closed, timeout
