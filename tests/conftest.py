@@ -18,15 +18,10 @@ settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.register_profile("deep", settings.get_profile("dev"), max_examples=2_000)
 
 
-KEPT = {"SEERDB_CACHE"}
-"""Where infra/minio/install.sh puts the S3 server: about the machine, not about a database."""
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Forget the developer's cloud and database settings before anything reads them."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "SEERDB_"))]:
-        if name not in KEPT:
-            del os.environ[name]
+        del os.environ[name]
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_DEFAULT_REGION"] = "us-east-1"

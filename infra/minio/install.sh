@@ -1,14 +1,14 @@
 #!/bin/sh
 # Build the MinIO server that the tests talk to, and print where it is.
 #
-# It goes to ${SEERDB_CACHE:-$HOME/.cache/seerdb}/bin/minio, outside the checkout; once it is
+# It goes to ${XDG_CACHE_HOME:-$HOME/.cache}/seerdb/bin/minio, outside the checkout; once it is
 # there, nothing is done. Needs Go 1.24 or later, the Go module proxy, and a few minutes.
 # MinIO is a separate program under the AGPL: the tests start it, nothing of ours contains it.
 set -eu
 
 # Its tags are dates, which Go modules do not know as versions; this is the commit's name there.
 VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
-BIN="${SEERDB_CACHE:-$HOME/.cache/seerdb}/bin"
+BIN="${XDG_CACHE_HOME:-$HOME/.cache}/seerdb/bin"
 
 if [ -x "$BIN/minio" ]; then
     echo "$BIN/minio"

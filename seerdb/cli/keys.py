@@ -155,7 +155,8 @@ def scan(  # noqa: PLR0913 - an argument for each option
 ) -> None:
     r"""Print keys and values in order, all of one moment.
 
-    A line for each, with a tab between key and value. What would break a line is escaped (\t, \n, \r, \\, \xNN). With --json, lines of JSON."""
+    A line for each, with a tab between key and value. What would break a line is escaped (\t, \n,
+    \r, \\, \xNN). With --json, lines of JSON."""
     query: dict[str, bytes | str | int | None] = {
         **range_query(prefix, start, end, as_hex=as_hex),
         "limit": limit,

@@ -43,8 +43,9 @@ def serve(
 ) -> None:
     """Serve a database over HTTP, until SIGTERM or Ctrl-C.
 
-    Then it finishes what was asked, flushes, and exits 0. Any setting can be in the FILE, or in the environment as SEERDB_ and its name; a flag wins
-    over the environment, and that over the FILE."""
+    Then it finishes what was asked, flushes, and exits 0. Any setting can be in the FILE, or in
+    the environment as SEERDB_ and its name; a flag wins over the environment, and that over the
+    FILE."""
     settings = load_settings(
         config, data_dir=data_dir, store=store, host=host, port=port, log_format=log_format
     )

@@ -58,11 +58,23 @@ class Engine:
         self._start_lock = Lock()
         self._closed = False
         self.stores, self.manifest, self.log = opened.stores, opened.manifest, opened.log
-        self._wire_reads(opened)
-        self._wire_background(opened)
-        self._wire_writes(opened)
-        components.listener(self.opened.event)
-        self._start()
+        try:
+            self._wire_reads(opened)
+            self._wire_background(opened)
+            self._wire_writes(opened)
+            components.listener(self.opened.event)
+            self._start()
+        except BaseException:
+            self._give_up(opened)
+            raise
+
+    def _give_up(self, opened: Opened) -> None:
+        """Hold nothing after an opening that failed."""
+        opened.log.close()
+        if self._owns_runtime:
+            self.runtime.close()
+        opened.stores.close()
+        opened.lock.release()
 
     def _wire_reads(self, opened: Opened) -> None:
         options = self.options
@@ -192,7 +204,8 @@ class Engine:
 
     def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
         self.shipper.enqueue(tickets)
-        self.background.ship.wake()
+        # On another thread always: the caller holds the commit mutex, which shipping takes.
+        self.runtime.workers.submit_lane(self.background.ship.wake)
 
     # What the handle needs.
 
@@ -306,6 +319,7 @@ class Engine:
             self.committer.stop_inbox()
             self._inbox_thread.join()
         self.background.close()
+        self.shipper.close()
         self.log.close()
         if self.disk is not None:
             self.disk.close()

@@ -74,7 +74,8 @@ class Flusher:
         built = self._built
         if built is None or built.memtable is not memtable:
             built = self._built = self._build(memtable)
-        newer = sealed[-2] if len(sealed) > 1 else self._live.current.active
+        # Looked up now: more memtables may have been sealed while the job ran.
+        newer = self._live.current.memtables[-2]
         self._publisher.flushed(memtable, built.result.table, newer.segments[0])
         self._built = None
         self._account(built)

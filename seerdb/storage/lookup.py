@@ -7,7 +7,7 @@ returns a :class:`Need`; the caller loads it and asks again, asks for many at on
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE

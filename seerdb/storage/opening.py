@@ -31,7 +31,7 @@ from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
-from seerdb.storage.object_store.names import TABLE_PREFIX
+from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.recovery import Recovery, quarantine, recover
 from seerdb.storage.replay import replay
@@ -148,9 +148,10 @@ class _Opening:
                     name=str(stores.location or "the given store"),
                     hint="is the store setting right? restore the bucket, or use another directory",
                 )
-            if stores.of(Purpose.MANIFEST).list(TABLE_PREFIX):
+            store = stores.of(Purpose.MANIFEST)
+            if store.list(TABLE_PREFIX) or store.list(WAL_PREFIX):
                 raise CorruptionError(
-                    "the bucket holds tables but no manifest; nothing was changed",
+                    "the bucket holds tables or a log but no manifest; nothing was changed",
                     name=str(stores.location or "the given store"),
                     hint="restore the manifest/ objects, or use another prefix",
                 )
@@ -177,6 +178,7 @@ class _Opening:
         return recover(
             self._files,
             self._wal,
+            database_id=state.database_id,
             mode=options.recovery,
             log_start=state.log_start,
             flushed_seq=state.last_seq,
@@ -208,7 +210,10 @@ class _Opening:
         self._put_apart(segments)
         save_home(self._files, self._wal, home)
         shipped = read_shipped(
-            stores.of(Purpose.WAL), state.last_seq, strict=self._options.recovery == "strict"
+            stores.of(Purpose.WAL),
+            state.database_id,
+            state.last_seq,
+            strict=self._options.recovery == "strict",
         )
         self._shipped_records = len(shipped)
         return Recovery(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from seerdb.errors import CorruptionError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.replay import WalRecord, many_objects, replay
+from seerdb.storage.replay import WalRecord, check_database, many_objects, replay
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 from seerdb.storage.wal.repair import seal_recovered
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -43,12 +43,19 @@ class Recovery:
 
 class _Recoverer:
     def __init__(
-        self, files: FileSystem, directory: str, *, mode: str, flushed_seq: int, capacity: int
+        self,
+        files: FileSystem,
+        directory: str,
+        *,
+        database_id: str,
+        mode: str,
+        flushed_seq: int,
+        capacity: int,
     ) -> None:
         self._files = files
         self._directory = directory
+        self._database_id = database_id
         self._mode = mode
-        self._flushed_seq = flushed_seq
         self._capacity = capacity
         self._stopped = False
         self.found = Recovery(last_seq=flushed_seq)
@@ -69,7 +76,7 @@ class _Recoverer:
             self.found.quarantine.append(segment)
             return
         try:
-            scan = scan_segment(self._files, self._directory, segment)
+            scan = self._scan(segment, salvage=False)
             condition = classify(scan, is_last=is_last)
             if condition is Condition.CORRUPT:
                 raise scan.error()
@@ -84,6 +91,11 @@ class _Recoverer:
         elif is_last:
             self._make_durable(segment)
         self._sound(segment, scan.records)
+
+    def _scan(self, segment: int, *, salvage: bool) -> SegmentScan:
+        scan = scan_segment(self._files, self._directory, segment, salvage=salvage)
+        check_database(scan, self._database_id)
+        return scan
 
     def _make_durable(self, segment: int) -> None:
         """SEAL may be in the page cache only; a successor must not be created before it is
@@ -153,9 +165,7 @@ class _Recoverer:
 
     def _records_of(self, segment: int) -> list[WalRecord]:
         try:
-            return scan_segment(
-                self._files, self._directory, segment, salvage=self._mode == "salvage"
-            ).records
+            return self._scan(segment, salvage=self._mode == "salvage").records
         except CorruptionError:
             return []  # the header is damaged, which self.found.damages tells already
 
@@ -164,6 +174,7 @@ def recover(
     files: FileSystem,
     directory: str,
     *,
+    database_id: str,
     mode: str,
     log_start: int,
     flushed_seq: int,
@@ -175,7 +186,12 @@ def recover(
     anything but a torn tail is damaged. Idempotent: a crash in it loses nothing.
     """
     return _Recoverer(
-        files, directory, mode=mode, flushed_seq=flushed_seq, capacity=memtable_capacity
+        files,
+        directory,
+        database_id=database_id,
+        mode=mode,
+        flushed_seq=flushed_seq,
+        capacity=memtable_capacity,
     ).run(log_start)
 
 

@@ -6,14 +6,29 @@ import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from seerdb.errors import CorruptionError
 from seerdb.storage.entry import DELETE_RANGE, PUT, RangeTombstone
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.wal.format import SINGLE, decode_operations
-from seerdb.storage.wal.reader import Condition, classify, scan_segment
+from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 
 WalRecord = tuple[int, int, bytes]
 """Seq, timestamp in microseconds, payload."""
+
+
+def check_database(scan: SegmentScan, database_id: str) -> None:
+    """Raise ``CorruptionError`` if a segment is the log of another database."""
+    found = scan.header.database_id.hex()
+    if found != database_id:
+        raise CorruptionError(
+            "a segment of another database's log",
+            name=scan.name,
+            offset=0,
+            expected=database_id,
+            found=found,
+            hint="how did it get here?",
+        )
 
 
 def replay(memtable: Memtable, records: Iterable[WalRecord]) -> None:

@@ -18,7 +18,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from seerdb.errors import CorruptionError, FencedError, NotFoundError, SeerDBError
+from seerdb.errors import (
+    ClosedError,
+    CorruptionError,
+    DiskError,
+    FencedError,
+    NotFoundError,
+    SeerDBError,
+)
 from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.commit import Sink
 from seerdb.storage.files import FileSystem
@@ -26,7 +33,7 @@ from seerdb.storage.manifest.store import read_record
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name, wal_name
-from seerdb.storage.replay import WalRecord
+from seerdb.storage.replay import WalRecord, check_database
 from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.reader import read_segment
@@ -58,6 +65,7 @@ class Shipper:
         # Guarded by the lock.
         self._lock = threading.Lock()
         self._shipped: Position = (0, 0, 0)
+        self._confirmed = 0  # shipped up to here, and nobody had taken over afterwards
         # Guarded by the tickets' lock.
         self._tickets_lock = threading.Lock()
         self._tickets: list[Ticket] = []
@@ -77,9 +85,10 @@ class Shipper:
             if self._is_safe(seq):
                 return
             target = self._position()
-            while not self._is_safe(seq):
+            while seq > max(self._shipped[2], self._manifest.state.last_seq):
                 self._ship_stretch(target)
             self._check_epoch()
+            self._confirmed = self._shipped[2]
 
     def enqueue(self, tickets: list[Ticket]) -> None:
         """Have :meth:`serve` ship for these and tell their sinks."""
@@ -101,22 +110,28 @@ class Shipper:
             sink([(ticket, error or seq)])
         return True
 
+    def close(self) -> None:
+        """Tell the tickets that nobody serves any more."""
+        with self._tickets_lock:
+            tickets, self._tickets = self._tickets, []
+        for sink, ticket, seq in tickets:
+            closed = ClosedError("the database was closed before the write was in the bucket")
+            sink([(ticket, seq if self._is_safe(seq) else closed)])
+
     def _is_safe(self, seq: int) -> bool:
-        return seq <= max(self._shipped[2], self._manifest.state.last_seq)
+        return seq <= max(self._confirmed, self._manifest.state.last_seq)
 
     def _ship_stretch(self, target: Position) -> None:
         """Ship what is unshipped of the oldest segment that is still needed."""
         segment, offset, seq = self._next_position()
         active, synced, last = target
-        path = segment_path(self._directory, segment)
-        file = self._files.open_read(path)
         try:
-            header = file.read_at(0, HEADER_SIZE)
-            end = synced if segment == active else file.size()
-            frames = file.read_at(offset, end - offset)
-        finally:
-            file.close()
-        scan = read_segment(header + frames, path, segment)
+            header, frames = self._read(segment, offset, synced if segment == active else None)
+            scan = read_segment(header + frames, segment_path(self._directory, segment), segment)
+        except (DiskError, CorruptionError):
+            if segment < self._manifest.state.log_start:
+                return  # it was flushed, and let go of, while it was read
+            raise
         fresh = [record[0] for record in scan.records if record[0] > seq]
         if segment != active:
             last = fresh[-1] if fresh else seq
@@ -126,6 +141,15 @@ class Shipper:
             self._store.put_if_absent(name, header + frames)
         following = (segment + 1, HEADER_SIZE, last)
         self._shipped = (segment, offset + len(frames), last) if segment == active else following
+
+    def _read(self, segment: int, offset: int, end: int | None) -> tuple[bytes, bytes]:
+        """The header of a segment, and its bytes from ``offset`` to ``end``."""
+        file = self._files.open_read(segment_path(self._directory, segment))
+        try:
+            end = file.size() if end is None else end
+            return file.read_at(0, HEADER_SIZE), file.read_at(offset, end - offset)
+        finally:
+            file.close()
 
     def _next_position(self) -> Position:
         """Where to go on: where the last ship ended, unless flushes have overtaken it."""
@@ -153,7 +177,9 @@ class Shipper:
             number += 1
 
 
-def read_shipped(store: ObjectStore, after: int, *, strict: bool) -> list[WalRecord]:
+def read_shipped(
+    store: ObjectStore, database_id: str, after: int, *, strict: bool
+) -> list[WalRecord]:
     """The shipped records after seq ``after``, in order and without a gap.
 
     Where epochs overlap, the higher one is right: what a fenced writer still put there was
@@ -170,7 +196,7 @@ def read_shipped(store: ObjectStore, after: int, *, strict: bool) -> list[WalRec
         for _, first, last, name in sorted(names):
             for seq in [seq for seq in records if seq >= first]:
                 del records[seq]
-            for record in _read_object(store, name, first, last):
+            for record in _read_object(store, database_id, name, first, last):
                 if record[0] > after:
                     records[record[0]] = record
         return _contiguous(records, after)
@@ -180,8 +206,11 @@ def read_shipped(store: ObjectStore, after: int, *, strict: bool) -> list[WalRec
         return _contiguous(records, after, stop_at_gap=True)
 
 
-def _read_object(store: ObjectStore, name: str, first: int, last: int) -> list[WalRecord]:
+def _read_object(
+    store: ObjectStore, database_id: str, name: str, first: int, last: int
+) -> list[WalRecord]:
     scan = read_segment(store.get(name), name, None)
+    check_database(scan, database_id)
     records = [record for record in scan.records if first <= record[0] <= last]
     if scan.damages or not records or (records[0][0], records[-1][0]) != (first, last):
         raise CorruptionError(

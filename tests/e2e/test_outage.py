@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -26,8 +26,9 @@ def _failing_checks(client: httpx.Client) -> set[str]:
 
 @needs_minio
 def test_bucket_away_and_back(tmp_path: Path) -> None:
-    (tmp_path / "minio").mkdir()
-    with start_minio(tmp_path / "minio") as s3:
+    storage = tmp_path / "minio"
+    storage.mkdir()
+    with start_minio(storage) as s3:
         server = Server(
             tmp_path / "data",
             s3,
@@ -37,23 +38,23 @@ def test_bucket_away_and_back(tmp_path: Path) -> None:
             min_free_disk="0",
         )
         server.start()
-        try:
-            with httpx.Client(base_url=server.url, timeout=60.0) as client:
-                _write(client, 0, 100)
-                s3.pause(signal.SIGSTOP)
-                _write(client, 100, 1000)
-                _wait_for(lambda: "flush" in _failing_checks(client), "the outage to be noticed")
-                s3.pause(signal.SIGCONT)
-                _wait_for(lambda: not _failing_checks(client), "readiness to come back")
-                status = client.post("/v1/admin/flush").json()
-                assert status["last_seq"] >= 1000
-                for number in range(0, 1000, 37):
-                    assert client.get(f"/v1/kv/{number:05}").content == b"v" * 1000
+        client = httpx.Client(base_url=server.url, timeout=60.0)
+        _write(client, 0, 100)
+    try:
+        _write(client, 100, 1000)
+        _wait_for(lambda: "flush" in _failing_checks(client), "the outage to be noticed")
+        assert client.put("/v1/kv/new", params={"durability": "object"}).status_code == 503
+        with start_minio(storage, again=s3):
+            _wait_for(lambda: not _failing_checks(client), "readiness to come back")
+            assert client.post("/v1/admin/flush").json()["last_seq"] >= 1000
+            for number in range(0, 1000, 37):
+                assert client.get(f"/v1/kv/{number:05}").content == b"v" * 1000
             assert server.stop() == 0
             assert server.run("verify", str(server.data)).returncode == 0
-        finally:
-            if server.process is not None and server.process.poll() is None:
-                server.kill()
+    finally:
+        client.close()
+        if server.process is not None and server.process.poll() is None:
+            server.kill()
 
 
 def _write(client: httpx.Client, first: int, last: int) -> None:
@@ -61,8 +62,7 @@ def _write(client: httpx.Client, first: int, last: int) -> None:
         assert client.put(f"/v1/kv/{number:05}", content=b"v" * 1000).is_success
 
 
-def _wait_for(condition: object, what: str) -> None:
-    assert callable(condition)
+def _wait_for(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"

@@ -79,7 +79,10 @@ class Compactor:
                 self.merge_all = self.merge_all and not everything
                 return False
             merged = self._merged = self._merge(plan)
-        self._publisher.compacted([table.id for table in merged.inputs], merged.result.tables)
+        inputs = [table.id for table in merged.inputs]
+        # Before the edit, or the collector could come between the two.
+        self._outputs.removed(inputs)
+        self._publisher.compacted(inputs, merged.result.tables)
         self._merged = None
         if merged.plan.everything:
             self.merge_all = False
@@ -96,7 +99,6 @@ class Compactor:
 
     def _account(self, merged: _Merged) -> None:
         inputs, outputs = merged.inputs, merged.result.tables
-        self._outputs.removed(table.id for table in inputs)
         self._outputs.finish(table.id for table in outputs)
         self._tables.drop_cached(table.id for table in inputs)
         bytes_read = sum(table.size for table in inputs)

@@ -44,13 +44,16 @@ def verify_manifest(store: ObjectStore, progress: Callable[[int, int], None]) ->
     for done, number in enumerate(numbers, 1):
         try:
             history = _follow(history, read_record(store, number))
-        except (CorruptionError, NotFoundError) as error:
+        except CorruptionError as error:
             history = None
-            if isinstance(error, CorruptionError) or number in _needed(newest(store)):
-                check.problems.append(str(error))
+            check.problems.append(str(error))
+        except NotFoundError:
+            history = None
+            if number in _needed(newest(store)):
+                check.problems.append(_missing(number))
         progress(done, len(numbers))
     missing = {n for n in _needed(check.state) if n <= numbers[-1]} - set(numbers)
-    check.problems += [f"{manifest_name(n)}: a manifest object is missing" for n in sorted(missing)]
+    check.problems += [_missing(number) for number in sorted(missing)]
     check.problems = list(dict.fromkeys(check.problems))
     return check
 
@@ -78,3 +81,7 @@ def _needed(state: ManifestState | None) -> set[int]:
     if state is None:
         return set()
     return {*range(max(state.checkpoint_before, 1), state.number + 1), *state.claims}
+
+
+def _missing(number: int) -> str:
+    return f"{manifest_name(number)}: a manifest object is missing"

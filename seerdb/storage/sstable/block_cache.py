@@ -88,7 +88,6 @@ class BlockCache:
             self._entries[block] = entry
             self._used += entry.memory
             self._admissions += 1
-            block.visited = False
             block.owner = self
             reader.slots[index] = block
 

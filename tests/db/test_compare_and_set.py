@@ -1,0 +1,89 @@
+"""``expect``: a write that happens only to the version that the writer has seen."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from seerdb import DB, ConflictError
+from tests.db.layers import LAYERS, Layered
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_expectations_in_every_layer(layer: str) -> None:
+    layered = Layered(layer)
+    layered.put(b"there", b"1")
+    layered.write(("put", b"deleted", b"1"), ("put", b"ranged", b"1"), ("put", b"z", b"1"))
+    layered.write(("delete", b"deleted", b""), ("delete_range", b"r", b"s"))
+    seq = layered.write(("put", b"there", b"2"))
+    db = layered.db
+    for key in (b"never", b"deleted", b"ranged"):
+        with pytest.raises(ConflictError, match="absent"):
+            db.put(key, b"x", expect=2)
+    for wrong in (0, 1, seq - 1, seq + 1):
+        with pytest.raises(ConflictError, match=f"its seq is {seq}"):
+            db.put(b"there", b"x", expect=wrong)
+        with pytest.raises(ConflictError):
+            db.delete(b"there", expect=wrong)
+    assert (db.visible_seq, db.get(b"there")) == (seq, b"2")
+    assert db.put(b"there", b"3", expect=seq) == seq + 1
+    assert db.put(b"deleted", b"4", expect=0) == seq + 2
+    assert db.put(b"ranged", b"5", expect=0, durability="memory") == seq + 3
+    assert db.delete(b"there", expect=seq + 1) == seq + 4
+    assert db.delete(b"never", expect=0) == seq + 5
+    assert dict(db.scan()) == {b"deleted": b"4", b"ranged": b"5", b"z": b"1"}
+
+
+def test_a_refused_write_is_nowhere(db: DB) -> None:
+    db.put(b"a", b"1")
+    with pytest.raises(ConflictError):
+        db.put(b"a", b"2", expect=0)
+    with pytest.raises(ConflictError):
+        db.put(b"b", b"2", expect=1)
+    assert db.put(b"c", b"3") == 2
+    assert db.statistics().commits.commits == 2
+    assert list(db.scan()) == [(b"a", b"1"), (b"c", b"3")]
+
+
+@pytest.mark.parametrize("durability", ["memory", "local"])
+def test_of_many_writers_one_wins_each_version(db: DB, durability: str) -> None:
+    writers, rounds = 8, 25
+    gate = Barrier(writers)
+
+    def race(writer: int) -> list[int]:
+        won, expected = [], 0
+        for _ in range(rounds):
+            gate.wait(60)
+            try:
+                won.append(
+                    db.put(b"key", b"%d" % writer, expect=expected, durability=durability)
+                )
+            except ConflictError:
+                pass
+            gate.wait(60)
+            entry = db.get_entry(b"key")
+            assert entry is not None
+            expected = entry.seq
+        return won
+
+    with ThreadPoolExecutor(writers) as pool:
+        winners = [seq for won in pool.map(race, range(writers)) for seq in won]
+    assert sorted(winners) == list(range(1, rounds + 1))
+
+
+def test_a_counter_that_many_increment(db: DB) -> None:
+    def increment(_: int) -> None:
+        while True:
+            entry = db.get_entry(b"counter")
+            value, seq = (int(entry.value), entry.seq) if entry else (0, 0)
+            try:
+                db.put(b"counter", b"%d" % (value + 1), expect=seq, durability="memory")
+            except ConflictError:
+                continue
+            return
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(increment, range(200)))
+    assert db.get(b"counter") == b"200"

@@ -1,0 +1,96 @@
+"""Tables whose checksums are right and whose content is not: only a full check finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
+from seerdb.storage.entry import DELETE, RangeTombstone
+from seerdb.storage.sstable.block import Columns
+from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+from seerdb.storage.sstable.verify import verify_table
+from tests.unit.storage.sstable.samples import Entry, add, build, in_order, meta_of, puts
+
+
+class Careless(TableBuilder):
+    """Takes entries in any order."""
+
+    def _check(self, columns: Columns) -> None:
+        self._seq_bounds |= set(columns.seqs)
+
+
+def careless(entries: list[Entry], lie: Callable[[Careless], object] = id) -> BuiltTable:
+    builder = Careless(block_size=1000, compression="zstd", filter_bits_per_key=10)
+    add(builder, entries)
+    lie(builder)
+    return builder.finish(1, 2)
+
+
+def verify(built: BuiltTable) -> None:
+    verify_table(meta_of(built), built.data)
+
+
+def test_a_table_with_everything_in_it_is_sound() -> None:
+    versions = [Entry(b"key0003", seq, DELETE if seq % 2 else 1) for seq in range(200, 260)]
+    built = build(
+        in_order([*puts(300), *versions]), [RangeTombstone(b"a", b"z", 7)], block_size=1000
+    )
+    verify(built)
+    verify(build([], [RangeTombstone(b"a", b"z", 7)]))
+
+
+def test_keys_out_of_order_within_a_block_are_found() -> None:
+    one, two, three = puts(3)
+    with pytest.raises(CorruptionError, match="out of order") as caught:
+        verify(careless([one, three, two]))
+    assert caught.value.offset == 0
+    assert "key0002" in str(caught.value.expected)
+    assert "key0001" in str(caught.value.found)
+
+
+def test_keys_out_of_order_between_blocks_are_found() -> None:
+    entries = puts(40)
+    with pytest.raises(CorruptionError, match="out of order") as caught:
+        verify(careless([*entries[:10], *entries[20:], *entries[10:20]]))
+    assert caught.value.offset
+
+
+def test_versions_in_the_wrong_order_are_found() -> None:
+    with pytest.raises(CorruptionError, match="out of order"):
+        verify(careless([Entry(b"a", 1), Entry(b"a", 2)]))
+
+
+def test_a_wrong_count_is_found() -> None:
+    with pytest.raises(CorruptionError, match="wrong number") as caught:
+        verify(careless(puts(5), lambda builder: setattr(builder, "_deletes", 3)))
+    assert (caught.value.expected, caught.value.found) == ((5, 3), (5, 0))
+
+
+def test_seqs_out_of_bounds_are_found() -> None:
+    with pytest.raises(CorruptionError, match="out of the table's bounds"):
+        verify(careless(puts(5), lambda builder: builder._seq_bounds.discard(5)))
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_a_key_that_lookups_miss_is_found(position: int) -> None:
+    def forget(builder: Careless) -> None:
+        builder._hashes[position] ^= -1 % (1 << 64)
+
+    with pytest.raises(CorruptionError, match="a lookup does not find it"):
+        verify(careless(puts(5), forget))
+
+
+def test_bytes_that_are_not_those_of_the_manifest_are_found() -> None:
+    built = build(puts(5))
+    with pytest.raises(ChecksumError) as caught:
+        verify_table(replace(meta_of(built), checksum=1), built.data)
+    assert (caught.value.expected, caught.value.found) == (1, built.checksum)
+
+
+def test_a_table_that_was_cut_is_found() -> None:
+    built = build(puts(5))
+    with pytest.raises(TruncatedError):
+        verify_table(meta_of(built), built.data[:-1])
