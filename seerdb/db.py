@@ -51,8 +51,8 @@ class DB:
     """An open database; the only writer of its bucket prefix. Use :meth:`open`.
 
     Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
-    value. Every method raises ``ClosedError`` once closed, and ``InvalidRequestError`` for
-    bad arguments, changing nothing. Reads raise ``UnavailableError`` when the bucket is
+    value. Every method that reads or writes raises ``ClosedError`` once closed, and
+    ``InvalidRequestError`` for bad arguments, changing nothing. Reads raise ``UnavailableError`` when the bucket is
     needed and cannot be reached, ``CorruptionError`` for damaged bytes. Writes raise
     ``BusyError`` (slow down), ``DiskFullError``, ``FencedError`` (another writer took over),
     ``PoisonedError`` (reopen).
@@ -194,7 +194,7 @@ class DB:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key``; ``None`` when it is absent."""
-        if type(key) is not bytes or not key:
+        if type(key) is not bytes or not 0 < len(key) <= 65_535:
             check_key(key)
         found = self._try_get(key)
         if isinstance(found, Need):

@@ -156,37 +156,32 @@ class Committer:
 
     def put(self, key: bytes, value: bytes, level: int) -> int:
         """Commit one put. At level ``memory`` with nobody else writing it skips the queue."""
-        if level == MEMORY and not self._queue and self._mutex.acquire(blocking=False):
-            try:
-                return self._put_now(key, value)
-            finally:
-                self._mutex.release()
-        batch = Batch()
-        batch.kinds.append(PUT)
-        batch.keys.append(key)
-        batch.values.append(value)
-        return self.commit(batch, level, None)
-
-    def _put_now(self, key: bytes, value: bytes) -> int:
-        size = len(key) + len(value) + ENTRY_OVERHEAD
-        self._room -= size
-        if self._room < 0 or self._poison.cause is not None:
-            self._poison.check()
-            self._make_room(size)
-        live = self._live
-        seq = live.visible_seq + 1
-        now = self._now_us()
-        if now > self._timestamp_us:
-            self._timestamp_us = now
+        if level != MEMORY or self._queue or not self._mutex.acquire(blocking=False):
+            batch = Batch()
+            batch.put(key, value)
+            return self.commit(batch, level, None)
         try:
-            self._append_put(seq, self._timestamp_us, key, value)
-        except Exception as error:
-            raise self._fail(error) from error
-        with self._state_lock:
-            live.current.active.apply_one(seq, key, value)
-            live.visible_seq = seq
-        self._lone_puts += 1
-        return seq
+            size = len(key) + len(value) + ENTRY_OVERHEAD
+            self._room -= size
+            if self._room < 0 or self._poison.cause is not None:
+                self._poison.check()
+                self._make_room(size)
+            live = self._live
+            seq = live.visible_seq + 1
+            now = self._now_us()
+            if now > self._timestamp_us:
+                self._timestamp_us = now
+            try:
+                self._append_put(seq, self._timestamp_us, key, value)
+            except Exception as error:
+                raise self._fail(error) from error
+            with self._state_lock:
+                live.current.active.apply_one(seq, key, value)
+                live.visible_seq = seq
+            self._lone_puts += 1
+            return seq
+        finally:
+            self._mutex.release()
 
     def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None) -> int:
         """Commit a batch and return its seq; waits until it is durable as ``level`` asks,

@@ -85,21 +85,16 @@ def find_in_tables(
         else:
             block.visited = True
         found = block.find(key, digest >> FINGERPRINT_SHIFT, at)
-        if found is not None:
-            return _unless_covered(layout, key, at, found)
+        if found is None:
+            continue
+        seq, kind, value = found
+        if layout.ranged:
+            if layout.tombstones is None:
+                return _NEED_TOMBSTONES
+            if layout.tombstones.covering(key, at) > seq:
+                return None
+        return None if kind == DELETE else (seq, value)
     return None
-
-
-def _unless_covered(
-    layout: Layout, key: bytes, at: int, found: tuple[int, int, bytes]
-) -> Version | Need | None:
-    seq, kind, value = found
-    if layout.ranged:
-        if layout.tombstones is None:
-            return _NEED_TOMBSTONES
-        if layout.tombstones.covering(key, at) > seq:
-            return None
-    return None if kind == DELETE else (seq, value)
 
 
 def load(need: Need, layout: Layout, tables: TableStore, loaded: Loaded) -> None:

@@ -75,7 +75,7 @@ class Memtable:
         if self.pinned:
             self._keep((key,))
         self.entries[key] = (seq, value)
-        self.size += len(key) + (len(value) if value else 0) + ENTRY_OVERHEAD
+        self.size += len(key) + len(value or b"") + ENTRY_OVERHEAD
         self.last_seq = seq
 
     def apply(

@@ -23,12 +23,18 @@ class Poison:
             return True
 
     def check(self) -> None:
-        """Raise a fresh error of the latched kind, the first cause chained."""
+        """Raise :meth:`error` if a cause is latched."""
         if self.cause is not None:
-            raise self.error() from self.cause
+            raise self.error()
 
     def error(self) -> ClosedError:
-        """The error a write gets from now on. Requires: a cause is latched."""
+        """The error a write gets from now on, a fresh one of the latched kind with the first
+        cause chained. Requires: a cause is latched."""
+        error = self._error()
+        error.__cause__ = self.cause
+        return error
+
+    def _error(self) -> ClosedError:
         if isinstance(self.cause, FencedError):
             return FencedError(str(self.cause))
         if isinstance(self.cause, ClosedError) and not isinstance(self.cause, PoisonedError):

@@ -34,12 +34,15 @@ class Reads:
         if state.sealed:
             return find(state, key)
         rows = state.layout.rows
-        version = rows.young.get(key) or rows.find_old(key)
+        version = rows.get(key)
         if version is not None:
             return version
         found = find_in_tables(state.layout, key)
-        if type(found) is tuple:
-            rows.offer(key, found)
+        if found is None or isinstance(found, Need):
+            return found
+        rows.reads_to_skip -= 1
+        if rows.reads_to_skip <= 0:
+            rows.insert(key, found)
         return found
 
     def get(self, key: bytes) -> Version | None:

@@ -5,66 +5,73 @@ It belongs to a layout: what it holds is what the layout's tables say. A flush m
 layout, which inherits the rows that the flushed memtable does not replace; late insertions of
 readers still on the old layout go to the old cache and do no harm.
 
-Two generations stand in for an order of use: rows go to the young one; when it has used half
-of the budget it becomes the old one and the old one is dropped; a row found in the old one is
-young again. The byte counts are updated without a lock: readers that race may undercount a
-generation by the few rows they race with, and each generation starts from zero.
+Only one of :data:`INSERT_EVERY` reads that went to a block inserts its row, so hot keys get in
+and uniform reads pay little; what was inserted first is dropped first, and a hot key that was
+dropped is soon back.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+
 from seerdb.storage.memtable import Memtable, Version
 
-ROW_OVERHEAD = 280
+ROW_OVERHEAD = 360
 """Bytes a row costs beside its key and value (measured with CPython 3.11)."""
 
 INSERT_EVERY = 4
-"""One of so many reads from blocks is remembered: hot keys get in, uniform reads pay little."""
 
 
 class RowCache:
-    """Rows by key within a budget of bytes. Thread-safe; ``capacity`` 0 keeps nothing.
+    """Rows by key within a budget of bytes; ``capacity`` 0 keeps nothing. Thread-safe.
 
-    ``young`` may be read directly; everything else through the methods.
+    ``get`` is the lookup; readers count down ``reads_to_skip`` and then call :meth:`insert`.
     """
 
-    __slots__ = ("_half", "_old", "_ticks", "_used", "young")
+    __slots__ = ("_bytes", "_capacity", "_lock", "_rows", "get", "reads_to_skip")
 
     def __init__(self, capacity: int) -> None:
-        self.young: dict[bytes, Version] = {}
-        self._old: dict[bytes, Version] = {}
-        self._used = 0
-        self._half = capacity // 2
-        self._ticks = 0
+        self._capacity = capacity
+        self._rows: OrderedDict[bytes, Version] = OrderedDict()
+        self.get = self._rows.get
+        # A hint: racing readers may lose a count.
+        self.reads_to_skip = INSERT_EVERY
+        self._lock = threading.Lock()
+        # Guarded by the lock.
+        self._bytes = 0
 
-    def find_old(self, key: bytes) -> Version | None:
-        """A row that is not in ``young``; it is young from now on."""
-        version = self._old.get(key)
-        if version is not None:
-            self._insert(key, version)
-        return version
-
-    def offer(self, key: bytes, version: Version) -> None:
-        """Tell of a row that was read from a block; some of them are kept."""
-        self._ticks += 1
-        if self._ticks >= INSERT_EVERY:
-            self._ticks = 0
-            self._insert(key, version)
-
-    def _insert(self, key: bytes, version: Version) -> None:
-        size = len(key) + len(version[1] or b"") + ROW_OVERHEAD
-        if size > self._half:
+    def insert(self, key: bytes, version: Version) -> None:
+        """Keep a row, dropping the oldest ones to make room."""
+        self.reads_to_skip = INSERT_EVERY
+        size = _size(key, version)
+        if size > self._capacity:
             return
-        if self._used + size > self._half:
-            self._old, self.young, self._used = self.young, {}, 0
-        self.young[key] = version
-        self._used += size
+        with self._lock:
+            replaced = self._rows.pop(key, None)
+            if replaced is not None:
+                self._bytes -= _size(key, replaced)
+            while self._bytes + size > self._capacity:
+                self._bytes -= _size(*self._rows.popitem(last=False))
+            self._rows[key] = version
+            self._bytes += size
 
     def without(self, memtable: Memtable) -> RowCache:
         """A cache of its own with the rows that the memtable does not replace or delete."""
-        kept = RowCache(self._half * 2)
+        kept = RowCache(self._capacity)
         if not memtable.ranged:
             replaced = memtable.entries
-            rows = self._old | self.young
-            kept._old = {key: row for key, row in rows.items() if key not in replaced}
+            with self._lock:
+                rows = [row for row in self._rows.items() if row[0] not in replaced]
+            kept._rows.update(rows)
+            kept._bytes = sum(_size(*row) for row in rows)
         return kept
+
+    @property
+    def bytes(self) -> int:
+        """What its rows cost now."""
+        return self._bytes
+
+
+def _size(key: bytes, version: Version) -> int:
+    return len(key) + len(version[1] or b"") + ROW_OVERHEAD

@@ -195,7 +195,9 @@ class Lane:
         while self._take():
             try:
                 while self._work() and not self._closed:
-                    pass
+                    self.error, self.attempts = None, 0
+                    with self._condition:
+                        self._condition.notify_all()
                 self.error, self.attempts = None, 0
             except BaseException as error:  # noqa: BLE001 - kept, told and shown by health
                 self._retry(error)

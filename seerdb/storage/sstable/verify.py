@@ -10,7 +10,7 @@ from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
 from seerdb.storage.entry import DELETE
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.names import table_name
-from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Columns
+from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block, Columns
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.reader import TableReader
 
@@ -37,8 +37,11 @@ def _verify_entries(reader: TableReader, data: bytes) -> None:
     entries = deletes = 0
     before = meta.smallest, -meta.max_seq - 1
     for number in range(reader.block_count):
-        columns = _verify_block(reader, number, data)
-        _verify_order(meta, before, columns, reader.block_range(number)[0])
+        offset, length = reader.block_range(number)
+        block = reader.decode_block(number, data[offset : offset + length])
+        columns = block.columns()
+        _verify_order(meta, before, columns, offset)
+        _verify_lookups(reader, block, columns, offset)
         before = columns.keys[-1], -columns.seqs[-1]
         entries += len(columns.keys)
         deletes += columns.kinds.count(DELETE)
@@ -49,24 +52,6 @@ def _verify_entries(reader: TableReader, data: bytes) -> None:
             expected=(meta.entries, meta.deletes),
             found=(entries, deletes),
         )
-
-
-def _verify_block(reader: TableReader, number: int, data: bytes) -> Columns:
-    """The entries of a block, each of which a lookup finds."""
-    offset, length = reader.block_range(number)
-    block = reader.decode_block(number, data[offset : offset + length])
-    columns = block.columns()
-    find, may_contain = block.find, reader.may_contain
-    for key, seq, kind, value in zip(*columns, strict=True):
-        digest = key_hash(key)
-        hit = find(key, digest >> FINGERPRINT_SHIFT, seq)
-        if not may_contain(digest) or hit != (seq, kind, value):
-            raise CorruptionError(
-                f"key {key!r} is there but a lookup does not find it",
-                name=table_name(reader.meta.id),
-                offset=offset,
-            )
-    return columns
 
 
 def _verify_order(meta: TableMeta, before: Position, columns: Columns, offset: int) -> None:
@@ -89,3 +74,17 @@ def _verify_order(meta: TableMeta, before: Position, columns: Columns, offset: i
             expected=f"keys up to {meta.largest!r}, seqs {meta.min_seq} to {meta.max_seq}",
             found=f"keys up to {keys[-1]!r}, seqs {min(seqs)} to {max(seqs)}",
         )
+
+
+def _verify_lookups(reader: TableReader, block: Block, columns: Columns, offset: int) -> None:
+    """Check that each entry is found by the lookup for it."""
+    find, may_contain = block.find, reader.may_contain
+    for key, seq, kind, value in zip(*columns, strict=True):
+        digest = key_hash(key)
+        hit = find(key, digest >> FINGERPRINT_SHIFT, seq)
+        if not may_contain(digest) or hit != (seq, kind, value):
+            raise CorruptionError(
+                f"key {key!r} is there but a lookup does not find it",
+                name=table_name(reader.meta.id),
+                offset=offset,
+            )

@@ -22,8 +22,10 @@ class Careless(TableBuilder):
         self._seq_bounds |= set(columns.seqs)
 
 
-def careless(entries: list[Entry], lie: Callable[[Careless], object] = id) -> BuiltTable:
-    builder = Careless(block_size=1000, compression="zstd", filter_bits_per_key=10)
+def careless(
+    entries: list[Entry], lie: Callable[[Careless], object] = id, *, filter_bits: int = 10
+) -> BuiltTable:
+    builder = Careless(block_size=1000, compression="zstd", filter_bits_per_key=filter_bits)
     add(builder, entries)
     lie(builder)
     return builder.finish(1, 2)
@@ -54,7 +56,7 @@ def test_keys_out_of_order_within_a_block_are_found() -> None:
 def test_keys_out_of_order_between_blocks_are_found() -> None:
     entries = puts(40)
     with pytest.raises(CorruptionError, match="out of order") as caught:
-        verify(careless([*entries[:10], *entries[20:], *entries[10:20]]))
+        verify(careless([*entries[:10], *entries[20:30], *entries[10:20], *entries[30:]]))
     assert caught.value.offset
 
 
@@ -74,13 +76,13 @@ def test_seqs_out_of_bounds_are_found() -> None:
         verify(careless(puts(5), lambda builder: builder._seq_bounds.discard(5)))
 
 
-@pytest.mark.parametrize("position", [0, 3])
-def test_a_key_that_lookups_miss_is_found(position: int) -> None:
+@pytest.mark.parametrize("filter_bits", [0, 10])
+def test_a_key_that_lookups_miss_is_found(filter_bits: int) -> None:
     def forget(builder: Careless) -> None:
-        builder._hashes[position] ^= -1 % (1 << 64)
+        builder._hashes[3] ^= -1 % (1 << 64)
 
-    with pytest.raises(CorruptionError, match="a lookup does not find it"):
-        verify(careless(puts(5), forget))
+    with pytest.raises(CorruptionError, match="key0003.* a lookup does not find it"):
+        verify(careless(puts(5), forget, filter_bits=filter_bits))
 
 
 def test_bytes_that_are_not_those_of_the_manifest_are_found() -> None:

@@ -1,0 +1,244 @@
+"""Every wrong argument is a clear error, and nothing is changed by it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seerdb import (
+    DB,
+    Batch,
+    ClosedError,
+    ConflictError,
+    DBOptions,
+    DiskError,
+    InvalidRequestError,
+    LockedError,
+    SeerDBError,
+)
+from tests.db.conftest import SMALL, OpenDB
+
+BAD_KEYS: list[tuple[Any, str]] = [
+    (b"", "1 to 65,535 bytes, not 0"),
+    (b"x" * 65_536, "1 to 65,535 bytes, not 65,536"),
+    ("text", "must be bytes, not str"),
+    (None, "must be bytes, not NoneType"),
+    (7, "must be bytes, not int"),
+    (bytearray(b"a"), "must be bytes, not bytearray"),
+    (memoryview(b"a"), "must be bytes, not memoryview"),
+]
+WITH_KEY: dict[str, Callable[[DB, Any], object]] = {
+    "put": lambda db, key: db.put(key, b"1"),
+    "put with expect": lambda db, key: db.put(key, b"1", expect=0),
+    "put to memory": lambda db, key: db.put(key, b"1", durability="memory"),
+    "delete": lambda db, key: db.delete(key),
+    "delete_range from": lambda db, key: db.delete_range(key, b"z"),
+    "delete_range to": lambda db, key: db.delete_range(b"a", key),
+    "get": lambda db, key: db.get(key),
+    "get_entry": lambda db, key: db.get_entry(key),
+    "try_get_entry": lambda db, key: db.try_get_entry(key),
+    "multi_get": lambda db, key: db.multi_get([b"a", key]),
+    "multi_get_entries": lambda db, key: db.multi_get_entries([key]),
+    "Batch.put": lambda db, key: Batch().put(key, b"1"),
+    "Batch.delete": lambda db, key: Batch().delete(key),
+}
+
+
+@pytest.fixture
+def filled(db: DB) -> DB:
+    db.put(b"a", b"1")
+    db.put(b"b", b"2")
+    return db
+
+
+def check_unchanged(db: DB) -> None:
+    assert list(db.scan()) == [(b"a", b"1"), (b"b", b"2")]
+    assert db.visible_seq == 2
+    assert db.put(b"b", b"2", expect=2) == 3, "and writing goes on"
+
+
+@pytest.mark.parametrize("call", WITH_KEY)
+def test_a_bad_key(filled: DB, call: str) -> None:
+    for key, complaint in BAD_KEYS:
+        with pytest.raises(InvalidRequestError, match=complaint):
+            WITH_KEY[call](filled, key)
+    check_unchanged(filled)
+
+
+BAD: dict[str, tuple[Callable[[Any], object], str]] = {
+    "a value that is text": (lambda db: db.put(b"a", "x"), "a value must be bytes, not str"),
+    "a value that is nothing": (lambda db: db.put(b"a", None), "not NoneType"),
+    "a value in a bytearray": (lambda db: db.put(b"a", bytearray(1)), "not bytearray"),
+    "a range from its end": (lambda db: db.delete_range(b"b", b"b"), "before its end"),
+    "a range backwards": (lambda db: db.delete_range(b"c", b"a"), "b'c', b'a'"),
+    "a scan from its end": (lambda db: db.scan(b"a", b"a"), "before its end"),
+    "a scan backwards": (lambda db: db.scan(b"b", b"a", reverse=True), "before its end"),
+    "a scan from text": (lambda db: db.scan("a"), "start must be bytes, not str"),
+    "a scan to a number": (lambda db: db.scan(b"a", 7), "end must be bytes, not int"),
+    "a scan of a text prefix": (lambda db: db.scan(prefix="a"), "prefix must be bytes"),
+    "a negative limit": (lambda db: db.scan(limit=-1), "whole number from 0, not -1"),
+    "a limit that is true": (lambda db: db.scan(limit=True), "not True"),
+    "a limit that is a float": (lambda db: db.scan_entries(limit=1.0), "not 1.0"),
+    "entries backwards": (lambda db: db.scan_entries(b"b", b"a"), "before its end"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_argument(filled: DB, case: str) -> None:
+    call, complaint = BAD[case]
+    with pytest.raises(InvalidRequestError, match=complaint):
+        call(filled)
+    check_unchanged(filled)
+
+
+def test_a_value_that_is_too_large(filled: DB, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seerdb.storage.batch.MAX_VALUE_SIZE", 100)
+    batch = Batch()
+    with pytest.raises(InvalidRequestError, match="at most 100 bytes, not 101"):
+        batch.put(b"a", bytes(101))
+    batch.put(b"a", bytes(100))
+    assert len(batch) == 1
+
+
+BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"memtable": 1}, "unknown setting memtable; known are store, "),
+    ({"one": 1, "two": 2}, "unknown setting one, two"),
+    ({"memtable_capacity": 1023}, "memtable_capacity must be between 1,024 and 17,179,869,184"),
+    ({"memtable_capacity": True}, "memtable_capacity must be a whole number, not bool"),
+    ({"memtable_capacity": "64MiB"}, "must be a whole number, not str"),
+    ({"wal_segment_size": 16383}, "wal_segment_size must be between 16,384 and"),
+    ({"block_size": 255}, "block_size must be between 256 and 4,194,304, not 255"),
+    ({"block_size": 4 << 20 | 1}, "not 4,194,305"),
+    ({"filter_bits_per_key": 65}, "filter_bits_per_key must be between 0 and 64"),
+    ({"sync_interval": 0}, "sync_interval must be between 0.0005 and 60"),
+    ({"sync_interval": float("nan")}, "sync_interval must be between"),
+    ({"durability": "disk"}, "durability must be one of memory, interval, local, object"),
+    ({"background": "fork"}, "background must be one of inline, thread, process"),
+    ({"recovery": ["strict"]}, "recovery must be one of strict"),
+    ({"wal_retention": "count:x"}, "wal_retention must be 'flushed', 'count:N' or"),
+    ({"wal_direct_io": 1}, "wal_direct_io must be true or false"),
+    ({"store": ""}, "store must be a URL or a directory"),
+    ({"store": 7}, "store must be a URL or a directory"),
+    ({"store_options": "key=1"}, "store_options must be a table"),
+    ({"store_options": {"a": 1}}, "a directory takes no store_options"),
+    ({"store": "nope://x"}, "nope"),
+    ({"min_free_disk": -1}, "min_free_disk must be between 0"),
+]
+
+
+@pytest.mark.parametrize(("settings", "complaint"), BAD_SETTINGS, ids=str)
+def test_a_bad_setting(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidRequestError, match=complaint):
+        DB.open(str(tmp_path / "db"), **(SMALL | settings))
+    DB.open(str(tmp_path / "db"), **SMALL).close()
+
+
+def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"precious")
+    for path in (file, file / "below"):
+        with pytest.raises(DiskError, match="file"):
+            DB.open(str(path), **SMALL)
+    assert file.read_bytes() == b"precious"
+    with pytest.raises(InvalidRequestError, match="path must be a directory's name"):
+        DB.open("")
+
+
+CALLS: dict[str, Callable[[DB], object]] = {
+    **{name: lambda db, call=call: call(db, b"a") for name, call in WITH_KEY.items() if name[0] != "B"},
+    "write": lambda db: db.write(_put(Batch())),
+    "batch": lambda db: db.batch().__enter__().put(b"a", b"1"),
+    "submit": lambda db: db.submit(_put(Batch()), sink=print),
+    "scan": lambda db: db.scan(),
+    "scan_entries": lambda db: db.scan_entries(),
+    "snapshot": lambda db: db.snapshot(),
+    "flush": lambda db: db.flush(),
+    "compact": lambda db: db.compact(),
+    "verify": lambda db: db.verify(),
+}
+
+
+def _put(batch: Batch) -> Batch:
+    batch.put(b"a", b"9")
+    return batch
+
+
+def in_a_batch(db: DB) -> None:
+    with db.batch() as batch:
+        batch.put(b"a", b"9")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_closed_database_refuses(filled: DB, open_db: OpenDB, name: str) -> None:
+    call = in_a_batch if name == "batch" else CALLS[name]
+    if name == "delete_range to":
+        call = lambda db: db.delete_range(b"a", b"b")  # noqa: E731
+    filled.close()
+    for _ in range(2):
+        with pytest.raises(ClosedError, match="the database is closed; open it again"):
+            call(filled)
+    check_unchanged(open_db())
+
+
+def test_a_closed_database_still_says_how_it_is(filled: DB) -> None:
+    filled.close()
+    assert filled.stats()["visible_seq"] == filled.visible_seq == 2
+    writes = next(check for check in filled.health() if check.name == "writes")
+    assert (writes.ok, "closed" in writes.detail) == (False, True)
+    assert filled.options.block_size == SMALL["block_size"]
+
+
+HOLDER = """
+import sys
+from seerdb import DB
+with DB.open(sys.argv[1], min_free_disk=0, wal_segment_size=65536) as db:
+    db.put(b"a", b"theirs")
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_directory_that_another_process_has(tmp_path: Path) -> None:
+    path = str(tmp_path / "db")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == b"open\n"
+        with pytest.raises(LockedError, match=str(holder.pid)):
+            DB.open(path, **SMALL)
+        holder.stdin.close()
+    assert holder.returncode == 0
+    with DB.open(path, **SMALL) as db:
+        assert db.get(b"a") == b"theirs"
+        with pytest.raises(LockedError):
+            DB.open(path, **SMALL)
+    assert issubclass(LockedError, ConflictError)
+
+
+def test_an_opening_that_fails_leaves_the_directory_free(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    DB.open(str(path), **SMALL).close()
+    home = path / "wal" / "HOME"
+    sound = home.read_bytes()
+    home.write_bytes(b"nonsense")
+    for _ in range(2):
+        with pytest.raises(SeerDBError, match="identity"):
+            DB.open(str(path), **SMALL)
+    home.write_bytes(sound)
+    DB.open(str(path), **SMALL).close()
+
+
+def test_chained_settings_are_checked_at_once() -> None:
+    with pytest.raises(InvalidRequestError, match="block_size must be between"):
+        DBOptions().block_size(1)
+    with pytest.raises(InvalidRequestError, match="unknown setting blocks"):
+        DBOptions(blocks=1)
+    with pytest.raises(AttributeError):
+        DBOptions().blocks(1)  # type: ignore[attr-defined]

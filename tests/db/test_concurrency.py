@@ -1,0 +1,222 @@
+"""Readers and writers beside each other, and beside seal, flush and compaction.
+
+What can be forced is forced: a dict that lets another writer in at the worst moment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from itertools import count
+from typing import Any
+
+import pytest
+
+from seerdb import DB, Batch, UnavailableError
+from seerdb.events import CompactionCompleted
+from tests.db.conftest import OpenDB
+from tests.fixtures.database import World
+
+
+@contextmanager
+def running(*loops: Callable[[], object]) -> Iterator[None]:
+    """Run each in a thread, again and again, until the block is left; raise what they raise."""
+    stop = threading.Event()
+
+    def repeat(loop: Callable[[], object]) -> None:
+        while not stop.is_set():
+            loop()
+
+    with ThreadPoolExecutor(len(loops)) as pool:
+        futures = [pool.submit(repeat, loop) for loop in loops]
+        try:
+            yield
+        finally:
+            stop.set()
+    for future in futures:
+        future.result()
+
+
+def test_concurrent_put_delete_same_key(db: DB) -> None:
+    """The state in the end is that of the commit with the highest seq, everywhere."""
+    commits: dict[int, bytes | None] = {}
+
+    def write(writer: int) -> None:
+        for number in range(60):
+            if (writer + number) % 3 == 0:
+                commits[db.delete(b"key", durability="memory")] = None
+            elif (writer + number) % 7 == 0:
+                commits[db.delete_range(b"k", b"l", durability="memory")] = None
+            else:
+                value = b"%d-%d" % (writer, number)
+                commits[db.put(b"key", value, durability="memory")] = value
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    assert sorted(commits) == list(range(1, 361)), "every seq is given out once"
+    last = commits[360]
+    for step in (lambda: None, db.flush, db.compact):
+        step()
+        assert db.get(b"key") == last
+        assert list(db.scan()) == ([] if last is None else [(b"key", last)])
+
+
+def test_read_during_immutable_clear(open_db: OpenDB) -> None:
+    """Flushes drop memtables all the while; what was acknowledged is never missing."""
+    db = open_db(memtable_capacity=8 << 10, background="thread")
+    acknowledged = [0]
+
+    def read_newest() -> None:
+        number = acknowledged[0]
+        if number:
+            assert db.get(b"%06d" % number) == b"v" * 50
+            assert db.multi_get([b"%06d" % number, b"%06d" % (number // 2 + 1)]) == [b"v" * 50] * 2
+
+    def scan_some() -> None:
+        number = acknowledged[0]
+        rows = list(db.scan(b"%06d" % max(number - 40, 1), b"%06d" % (number + 1), keys_only=True))
+        assert rows == [b"%06d" % n for n in range(max(number - 40, 1), number + 1)]
+
+    with running(read_newest, scan_some):
+        for number in range(1, 2500):
+            db.put(b"%06d" % number, b"v" * 50, durability="memory")
+            acknowledged[0] = number
+    db.flush()
+    assert db.statistics().flushes.flushes > 10
+    assert len(list(db.scan())) == 2499
+
+
+def test_reads_and_writes_go_on_during_compactions(open_db: OpenDB) -> None:
+    db = open_db(memtable_capacity=32 << 10)
+    for number in range(300):
+        db.put(b"%03d" % number, b"0", durability="memory")
+    rounds = count(1)
+
+    def overwrite() -> None:
+        value = b"%d" % next(rounds)
+        with db.batch(durability="memory") as batch:
+            batch.delete_range(b"100", b"110")
+            for number in range(300):
+                batch.put(b"%03d" % number, value)
+
+    def read() -> None:
+        found = db.multi_get([b"000", b"105", b"299"])
+        assert len(set(found)) == 1
+        assert found[0] is not None
+        assert len({value for _, value in db.scan()}) == 1
+
+    with running(overwrite, read):
+        for _ in range(8):
+            db.compact()
+    db.compact()
+    assert db.statistics().runs == 1
+    assert len(list(db.scan())) == 300
+
+
+def test_flushes_and_compactions_asked_for_by_many(open_db: OpenDB) -> None:
+    db = open_db()
+
+    def work(worker: int) -> None:
+        for number in range(5):
+            seq = db.put(b"%d-%d" % (worker, number), b"v", durability="memory")
+            assert db.flush().last_seq >= seq
+            if number % 2:
+                db.compact()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert len(list(db.scan())) == 20
+    assert db.verify().problems == []
+
+
+def test_seqs_of_one_writer_only_grow(db: DB) -> None:
+    def write(writer: int) -> list[int]:
+        return [db.put(b"%d" % writer, b"%d" % n, durability="memory") for n in range(300)]
+
+    with ThreadPoolExecutor(4) as pool:
+        every = list(pool.map(write, range(4)))
+    assert all(seqs == sorted(set(seqs)) for seqs in every)
+    assert sorted(seq for seqs in every for seq in seqs) == list(range(1, 1201))
+    assert [db.get(b"%d" % writer) for writer in range(4)] == [b"299"] * 4
+
+
+class Meddler(dict[bytes, Any]):
+    """The entries of a memtable; right after the lookup number ``when``, ``act`` happens."""
+
+    def __init__(self, entries: dict[bytes, Any], when: int, act: Callable[[], object]) -> None:
+        super().__init__(entries)
+        self._lookups = 0
+        self._when = when
+        self._act = act
+
+    def get(self, key: bytes, default: Any = None) -> Any:
+        found = super().get(key, default)
+        self._lookups += 1
+        if self._lookups == self._when:
+            self._act()
+        return found
+
+
+def replace_range(db: DB) -> None:
+    """In one batch delete everything and put "k" anew."""
+    batch = Batch()
+    batch.delete_range(b"a", b"z")
+    batch.put(b"k", b"new")
+    db.write(batch)
+
+
+@pytest.mark.parametrize("lookup", [1, 2, 3])
+@pytest.mark.parametrize("below", ["active", "sealed", "table", "table not in memory"])
+def test_a_batch_with_a_range_delete_is_never_seen_half(below: str, lookup: int) -> None:
+    """The reader has just looked "k" up when the batch comes: it sees it before or after."""
+    world = World(takes_tables="table" in below)
+    db = world.open()
+    db.put(b"k", b"old")
+    if below != "active":
+        with pytest.raises(UnavailableError) if below == "sealed" else nullcontext():
+            db.flush()
+    if below == "table not in memory":
+        db.close()
+        db = world.open()
+    active = db._engine.live.current.active
+    active.entries = Meddler(active.entries, lookup, lambda: replace_range(db))
+    assert db.get(b"k") in (b"old", b"new")
+    if db.visible_seq == 1:
+        return  # it takes fewer lookups
+    assert db.get(b"k") == b"new"
+
+
+def test_a_scan_begins_while_keys_are_added() -> None:
+    world = World()
+    db = world.open()
+    db.put(b"b", b"1")
+
+    class Growing(dict[bytes, Any]):
+        grown = False
+
+        def __len__(self) -> int:
+            if not self.grown:
+                self.grown = True
+                db.put(b"a", b"2")
+            return super().__len__()
+
+    active = db._engine.live.current.active
+    active.entries = Growing(active.entries)
+    assert list(db.scan()) == [(b"b", b"1")]
+    assert list(db.scan()) == [(b"a", b"2"), (b"b", b"1")]
+
+
+def test_one_merge_at_a_time(open_db: OpenDB) -> None:
+    from seerdb import Components, Event
+
+    merges: list[Event] = []
+    db = open_db(components=Components(listener=merges.append))
+    for number in range(12):
+        db.put(b"%d" % number, b"v" * 200, durability="memory")
+        db.flush()
+    db.compact()
+    inputs = [t for merge in merges if isinstance(merge, CompactionCompleted) for t in merge.inputs]
+    assert len(inputs) == len(set(inputs)), "no table was merged twice"
+    assert db.statistics().tables == 1
