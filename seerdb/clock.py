@@ -12,8 +12,8 @@ class Clock(Protocol):
     def now(self) -> float:
         """Wall-clock seconds since 1970; may step backwards."""
 
-    def now_us(self) -> int:
-        """As :meth:`now`, in whole microseconds."""
+    def now_ns(self) -> int:
+        """As :meth:`now`, in whole nanoseconds."""
 
     def monotonic(self) -> float:
         """Seconds since some start; never steps backwards."""
@@ -28,8 +28,7 @@ class SystemClock:
     def now(self) -> float:
         return time.time()
 
-    def now_us(self) -> int:
-        return time.time_ns() // 1000
+    now_ns = staticmethod(time.time_ns)
 
     def monotonic(self) -> float:
         return time.monotonic()

@@ -52,10 +52,10 @@ class DB:
 
     Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
     value. Every method that reads or writes raises ``ClosedError`` once closed, and
-    ``InvalidRequestError`` for bad arguments, changing nothing. Reads raise ``UnavailableError`` when the bucket is
-    needed and cannot be reached, ``CorruptionError`` for damaged bytes. Writes raise
-    ``BusyError`` (slow down), ``DiskFullError``, ``FencedError`` (another writer took over),
-    ``PoisonedError`` (reopen).
+    ``InvalidRequestError`` for bad arguments, changing nothing. Reads raise
+    ``UnavailableError`` when the bucket is needed and cannot be reached, ``CorruptionError``
+    for damaged bytes. Writes raise ``BusyError`` (slow down), ``DiskFullError``,
+    ``FencedError`` (another writer took over), ``PoisonedError`` (reopen).
 
     A write's ``durability`` (default: the setting) says what its acknowledgement survives:
     ``memory`` the death of the process, ``interval`` a power loss but for the last

@@ -84,7 +84,11 @@ class Client:
         if not url.startswith(("http://", "https://")):
             raise InvalidRequestError(f"a URL of a server begins with http://, unlike {url!r}")
         self._url = url.rstrip("/")
-        self._http = httpx.Client(timeout=httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS))
+        self._http = httpx.Client(
+            # Loading certificates takes longer than most requests.
+            verify=url.startswith("https://"),
+            timeout=httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS),
+        )
 
     def __enter__(self) -> Self:
         return self

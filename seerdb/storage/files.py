@@ -41,6 +41,13 @@ class File(Protocol):
         """Make the first ``size`` bytes exist as written zeros, so that overwriting them
         needs no new blocks. Bytes already there are kept."""
 
+    def reserve(self, size: int) -> None:
+        """Make sure that the first ``size`` bytes have room; unwritten ones read as zeros.
+
+        At once, unlike :meth:`allocate`, but the first sync after writing such a block costs
+        more.
+        """
+
     def sync(self, *, metadata: bool) -> None:
         """Force what was written to the disk: fdatasync, or fsync when ``metadata``.
 

@@ -70,12 +70,15 @@ class Memtable:
     def __bool__(self) -> bool:
         return self.last_seq > 0
 
-    def apply_one(self, seq: int, key: bytes, value: bytes | None) -> None:
-        """Set one key. Requires: ``seq`` above every seq applied before."""
+    def put(self, seq: int, key: bytes, value: bytes | None, size: int) -> None:
+        """Set one key, or delete it if ``value`` is ``None``; it costs ``size`` bytes.
+
+        Requires: ``seq`` above every seq applied before.
+        """
         if self.pinned:
             self._keep((key,))
         self.entries[key] = (seq, value)
-        self.size += len(key) + len(value or b"") + ENTRY_OVERHEAD
+        self.size += size
         self.last_seq = seq
 
     def apply(
@@ -83,7 +86,8 @@ class Memtable:
     ) -> None:
         """Apply a normalised batch in one step. Requires: ``seq`` above every one before."""
         if len(kinds) == 1 and kinds[0] != DELETE_RANGE:
-            self.apply_one(seq, keys[0], None if kinds[0] == DELETE else values[0])
+            size = len(keys[0]) + len(values[0]) + ENTRY_OVERHEAD
+            self.put(seq, keys[0], None if kinds[0] == DELETE else values[0], size)
             return
         versions: list[bytes | None] | list[bytes] = values
         if DELETE in kinds or DELETE_RANGE in kinds:

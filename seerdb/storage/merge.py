@@ -56,11 +56,12 @@ def windows(sources: list[Iterator[Piece]], *, reverse: bool) -> Iterator[list[C
         for position, piece in enumerate(held):
             inside, rest = _split(piece.chunk, bound, reverse=reverse)
             window.append(inside)
+            held[position] = Piece(rest, piece.frontier)
+        yield window
+        # Only now: a source may have to fetch, and whoever takes the windows may have enough.
+        for position, piece in enumerate(held):
             if piece.frontier == bound:
                 held[position] = next(sources[position], Piece(EMPTY, None))
-            else:
-                held[position] = Piece(rest, piece.frontier)
-        yield window
 
 
 def _split(chunk: Chunk, bound: bytes, *, reverse: bool) -> tuple[Chunk, Chunk]:

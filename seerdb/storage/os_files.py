@@ -175,6 +175,10 @@ class _OsFile:
                     with view[: min(_CHUNK, size - offset)] as piece:
                         _write_all(self._descriptor, piece, offset)
 
+    def reserve(self, size: int) -> None:
+        with _translated("reserve", self._path):
+            os.posix_fallocate(self._descriptor, 0, size)
+
     def sync(self, *, metadata: bool) -> None:
         try:
             if self._descriptor < 0:

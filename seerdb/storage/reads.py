@@ -26,13 +26,11 @@ class Reads:
         active = state.active
         version = active.entries.get(key)
         if active.ranged:
-            # A batch with range deletes may be half applied; the lock waits it out.
-            with self._live.lock:
-                return find(self._live.current, key)
+            return self._find_whole(key)
         if version is not None:
             return version
         if state.sealed:
-            return find(state, key)
+            return self._find_with_sealed(state, key)
         rows = state.layout.rows
         version = rows.get(key)
         if version is not None:
@@ -45,6 +43,15 @@ class Reads:
             rows.insert(key, found)
         return found
 
+    def _find_with_sealed(self, state: State, key: bytes) -> Version | Need | None:
+        found = find(state, key)  # looks at the active memtable again
+        return self._find_whole(key) if state.active.ranged else found
+
+    def _find_whole(self, key: bytes) -> Version | Need | None:
+        """A batch with range deletes may be half applied; the lock waits it out."""
+        with self._live.lock:
+            return find(self._live.current, key)
+
     def get(self, key: bytes) -> Version | None:
         """The newest version of a key; may load from disk or bucket."""
         found = self.try_get(key)
@@ -53,11 +60,14 @@ class Reads:
     def finish(self, key: bytes, need: Need) -> Version | None:
         """Go on with a read that :meth:`try_get` could not finish; may load."""
         state = self._live.current
-        at: int = MAX_SEQ
-        if state.active.ranged:
-            state, at = self._live.snapshot()
         loaded: Loaded = {}
         load(need, state.layout, self._tables, loaded)
+        if not state.active.ranged:
+            found = self._find_loading(state, key, MAX_SEQ, loaded)
+            if not state.active.ranged:
+                return found
+        # A batch with range deletes may be half applied; a snapshot shows all of it or none.
+        state, at = self._live.snapshot()
         return self._find_loading(state, key, at, loaded)
 
     def get_at(self, state: State, key: bytes, at: int) -> Version | None:

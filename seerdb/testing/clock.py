@@ -30,8 +30,8 @@ class FakeClock:
         with self._lock:
             return self._now
 
-    def now_us(self) -> int:
-        return int(self.now() * 1_000_000)
+    def now_ns(self) -> int:
+        return int(self.now() * 1_000_000) * 1000
 
     def monotonic(self) -> float:
         with self._lock:

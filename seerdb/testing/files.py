@@ -244,6 +244,9 @@ class _MemoryFile:
             if missing > 0:
                 self.write_at(len(self._content.current), bytes(missing))
 
+    def reserve(self, size: int) -> None:
+        self.allocate(size)
+
     def sync(self, *, metadata: bool) -> None:
         with self._machine.mutex:
             self._check_open()

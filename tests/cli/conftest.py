@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +69,15 @@ class Commands:
 class Process:
     """A ``seerdb`` process with pipes."""
 
-    def __init__(self, *arguments: str, stdout: int = subprocess.PIPE, **environment: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        stdout: int = subprocess.PIPE,
+    ) -> None:
         self.popen = subprocess.Popen(
             [*SEERDB, *arguments],
-            env={**os.environ, **environment},
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,
@@ -84,10 +89,10 @@ class Process:
         return Outcome(self.popen.returncode, out, err.decode())
 
 
-def start_server(directory: Path, *arguments: str, **environment: str) -> tuple[Process, str]:
+def start_server(directory: Path, *arguments: str) -> tuple[Process, str]:
     """A server on a free port, and its URL once it listens."""
-    settings = {"SEERDB_BACKGROUND": "thread", "SEERDB_MIN_FREE_DISK": "0", **environment}
-    process = Process("serve", str(directory), "--port", "0", *arguments, **settings)
+    settings = {"SEERDB_BACKGROUND": "thread", "SEERDB_MIN_FREE_DISK": "0"}
+    process = Process("serve", str(directory), "--port", "0", *arguments, environment=settings)
     assert process.popen.stdout is not None
     line = process.popen.stdout.readline().decode()
     found = re.match(r"serving (http://127\.0\.0\.1:\d+) ", line)
@@ -141,7 +146,7 @@ class FakeServer(http.server.ThreadingHTTPServer):
                 requests.append((f"{self.command} {self.path}", self.rfile.read(length)))
                 answer(self)
 
-            do_GET = do_PUT = do_POST = do_DELETE = handle_any
+            do_GET = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 - their names
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
                 """Keep the test quiet."""

@@ -156,7 +156,7 @@ def test_a_terminal_gets_a_newline_after_a_value(seerdb: Commands) -> None:
     shown = []
     for key in ("open", "closed"):
         ours, theirs = pty.openpty()
-        process = Process("get", key, SEERDB_URL=seerdb.url, stdout=theirs)
+        process = Process("get", key, environment={"SEERDB_URL": seerdb.url}, stdout=theirs)
         assert process.end().code == 0
         os.close(theirs)
         shown.append(os.read(ours, 100))

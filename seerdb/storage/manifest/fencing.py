@@ -65,7 +65,7 @@ def place_after(state: ManifestState, clock: Clock, random_bytes: RandomBytes) -
         "number": state.number + 1,
         "previous": state.write_id,
         "write_id": random_bytes(16).hex(),
-        "time_us": max(clock.now_us(), state.time_us + 1),
+        "time_us": max(clock.now_ns() // 1000, state.time_us + 1),
     }
 
 

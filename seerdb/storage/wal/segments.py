@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from seerdb.errors import DiskError
@@ -89,7 +90,7 @@ class SegmentPool:
         Raises: ``DiskError``; nothing is left behind then.
         """
         if not self.spares:
-            self._add_spare(self._make_spare())
+            self._add_spare(self._make_spare(_zeroed))
 
     def take(self, header: SegmentHeader) -> File:
         """The open file of a new segment that begins with ``header``.
@@ -100,7 +101,8 @@ class SegmentPool:
         with self._lock:
             spare = self._spares.pop() if self._spares else None
         if spare is None:
-            spare = self._make_spare()
+            # Its writer waits: room is enough, though syncs cost more where it was not written.
+            spare = self._make_spare(_reserved)
         file = self._files.open(spare, direct=self._direct)
         try:
             file.write_at(0, encode_header(header))
@@ -158,12 +160,12 @@ class SegmentPool:
         finally:
             file.close()
 
-    def _make_spare(self) -> str:
+    def _make_spare(self, fill: Callable[[File, int], None]) -> str:
         path = self._new_spare_path()
         try:
             file = self._files.open(path, create=True)
             try:
-                file.allocate(self._size)
+                fill(file, self._size)
                 file.sync(metadata=True)
             finally:
                 file.close()
@@ -181,3 +183,11 @@ class SegmentPool:
             number = self._next
             self._next += 1
         return f"{self._directory}/spare-{number}"
+
+
+def _zeroed(file: File, size: int) -> None:
+    file.allocate(size)
+
+
+def _reserved(file: File, size: int) -> None:
+    file.reserve(size)

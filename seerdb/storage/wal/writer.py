@@ -305,7 +305,7 @@ class LogWriter:
             self._cause = cause
 
     def _now_us(self) -> int:
-        return self._clock.now_us()
+        return self._clock.now_ns() // 1000
 
     def _new_salt(self, segment_id: int) -> int:
         """Random, not 0, and different for two segments even if the random source repeats."""

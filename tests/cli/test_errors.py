@@ -1,0 +1,193 @@
+"""What goes wrong is one line on standard error and a number that scripts can tell apart."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from seerdb import DB, errors
+from seerdb.cli.client import PROBLEMS
+from seerdb.cli.main import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, exit_code
+from seerdb_api.errors import OF_HTTP
+from seerdb_api.errors import PROBLEMS as SERVED
+from tests.architecture.source import ROOT
+from tests.cli.conftest import SEERDB, Commands, Process, fake_server, reply, reply_problem
+
+OF_ERRORS = [
+    value
+    for _, value in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(value, errors.SeerDBError)
+]
+CODES = {
+    "AlreadyExistsError": 4,
+    "BusyError": 7,
+    "ChecksumError": 6,
+    "ConflictError": 4,
+    "CorruptionError": 6,
+    "DiskFullError": 7,
+    "FencedError": 4,
+    "InvalidRequestError": 2,
+    "LockedError": 4,
+    "NotFoundError": 3,
+    "TruncatedError": 6,
+    "UnavailableError": 5,
+    "UnsupportedFormatError": 6,
+}
+"""All others: 1."""
+
+
+def instance(kind: type[errors.SeerDBError]) -> errors.SeerDBError:
+    if issubclass(kind, errors.BusyError):
+        return kind("message", retry_after_seconds=1.0)
+    return kind("message")
+
+
+@pytest.mark.parametrize("kind", OF_ERRORS)
+def test_each_error_has_its_exit_code(kind: type[errors.SeerDBError]) -> None:
+    assert exit_code(instance(kind)) == CODES.get(kind.__name__, 1)
+
+
+def test_errors_of_the_system_have_exit_codes_too() -> None:
+    assert exit_code(PermissionError()) == 1
+    assert exit_code(FileNotFoundError()) == 3
+    assert exit_code(OSError(errno.ENOSPC, "full")) == 7
+
+
+@pytest.mark.parametrize("kind", SERVED)
+def test_each_error_comes_through_a_server_as_itself(kind: type[errors.SeerDBError]) -> None:
+    problem = SERVED[kind]
+    assert issubclass(PROBLEMS[problem.type], kind), problem
+    with fake_server(
+        lambda handler: reply_problem(handler, problem.status, problem.name)
+    ) as server:
+        outcome = server.commands("stats", expect=CODES.get(kind.__name__, 1))
+    assert (outcome.out, outcome.err) == (b"", "seerdb: A title: the detail\n")
+
+
+@pytest.mark.parametrize("problem", OF_HTTP)
+def test_each_problem_of_http_is_known(problem: object) -> None:
+    known = {
+        "no-such-key": 3,
+        "no-such-path": 3,
+        "method-not-allowed": 2,
+        "precondition-failed": 4,
+        "too-large": 2,
+        "range-not-satisfiable": 2,
+        "not-ready": 5,
+    }
+    name = getattr(problem, "name")  # noqa: B009 - the parameter is of a private kind
+    assert exit_code(PROBLEMS[f"urn:seerdb:{name}"]("message")) == known[name]
+
+
+def test_the_codes_are_documented_and_in_the_help() -> None:
+    told = Commands()("--help").text
+    for page in ("docs/cli.md", "docs/operations.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        table = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+        assert {0, *EXIT_CODES.values()} <= table, page
+    text = " ".join(told.split())
+    for code in (0, *EXIT_CODES.values(), INTERRUPTED, BROKEN_PIPE):
+        assert re.search(rf"[:;] {code} \w", text), code
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    outcome = Commands("http://127.0.0.1:1")("get", "k", expect=5)
+    assert re.fullmatch(r"seerdb: no answer from http://127\.0\.0\.1:1: .*\n", outcome.err)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", ""])
+def test_what_is_no_url_is_a_usage_error(url: str) -> None:
+    Commands(url)("get", "k", "--url", url, expect=2)
+
+
+@pytest.mark.parametrize(("status", "body"), [(502, b"<html>"), (404, b"not here")])
+def test_a_server_of_something_else_is_told_as_such(status: int, body: bytes) -> None:
+    with fake_server(lambda handler: reply(handler, status, body)) as server:
+        assert "is the URL right?" in server.commands("get", "k", expect=1).err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("no-such-command",), ("get",), ("get", "a", "b"), ("scan", "--limit", "x"), ("inspect", "x")],
+)
+def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    outcome = Commands()(*arguments, expect=2)
+    assert outcome.out == b""
+    assert "Usage: " in outcome.err
+
+
+def test_every_command_explains_itself() -> None:
+    commands = Commands()
+    listed = re.findall(r"^│ ([a-z-]+) {2,}\w", commands("--help").text, re.MULTILINE)
+    assert len(listed) == 14
+    for name in listed:
+        assert "Usage: " in commands(name, "--help").text
+    for name in ("manifest", "table", "wal"):
+        assert "Usage: " in commands("inspect", name, "--help").text
+
+
+def test_the_version_is_told() -> None:
+    assert re.fullmatch(r"seerdb \d+\.\d+\.\d+\n", Commands()("--version").text)
+
+
+def test_a_bug_is_not_hidden() -> None:
+    with (
+        fake_server(lambda handler: reply(handler, 200, b"{")) as server,
+        pytest.raises(msgspec.DecodeError),
+    ):
+        server.commands("stats")
+
+
+def test_a_locked_directory_is_a_conflict(tmp_path: Path) -> None:
+    with DB.open(str(tmp_path / "data"), min_free_disk=0):
+        outcome = Process("serve", str(tmp_path / "data"), "--port", "0").end()
+    assert outcome.code == 4
+    assert re.fullmatch(rf"seerdb: .*LOCK is locked by process {os.getpid()}; .*\n", outcome.err)
+
+
+def test_an_interrupt_is_quiet() -> None:
+    asked, done = threading.Event(), threading.Event()
+
+    def keep_waiting(_: object) -> None:
+        asked.set()
+        done.wait()
+
+    with fake_server(keep_waiting) as server:
+        process = Process("get", "k", environment={"SEERDB_URL": server.commands.url})
+        assert asked.wait(30)
+        process.popen.send_signal(signal.SIGINT)
+        outcome = process.end()
+        done.set()
+    assert (outcome.code, outcome.out, outcome.err) == (130, b"", "")
+
+
+def test_a_reader_that_goes_away_is_no_error(seerdb: Commands) -> None:
+    lines = b"".join(b'{"key":"k%05d","value":"%s"}\n' % (n, b"v" * 1000) for n in range(1000))
+    seerdb("load", stdin=lines)
+    for arguments in (["scan"], ["dump"], ["scan", "--json"]):
+        process = Process(*arguments, environment={"SEERDB_URL": seerdb.url})
+        assert process.popen.stdout is not None
+        assert process.popen.stdout.read(10)
+        process.popen.stdout.close()
+        process.popen.stdout = None
+        outcome = process.end()
+        assert (outcome.code, outcome.err) == (141, ""), arguments
+
+
+def test_nothing_heavy_is_loaded_to_print_the_help() -> None:
+    code = "import sys; from seerdb.cli import main; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"httpx", "rich", "seerdb_api", "fastapi", "uvicorn", "s3fs"} & set(loaded)
+    assert SEERDB[-1] in loaded

@@ -1,0 +1,68 @@
+"""serve: where its settings come from, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from seerdb.cli.serve import load_settings
+from seerdb.errors import InvalidRequestError
+from tests.cli.conftest import Commands, Process, start_server, stop_server
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "seerdb.toml"
+    config.write_text('port = 1\nhost = "h1"\ndurability = "memory"\nstore = "file:///b1"\n')
+    monkeypatch.setenv("SEERDB_PORT", "2")
+    monkeypatch.setenv("SEERDB_HOST", "h2")
+    monkeypatch.setenv("SEERDB_MEMTABLE_CAPACITY", "1MiB")
+    monkeypatch.setenv("SEERDB_URL", "http://is.no.setting")
+    settings = load_settings(str(config), port=3, host=None, data_dir=None)
+    assert (settings.port, settings.host, settings.data_dir) == (3, "h2", "data")
+    assert settings.options.durability == "memory"
+    assert settings.options.memtable_capacity == 1 << 20
+    assert settings.bucket == "file:///b1"
+
+
+def test_an_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEERDB_PROT", "2")
+    with pytest.raises(InvalidRequestError, match="SEERDB_PROT"):
+        load_settings(None)
+    assert "SEERDB_PROT" in Commands()("serve", expect=2).err
+
+
+@pytest.mark.parametrize(
+    "flags", [("--port", "x"), ("--port", "70000"), ("--log-format", "x"), ("--config", "nowhere")]
+)
+def test_a_wrong_flag_is_a_usage_error(flags: tuple[str, ...], tmp_path: Path) -> None:
+    Commands()("serve", str(tmp_path / "data"), *flags, expect=2)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_well_and_everything_is_in_tables(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    data, store = tmp_path / "data", tmp_path / "elsewhere"
+    process, url = start_server(data, "--store", str(store), "--log-format", "json")
+    Commands(url)("put", "k", "v")
+    process.popen.send_signal(number)
+    outcome = process.end()
+    assert outcome.code == 0, outcome
+    assert '"event":"flush completed"' in outcome.err.replace('": "', '":"')
+    assert len(list((store / "tables").iterdir())) == 1
+    assert not (data / "bucket").exists()
+    assert "segments" in Commands()("verify", str(data), "--store", str(store)).text
+
+
+def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
+    process, url = start_server(tmp_path / "one")
+    try:
+        second = Process("serve", str(tmp_path / "two"), "--port", url.rpartition(":")[2]).end()
+        assert second.code == 1
+    finally:
+        stop_server(process)

@@ -1,0 +1,329 @@
+"""Flush and compaction inline, in a thread, and in worker processes that may die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from seerdb import (
+    DB,
+    BusyError,
+    ChecksumError,
+    Components,
+    DiskFullError,
+    Event,
+    FencedError,
+    UnavailableError,
+)
+from seerdb.events import (
+    CompactionCompleted,
+    Fenced,
+    FlushCompleted,
+    GarbageCollected,
+    MemtableSealed,
+    Recovered,
+    WorkFailed,
+    WriteResumed,
+    WriteStalled,
+)
+from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
+from tests.db.conftest import OpenDB
+from tests.fixtures.database import World
+
+PATIENCE = 60
+
+
+class Heard:
+    """A listener that one can wait on."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, kind: type[Event]) -> Event:
+        with self._changed:
+            assert self._changed.wait_for(lambda: any(isinstance(e, kind) for e in self.events), PATIENCE)
+        return next(event for event in self.events if isinstance(event, kind))
+
+
+def components(heard: Heard) -> Components:
+    return Components(listener=heard)
+
+
+def write_some(db: DB) -> None:
+    for number in range(200):
+        db.put(b"%04d" % (number % 120), b"%d" % number * 20, durability="memory")
+        if number % 40 == 39:
+            db.delete_range(b"0000", b"0010")
+            db.flush()
+
+
+@pytest.mark.parametrize("background", ["inline", "thread", "process"])
+def test_the_same_everywhere(open_db: OpenDB, background: str) -> None:
+    heard = Heard()
+    db = open_db(background=background, components=components(heard))
+    write_some(db)
+    expected = [
+        (b"%04d" % n, b"%d" % (n if n >= 80 else n + 120) * 20) for n in range(10, 120)
+    ]
+    assert list(db.scan()) == expected
+    db.compact()
+    assert list(db.scan()) == expected
+    assert db.statistics().runs == 1
+    assert db.verify().problems == []
+    db.close()
+    kinds = [type(event) for event in heard.events]
+    assert kinds[0] is Recovered
+    assert kinds.count(MemtableSealed) == kinds.count(FlushCompleted) == 5
+    assert kinds.count(CompactionCompleted) >= 1
+    assert WorkFailed not in kinds
+    requests = {(row.purpose, row.operation) for row in db.statistics().store_requests}
+    assert {("flush", "put"), ("compaction", "put"), ("compaction", "get_range")} <= requests, (
+        "also what worker processes asked for is counted"
+    )
+    assert list(open_db().scan()) == expected
+
+
+def worker_processes(db: DB) -> list[int]:
+    pool = db._engine.runtime.workers._processes
+    assert pool is not None
+    return list(pool._processes)
+
+
+def test_a_worker_killed_in_the_middle_of_a_flush(open_db: OpenDB) -> None:
+    heard = Heard()
+    db = open_db(background="process", components=components(heard))
+    db.put(b"a", b"1")
+    db.flush()
+    [worker] = worker_processes(db)
+    os.kill(worker, signal.SIGSTOP)
+    db.put(b"b", b"2")
+    with ThreadPoolExecutor(1) as caller:
+        flush = caller.submit(db.flush)
+        while db.statistics().memtables.sealed == 0:
+            pass  # until the flush has begun: its worker stands still
+        os.kill(worker, signal.SIGKILL)
+        failed = heard.wait_for(WorkFailed)
+        assert isinstance(failed, WorkFailed)
+        assert (failed.work, failed.attempts) == ("flush", 1)
+        assert "worker process died" in failed.error
+        with pytest.raises(UnavailableError, match="died"):
+            flush.result(PATIENCE)
+    assert db.get(b"b") == b"2"
+    assert db.flush().last_seq == 2, "it was tried again, with a new worker"
+    assert worker not in worker_processes(db)
+    assert all(check.ok for check in db.health())
+    assert db.verify().problems == []
+    db.close()
+    assert list(open_db().scan()) == [(b"a", b"1"), (b"b", b"2")]
+
+
+def test_a_failed_flush_is_tried_again_by_itself(open_db: OpenDB) -> None:
+    heard, store = Heard(), FaultyObjectStore(MemoryObjectStore())
+    db = open_db(components=Components(listener=heard, object_store=store))
+    db.put(b"a", b"1")
+    store.fail("put", match="tables/", times=2, error=ChecksumError("planned"))
+    with pytest.raises(ChecksumError, match="planned"):
+        db.flush()
+    assert db.get(b"a") == b"1"
+    heard.wait_for(FlushCompleted)
+    lane = db._engine.background.flush
+    assert lane.wait(lambda: lane.error is None, PATIENCE)
+    assert all(check.ok for check in db.health())
+    [flush] = [worker for worker in db.statistics().workers if worker.name == "flush"]
+    assert (flush.failures, flush.attempts, flush.error) == (2, 0, "")
+    failures = [event for event in heard.events if isinstance(event, WorkFailed)]
+    assert [failure.attempts for failure in failures] == [1, 2]
+    assert failures[1].retry_seconds == 2 * failures[0].retry_seconds > 0
+    assert db.flush().last_seq == 1
+
+
+def test_what_a_flush_uploaded_is_not_uploaded_again() -> None:
+    """The upload went well, the manifest did not: the next attempt takes the same table."""
+    world = World()
+    db = world.open()
+    db.put(b"a", b"1")
+    world.store.fail("put_if_absent", match="manifest/", times=5)
+    with pytest.raises(UnavailableError):
+        db.flush()
+    [uploaded] = world.bucket.list("tables/")
+    world.clock.advance(60)
+    report = db.flush()
+    assert [f"tables/{table}.sst" for table in report.tables] == [uploaded.name]
+    assert len(world.bucket.list("tables/")) == 1
+
+
+def test_what_a_compaction_uploaded_is_not_uploaded_again() -> None:
+    world = World()
+    db = world.open()
+    for key in (b"a", b"b"):
+        db.put(key, b"1")
+        db.flush()
+    world.store.fail("put_if_absent", match="manifest/", times=5)
+    with pytest.raises(UnavailableError):
+        db.compact()
+    assert len(world.bucket.list("tables/")) == 3
+    world.clock.advance(60)
+    report = db.compact()
+    assert (len(report.removed), len(report.added)) == (2, 1)
+    assert len(world.bucket.list("tables/")) == 3
+
+
+def test_a_corrupted_upload_is_not_used() -> None:
+    world = World()
+    db = world.open()
+    db.put(b"a", b"1" * 100)
+    world.store.corrupt("get", match="tables/", times=2)
+    with pytest.raises(ChecksumError, match="reads back differently"):
+        db.flush()
+    assert db.statistics().tables == 0
+    assert db.flush().last_seq == 1
+    assert db.verify().problems == []
+
+
+def test_writers_wait_for_a_slow_flush_and_go_on(open_db: OpenDB) -> None:
+    heard, store = Heard(), SlowTables()
+    db = open_db(
+        components=Components(listener=heard, object_store=store), memtable_capacity=4 << 10
+    )
+
+    def write() -> None:
+        for number in range(100):
+            db.put(b"%03d" % number, b"x" * 100, durability="memory")
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        stalled = heard.wait_for(WriteStalled)
+        assert isinstance(stalled, WriteStalled)
+        assert "sealed memtables wait" in stalled.reason
+        assert [c.name for c in db.health() if not c.ok] == ["backpressure"]
+        assert db.get(b"000") == b"x" * 100
+        store.open.set()
+        heard.wait_for(WriteResumed)
+        writing.result(PATIENCE)
+    assert len(list(db.scan())) == 100
+    statistics = db.statistics().stalls
+    assert (statistics.stalls >= 1, statistics.refused, statistics.reason) == (True, 0, "")
+
+
+class SlowTables(MemoryObjectStore):
+    """Puts of tables wait until ``open`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+
+    def put(self, name: str, data: bytes) -> None:
+        if name.startswith("tables/"):
+            assert self.open.wait(PATIENCE)
+        super().put(name, data)
+
+
+def test_writes_go_on_in_an_outage_until_the_log_is_full() -> None:
+    world = World(wal_budget=256 << 10)
+    db = world.open()
+    world.store.outage = True
+    written = 0
+    with pytest.raises(BusyError, match="wal_budget") as refusal:
+        for written in range(10_000):
+            db.put(b"%05d" % written, b"x" * 100, durability="memory")
+    assert refusal.value.retry_after_seconds > 0
+    assert "outage" in str(refusal.value)
+    assert written > 100
+    assert db.get(b"%05d" % (written - 1)) == b"x" * 100
+    assert {check.name for check in db.health() if not check.ok} >= {"flush", "bucket"}
+    degraded = next(check for check in db.health() if check.name == "bucket").detail
+    assert degraded.startswith("degraded: ")
+    world.store.outage = False
+    world.clock.advance(60)
+    assert db.put(b"healed", b"1") == written + 1
+    db.flush()
+    assert all(check.ok for check in db.health())
+    assert len(list(db.scan())) == written + 1
+
+
+def test_a_full_disk_refuses_writes_and_says_so() -> None:
+    world = World(min_free_disk=1000)
+    db = world.open()
+    db.put(b"a", b"x" * 100)
+    world.files.free_space = 999
+    with pytest.raises(DiskFullError, match="min_free_disk"):
+        for number in range(1000):
+            db.put(b"%03d" % number, b"x" * 100, durability="memory")
+    acknowledged = db.visible_seq
+    assert db.get(b"a") == b"x" * 100
+    world.files.free_space = 1 << 30
+    assert db.put(b"b", b"1") == acknowledged + 1
+    assert len(list(db.scan())) == acknowledged + 1
+
+
+@pytest.mark.parametrize("verb", ["close", "flush"])
+def test_closing_in_an_outage_keeps_everything_in_the_log(verb: str) -> None:
+    world = World()
+    db = world.open()
+    for number in range(50):
+        db.put(b"%02d" % number, b"x" * 200, durability="memory")
+    world.store.outage = True
+    call: Callable[[], object] = getattr(db, verb)
+    if verb == "flush":
+        with pytest.raises(UnavailableError):
+            call()
+    else:
+        call()
+    world.store.outage = False
+    world = world.lose_power(3) if verb == "close" else world.kill()
+    assert len(list(world.open().scan())) == 50
+
+
+def test_a_listener_hears_of_the_whole_life(open_db: OpenDB) -> None:
+    world = World()
+    db = world.open()
+    for number in range(8):
+        db.put(b"%d" % number, b"x" * 100)
+        db.flush()
+    world.clock.advance(1000)
+    db.compact()
+    world.clock.advance(1000)
+    db.put(b"a", b"1")
+    db.compact()
+    kinds = {type(event) for event in world.events}
+    assert kinds >= {
+        Recovered,
+        MemtableSealed,
+        FlushCompleted,
+        CompactionCompleted,
+        GarbageCollected,
+    }
+    flushed = [event for event in world.events if isinstance(event, FlushCompleted)]
+    assert [event.last_seq for event in flushed] == list(range(1, 10))
+    assert all(event.entries == 1 and event.bytes > 100 and event.table for event in flushed)
+
+
+def test_an_overtaken_writer_stops() -> None:
+    world = World()
+    first = world.open()
+    first.put(b"a", b"1")
+    first.flush()
+    second = world.open("other")
+    assert second.get(b"a") == b"1"
+    first.put(b"b", b"local only", durability="local")
+    with pytest.raises(FencedError, match="took over|another writer"):
+        first.flush()
+    with pytest.raises(FencedError):
+        first.put(b"c", b"3")
+    assert first.get(b"b") == b"local only"
+    assert any(isinstance(event, Fenced) for event in world.events)
+    assert next(check for check in first.health() if check.name == "writes").ok is False
+    first.close()
+    assert second.put(b"b", b"2") > 1
+    second.close()
