@@ -20,7 +20,7 @@ from seerdb.storage.memtable import Memtable, Version
 ROW_OVERHEAD = 360
 """Bytes a row costs beside its key and value (measured with CPython 3.11)."""
 
-INSERT_EVERY = 4
+INSERT_EVERY = 8
 
 
 class RowCache:

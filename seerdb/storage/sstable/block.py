@@ -31,6 +31,9 @@ from typing import Literal, NamedTuple, Protocol
 
 from seerdb.errors import CorruptionError, InternalError
 
+PROMOTE_SHARE = 4
+"""A block becomes a dict after finds for one in so many of its entries."""
+
 FINGERPRINT_SHIFT = 56
 """``h >> FINGERPRINT_SHIFT`` is the fingerprint of a key with hash ``h``."""
 
@@ -202,7 +205,7 @@ class Block:
             return self.find(key, fingerprint, seq_limit)
         payload, offsets, fingerprints, kinds, seqs = packed
         self._finds += 1
-        if self._finds > len(kinds):
+        if self._finds * PROMOTE_SHARE > len(kinds):
             self._promote(packed)
         i = fingerprints.find(fingerprint)
         while i >= 0:
@@ -224,7 +227,7 @@ class Block:
     def _promote(self, packed: _Packed) -> None:
         """Become a dict, if the owner pays for it: finding is then several times as fast.
 
-        Tried once in as many finds as there are entries: about what decoding costs.
+        Tried when one in ``PROMOTE_SHARE`` entries has been asked for: by then decoding pays.
         """
         self._finds = 0
         data_size = packed.offsets[-1]

@@ -94,12 +94,13 @@ class BlockCache:
     def charge(self, block: Block, memory: int) -> bool:
         """Let ``block`` cost ``memory`` bytes from now on.
 
-        ``False``, and nothing changes, when it is not cached any more or there is no room:
-        growing never drives out another block.
+        ``False``, and nothing changes, when it is not cached any more or the cache would be
+        more than half full: blocks grow only while there is room to spare, and never drive
+        out another block.
         """
         with self._lock:
             entry = self._entries.get(block)
-            if entry is None or self._used - entry.memory + memory > self._capacity:
+            if entry is None or self._used - entry.memory + memory > self._capacity // 2:
                 return False
             self._used += memory - entry.memory
             entry.memory = memory

@@ -125,8 +125,8 @@ def test_the_hand_goes_on_from_where_it_stopped() -> None:
     assert opened.reader.slots[0] is not None
 
 
-def test_growing_is_allowed_within_the_budget_only() -> None:
-    opened, cache = table(3), BlockCache(4 * BLOCK)
+def test_growing_is_allowed_within_half_of_the_budget_only() -> None:
+    opened, cache = table(3), BlockCache(8 * BLOCK)
     for index in range(3):
         touch(cache, opened, index)
     block = opened.reader.slots[0]
