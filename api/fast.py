@@ -26,10 +26,10 @@ class FastPath:
     """Wraps the app of :func:`app.create_app`."""
 
     def __init__(self, app: FastAPI, clock: Clock) -> None:
+        self.service: Service = app.state.service
+        self.now = clock.monotonic
         self._app = app
-        self._service: Service = app.state.service
         self._keys: keys.Keys = app.state.keys
-        self._now = clock.monotonic
         metrics = app.state.metrics.requests
         self._other: Series = metrics.of(OTHER, keys.ROUTE)
         self._series: dict[str, Series] = {
@@ -41,15 +41,17 @@ class FastPath:
         if scope["type"] != "http" or not scope["raw_path"].startswith(keys.PREFIX):
             await self._app(scope, receive, send)
             return
-        started = self._now()
+        started = self.now()
         method = scope["method"]
         try:
             reply = await self._keys.answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a reply
             reply = self._refuse(scope, error)
         await send_reply(reply, method, send)
-        status = reply[0]
-        seconds = self._now() - started
+        self.record(method, reply[0], self.now() - started)
+
+    def record(self, method: str, status: int, seconds: float) -> None:
+        """Count a request for a single key, and log it if it was slow."""
         self._series.get(method, self._other).observe(status, seconds)
         if seconds > SLOW_SECONDS:
             logger.warning(
@@ -58,4 +60,4 @@ class FastPath:
 
     def _refuse(self, scope: Scope, error: Exception) -> Reply:
         request_id = request_id_for(dict(scope["headers"]))
-        return reply_to(error, request_id, self._service.db.visible_seq)
+        return reply_to(error, request_id, self.service.db.visible_seq)

@@ -40,9 +40,10 @@ ROUTE = "/v1/kv/{key}"
 """The name of these requests in metrics and logs."""
 METHODS = ("DELETE", "GET", "HEAD", "PUT")
 WRITE_PARAMETERS = (DURABILITY,)
+ABSENT = problem_reply(NO_SUCH_KEY, "there is no such key")
+"""What a read of an absent key is answered with, but for its seq."""
 
 _BYTES: Header = (b"content-type", b"application/octet-stream")
-_ABSENT = problem_reply(NO_SUCH_KEY, "there is no such key")
 _MISMATCH = "the key does not have the seq that the request expects"
 
 
@@ -84,7 +85,7 @@ class Keys:
         if entry is None:
             if b"if-match" in headers:
                 raise RefusalError(PRECONDITION_FAILED, _MISMATCH)
-            status, sent, body = _ABSENT
+            status, sent, body = ABSENT
             return status, [*sent, seq_header(seq)], body
         value, at = entry.value, entry.seq
         sent = [(b"etag", etag(at)), seq_header(at if at > seq else seq)]

@@ -5,6 +5,7 @@ The thin path (``fast.py``) and the documented routes send the same values, so t
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import msgspec
@@ -44,6 +45,14 @@ def to_response(reply: Reply) -> Response:
     response = Response(body, status)
     response.raw_headers = list(headers)
     return response
+
+
+def encoded(reply: Reply, more: bytes = b"") -> bytes:
+    """The reply as it goes over HTTP/1.1; ``more``: whole header lines to come after its own."""
+    status, headers, body = reply
+    first = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join((first, *lines, more, b"\r\n", body))
 
 
 async def send_reply(reply: Reply, method: str, send: Send) -> None:

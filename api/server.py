@@ -15,6 +15,7 @@ from seerdb_api.app import create_app
 from seerdb_api.database import open_database
 from seerdb_api.fast import FastPath
 from seerdb_api.logs import configure_logging
+from seerdb_api.protocol import KeyProtocol
 from seerdb_api.settings import ServiceSettings
 
 BACKLOG = 2048
@@ -54,10 +55,11 @@ def _config(app: FastPath, settings: ServiceSettings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=KeyProtocol,
         ws="none",
         interface="asgi3",
         lifespan="on",
+        proxy_headers=False,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -29,6 +29,8 @@ each other."""
 
 Outcome = int | Exception
 Sink = Callable[[list[tuple[Any, Outcome]]], None]
+Ticket = Callable[[Outcome], None]
+"""Told what a commit ended in, on the event loop."""
 
 
 class LevelSize(Protocol):
@@ -161,6 +163,7 @@ class Service:
         self.db: Database
         self._loop: asyncio.AbstractEventLoop
         self._sink: Sink = self._deliver
+        self._submissions: list[tuple[Batch, str | None, tuple[bytes, int] | None, Ticket]] = []
         self._readers: CapacityLimiter
         self._operators: CapacityLimiter
 
@@ -181,13 +184,38 @@ class Service:
 
         A cancelled caller does not cancel the commit.
         """
-        ticket: asyncio.Future[Outcome] = self._loop.create_future()
-        self.db.submit(batch, durability=durability, expect=expect, ticket=ticket, sink=self._sink)
-        outcome = await ticket
+        done: asyncio.Future[Outcome] = self._loop.create_future()
+        self.submit(batch, durability, expect, partial(_settle, done))
+        outcome = await done
         if isinstance(outcome, Exception):
             # One error may answer a whole group: each waiter starts its own trace.
             raise outcome.with_traceback(None)
         return outcome
+
+    def submit(
+        self,
+        batch: Batch,
+        durability: str | None,
+        expect: tuple[bytes, int] | None,
+        ticket: Ticket,
+    ) -> None:
+        """Commit ``batch`` and tell ``ticket`` what it ended in, never before this returns.
+
+        What the loop's present turn submits is handed over together: the committer, which waits
+        for it, would else begin a group, and with it a sync, for the first one alone.
+        """
+        if not self._submissions:
+            self._loop.call_soon(self._hand_over)
+        self._submissions.append((batch, durability, expect, ticket))
+
+    def _hand_over(self) -> None:
+        submissions, self._submissions = self._submissions, []
+        submit, sink = self.db.submit, self._sink
+        for batch, durability, expect, ticket in submissions:
+            try:
+                submit(batch, durability=durability, expect=expect, ticket=ticket, sink=sink)
+            except Exception as error:  # noqa: BLE001 - it is the outcome
+                self._loop.call_soon(ticket, error)
 
     def written(self, durability: str | None) -> list[Header]:
         """The headers of a reply to a write that asked for ``durability`` and was committed."""
@@ -202,16 +230,23 @@ class Service:
         """Run an operator's request in a thread."""
         return await to_thread.run_sync(call, limiter=self._operators)
 
-    def _deliver(self, results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
+    def _deliver(self, results: list[tuple[Ticket, Outcome]]) -> None:
         """On the committer's thread: one wake-up of the loop for the whole group."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_resolve, results)
+            self._loop.call_soon_threadsafe(self._tell, iter(results))
+
+    def _tell(self, results: Iterator[tuple[Ticket, Outcome]]) -> None:
+        try:
+            for ticket, outcome in results:
+                ticket(outcome)
+        except Exception:
+            self._loop.call_soon(self._tell, results)  # the others must not wait for ever
+            raise
 
 
-def _resolve(results: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
-    for ticket, outcome in results:
-        if not ticket.done():  # a cancelled waiter is gone
-            ticket.set_result(outcome)
+def _settle(done: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not done.done():  # a cancelled waiter is gone
+        done.set_result(outcome)
 
 
 def service_of(request: Request) -> Service:

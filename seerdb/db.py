@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -471,7 +471,7 @@ def _living(chunk: Chunk) -> Chunk:
     return Chunk([e[0] for e in kept], [e[1] for e in kept], [e[2] for e in kept])
 
 
-def _keys(chunk: Chunk) -> list[bytes]:
+def _keys(chunk: Chunk) -> Sequence[bytes]:
     return chunk.keys
 
 

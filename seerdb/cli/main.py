@@ -41,7 +41,6 @@ EXIT_CODES: dict[type[Exception], int] = {
 }
 """By the class of the error, or the nearest base that is listed."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 _EPILOG = (
@@ -57,9 +56,10 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand that was asked for."""
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise typer.Exit(INTERRUPTED) from error
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
         except BrokenPipeError as error:
             _forget_output()
             raise typer.Exit(BROKEN_PIPE) from error

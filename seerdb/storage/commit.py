@@ -12,7 +12,8 @@ A group:  room (rotate when the memtable or its segment is full)
        →  mark done, tell the sinks
 
 A failed append or sync fails every request of its group and poisons the database: what reached
-the disk is unknown, so no later write may be built on it. Level ``object`` continues in
+the disk is unknown, so no later write may be built on it. So does an interrupt (Ctrl-C) between
+the append and the end: the log is ahead of the memtable then. Level ``object`` continues in
 ``ship.py`` after its group is durable here.
 """
 
@@ -174,12 +175,15 @@ class Committer:
                 self._timestamp_us = now
             try:
                 self._append_put(seq, self._timestamp_us, key, value)
+                with self._state_lock:
+                    live.current.active.put(seq, key, value, size)
+                    live.visible_seq = seq
+                self._lone_puts += 1
             except Exception as error:
                 raise self._fail(error) from error
-            with self._state_lock:
-                live.current.active.put(seq, key, value, size)
-                live.visible_seq = seq
-            self._lone_puts += 1
+            except BaseException as interrupt:
+                self._fail(interrupt)
+                raise
             return seq
         finally:
             self._mutex.release()
@@ -253,11 +257,22 @@ class Committer:
         except SeerDBError as error:
             self._finish(group, error)
             return
+        except BaseException:
+            interrupted = "the thread that led this group of writes was interrupted; try again"
+            self._finish(group, BusyError(interrupted, retry_after_seconds=0.0))
+            raise
         try:
-            last = self._write(group)
-        except Exception as error:  # noqa: BLE001 - every waiter gets it, and it poisons
+            self._publish(group, self._write(group))
+        except BaseException as error:
             self._finish(group, self._fail(error))
-            return
+            if isinstance(error, Exception):
+                return  # every waiter gets it
+            raise
+        self._room = 0
+        self._count(group)
+        self._finish(group, None)
+
+    def _publish(self, group: list[Request], last: int) -> None:
         live = self._live
         with live.lock:
             active = live.current.active
@@ -265,9 +280,6 @@ class Committer:
                 batch = request.batch
                 active.apply(request.seq, batch.kinds, batch.keys, batch.values)
             live.visible_seq = last
-        self._room = 0
-        self._count(group)
-        self._finish(group, None)
 
     def _take_group(self) -> list[Request]:
         """The next requests. One with an expectation begins a group of its own, so that it
@@ -344,7 +356,7 @@ class Committer:
                 except SeerDBError as error:
                     self._fail(error)
 
-    def _fail(self, error: Exception) -> SeerDBError:
+    def _fail(self, error: BaseException) -> SeerDBError:
         if self._poison.set(error):
             self._env.poisoned(error)
         return self._poison.error()

@@ -37,20 +37,39 @@ class RangeTombstones:
 
     def __init__(self, tombstones: Iterable[RangeTombstone] = ()) -> None:
         self.tombstones = tuple(sorted(set(tombstones)))
-        self._bounds = sorted({b for t in self.tombstones for b in (t.start, t.end)})
-        seqs: list[list[int]] = [[] for _ in self._bounds]
-        for start, end, seq in self.tombstones:
-            first = bisect_left(self._bounds, start)
-            for fragment in range(first, bisect_left(self._bounds, end)):
-                seqs[fragment].append(seq)
-        self._seqs = [tuple(sorted(fragment, reverse=True)) for fragment in seqs]
+        self._bounds: list[bytes] = []
+        self._seqs: list[tuple[int, ...]] = []
+        for tombstone in self.tombstones:
+            self._cover(*tombstone)
 
     def __bool__(self) -> bool:
         return bool(self.tombstones)
 
     def with_added(self, tombstones: Iterable[RangeTombstone]) -> RangeTombstones:
-        """A new set that also holds ``tombstones``."""
-        return RangeTombstones((*self.tombstones, *tombstones))
+        """A new set that also holds ``tombstones``; the fewer they are, the less it costs."""
+        grown = RangeTombstones()
+        grown.tombstones = (*self.tombstones, *tombstones)
+        grown._bounds, grown._seqs = self._bounds.copy(), self._seqs.copy()
+        for tombstone in grown.tombstones[len(self.tombstones) :]:
+            grown._cover(*tombstone)
+        return grown
+
+    def _cover(self, start: bytes, end: bytes, seq: int) -> None:
+        first = self._cut(start)
+        for fragment in range(first, self._cut(end)):
+            seqs = self._seqs[fragment]
+            if seqs and seqs[0] > seq:
+                self._seqs[fragment] = tuple(sorted((*seqs, seq), reverse=True))
+            else:
+                self._seqs[fragment] = (seq, *seqs)
+
+    def _cut(self, bound: bytes) -> int:
+        """The fragment that begins at ``bound``, which is cut off the one before if need be."""
+        fragment = bisect_left(self._bounds, bound)
+        if fragment == len(self._bounds) or self._bounds[fragment] != bound:
+            self._bounds.insert(fragment, bound)
+            self._seqs.insert(fragment, self._seqs[fragment - 1] if fragment else ())
+        return fragment
 
     def covering(self, key: bytes, at: int) -> int:
         """The highest seq, at most ``at``, of a tombstone over ``key``; 0 when there is none."""

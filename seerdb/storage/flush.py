@@ -82,12 +82,12 @@ def sorted_entries(memtable: Memtable) -> Chunk:
 
 def add_chunk(builder: TableBuilder, chunk: Chunk) -> None:
     """Append a chunk's columns to a table."""
-    keys, seqs, values = chunk
+    keys, seqs, values = list(chunk.keys), list(chunk.seqs), chunk.values
     if None in values:
         kinds = bytes(DELETE if value is None else PUT for value in values)
         builder.add(keys, seqs, kinds, [value or b"" for value in values])
     else:
-        builder.add(keys, seqs, bytes([PUT]) * len(keys), values)  # type: ignore[arg-type]
+        builder.add(keys, seqs, bytes([PUT]) * len(keys), list(values))  # type: ignore[arg-type]
 
 
 def upload(

@@ -15,7 +15,7 @@ set after it looked a key up must look again under the state lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, repeat
 
 from sortedcontainers import SortedList
@@ -92,9 +92,9 @@ class Memtable:
         versions: list[bytes | None] | list[bytes] = values
         if DELETE in kinds or DELETE_RANGE in kinds:
             keys, versions = self._apply_deletes(seq, kinds, keys, values)
-        if self.pinned:
-            self._keep(keys)
         fresh = dict(zip(keys, zip(repeat(seq), versions), strict=False))
+        if self.pinned:
+            self._keep(fresh)
         self.entries.update(fresh)
         self.size += sum(map(len, keys)) + sum(map(len, values)) + ENTRY_OVERHEAD * len(kinds)
         self.last_seq = seq
@@ -120,7 +120,7 @@ class Memtable:
         self.ranged = True
         self.tombstones = self.tombstones.with_added(tombstones)
 
-    def _keep(self, keys: tuple[bytes, ...] | list[bytes]) -> None:
+    def _keep(self, keys: Iterable[bytes]) -> None:
         entries, pinned = self.entries, self.pinned
         for key in keys:
             version = entries.get(key)

@@ -2,15 +2,17 @@
 
 A source is an iterator of :class:`Piece`: a sorted chunk of columns and the *frontier* up to
 which the source has now told everything. The window is the range below the lowest frontier;
-what every source has in it is complete, so the window can be resolved as a whole: a dict
-filled from the oldest source to the newest holds the winner of each key, and sorting its keys
-finds the runs that are already sorted. Memory is bounded by one chunk a source.
+what every source has in it is complete, so the window can be resolved as a whole: sorting
+the keys of all sources, the newest first, finds the runs that are already sorted and leaves the
+winner of each key in front. Memory is bounded by one chunk a source.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import chain, compress, islice
+from operator import itemgetter, ne
 from typing import NamedTuple
 
 from seerdb.ids import MAX_SEQ
@@ -20,8 +22,8 @@ from seerdb.storage.entry import RangeTombstones
 class Chunk(NamedTuple):
     """Sorted columns. ``values`` holds ``None`` for a deleted key; keys are unique."""
 
-    keys: list[bytes]
-    seqs: list[int]
+    keys: Sequence[bytes]
+    seqs: Sequence[int]
     values: Sequence[bytes | None]
 
 
@@ -92,12 +94,18 @@ def collapse(window: list[Chunk], tombstones: RangeTombstones, at: int = MAX_SEQ
 
 
 def _newest(filled: list[Chunk]) -> Chunk:
-    winners: dict[bytes, tuple[int, bytes | None]] = {}
-    for chunk in reversed(filled):
-        winners.update(zip(chunk.keys, zip(chunk.seqs, chunk.values, strict=True), strict=True))
-    keys = sorted(winners)
-    seqs, values = zip(*map(winners.__getitem__, keys), strict=True)
-    return Chunk(keys, list(seqs), list(values))
+    """The first version of each key, in key order; ``filled`` has several chunks."""
+    keys: Sequence[bytes] = list(chain.from_iterable(chunk.keys for chunk in filled))
+    # Stable, so that of equal keys the newest stays first; and it finds the sorted runs.
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    in_order = itemgetter(*order)
+    keys = in_order(keys)
+    seqs = in_order(list(chain.from_iterable(chunk.seqs for chunk in filled)))
+    values = in_order(list(chain.from_iterable(chunk.values for chunk in filled)))
+    is_first = [True, *map(ne, keys, islice(keys, 1, None))]
+    if all(is_first):
+        return Chunk(keys, seqs, values)
+    return Chunk(*(list(compress(column, is_first)) for column in (keys, seqs, values)))
 
 
 def _without_covered(chunk: Chunk, tombstones: RangeTombstones, at: int) -> Chunk:

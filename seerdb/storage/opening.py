@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from seerdb.errors import ConflictError, CorruptionError
 from seerdb.events import Recovered
+from seerdb.ids import SeqNo
 from seerdb.options import Options
 from seerdb.storage.files import FileLock
 from seerdb.storage.home import Home, has_home, load_home, save_home
@@ -36,7 +37,7 @@ from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.recovery import Recovery, quarantine, recover
 from seerdb.storage.replay import replay
 from seerdb.storage.runtime import Components
-from seerdb.storage.ship import read_shipped
+from seerdb.storage.ship import begin_branch, read_shipped
 from seerdb.storage.stores import Stores
 from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -216,9 +217,11 @@ class _Opening:
             strict=self._options.recovery == "strict",
         )
         self._shipped_records = len(shipped)
+        last_seq = SeqNo(shipped[-1][0]) if shipped else state.last_seq
+        begin_branch(stores.of(Purpose.WAL), state.epoch, last_seq)
         return Recovery(
             relog=shipped,
-            last_seq=shipped[-1][0] if shipped else state.last_seq,
+            last_seq=last_seq,
             last_timestamp_us=shipped[-1][1] if shipped else 0,
             last_segment=max(segments, default=0),
         )

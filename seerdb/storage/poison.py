@@ -39,7 +39,8 @@ class Poison:
             return FencedError(str(self.cause))
         if isinstance(self.cause, ClosedError) and not isinstance(self.cause, PoisonedError):
             return ClosedError(str(self.cause))
+        reason = str(self.cause) or type(self.cause).__name__
         return PoisonedError(
-            f"no write is taken since an earlier one failed ({self.cause}); "
+            f"no write is taken since an earlier one failed ({reason}); "
             "reads go on; open the database again to recover"
         )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import chain
 
 from seerdb.storage.entry import DELETE, RangeTombstones
 from seerdb.storage.layout import TableRun
-from seerdb.storage.merge import Chunk, Piece, clip, collapse, windows
+from seerdb.storage.merge import EMPTY, Chunk, Piece, clip, collapse, windows
 from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.state import State
@@ -86,14 +87,14 @@ def run_pieces(
             None if is_last else handle.meta.smallest if reverse else _next_start(handles, position)
         )
         first, last = _block_span(reader, start, end)
-        numbers = _requests(first, last, reverse=reverse, readahead=readahead)
-        for low, high in numbers:
-            blocks = tables.load_range(handle, low, high, fill=fill)
-            yield from _block_pieces(
-                reader, blocks, low, (first, last), (start, end), beyond, reverse=reverse
-            )
+        for low, high in _requests(first, last, reverse=reverse, readahead=readahead):
+            chunk = _columns(tables.load_range(handle, low, high, fill=fill))
+            if low == first or high == last:
+                chunk = clip(chunk, start, end)
+            ends = low == first if reverse else high == last
+            yield Piece(chunk, beyond if ends else reader.first_keys[low if reverse else high])
         if first == last:
-            yield Piece(Chunk([], [], []), beyond)
+            yield Piece(EMPTY, beyond)
 
 
 def _next_start(handles: list[TableHandle], position: int) -> bytes:
@@ -119,30 +120,13 @@ def _requests(first: int, last: int, *, reverse: bool, readahead: int) -> Iterat
         readahead = min(readahead * 2, MAX_READAHEAD)
 
 
-def _block_pieces(
-    reader: TableReader,
-    blocks: list[Block],
-    low: int,
-    span: tuple[int, int],
-    bounds: tuple[bytes | None, bytes | None],
-    beyond: bytes | None,
-    *,
-    reverse: bool,
-) -> Iterator[Piece]:
-    numbered = list(enumerate(blocks, low))
-    for number, block in reversed(numbered) if reverse else numbered:
-        chunk = _columns(block)
-        if number in (span[0], span[1] - 1):
-            chunk = clip(chunk, *bounds)
-        if reverse:
-            frontier = beyond if number == span[0] else reader.first_keys[number]
-        else:
-            frontier = beyond if number == span[1] - 1 else reader.first_keys[number + 1]
-        yield Piece(chunk, frontier)
-
-
-def _columns(block: Block) -> Chunk:
-    keys, seqs, kinds, values = block.columns()
+def _columns(blocks: list[Block]) -> Chunk:
+    """The entries of neighbouring blocks as one chunk."""
+    columns = [block.columns() for block in blocks]
+    keys = list(chain.from_iterable(each.keys for each in columns))
+    seqs = list(chain.from_iterable(each.seqs for each in columns))
+    values = list(chain.from_iterable(each.values for each in columns))
+    kinds = b"".join(each.kinds for each in columns)
     if DELETE not in kinds:
         return Chunk(keys, seqs, values)
     shown = [None if kind == DELETE else value for kind, value in zip(kinds, values, strict=True)]

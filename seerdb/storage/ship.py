@@ -11,6 +11,10 @@ where the tables end, because a write is only safe if everything before it is.
 One ship covers all writes that wait when it begins. After its PUT it makes sure that no higher
 epoch has claimed the database (I6): a new owner lists ``wal/`` after its claim, so a PUT with no
 claim after it is seen by every later owner, and one with a claim after it is never acknowledged.
+
+Yet such a PUT may come after the new owner has listed, and reach beyond what that took over. So
+a home that takes over a log first says how far it goes, by an empty object whose first seq is
+one more than its last: from its first seq on, everything of a lower epoch is void.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from seerdb.errors import (
     NotFoundError,
     SeerDBError,
 )
-from seerdb.ids import Epoch, SeqNo
+from seerdb.ids import MAX_SEQ, Epoch, SeqNo
 from seerdb.storage.commit import Sink
 from seerdb.storage.files import FileSystem
 from seerdb.storage.manifest.store import read_record
@@ -177,6 +181,12 @@ class Shipper:
             number += 1
 
 
+def begin_branch(store: ObjectStore, epoch: Epoch, seq: SeqNo) -> None:
+    """Say that in ``epoch`` the log goes on after ``seq``, which it took over from another
+    home: what lower epochs put there above that is void. Durable when it returns."""
+    store.put_if_absent(wal_name(epoch, SeqNo(seq + 1), seq), b"")
+
+
 def read_shipped(
     store: ObjectStore, database_id: str, after: int, *, strict: bool
 ) -> list[WalRecord]:
@@ -186,24 +196,34 @@ def read_shipped(
     never acknowledged. Raises: ``CorruptionError`` for a gap or a damaged object if
     ``strict``; else what comes before it is returned.
     """
-    names: list[tuple[Epoch, SeqNo, SeqNo, str]] = []
-    for info in store.list(WAL_PREFIX):
-        parsed = parse_wal_name(info.name)
-        if parsed is not None and parsed[2] > after:
-            names.append((*parsed, info.name))
     records: dict[int, WalRecord] = {}
     try:
-        for _, first, last, name in sorted(names):
-            for seq in [seq for seq in records if seq >= first]:
-                del records[seq]
-            for record in _read_object(store, database_id, name, first, last):
-                if record[0] > after:
-                    records[record[0]] = record
+        for name, first, last, limit in _branches(store):
+            if first <= last and after < last and first < limit:
+                for record in _read_object(store, database_id, name, first, last):
+                    if after < record[0] < limit:
+                        records[record[0]] = record
         return _contiguous(records, after)
     except CorruptionError:
         if strict:
             raise
         return _contiguous(records, after, stop_at_gap=True)
+
+
+def _branches(store: ObjectStore) -> list[tuple[str, SeqNo, SeqNo, int]]:
+    """Name, first and last seq of each object, in order, and the seq from which on a higher
+    epoch is right."""
+    parsed = ((parse_wal_name(info.name), info.name) for info in store.list(WAL_PREFIX))
+    places = sorted((place, name) for place, name in parsed if place is not None)
+    limit = following = MAX_SEQ + 1
+    above: Epoch | None = None
+    found = []
+    for (epoch, first, last), name in reversed(places):
+        if epoch != above:
+            above, limit = epoch, following
+        following = min(following, first)
+        found.append((name, first, last, limit))
+    return found[::-1]
 
 
 def _read_object(

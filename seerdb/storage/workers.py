@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -27,6 +28,8 @@ LAST_RETRY_SECONDS = 15.0
 LANE_THREADS = 4
 FETCH_THREADS = 16
 JOB_PROCESSES = 2
+JOB_NICENESS = 5
+"""Jobs yield to the serving process: where they compete, it gets three quarters of a core."""
 
 
 class InlineExecutor(Executor):
@@ -128,7 +131,10 @@ class Workers:
             if self._processes is None:
                 # Spawned, not forked: a fork would copy locks and connections in use.
                 self._processes = ProcessPoolExecutor(
-                    JOB_PROCESSES, mp_context=multiprocessing.get_context("spawn")
+                    JOB_PROCESSES,
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=os.nice,
+                    initargs=(JOB_NICENESS,),
                 )
             pool = self._processes
         try:

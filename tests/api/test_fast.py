@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from seerdb import errors
+from seerdb import Batch, errors
 from seerdb.testing.clock import FakeClock
 from seerdb_api.app import create_app
 from seerdb_api.fast import FastPath
+from seerdb_api.service import Outcome, Service, Ticket
 from seerdb_api.settings import ServiceSettings
 from tests.api.client import Answer, Client
 from tests.api.fake_database import FakeDatabase
@@ -185,6 +186,35 @@ def test_a_writer_that_goes_away_does_not_stop_its_group() -> None:
     with Client(create_app(ServiceSettings(), db)) as client:
         assert client.runner.run(write(client)).status == 204
     assert sorted(db.entries) == [b"gone", b"stays"]
+
+
+def _fail(outcome: Outcome) -> None:
+    raise KeyError(outcome)
+
+
+def test_a_waiter_that_fails_does_not_stop_its_group() -> None:
+    db = GroupingDatabase()
+
+    async def write(service: Service) -> list[Outcome]:
+        failures: list[dict[str, Any]] = []
+        told: list[Outcome] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        tickets: list[Ticket] = [told.append, _fail, told.append]
+        for ticket in tickets:
+            batch = Batch()
+            batch.put(b"a", b"1")
+            service.submit(batch, None, None, ticket)
+        await _until_waiting(db, 3)
+        db.commit_group()
+        while len(told) < 2:  # noqa: ASYNC110 - as in _until_waiting
+            await asyncio.sleep(0)
+        assert isinstance(failures[0]["exception"], KeyError)
+        return told
+
+    app = create_app(ServiceSettings(), db)
+    with Client(app) as client:
+        assert client.runner.run(write(app.state.service)) == [1, 3]
 
 
 @pytest.mark.parametrize("owned", [True, False])

@@ -77,7 +77,7 @@ class Process:
     ) -> None:
         self.popen = subprocess.Popen(
             [*SEERDB, *arguments],
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONUNBUFFERED": "", **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,

@@ -97,6 +97,20 @@ def test_a_writer_that_fails_over_takes_what_the_older_had_shipped() -> None:
     assert truth(world)[b"k0"] == b"new"
 
 
+def test_what_a_fenced_writer_shipped_too_late_does_not_come_back() -> None:
+    """Its PUT came after the newer writer had listed, and went further than that one's tables:
+    a third machine took the rest of it for the continuation of these."""
+    world, older, newer = two("object")
+    newer.put(b"k", b"newer")
+    older.put(b"x", b"older")
+    with pytest.raises(FencedError):
+        older.put(b"k", b"older", durability="object")
+    newer.flush()
+    assert truth(world) == {b"before": b"1", b"k": b"newer"}
+    newer.put(b"n", b"1", durability="object")
+    assert truth(world) == {b"before": b"1", b"k": b"newer", b"n": b"1"}
+
+
 def test_the_log_of_an_overtaken_directory_is_not_mixed_in_however_often_it_is_tried() -> None:
     world, older, newer = two()
     for number in range(20):

@@ -68,7 +68,7 @@ class Load:
                 thread.join()
 
     def _moment(self, number: int, world: World) -> Moment:
-        for _ in range(3):
+        for _ in range(10):
             assert self._progress.acquire(timeout=30)
         acknowledged = dict(self.acknowledged)
         level = ["memory", "local", "object"][number % 3]
@@ -103,7 +103,7 @@ def check(moment: Moment) -> None:
 @pytest.mark.crash
 @pytest.mark.parametrize("seed", range(3))
 def test_a_crash_under_load_loses_nothing_acknowledged(seed: int) -> None:
-    world = World(seed=seed, background="thread", memtable_capacity=16 << 10)
+    world = World(seed=seed, background="thread", memtable_capacity=8 << 10)
     db = world.open()
     moments = Load(db).run(12, world)
     expected = dict(db.scan())

@@ -42,7 +42,7 @@ def use(number_and_db: tuple[int, DB]) -> None:
     assert len(list(db.scan())) == 50
 
 
-def test_twenty_databases_share_one_runtime(open_db: OpenDB, runtime: Runtime) -> None:
+def test_twenty_databases_share_one_runtime(runtime: Runtime, open_db: OpenDB) -> None:
     before = our_threads()
     databases = [open_db(f"db{n}", components=Components(runtime=runtime)) for n in range(COUNT)]
     with ThreadPoolExecutor(4) as pool:
@@ -66,7 +66,7 @@ def test_twenty_databases_share_one_runtime(open_db: OpenDB, runtime: Runtime) -
     assert again.get(b"099") == b"0:99" * 20
 
 
-def test_a_failing_database_leaves_the_others_alone(open_db: OpenDB, runtime: Runtime) -> None:
+def test_a_failing_database_leaves_the_others_alone(runtime: Runtime, open_db: OpenDB) -> None:
     from seerdb import UnavailableError
     from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 

@@ -73,7 +73,13 @@ class Script:
         self._random = random.Random(seed)
         alphabet = [b"\x00", b"a", b"b", b"\xff"]
         self.keys = sorted({b"".join(self._random.choices(alphabet, k=n % 4 + 1)) for n in range(60)})
-        self.steps = [self._step() for _ in range(LENGTH)]
+        self.steps = [self._ballast(number) for number in range(20)]
+        self.steps += [self._step() for _ in range(LENGTH)]
+
+    def _ballast(self, number: int) -> list[Operation]:
+        """An old run too large to be merged with the small ones above it."""
+        rows = [b"ballast %03d" % (8 * number + row) for row in range(8)]
+        return [("put", key, self._random.randbytes(200)) for key in rows]
 
     def _step(self) -> list[Operation]:
         count = self._random.choice([1, 1, 1, 1, 2, 8])
@@ -104,6 +110,8 @@ def play(script: Script, settings: dict[str, Any], interrupt: Interruption) -> A
         answers.append(commit(db, Write(tuple(step), "local")))
         if number % 7 == 0:
             answers.append(db.multi_get(script.keys))
+        if number % 3 == 0:
+            answers.append(db.get(script.keys[number % len(script.keys)]))
         if number % 50 == 25:
             answers.append(list(db.scan_entries()))
             answers.append(list(db.scan(reverse=True, limit=9)))

@@ -81,7 +81,7 @@ def test_a_key_that_lookups_miss_is_found(filter_bits: int) -> None:
     def forget(builder: Careless) -> None:
         builder._hashes[3] ^= -1 % (1 << 64)
 
-    with pytest.raises(CorruptionError, match="key0003.* a lookup does not find it"):
+    with pytest.raises(CorruptionError, match=r"key0003.* a lookup does not find it"):
         verify(careless(puts(5), forget, filter_bits=filter_bits))
 
 

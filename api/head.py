@@ -1,0 +1,47 @@
+"""Header lines of a request, and which of them ask for nothing special."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from seerdb_api.conditions import READ_CONDITIONS, WRITE_CONDITIONS
+from seerdb_api.reply import Header
+
+MAX_PLAIN_HEAD = 2 << 10
+REMEMBERED_HEADS = 1024
+"""Clients repeat their header lines: what so many different ones mean is kept."""
+
+_HEAD = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?[ -~]*\r\n)*\r\n")
+_LENGTH = re.compile(rb"[0-9]{1,9}")
+_SPECIAL = frozenset((b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_UNUSUAL = READ_CONDITIONS | WRITE_CONDITIONS | _SPECIAL
+
+
+def plain_body_length(head: bytes) -> int | None:
+    """The length of the body after the header lines ``head``, which end with an empty line.
+
+    ``None``: they are many, ask for more than a plain request does, or are not spelled plainly.
+    """
+    return _body_length(head) if len(head) <= MAX_PLAIN_HEAD else None
+
+
+@lru_cache(REMEMBERED_HEADS)
+def _body_length(head: bytes) -> int | None:
+    if not _HEAD.fullmatch(head):
+        return None
+    lengths = []
+    for name, value in fields_of(head):
+        if name == b"content-length":
+            lengths.append(value)
+        elif name in _UNUSUAL or (name == b"connection" and value.lower() != b"keep-alive"):
+            return None
+    if not lengths:
+        return 0
+    return int(lengths[0]) if len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) else None
+
+
+def fields_of(head: bytes) -> list[Header]:
+    """The names, in lower case, and values of header lines."""
+    pairs = (line.partition(b":") for line in head.split(b"\r\n") if line)
+    return [(name.lower(), value.strip()) for name, _, value in pairs]

@@ -1,0 +1,34 @@
+"""Which header lines are plain, and how long the body after them is."""
+
+from __future__ import annotations
+
+import pytest
+
+from seerdb_api.head import MAX_PLAIN_HEAD, plain_body_length
+
+
+@pytest.mark.parametrize(
+    ("head", "length"),
+    [
+        (b"\r\n", 0),
+        (b"Content-Length: 12\r\n\r\n", 12),
+        (b"content-length:12\r\n\r\n", 12),
+        (b"content-length: 1 2\r\n\r\n", None),
+        (b"content-length: 12\r\nContent-Length: 12\r\n\r\n", None),
+        (b"content-length : 12\r\n\r\n", None),
+        (b"content-length: \r\n\r\n", None),
+        (b"content-length: -1\r\n\r\n", None),
+        (b"host: " + b"x" * MAX_PLAIN_HEAD + b"\r\n\r\n", None),
+        (b"content-length: 99999999999999\r\n\r\n", None),
+        (b"Transfer-Encoding: chunked\r\n\r\n", None),
+        (b"CONNECTION: keep-alive, close\r\n\r\n", None),
+        (b" folded: x\r\n\r\n", None),
+        (b"host: x\r\n y\r\n\r\n", None),
+        (b": x\r\n\r\n", None),
+        (b"host: x\nrange: bytes=0-\r\n\r\n", None),
+        (b"host: x\rrange: bytes=0-\r\n\r\n", None),
+        (b"host: x\x00\r\n\r\n", None),
+    ],
+)
+def test_what_a_plain_head_is(head: bytes, length: int | None) -> None:
+    assert plain_body_length(head) == length

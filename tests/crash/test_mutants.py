@@ -1,0 +1,36 @@
+"""Each planted bug of ``mutants.py`` is noticed, and nothing is noticed without one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crash.mutants import MUTANTS, Mutant
+from tests.crash.test_truncation import flushed, logged, shipped
+from tests.model.test_configurations import expected
+
+pytestmark = pytest.mark.crash
+
+INVARIANTS = {f"I{number}" for number in range(1, 12)}
+
+
+def forget() -> None:
+    """Nothing that was made with a mutant may be used without it, or the other way round."""
+    for made in (flushed, logged, shipped):
+        made.cache_clear()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.invariant} {mutant.name}")
+def test_a_planted_bug_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(2):
+        expected(seed)
+    forget()
+    try:
+        with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017, PT011
+            mutant.plant(patch)
+            mutant.test()
+    finally:
+        forget()
+
+
+def test_every_invariant_has_a_mutant() -> None:
+    assert {mutant.invariant for mutant in MUTANTS} == INVARIANTS

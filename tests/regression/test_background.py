@@ -1,0 +1,208 @@
+"""Background work that waited for itself, or raced with other background work."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from seerdb import DB, Batch, BusyError, UnavailableError
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.object_store.names import table_name
+from tests.fixtures.database import World
+
+pytestmark = pytest.mark.timeout(20)
+
+
+def fill(db: DB, count: int) -> None:
+    for number in range(count):
+        db.put(b"k%04d" % number, b"v" * 100)
+
+
+def test_an_inline_flush_that_fails_is_told_and_does_not_wait_for_ever() -> None:
+    world = World()
+    db = world.open()
+    fill(db, 3)
+    world.store.outage = True
+    with pytest.raises(UnavailableError):
+        db.flush()
+    db.close()
+    world.store.outage = False
+    assert world.open().get(b"k0001") == b"v" * 100
+
+
+def test_an_inline_write_over_the_budget_is_refused_at_once() -> None:
+    """It once slept for the whole stall, though nobody else could end it."""
+    world = World(wal_budget=64 << 10)
+    db = world.open()
+    world.store.outage = True
+    with pytest.raises(BusyError):
+        fill(db, 1000)
+    with pytest.raises(BusyError):
+        db.put(b"k", b"v")
+
+
+def test_an_interrupt_in_inline_work_does_not_hang_the_close() -> None:
+    world = World()
+    db = world.open()
+    db.put(b"k", b"v")
+    interrupt(db)
+    with pytest.raises(KeyboardInterrupt):
+        db.flush()
+    with pytest.raises(KeyboardInterrupt):
+        raise_again(db)
+    assert world.kill().open().get(b"k") == b"v"
+
+
+def interrupt(db: DB) -> None:
+    def work() -> list[int]:
+        raise KeyboardInterrupt
+
+    db._engine.flusher.flush_one = work  # type: ignore[method-assign]
+
+
+def raise_again(db: DB) -> None:
+    db.close()
+    raise KeyboardInterrupt
+
+
+def test_writes_of_level_object_can_be_submitted_without_background_threads() -> None:
+    """The commit thread shipped while it held the mutex that shipping takes."""
+    world = World()
+    db = world.open()
+    told = threading.Event()
+    outcomes: list[object] = []
+
+    def sink(group: list[tuple[object, int | Exception]]) -> None:
+        outcomes.extend(group)
+        told.set()
+
+    batch = Batch()
+    batch.put(b"k", b"v")
+    db.submit(batch, durability="object", ticket="mine", sink=sink)
+    assert told.wait(10)
+    assert outcomes == [("mine", 1)]
+    db.close()
+    db._engine.runtime.close()
+
+
+def test_a_close_answers_whoever_still_waits_for_the_bucket() -> None:
+    world = World(background="thread")
+    db = world.open()
+    db.put(b"k", b"v", durability="memory")
+    answered: list[object] = []
+    ship = db._engine.shipper
+    db._engine.background.ship.close()
+    ship.enqueue([(answered.extend, "one", 1), (answered.extend, "later", 99)])
+    db.close()
+    db._engine.runtime.close()
+    assert [ticket for ticket, _ in answered] == ["one", "later"]  # type: ignore[misc]
+    assert answered[0] == ("one", 1), "the flush at the close made it safe"
+    assert "closed before" in str(answered[1])
+
+
+def test_a_flush_and_a_merge_that_finish_together_both_stay_visible() -> None:
+    """Each swapped in the version its own edit made; the later swap undid the earlier edit."""
+    world = World()
+    db = world.open()
+    for run in range(3):
+        fill(db, 3 + run)
+        db.flush()
+    manifest = db._engine.manifest
+    commit = manifest.commit
+    flush = threading.Thread(target=db.flush)
+
+    def flushing(**change: Any) -> ManifestState:
+        state = commit(**change)
+        if change["reason"] == "compaction":
+            db.put(b"flushed meanwhile", b"1")
+            flush.start()
+            flush.join(0.2)  # it ends here if nothing keeps it from publishing in between
+        return state
+
+    manifest.commit = flushing  # type: ignore[method-assign]
+    db.compact()
+    flush.join()
+    assert db.get(b"flushed meanwhile") == b"1"
+    assert db.get(b"k0004") == b"v" * 100
+    version = db._engine.live.current.layout.version
+    assert version == db._engine.manifest.state.version
+
+
+def test_a_merge_that_cannot_be_committed_is_not_called_done() -> None:
+    world = World()
+    db = world.open()
+    fill(db, 3)
+    db.flush()
+    db.delete(b"k0001")
+    db.flush()
+    world.store.fail("put_if_absent", match="manifest/", times=30)
+    with pytest.raises(UnavailableError):
+        db.compact()
+    world.clock.advance(60.0)
+    world.store._faults.clear()
+    db.compact()
+    assert db.statistics().runs == 1
+
+
+def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start() -> None:
+    """The collector could come between the edit and the note of when the inputs went."""
+    world = World()
+    db = world.open()
+    for run in range(3):
+        fill(db, 3)
+        db.flush()
+    inputs = [table_name(table.id) for table in db._engine.manifest.state.version.tables]
+    world.clock.advance(1000.0)
+    publisher = db._engine.compactor._publisher
+    compacted = publisher.compacted
+
+    def collecting(*arguments: object) -> None:
+        compacted(*arguments)  # type: ignore[arg-type]
+        db._engine.background.garbage.wake()
+
+    publisher.compacted = collecting  # type: ignore[method-assign]
+    db.compact()
+    there = {info.name for info in world.bucket.list("tables/")}
+    assert there >= set(inputs)
+    world.clock.advance(1000.0)
+    db._engine.background.garbage.wake()
+    assert {info.name for info in world.bucket.list("tables/")}.isdisjoint(inputs)
+
+
+def test_a_snapshot_reads_what_was_merged_and_collected_meanwhile() -> None:
+    world = World(block_cache_capacity=0)
+    db = world.open()
+    fill(db, 30)
+    db.flush()
+    rows = dict(db.scan())
+    with db.snapshot() as snapshot:
+        for _ in range(3):
+            db.delete_range(b"k", b"l")
+            db.compact()
+            world.clock.advance(1000.0)
+            db._engine.background.garbage.wake()
+        assert list(db.scan()) == []
+        assert dict(snapshot.scan()) == rows
+        assert snapshot.get(b"k0007") == b"v" * 100
+
+
+def test_a_ship_goes_on_when_a_flush_takes_its_segment_away() -> None:
+    """The segment was let go of between being chosen and being read: the write failed with an
+    error of the disk."""
+    world = World()
+    db = world.open()
+    fill(db, 3)
+    shipper = db._engine.shipper
+    chosen = shipper._next_position
+
+    def overtaken() -> tuple[int, int, int]:
+        position = chosen()
+        shipper._next_position = chosen  # type: ignore[method-assign]
+        db.flush()
+        return position
+
+    shipper._next_position = overtaken  # type: ignore[method-assign]
+    assert db.put(b"k", b"v", durability="object") == 4
+    assert dict(world.lose_machine().open().scan()) == dict(db.scan())

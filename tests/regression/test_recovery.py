@@ -1,0 +1,140 @@
+"""Recoveries that were themselves interrupted, or left what the next one refused.
+
+Each was found by crashing at every operation of a recovery (``tests/crash``).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from seerdb.errors import DiskError
+from seerdb.storage.wal.segments import list_segments, segment_path
+from seerdb.testing.crash import CrashError
+from tests.fixtures.database import WAL, World
+
+ROOMY = {"memtable_capacity": 1 << 20, "wal_segment_size": 64 << 10}
+
+
+def crash_after_first_write(world: World) -> World:
+    """Open, and die right after the first write of a file: that of SEAL."""
+    probe = world.kill()
+    probe.open()
+    writes = [n for n, name in enumerate(probe.files.trace, 1) if name.startswith("write")]
+    crashed = world.kill()
+    crashed.files.crash_at = writes[0] + 1
+    with pytest.raises(CrashError):
+        crashed.open()
+    return crashed
+
+
+def test_a_recovered_log_is_durable_before_its_seal_says_so() -> None:
+    """After a mere kill the log is in the page cache. SEAL was written before that was synced;
+    a power loss that kept SEAL but not the records made them look corrupt."""
+    world = World(**ROOMY)
+    db = world.open()
+    db.put(b"durable", b"1")
+    for number in range(5):
+        db.put(b"k%d" % number, b"v" * 600, durability="memory")
+    crashed = crash_after_first_write(world.kill())
+    for seed in range(50):
+        assert crashed.lose_power(seed).open().get(b"durable") == b"1"
+
+
+def test_a_seal_found_in_the_page_cache_is_made_durable_before_a_successor() -> None:
+    """Killed between writing SEAL and its sync: the segment counted as sealed, a successor was
+    created, and a power loss took the SEAL away."""
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    db.put(b"k", b"1")
+    sealing = len(world.files.trace) + 2  # sync is free, SEAL is written, then synced
+    world.files.crash_at = sealing
+    with pytest.raises(CrashError):
+        db.flush()
+    after = world.kill()
+    after.open().put(b"k", b"2")
+    for seed in range(30):
+        assert after.lose_power(seed).open().get(b"k") == b"2"
+
+
+@pytest.mark.parametrize("retention", ["count:5", "duration:1000"])
+def test_an_empty_segment_that_is_kept_does_not_look_damaged(retention: str) -> None:
+    """A segment without records was released, but kept by the retention, without a SEAL."""
+    world = World(wal_retention=retention, takes_tables=False, **ROOMY)
+    db = world.open()
+    world.files.crash_at = len(world.files.trace) + 6
+    with pytest.raises(CrashError):
+        db.put(b"k", b"1")
+    after = world.kill()
+    assert list_segments(after.files, WAL) == [1]
+    after.open().put(b"k", b"2")
+    for seed in range(5):
+        assert after.lose_power(seed).open().get(b"k") == b"2"
+
+
+def test_a_torn_tail_is_cut_the_same_way_when_salvaging() -> None:
+    """Salvaging once read on behind a torn tail and sealed with the wrong count."""
+    world = World(**ROOMY)
+    db = world.open()
+    db.put(b"durable", b"1")
+    for number in range(6):
+        db.put(b"k%d" % number, b"v" * 700, durability="memory")
+    for seed in range(40):
+        torn = world.lose_power(seed)
+        strict = dict(torn.kill().open().scan())
+        salvaged = torn.open(recovery="salvage")
+        assert dict(salvaged.scan()) == strict
+        assert salvaged.statistics().recovery.quarantined == []
+        assert dict(torn.lose_power(seed).open().scan()) == strict
+
+
+def test_a_new_machine_that_dies_while_it_takes_over_loses_nothing() -> None:
+    """It claimed the database under its own name first, so its next opening took its empty
+    log for the whole truth, and every write acknowledged at level object was gone."""
+    world = World(**ROOMY)
+    db = world.open()
+    rows = {b"k%d" % number: b"v" for number in range(5)}
+    for key, value in rows.items():
+        db.put(key, value, durability="object")
+    probe = world.lose_machine()
+    probe.open()
+    for point in probe.crash_points():
+        crashed = world.lose_machine()
+        crashed.crash_at(point)
+        with pytest.raises(CrashError):
+            crashed.open()
+        assert dict(crashed.lose_power(point.number).open().scan()) == rows
+
+
+def test_after_a_salvage_that_lost_the_first_record_the_log_has_no_gap() -> None:
+    """The segment that replaced the damaged one began where its first record did, not where
+    the tables end; before its flush a strict opening took that for a missing segment."""
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    for number in range(4):
+        db.put(b"k%d" % number, b"v")
+    after = world.kill()
+    file = after.files.open(segment_path(WAL, 1))
+    file.write_at(4096 + 30, b"\xff")
+    file.sync(metadata=True)
+    assert len(dict(after.open(recovery="salvage").scan())) == 3
+    assert len(dict(after.lose_power(1).open().scan())) == 3
+
+
+def test_a_database_that_could_not_start_lets_go_of_its_directory() -> None:
+    """A failure after the log was recovered left the directory locked for good."""
+    world = World(wal_retention="count:3")
+    db = world.open()
+    for number in range(60):
+        db.put(b"k%d" % number, b"v" * 100)
+    rows = dict(db.scan())
+    after = world.kill()
+    really = after.files.rename
+    after.files.rename = refuse  # type: ignore[method-assign]
+    with pytest.raises(DiskError, match="by plan"):
+        after.open(wal_retention="flushed")
+    after.files.rename = really  # type: ignore[method-assign]
+    assert dict(after.open().scan()) == rows
+
+
+def refuse(source: str, target: str) -> None:
+    raise DiskError(f"{source} to {target}: by plan")

@@ -1,0 +1,59 @@
+"""Tables in a bucket, for tests of what reads and merges them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from seerdb.ids import Epoch, TableId, table_id
+from seerdb.storage.entry import RangeTombstone
+from seerdb.storage.flush import TableFormat, add_chunk, upload
+from seerdb.storage.layout import Layout
+from seerdb.storage.manifest.version import TableMeta, Version
+from seerdb.storage.merge import Chunk
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.row_cache import RowCache
+from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.table_store import TableStore
+from seerdb.storage.workers import InlineExecutor
+
+FORMAT = TableFormat(block_size=256, compression="none", filter_bits_per_key=10)
+
+Rows = Mapping[bytes, tuple[int, bytes | None]]
+"""Seq and value (``None``: a tombstone) by key."""
+
+
+def id_of(number: int) -> TableId:
+    return table_id(Epoch(1), number)
+
+
+def put_table(
+    store: ObjectStore,
+    number: int,
+    rows: Rows,
+    tombstones: Iterable[RangeTombstone] = (),
+    *,
+    run: int | None = None,
+    level: int = 0,
+) -> TableMeta:
+    """Upload table ``number``; it is a run of its own unless ``run`` says otherwise."""
+    builder = FORMAT.builder()
+    if rows:
+        keys = sorted(rows)
+        add_chunk(builder, Chunk(keys, [rows[k][0] for k in keys], [rows[k][1] for k in keys]))
+    builder.add_range_tombstones(tombstones)
+    built = builder.finish(1, 2)
+    return upload(store, id_of(number), built, level=level, run=number if run is None else run)
+
+
+def many(first: int, last: int, *, seq: int, value: bytes = b"v" * 30) -> dict[bytes, tuple[int, bytes | None]]:
+    """Rows ``key0000`` …, seqs rising from ``seq``."""
+    return {b"key%04d" % n: (seq + n - first, value) for n in range(first, last)}
+
+
+def new_table_store(store: ObjectStore, capacity: int = 1 << 20) -> TableStore:
+    """One without a disk tier that fetches in the caller."""
+    return TableStore(store, cache=BlockCache(capacity), disk=None, fetchers=InlineExecutor())
+
+
+def layout_of(tables: list[TableMeta], table_store: TableStore) -> Layout:
+    return Layout(Version.of(tables), table_store, RowCache(0))

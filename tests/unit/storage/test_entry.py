@@ -1,0 +1,76 @@
+"""Range tombstones, against a list that is searched from end to end."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.entry import NO_TOMBSTONES, RangeTombstone, RangeTombstones
+
+KEYS = [bytes([a]) + b for a in b"abcd" for b in (b"", b"\0", b"\xff")]
+RANGES = st.builds(
+    lambda pair, seq: RangeTombstone(min(pair), max(pair), seq),
+    st.tuples(st.sampled_from(KEYS), st.sampled_from(KEYS)).filter(lambda p: p[0] != p[1]),
+    st.integers(1, 9),
+)
+
+
+def naive(tombstones: list[RangeTombstone], key: bytes, at: int) -> int:
+    """What ``covering`` must say."""
+    seqs = [t.seq for t in tombstones if t.start <= key < t.end and t.seq <= at]
+    return max(seqs, default=0)
+
+
+def check(built: RangeTombstones, tombstones: list[RangeTombstone]) -> None:
+    assert bool(built) == bool(tombstones)
+    assert set(built.tombstones) == set(tombstones)
+    for key in (*KEYS, b"", b"A", b"z"):
+        for at in (*range(11), MAX_SEQ):
+            assert built.covering(key, at) == naive(tombstones, key, at)
+
+
+@given(st.lists(RANGES, max_size=12))
+def test_the_highest_seq_over_a_key_is_found(tombstones: list[RangeTombstone]) -> None:
+    check(RangeTombstones(tombstones), tombstones)
+
+
+@given(st.lists(st.lists(RANGES, max_size=4), max_size=5))
+def test_adding_some_is_having_them_all(parts: list[list[RangeTombstone]]) -> None:
+    built, so_far = NO_TOMBSTONES, []
+    for part in parts:
+        before, earlier = built, list(so_far)
+        built = built.with_added(part)
+        so_far += part
+        check(built, so_far)
+        check(before, earlier)
+
+
+def test_a_range_ends_before_its_end() -> None:
+    built = RangeTombstones([RangeTombstone(b"b", b"d", 5)])
+    assert [built.covering(key, 9) for key in (b"a\xff", b"b", b"c\xff", b"d")] == [0, 5, 5, 0]
+
+
+def test_one_of_the_same_seq_is_found_at_that_seq() -> None:
+    built = RangeTombstones([RangeTombstone(b"a", b"z", 5)])
+    assert [built.covering(b"m", at) for at in (4, 5, 6)] == [0, 5, 5]
+
+
+def test_none_is_none() -> None:
+    assert not NO_TOMBSTONES
+    assert NO_TOMBSTONES.covering(b"a", MAX_SEQ) == 0
+    assert NO_TOMBSTONES.with_added([]).tombstones == ()
+
+
+def test_thousands_are_added_one_by_one_and_found() -> None:
+    """Each addition once sorted and cut all of them anew, which took minutes."""
+    built = NO_TOMBSTONES
+    for number in range(3000):
+        start = b"%05d" % (number * 7919 % 3000)
+        built = built.with_added([RangeTombstone(start, start + b"\xff", number + 1)])
+    for number in range(1500):
+        built = built.with_added([RangeTombstone(b"%05d" % (number + 5000), b"9", number + 9000)])
+    assert len(built.tombstones) == 4500
+    assert built.covering(b"%05d" % (2999 * 7919 % 3000), MAX_SEQ) == 3000
+    assert built.covering(b"08000", MAX_SEQ) == 10_499
+    assert built.covering(b"08000", 9_700) == 9_700

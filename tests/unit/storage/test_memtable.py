@@ -1,0 +1,189 @@
+"""The memtable: versions, what is kept for snapshots, and its pieces, against a naive history."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.batch import Batch
+from seerdb.storage.entry import RangeTombstone
+from seerdb.storage.memtable import ENTRY_OVERHEAD, SCAN_CHUNK, Memtable, Version
+from tests.unit.storage.test_batch import OPERATIONS, Operation, batch_of
+
+Row = tuple[bytes, int, bytes | None]
+
+
+def apply(memtable: Memtable, batch: Batch) -> int:
+    seq = memtable.last_seq + 1
+    normalised = batch.normalised()
+    memtable.apply(seq, normalised.kinds, normalised.keys, normalised.values)
+    return seq
+
+
+def put(memtable: Memtable, key: bytes, value: bytes) -> int:
+    return apply(memtable, batch_of([("put", key, value)]))
+
+
+def rows(
+    memtable: Memtable,
+    start: bytes | None = None,
+    end: bytes | None = None,
+    at: int = MAX_SEQ,
+    *,
+    reverse: bool = False,
+) -> list[Row]:
+    """The rows of all pieces; checks what a piece promises."""
+    found: list[Row] = []
+    told: bytes | None = start if not reverse else end
+    pieces = list(memtable.pieces(start, end, at, reverse=reverse))
+    assert [piece.frontier is None for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    for chunk, frontier in pieces:
+        keys = list(chunk.keys)
+        assert keys == sorted(set(keys))
+        if reverse:
+            assert all((frontier is None or k >= frontier) and (told is None or k < told) for k in keys)
+        else:
+            assert all((told is None or k >= told) and (frontier is None or k < frontier) for k in keys)
+        told = frontier
+        found += list(zip(*chunk, strict=True))[:: -1 if reverse else 1]
+    return found
+
+
+def test_it_is_empty_until_something_is_applied() -> None:
+    memtable = Memtable([3])
+    assert not memtable
+    assert (memtable.size, memtable.find(b"a", MAX_SEQ), rows(memtable)) == (0, None, [])
+    put(memtable, b"a", b"")
+    assert memtable
+    assert memtable.find(b"a", MAX_SEQ) == (1, b"")
+
+
+def test_a_delete_is_a_version_without_value() -> None:
+    memtable = Memtable([1])
+    put(memtable, b"a", b"1")
+    apply(memtable, batch_of([("delete", b"a", b""), ("delete", b"b", b"")]))
+    assert memtable.find(b"a", MAX_SEQ) == memtable.find(b"b", MAX_SEQ) == (2, None)
+    assert rows(memtable) == [(b"a", 2, None), (b"b", 2, None)]
+
+
+def test_a_batch_with_only_a_range_delete_counts() -> None:
+    memtable = Memtable([1])
+    apply(memtable, batch_of([("delete_range", b"a", b"c")]))
+    assert memtable
+    assert (memtable.last_seq, memtable.ranged, len(memtable.entries)) == (1, True, 0)
+    assert memtable.tombstones.tombstones == (RangeTombstone(b"a", b"c", 1),)
+
+
+def test_overwritten_versions_are_dropped_while_nobody_reads_the_past() -> None:
+    memtable = Memtable([1])
+    for number in range(100):
+        put(memtable, b"a", b"%d" % number)
+    assert memtable.find(b"a", MAX_SEQ) == (100, b"99")
+    assert memtable.find(b"a", 99) is None
+    assert not memtable.older
+
+
+def test_what_a_snapshot_may_need_is_kept_and_no_more() -> None:
+    memtable = Memtable([1])
+    put(memtable, b"a", b"1")
+    put(memtable, b"b", b"1")
+    memtable.pinned = 2
+    for number in range(3, 50):
+        put(memtable, b"a", b"%d" % number)
+    assert memtable.find(b"a", 2) == (1, b"1")
+    assert memtable.find(b"a", MAX_SEQ) == (49, b"49")
+    assert sum(map(len, memtable.older.values())) == 1
+    memtable.pinned = 49
+    put(memtable, b"a", b"50")
+    assert [memtable.find(b"a", at) for at in (1, 2, 49, 50)] == [
+        (1, b"1"),
+        (1, b"1"),
+        (49, b"49"),
+        (50, b"50"),
+    ]
+
+
+def test_memory_is_counted() -> None:
+    memtable = Memtable([1])
+    put(memtable, b"key", b"value")
+    one = memtable.size
+    assert one == 8 + ENTRY_OVERHEAD
+    apply(memtable, batch_of([("put", b"a", b"x" * 1000), ("delete", b"b", b"")]))
+    assert memtable.size == one + 1002 + 2 * ENTRY_OVERHEAD
+    memtable.pinned = 2
+    before = memtable.size
+    put(memtable, b"a", b"")
+    assert memtable.size > before + 1000, "the old version is still there"
+
+
+def test_a_key_twice_in_a_batch_is_kept_aside_once() -> None:
+    memtable = Memtable([1])
+    put(memtable, b"a", b"1")
+    memtable.pinned = 1
+    apply(memtable, batch_of([("put", b"a", b"2"), ("delete", b"a", b""), ("put", b"a", b"3")]))
+    assert memtable.find(b"a", 1) == (1, b"1")
+    assert memtable.find(b"a", 2) == (2, b"3")
+    assert memtable.older == {b"a": [(1, b"1")]}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("count", [0, 1, SCAN_CHUNK - 1, SCAN_CHUNK, SCAN_CHUNK + 1, 3 * SCAN_CHUNK])
+def test_pieces_of_many_keys(count: int, *, reverse: bool) -> None:
+    memtable = Memtable([1])
+    for number in range(count):
+        put(memtable, b"%05d" % (number * 7919 % count), b"v")
+    keys = [b"%05d" % number for number in range(count)]
+    assert [row[0] for row in rows(memtable, reverse=reverse)] == keys[:: -1 if reverse else 1]
+    for start, end in ((b"00001", b"00600"), (b"00511", None), (None, b"00512"), (b"9", b"a")):
+        low = 0 if start is None else bisect_left(keys, start)
+        high = count if end is None else bisect_left(keys, end)
+        found = [row[0] for row in rows(memtable, start, end, reverse=reverse)]
+        assert found == keys[low:high][:: -1 if reverse else 1]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_keys_that_come_while_pieces_are_taken_are_not_shown(*, reverse: bool) -> None:
+    memtable = Memtable([1])
+    for number in range(0, 3000, 2):
+        put(memtable, b"%05d" % number, b"old")
+    at = memtable.pinned = memtable.last_seq
+    expected = rows(memtable, at=at, reverse=reverse)
+    found = []
+    for piece in memtable.pieces(None, None, at, reverse=reverse):
+        found += list(zip(*piece.chunk, strict=True))[:: -1 if reverse else 1]
+        for number in range(500):
+            put(memtable, b"%05d" % (len(found) * 7 % 3000 + number), b"new")
+    assert found == expected
+
+
+@given(
+    batches=st.lists(st.lists(OPERATIONS, min_size=1, max_size=5), max_size=8),
+    pins=st.sets(st.integers(1, 8)),
+)
+def test_every_pinned_moment_stays_readable(
+    batches: list[list[Operation]], pins: set[int]
+) -> None:
+    memtable = Memtable([1])
+    history: dict[int, dict[bytes, Version]] = {}
+    newest: dict[bytes, Version] = {}
+    for operations in batches:
+        batch = batch_of(operations).normalised()
+        seq = apply(memtable, batch)
+        for operation, key, value in zip(batch.kinds, batch.keys, batch.values, strict=True):
+            if operation != 3:
+                newest[key] = (seq, value if operation == 1 else None)
+        if seq in pins:
+            memtable.pinned = seq
+            history[seq] = dict(newest)
+    history[MAX_SEQ] = newest
+    for at, versions in history.items():
+        for key in (b"a", b"b", b"c", b"d", b"d\0"):
+            assert memtable.find(key, at) == versions.get(key)
+        expected = [(key, *version) for key, version in sorted(versions.items())]
+        assert rows(memtable, at=at) == expected
+        assert rows(memtable, at=at, reverse=True) == expected[::-1]
+        assert rows(memtable, b"b", b"d", at=at) == [r for r in expected if b"b" <= r[0] < b"d"]
