@@ -109,11 +109,6 @@ class KeyProtocol(HttpToolsProtocol):
         self._last = True
         return self._write is not None
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what is not answered; a write that waits is committed all the same."""
-        self._held = self._after = b""
-        super().connection_lost(exc)
-
     def shutdown(self) -> None:
         """The server stops: close, after the reply to the request that is being served."""
         self._last = True
@@ -216,7 +211,10 @@ class KeyProtocol(HttpToolsProtocol):
         return True
 
     def finish(self, outcome: Outcome) -> None:
-        """Answer the write that waits, then go on with what came after it."""
+        """Answer the write that waits, then go on with what came after it.
+
+        A client that has gone is not answered; its write is counted all the same.
+        """
         write = self._write
         assert write is not None
         self._write = None
@@ -232,9 +230,10 @@ class KeyProtocol(HttpToolsProtocol):
             sent = _PUT % (outcome, self._durability, seq, close)
         else:
             sent = _DELETED % (self._durability, seq, close)
-        if not self.transport.is_closing():
-            self.transport.write(sent)
         self._rest(write.method, status, write.started)
+        if self.transport.is_closing():
+            return
+        self.transport.write(sent)
         if self._last:
             self.transport.close()
         elif self._after:

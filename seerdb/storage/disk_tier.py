@@ -101,10 +101,15 @@ class DiskTier:
     def _take_stock(self) -> None:
         for name in self._files.list(self._directory):
             if name.endswith(_SUFFIX):
-                file = self._files.open_read(f"{self._directory}/{name}")
-                self._unwalked[TableId(name.removesuffix(_SUFFIX))] = file.size()
-                file.close()
+                try:
+                    file = self._files.open_read(f"{self._directory}/{name}")
+                    self._unwalked[TableId(name.removesuffix(_SUFFIX))] = file.size()
+                    file.close()
+                except DiskError:
+                    self._errors += 1
         self._bytes = sum(self._unwalked.values())
+        while self._bytes > self._capacity:
+            self._remove(next(iter(self._unwalked)))
 
     def read(self, table: TableId, part: int) -> bytes | None:
         """The bytes once written for a part, unverified; ``None`` when they are not here."""
@@ -180,14 +185,17 @@ class DiskTier:
         if parts is not None:
             self._tables.move_to_end(table)
             return parts
-        known = self._unwalked.pop(table, None)
+        known = self._unwalked.get(table)
         if known is None and not create:
             return None
         parts = _Parts(self._files.open(self._path(table), create=known is None))
         self._tables[table] = parts
         if known is not None:
-            parts.walk(table)
-            self._bytes += parts.size - known
+            del self._unwalked[table]
+            try:
+                parts.walk(table)
+            finally:
+                self._bytes += parts.size - known
         return parts
 
     def _make_room(self, table: TableId, needed: int) -> None:

@@ -12,6 +12,7 @@ import heapq
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -30,6 +31,22 @@ FETCH_THREADS = 16
 JOB_PROCESSES = 2
 JOB_NICENESS = 5
 """Jobs yield to the serving process: where they compete, it gets three quarters of a core."""
+
+
+def _start_worker() -> None:
+    """Step back behind the serving process, leave it to it to answer signals that a terminal or
+    a service manager sends to the whole group, and do not outlive it."""
+    os.nice(JOB_NICENESS)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="seerdb-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class InlineExecutor(Executor):
@@ -133,8 +150,7 @@ class Workers:
                 self._processes = ProcessPoolExecutor(
                     JOB_PROCESSES,
                     mp_context=multiprocessing.get_context("spawn"),
-                    initializer=os.nice,
-                    initargs=(JOB_NICENESS,),
+                    initializer=_start_worker,
                 )
             pool = self._processes
         try:

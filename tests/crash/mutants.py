@@ -13,22 +13,25 @@ from typing import Any
 import pytest
 
 from seerdb.errors import AlreadyExistsError
-from seerdb.storage import flusher, opening, recovery
+from seerdb.storage import flush, flusher, merge, opening, recovery
 from seerdb.storage.compaction import plan
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.entry import DELETE
 from seerdb.storage.flush import FlushJob, run_flush
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.home import Home
-from seerdb.storage.layout import Layout
+from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.memtable import Memtable
+from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.retrying import RetryingObjectStore
+from seerdb.storage.outputs import TableOutputs
 from seerdb.storage.publish import Publisher
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.ship import Shipper
 from seerdb.storage.sstable import format as table_format
 from seerdb.storage.sstable.builder import TableBuilder
 from seerdb.storage.state import LiveState
+from seerdb.storage.wal import frames, repair
 from seerdb.storage.wal.format import encode_put
 from seerdb.storage.wal.frames import FrameReader
 from seerdb.storage.wal.reader import SegmentScan
@@ -135,28 +138,29 @@ def _release_memtable_first(patch: Patch) -> None:
     patch.setattr(Publisher, "flushed", releasing)
 
 
+class _Trusting:
+    """Reads back what was written, whatever is there."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._written: dict[str, bytes] = {}
+
+    def put(self, name: str, data: bytes) -> None:
+        self._store.put(name, data)
+        self._written[name] = data
+
+    def get(self, name: str) -> bytes:
+        self._store.get(name)
+        return self._written[name]
+
+
 def _trust_the_upload(patch: Patch) -> None:
-    from seerdb.storage import flush
+    upload: Callable[..., Any] = flush.upload
 
-    class Trusting:
-        def __init__(self, store: Any, data: bytes) -> None:
-            self._store, self._data = store, data
+    def uploading(store: ObjectStore, *rest: Any, **place: Any) -> Any:
+        return upload(_Trusting(store), *rest, **place)
 
-        def put(self, name: str, data: bytes) -> None:
-            self._store.put(name, data)
-            self._store.get(name)
-
-        def get(self, name: str) -> bytes:
-            return self._data
-
-    upload = flush.upload
-    patch.setattr(
-        flush,
-        "upload",
-        lambda store, table, built, **rest: upload(
-            Trusting(store, built.data), table, built, **rest  # type: ignore[arg-type]
-        ),
-    )
+    patch.setattr(flush, "upload", uploading)
 
 
 def _ignore_the_fence(patch: Patch) -> None:
@@ -183,6 +187,22 @@ def _confirm_ships_early(patch: Patch) -> None:
         check(shipper)
 
     patch.setattr(Shipper, "_check_epoch", checking)
+
+
+def _take_over_without_a_word(patch: Patch) -> None:
+    patch.setattr(opening, "begin_branch", lambda *where: None)
+
+
+def _border_belongs_to_the_left(patch: Patch) -> None:
+    init = TableRun.__init__
+
+    def making(run: TableRun, *given: Any) -> None:
+        init(run, *given)
+        for position in range(1, run.count):
+            if run.smallest[position] == run.largest[position - 1]:
+                run.smallest[position] += b"\0"
+
+    patch.setattr(TableRun, "__init__", making)
 
 
 def _take_any_log_for_ours(patch: Patch) -> None:
@@ -212,8 +232,6 @@ def _filter_without_deletes(patch: Patch) -> None:
 
 
 def _hide_equal_seqs(patch: Patch) -> None:
-    from seerdb.storage import merge
-
     covered = merge._without_covered
 
     def hiding(chunk: Any, tombstones: Any, at: int) -> Any:
@@ -238,42 +256,38 @@ def _begin_anew_without_a_manifest(patch: Patch) -> None:
 
 
 def _append_behind_a_torn_tail(patch: Patch) -> None:
-    seal = recovery.seal_recovered
-
     def sealing(files: Any, directory: str, scan: SegmentScan) -> Any:
         end = scan.end + scan.torn_bytes
-        return seal(files, directory, replace(scan, end=end, damages=(), partial=0))
+        return repair.seal_recovered(
+            files, directory, replace(scan, end=end, damages=(), partial=0)
+        )
 
     patch.setattr(recovery, "seal_recovered", sealing)
 
 
+class _LateSync:
+    """A disk on which the first sync of each file that is opened does nothing."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def open(self, path: str, **how: Any) -> Any:
+        file = self._files.open(path, **how)
+        sync = file.sync
+
+        def syncing(*, metadata: bool) -> None:
+            file.sync = sync
+
+        file.sync = syncing
+        return file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+
 def _seal_what_is_not_durable(patch: Patch) -> None:
-    from seerdb.storage.wal import repair
-
-    seal = repair.seal_recovered
-
-    class Unsynced:
-        def __init__(self, files: Any) -> None:
-            self._files = files
-
-        def open(self, path: str, **how: Any) -> Any:
-            file = self._files.open(path, **how)
-            sync, file.skipped = file.sync, False
-
-            def syncing(*, metadata: bool) -> None:
-                if file.skipped:
-                    sync(metadata=metadata)
-                file.skipped = True
-
-            file.sync = syncing
-            return file
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._files, name)
-
-    patch.setattr(
-        recovery, "seal_recovered", lambda files, *rest: seal(Unsynced(files), *rest)  # type: ignore[arg-type]
-    )
+    seal: Callable[..., Any] = repair.seal_recovered
+    patch.setattr(recovery, "seal_recovered", lambda files, *rest: seal(_LateSync(files), *rest))
 
 
 def _any_damage_is_a_torn_tail(patch: Patch) -> None:
@@ -285,8 +299,6 @@ def _trust_checksums(patch: Patch) -> None:
 
 
 def _trust_the_log(patch: Patch) -> None:
-    from seerdb.storage.wal import frames
-
     class Anything(int):
         def __eq__(self, other: object) -> bool:
             return True
@@ -313,8 +325,6 @@ def _publish_in_two_steps(patch: Patch) -> None:
 
 
 def _note_removal_late(patch: Patch) -> None:
-    from seerdb.storage.outputs import TableOutputs
-
     removed = TableOutputs.removed
     account = Compactor._account
     patch.setattr(TableOutputs, "removed", lambda outputs, tables: None)
@@ -324,6 +334,11 @@ def _note_removal_late(patch: Patch) -> None:
         account(compactor, merged)
 
     patch.setattr(Compactor, "_account", accounting)
+
+
+def with_patch(test: Callable[[Patch], None]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        test(patch)
 
 
 def crashes() -> None:
@@ -394,6 +409,18 @@ MUTANTS = [
         test_two_writers.test_whoever_waits_behind_a_fenced_ship_is_refused_too,
     ),
     Mutant(
+        "a takeover does not say how far it goes",
+        "I6",
+        _take_over_without_a_word,
+        test_two_writers.test_what_a_fenced_writer_shipped_too_late_does_not_come_back,
+    ),
+    Mutant(
+        "the key between two tables belongs to the left one",
+        "I7",
+        _border_belongs_to_the_left,
+        test_range_deletes.test_a_key_at_the_border_of_two_tables_under_a_range_delete_is_found,
+    ),
+    Mutant(
         "a new machine counts as complete before it has the shipped log",
         "I4",
         _take_any_log_for_ours,
@@ -433,7 +460,9 @@ MUTANTS = [
         "removed tables are noted after the edit",
         "I8",
         _note_removal_late,
-        test_background.test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start,
+        lambda: with_patch(
+            test_background.test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start
+        ),
     ),
     Mutant(
         "a bucket without a manifest counts as empty",

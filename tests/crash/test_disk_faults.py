@@ -6,6 +6,7 @@ import errno
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,7 @@ from seerdb.events import Poisoned
 from seerdb.storage.files import File
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.testing.machine import disk_error
-from tests.fixtures.database import PATH, WAL, World
-
-ROOMY = {"memtable_capacity": 1 << 20, "wal_segment_size": 64 << 10}
-
-
-def fill(db: DB, count: int, start: int = 0) -> dict[bytes, bytes]:
-    rows = {b"k%04d" % number: b"v" * 200 for number in range(start, start + count)}
-    for key, value in rows.items():
-        db.put(key, value)
-    return rows
+from tests.fixtures.database import PATH, ROOMY, WAL, World, fill, fill_until
 
 
 @pytest.mark.parametrize("level", ["memory", "local", "object"])
@@ -92,23 +84,22 @@ def test_a_full_disk_in_the_middle_of_an_append_loses_nothing_acknowledged() -> 
     assert dict(world.lose_power(1).open().scan()) == rows
 
 
-def test_a_full_disk_when_a_segment_is_made_heals_when_there_is_room() -> None:
+def test_a_full_disk_when_a_segment_is_made_heals_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The spare is used up first; then writes are refused, not poisoned."""
     world = World(takes_tables=False)
     db = world.open()
     rows = fill(db, 3)
-    create = world.files.open
-    world.files.open = refuse_new_files(world)  # type: ignore[method-assign]
-    with pytest.raises(DiskFullError):
-        for number in range(200):
-            rows |= fill(db, 1, start=100 + number)
+    monkeypatch.setattr(world.files, "open", refuse_new_files(world))
+    rows |= fill_until(db, DiskFullError)[0]
     for _ in range(3):
         with pytest.raises(DiskFullError):
             db.put(b"more", b"?")
     assert dict(db.scan()) == rows
     assert dict(world.lose_power(2).open().scan()) == rows
-    world.files.open = create  # type: ignore[method-assign]
-    rows |= fill(db, 50, start=1000)
+    monkeypatch.undo()
+    rows |= fill(db, 50, start=20_000)
     assert dict(db.scan()) == rows
     assert dict(world.lose_power(2).open().scan()) == rows
 
@@ -130,35 +121,35 @@ def test_writes_are_refused_below_the_free_space_that_must_stay() -> None:
     db = world.open()
     rows = fill(db, 3)
     world.files.free_space = 1 << 19
-    with pytest.raises(DiskFullError, match="min_free_disk"):
-        for number in range(100):
-            rows |= fill(db, 1, start=100 + number)
+    more, refusal = fill_until(db, DiskFullError)
+    rows |= more
+    assert "min_free_disk" in str(refusal)
     assert dict(db.scan()) == rows
     world.files.free_space = 1 << 30
-    rows |= fill(db, 20, start=1000)
+    rows |= fill(db, 20, start=20_000)
     db.flush()
     assert dict(world.lose_machine().open().scan()) == rows
 
 
-def test_an_opening_that_fails_at_the_disk_leaves_the_directory_unlocked() -> None:
+@pytest.mark.parametrize("operation", ["sync", "remove", "rename", "write", "create"])
+def test_an_opening_that_fails_at_the_disk_leaves_the_directory_unlocked(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(takes_tables=False)
     rows = fill(world.open(), 40)
-    for operation in ("sync", "remove", "rename", "write", "create"):
-        after = world.kill()
-        step = after.files.step
+    after = world.kill()
+    step = after.files.step
 
-        def failing(name: str, *rest: object, operation: str = operation, step=step) -> None:
-            if name.startswith(operation) and "LOCK" not in name:
-                raise DiskError(f"{name}: by plan")
-            step(name, *rest)
+    def failing(name: str, *effects: Callable[[], None]) -> None:
+        if name.startswith(operation):
+            raise DiskError(f"{name}: by plan")
+        step(name, *effects)
 
-        after.files.step = failing  # type: ignore[method-assign]
-        try:
-            after.open().close()
-        except DiskError:
-            pass
-        after.files.step = step  # type: ignore[method-assign]
-        assert dict(after.open().scan()) == rows
+    monkeypatch.setattr(after.files, "step", failing)
+    with suppress(DiskError):
+        after.open().close()
+    monkeypatch.undo()
+    assert dict(after.open().scan()) == rows
 
 
 def read_segment_file(world: World, segment: int) -> bytearray:
@@ -258,7 +249,7 @@ def test_a_disk_tier_of_another_table_is_never_served() -> None:
     db = world.open()
     fill(db, 10)
     db.flush()
-    rows = {key: b"new" for key in fill(db, 10)}
+    rows = dict.fromkeys(fill(db, 10), b"new")
     for key in rows:
         db.put(key, b"new")
     db.flush()

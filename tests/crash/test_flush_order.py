@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -17,33 +18,34 @@ from tests.fixtures.database import WAL, CrashPoint, World
 class Journal(list[str]):
     """What happened on disk and in the bucket, in one order."""
 
-    def watch(self, world: World) -> None:
-        step, run = world.files.step, world.store._run
+    def watch(self, world: World, patch: pytest.MonkeyPatch) -> None:
+        step: Callable[..., None] = world.files.step
+        run: Callable[..., object] = world.store._run
 
-        def stepping(operation: str, *rest: object) -> None:
+        def stepping(operation: str, *effects: object) -> None:
             self.append(operation)
-            step(operation, *rest)  # type: ignore[arg-type]
+            step(operation, *effects)
 
         def running(operation: str, names: tuple[str, ...], request: object) -> object:
-            result = run(operation, names, request)  # type: ignore[arg-type,var-annotated]
+            result = run(operation, names, request)
             self.append(f"{operation} {' '.join(names)}")
             return result
 
-        world.files.step = stepping  # type: ignore[method-assign]
-        world.store._run = running  # type: ignore[method-assign,assignment]
+        patch.setattr(world.files, "step", stepping)
+        patch.setattr(world.store, "_run", running)
 
     def first(self, *parts: str) -> int:
         """Where the first entry with all of ``parts`` is."""
         return next(n for n, entry in enumerate(self) if all(part in entry for part in parts))
 
 
-def test_sstable_write_before_wal_clear() -> None:
+def test_sstable_write_before_wal_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Table uploaded, read back, named by the manifest; only then is its log let go of."""
     world = World()
     db = world.open()
     db.put(b"k", b"v")
     journal = Journal()
-    journal.watch(world)
+    journal.watch(world, monkeypatch)
     db.flush()
     sealed = journal.first("write", "wal/")
     uploaded = journal.first("put tables/")

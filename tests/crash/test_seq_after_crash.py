@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fixtures.database import World
+from tests.fixtures.database import ROOMY, World
 
 CRASHES = pytest.mark.parametrize("crash", ["kill", "lose_power"])
-ROOMY = {"memtable_capacity": 1 << 20, "wal_segment_size": 1 << 20}
 
 
 def after(world: World, crash: str) -> World:
@@ -43,7 +42,9 @@ def test_a_range_delete_after_a_crash_hides_old_puts(crash: str) -> None:
     db.delete_range(b"key_03", b"key_07")
     left = [number for number in range(10) if not 3 <= number < 7]
     assert list(db.scan()) == [(b"key_%02d" % n, b"val_%02d" % n) for n in left]
-    assert [db.get(b"key_%02d" % n) is not None for n in range(10)] == [n in left for n in range(10)]
+    assert [db.get(b"key_%02d" % n) is not None for n in range(10)] == [
+        n in left for n in range(10)
+    ]
 
 
 @CRASHES

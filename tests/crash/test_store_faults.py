@@ -14,14 +14,7 @@ from seerdb import (
 )
 from seerdb.storage.object_store.names import manifest_name
 from seerdb.testing.objects import MemoryObjectStore
-from tests.fixtures.database import World
-
-
-def fill(db: DB, count: int, start: int = 0) -> dict[bytes, bytes]:
-    rows = {b"k%04d" % number: b"v" * 200 for number in range(start, start + count)}
-    for key, value in rows.items():
-        db.put(key, value)
-    return rows
+from tests.fixtures.database import World, fill, fill_until
 
 
 def is_degraded(db: DB) -> bool:
@@ -65,13 +58,12 @@ def test_the_budget_of_the_log_bounds_an_outage_and_the_end_of_it_heals() -> Non
     db = world.open()
     rows = fill(db, 1)
     world.store.outage = True
-    written = 0
-    with pytest.raises(BusyError, match="wal_budget") as caught:
-        for number in range(10_000):
-            rows |= fill(db, 1, start=100 + number)
-            written += 1
-    assert caught.value.retry_after_seconds > 0
-    assert written > 40
+    more, refusal = fill_until(db, BusyError)
+    assert "wal_budget" in str(refusal)
+    assert isinstance(refusal, BusyError)
+    assert refusal.retry_after_seconds > 0
+    assert len(more) > 40
+    rows |= more
     held = sum(name.endswith(".wal") for name in world.files.list("data/wal"))
     assert held * (16 << 10) <= 128 << 10
     with pytest.raises(BusyError):
@@ -147,7 +139,9 @@ def test_a_bad_body_is_never_served(fault: str) -> None:
                 assert dict(world.kill().open().scan()) == rows, "only the answer was wrong"
 
 
-@pytest.mark.parametrize("operation", ["put", "put_if_absent", "delete", "get", "list", "get_range"])
+@pytest.mark.parametrize(
+    "operation", ["put", "put_if_absent", "delete", "get", "list", "get_range"]
+)
 @pytest.mark.parametrize("kind", ["fail", "time_out_after"])
 def test_one_failed_request_is_tried_again_unseen(operation: str, kind: str) -> None:
     for skip in range(8):
@@ -236,10 +230,10 @@ def test_tables_without_a_manifest_are_refused() -> None:
     bucket = world.bucket
     bucket.delete([info.name for info in bucket.list("manifest/")])
     before = bucket.list("")
-    for world in (world.kill(), world.lose_machine()):
+    for after in (world.kill(), world.lose_machine()):
         with pytest.raises(CorruptionError, match="no manifest"):
-            world.open()
-        assert world.bucket.list("") == before, "nothing was changed"
+            after.open()
+        assert after.bucket.list("") == before, "nothing was changed"
 
 
 def test_a_shipped_log_without_a_manifest_is_refused() -> None:

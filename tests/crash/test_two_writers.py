@@ -7,7 +7,7 @@ import pytest
 from seerdb import DB, ConflictError, FencedError, UnavailableError
 from seerdb.events import Fenced
 from seerdb.testing.objects import MemoryObjectStore
-from tests.fixtures.database import World
+from tests.fixtures.database import ROOMY, World
 
 
 def truth(world: World) -> dict[bytes, bytes]:
@@ -17,7 +17,7 @@ def truth(world: World) -> dict[bytes, bytes]:
 
 def two(level: str = "local") -> tuple[World, DB, DB]:
     """An older and a newer writer, with what the older had made durable before."""
-    world = World(memtable_capacity=1 << 20, wal_segment_size=64 << 10)
+    world = World(**ROOMY)
     older = world.open("older")
     older.put(b"before", b"1", durability=level)
     older.flush()
@@ -85,7 +85,7 @@ def test_a_ship_that_could_not_look_for_a_successor_is_not_done() -> None:
 
 
 def test_a_writer_that_fails_over_takes_what_the_older_had_shipped() -> None:
-    world = World(memtable_capacity=1 << 20, wal_segment_size=64 << 10)
+    world = World(**ROOMY)
     older = world.open("older")
     for number in range(5):
         older.put(b"k%d" % number, b"v", durability="object")

@@ -9,9 +9,7 @@ import pytest
 from seerdb import DB, ChecksumError
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.segments import list_segments, segment_path
-from tests.fixtures.database import WAL, World
-
-ROOMY = {"memtable_capacity": 1 << 20, "wal_segment_size": 64 << 10}
+from tests.fixtures.database import ROOMY, WAL, World
 
 
 def log_path(world: World) -> str:
@@ -26,7 +24,7 @@ def writes(world: World) -> list[tuple[int, int]]:
         verb, *words = operation.split(" ")
         if verb == "write":
             offset, length = map(int, words[1].split("+"))
-            if HEADER_SIZE <= offset and length < 8192:
+            if offset >= HEADER_SIZE and length < 8192:
                 frames.append((offset, length))
     return frames
 
@@ -133,8 +131,7 @@ def test_wal_sync_policy_guarantees(level: str, sync: str) -> None:
 
 def test_level_memory_really_syncs_nothing() -> None:
     lost = {
-        len(dict(written("memory", "data")[0].lose_power(seed).open().scan()))
-        for seed in range(20)
+        len(dict(written("memory", "data")[0].lose_power(seed).open().scan())) for seed in range(20)
     }
     assert min(lost) < 6, "or the level above would be tested by accident"
 

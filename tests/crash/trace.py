@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from seerdb import DB, FencedError
+from seerdb import DB
 from seerdb.storage.batch import Batch
 from seerdb.testing.crash import CrashError
 from seerdb.testing.model import Model, Operation

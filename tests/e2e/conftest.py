@@ -59,10 +59,15 @@ class Server:
         return (self.data.parent / "server.log").read_text(errors="replace")
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End it as a crash would; its worker processes must not outlive it."""
         assert self.process is not None
+        workers = _children(self.process.pid)
         self.process.kill()
         self.process.wait()
+        deadline = time.monotonic() + 10
+        while alive := [worker for worker in workers if _is_alive(worker)]:
+            assert time.monotonic() < deadline, f"orphans: {alive}"
+            time.sleep(0.02)
 
     def stop(self) -> int:
         """End it as an operator would; returns the exit code."""
@@ -80,6 +85,19 @@ class Server:
             timeout=120,
             check=False,
         )
+
+
+def _children(parent: int) -> list[int]:
+    found = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(child) for path in found for child in path.read_text().split()]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def free_port() -> int:

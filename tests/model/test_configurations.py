@@ -72,7 +72,8 @@ class Script:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         alphabet = [b"\x00", b"a", b"b", b"\xff"]
-        self.keys = sorted({b"".join(self._random.choices(alphabet, k=n % 4 + 1)) for n in range(60)})
+        drawn = [self._random.choices(alphabet, k=number % 4 + 1) for number in range(60)]
+        self.keys = sorted(set(map(b"".join, drawn)))
         self.steps = [self._ballast(number) for number in range(20)]
         self.steps += [self._step() for _ in range(LENGTH)]
 

@@ -8,16 +8,12 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Batch, BusyError, UnavailableError
+from seerdb.storage.commit import Outcome
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import table_name
-from tests.fixtures.database import World
+from tests.fixtures.database import World, fill
 
 pytestmark = pytest.mark.timeout(20)
-
-
-def fill(db: DB, count: int) -> None:
-    for number in range(count):
-        db.put(b"k%04d" % number, b"v" * 100)
 
 
 def test_an_inline_flush_that_fails_is_told_and_does_not_wait_for_ever() -> None:
@@ -29,7 +25,7 @@ def test_an_inline_flush_that_fails_is_told_and_does_not_wait_for_ever() -> None
         db.flush()
     db.close()
     world.store.outage = False
-    assert world.open().get(b"k0001") == b"v" * 100
+    assert world.open().get(b"k0001") == b"v" * 200
 
 
 def test_an_inline_write_over_the_budget_is_refused_at_once() -> None:
@@ -91,13 +87,13 @@ def test_a_close_answers_whoever_still_waits_for_the_bucket() -> None:
     world = World(background="thread")
     db = world.open()
     db.put(b"k", b"v", durability="memory")
-    answered: list[object] = []
+    answered: list[Outcome] = []
     ship = db._engine.shipper
     db._engine.background.ship.close()
     ship.enqueue([(answered.extend, "one", 1), (answered.extend, "later", 99)])
     db.close()
     db._engine.runtime.close()
-    assert [ticket for ticket, _ in answered] == ["one", "later"]  # type: ignore[misc]
+    assert [ticket for ticket, _ in answered] == ["one", "later"]
     assert answered[0] == ("one", 1), "the flush at the close made it safe"
     assert "closed before" in str(answered[1])
 
@@ -125,7 +121,7 @@ def test_a_flush_and_a_merge_that_finish_together_both_stay_visible() -> None:
     db.compact()
     flush.join()
     assert db.get(b"flushed meanwhile") == b"1"
-    assert db.get(b"k0004") == b"v" * 100
+    assert db.get(b"k0004") == b"v" * 200
     version = db._engine.live.current.layout.version
     assert version == db._engine.manifest.state.version
 
@@ -146,11 +142,13 @@ def test_a_merge_that_cannot_be_committed_is_not_called_done() -> None:
     assert db.statistics().runs == 1
 
 
-def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start() -> None:
+def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The collector could come between the edit and the note of when the inputs went."""
     world = World()
     db = world.open()
-    for run in range(3):
+    for _ in range(3):
         fill(db, 3)
         db.flush()
     inputs = [table_name(table.id) for table in db._engine.manifest.state.version.tables]
@@ -158,11 +156,11 @@ def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start() -> 
     publisher = db._engine.compactor._publisher
     compacted = publisher.compacted
 
-    def collecting(*arguments: object) -> None:
-        compacted(*arguments)  # type: ignore[arg-type]
+    def collecting(*change: Any) -> None:
+        compacted(*change)
         db._engine.background.garbage.wake()
 
-    publisher.compacted = collecting  # type: ignore[method-assign]
+    monkeypatch.setattr(publisher, "compacted", collecting)
     db.compact()
     there = {info.name for info in world.bucket.list("tables/")}
     assert there >= set(inputs)
@@ -185,7 +183,7 @@ def test_a_snapshot_reads_what_was_merged_and_collected_meanwhile() -> None:
             db._engine.background.garbage.wake()
         assert list(db.scan()) == []
         assert dict(snapshot.scan()) == rows
-        assert snapshot.get(b"k0007") == b"v" * 100
+        assert snapshot.get(b"k0007") == b"v" * 200
 
 
 def test_a_ship_goes_on_when_a_flush_takes_its_segment_away() -> None:

@@ -10,9 +10,7 @@ import pytest
 from seerdb.errors import DiskError
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.testing.crash import CrashError
-from tests.fixtures.database import WAL, World
-
-ROOMY = {"memtable_capacity": 1 << 20, "wal_segment_size": 64 << 10}
+from tests.fixtures.database import ROOMY, WAL, World
 
 
 def crash_after_first_write(world: World) -> World:
