@@ -30,8 +30,7 @@ class SystemClock:
 
     now_ns = staticmethod(time.time_ns)
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

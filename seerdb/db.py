@@ -212,8 +212,8 @@ class DB:
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         """As :meth:`get_entry`, from memory only: never blocks, may return ``NEEDS_IO``."""
-        check_key(key)
-        self._engine.check_open()
+        if type(key) is not bytes or not key:
+            check_key(key)
         version = self._try_get(key)
         return NEEDS_IO if isinstance(version, Need) else _entry(key, version)
 

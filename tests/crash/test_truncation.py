@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from seerdb import DB, CorruptionError
+from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.names import manifest_name, table_name
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -275,14 +276,15 @@ def damaged_bodies(data: bytes, step: int) -> Iterator[bytes]:
 
 def test_a_damaged_manifest_object_is_found_or_not_needed() -> None:
     run = flushed()
-    state = run.world.kill().open()._engine.manifest.state
-    assert 1 < (needed := state.checkpoint) < state.number - 1
-    for number in range(1, state.number):
+    state = load(run.world.bucket)
+    assert state is not None
+    assert 1 < state.checkpoint < state.number - 1
+    for number in range(1, state.number + 1):
         name = manifest_name(number)
         for body in damaged_bodies(run.world.bucket.get(name), 3):
             world = run.world.kill()
             world.bucket.put(name, body)
-            if number < needed:
+            if number < state.checkpoint:
                 check_contents(world.open(), run.model)
             else:
                 with pytest.raises(CorruptionError, match=name):

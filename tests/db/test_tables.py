@@ -175,8 +175,8 @@ def test_garbage_is_collected_in_the_background_too(open_db: OpenDB) -> None:
         def now(self) -> float:
             return clock.now()
 
-        def now_us(self) -> int:
-            return clock.now_us()
+        def now_ns(self) -> int:
+            return clock.now_ns()
 
         def monotonic(self) -> float:
             return super().monotonic() + clock.monotonic()

@@ -1,0 +1,163 @@
+"""The range read: how runs are cut into pieces, how far ahead it reads, what it leaves alone."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.entry import RangeTombstone
+from seerdb.storage.layout import Layout, TableRun
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.scan import MAX_READAHEAD, run_pieces, scan
+from seerdb.storage.state import State
+from seerdb.storage.table_store import TableStore
+from seerdb.testing.objects import MemoryObjectStore
+from tests.unit.storage.tables import layout_of, many, new_table_store, put_table
+from tests.unit.storage.test_lookup import memtable_of
+
+Bound = bytes | None
+
+
+class Runs:
+    """A bucket with one run of three tables with gaps between them."""
+
+    def __init__(self, capacity: int = 1 << 20) -> None:
+        self.store = MemoryObjectStore()
+        self.tables = new_table_store(self.store, capacity)
+        metas = [
+            put_table(self.store, n + 1, many(60 * n, 60 * n + 40, seq=1 + 60 * n), run=1)
+            for n in range(3)
+        ]
+        self.layout: Layout = layout_of(metas, self.tables)
+        self.numbers = [n for n in range(180) if n % 60 < 40]
+        self.store.calls.clear()
+
+    @property
+    def run(self) -> TableRun:
+        return self.layout.runs[0]
+
+
+def key(number: int) -> bytes:
+    return b"key%04d" % number
+
+
+def keys_in_pieces(
+    run: TableRun, tables: TableStore, start: Bound, end: Bound, *, reverse: bool, readahead: int
+) -> list[bytes]:
+    """The keys of all pieces; checks that a piece keeps what the frontiers promise."""
+    found: list[bytes] = []
+    told = end if reverse else start
+    pieces = list(run_pieces(run, start, end, tables, reverse=reverse, readahead=readahead))
+    assert [p.frontier for p in pieces if p.frontier is None] == [None] * bool(pieces)
+    for chunk, frontier in pieces:
+        keys = list(chunk.keys)
+        low, high = (frontier, told) if reverse else (told, frontier)
+        assert all((low is None or k >= low) and (high is None or k < high) for k in keys)
+        assert keys == sorted(set(keys))
+        assert len(keys) == len(chunk.seqs) == len(chunk.values)
+        told = frontier
+        found += keys[:: -1 if reverse else 1]
+    return found
+
+
+BOUNDS = [None, b"a", key(0), key(5), key(39), key(45), key(60), key(99) + b"\0", key(159), b"z"]
+
+
+@pytest.mark.parametrize("readahead", [1, 3, 64])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_every_range_of_a_run(readahead: int, *, reverse: bool) -> None:
+    place = Runs()
+    for start, end in product(BOUNDS, BOUNDS):
+        if start is not None and end is not None and start >= end:
+            continue
+        found = keys_in_pieces(
+            place.run, place.tables, start, end, reverse=reverse, readahead=readahead
+        )
+        expected = [
+            key(n)
+            for n in place.numbers
+            if (start is None or key(n) >= start) and (end is None or key(n) < end)
+        ]
+        assert found == expected[:: -1 if reverse else 1]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_first_request_is_small_and_the_next_are_twice_as_large(*, reverse: bool) -> None:
+    place = Runs(capacity=0)
+    reader = place.tables.open(place.run.handles[-1 if reverse else 0])
+    sizes = []
+    fetch = place.store.get_range
+
+    def noted(name: str, offset: int, length: int) -> bytes:
+        sizes.append(length)
+        return fetch(name, offset, length)
+
+    place.store.get_range = noted  # type: ignore[method-assign]
+    bounds = (key(120), None) if reverse else (None, key(40))
+    pieces = run_pieces(place.run, *bounds, place.tables, reverse=reverse)
+    assert sizes == []
+    next(pieces)
+    assert len(sizes) == 1
+    list(pieces)
+    first = reader.block_range(reader.block_count - 1 if reverse else 0)[1]
+    assert sizes[0] == first
+    assert len(sizes) <= reader.block_count.bit_length()
+    assert sum(sizes) == reader.meta.tail_offset
+    assert MAX_READAHEAD >= 16
+
+
+def test_tables_beside_the_range_are_not_opened() -> None:
+    place = Runs()
+    list(run_pieces(place.run, key(70), key(75), place.tables))
+    assert [handle.reader is not None for handle in place.run.handles] == [False, True, False]
+    assert list(run_pieces(place.run, key(45), key(50), place.tables)) == []
+    assert list(run_pieces(place.run, b"z", None, place.tables)) == []
+
+
+def rows_of(state: State, tables: TableStore, at: int = MAX_SEQ, *, reverse: bool = False) -> dict[bytes, int]:
+    """Living keys and their seqs, in the order of the scan."""
+    found: dict[bytes, int] = {}
+    for chunk in scan(state, None, None, at, tables, reverse=reverse):
+        rows = list(zip(*chunk, strict=True))[:: -1 if reverse else 1]
+        found |= {k: seq for k, seq, value in rows if value is not None}
+    return found
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_memtables_and_runs_are_one_view(*, reverse: bool) -> None:
+    place = Runs()
+    sealed = memtable_of(500, ("put", key(3), b"sealed"), ("delete", key(4), b""))
+    active = memtable_of(501, ("put", key(3), b"active"), ("put", b"a", b"1"))
+    state = State(active, (sealed,), place.layout)
+    expected = {key(n): n + 1 for n in place.numbers} | {key(3): 501, b"a": 501}
+    del expected[key(4)]
+    assert rows_of(state, place.tables, reverse=reverse) == expected
+    assert list(rows_of(state, place.tables, reverse=reverse)) == sorted(expected, reverse=reverse)
+    assert rows_of(state, place.tables, 500)[key(3)] == 500
+    assert b"a" not in rows_of(state, place.tables, 500)
+
+
+def test_range_deletes_of_every_layer_hide_what_is_older() -> None:
+    store = MemoryObjectStore()
+    tables = new_table_store(store)
+    bottom = put_table(store, 1, many(0, 20, seq=1))
+    ranges = put_table(store, 2, {key(2): (60, b"back")}, [RangeTombstone(key(0), key(5), 50)])
+    layout = layout_of([bottom, ranges], tables)
+    sealed = memtable_of(100, ("delete_range", key(10), key(15)), ("put", key(12), b"back"))
+    active = memtable_of(101, ("delete_range", key(18), key(99)))
+    state = State(active, (sealed,), layout)
+    living = {2: 60, 12: 100} | {n: n + 1 for n in (5, 6, 7, 8, 9, 15, 16, 17)}
+    assert rows_of(state, tables) == {key(n): seq for n, seq in sorted(living.items())}
+    assert key(18) in rows_of(state, tables, 100)
+    assert key(11) in rows_of(state, tables, 99)
+
+
+def test_nothing_is_fetched_before_the_first_row_is_asked_for() -> None:
+    place = Runs()
+    state = State(Memtable([1]), (), place.layout)
+    rows = scan(state, None, None, MAX_SEQ, place.tables, reverse=False)
+    assert place.store.calls.total() == 0
+    next(rows)
+    assert place.store.calls["get_range"] == 2
