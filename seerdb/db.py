@@ -212,7 +212,7 @@ class DB:
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         """As :meth:`get_entry`, from memory only: never blocks, may return ``NEEDS_IO``."""
-        if type(key) is not bytes or not key:
+        if type(key) is not bytes or not 0 < len(key) <= 65_535:
             check_key(key)
         version = self._try_get(key)
         return NEEDS_IO if isinstance(version, Need) else _entry(key, version)

@@ -28,6 +28,8 @@ No error of fsspec, botocore or the operating system crosses the two ports
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class SeerDBError(Exception):
     """The root: catching it catches all that SeerDB raises on purpose."""
@@ -66,6 +68,10 @@ class BusyError(SeerDBError):
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        again = partial(type(self), retry_after_seconds=self.retry_after_seconds)
+        return again, (str(self),)
 
 
 class DiskError(SeerDBError):

@@ -69,20 +69,20 @@ class _Parts:
         if self.size < end:
             self.file.truncate(self.size)
 
-    def append(self, table: TableId, part: int, data: bytes) -> None:
-        fields = struct.pack("<iI", part, len(data))
-        record = fields + struct.pack("<I", _header_crc(table, fields)) + data
-        self.file.write_at(self.size, record)
-        self.offsets[part] = (self.size + _HEADER.size, len(data))
-        self.size += len(record)
-
 
 def _header_crc(table: TableId, header: bytes) -> int:
     return int(crc32c(header[:8], crc32c(table.encode())))
 
 
+def _record(table: TableId, part: int, data: bytes) -> bytes:
+    fields = struct.pack("<iI", part, len(data))
+    return fields + struct.pack("<I", _header_crc(table, fields)) + data
+
+
 class DiskTier:
     """Least recently used tables go first. Thread-safe.
+
+    Neither a lookup nor a read waits for a write: the state's lock is not held during one.
 
     Requires: ``directory`` exists, and nobody else uses it.
     """
@@ -91,6 +91,9 @@ class DiskTier:
         self._files = files
         self._directory = directory
         self._capacity = capacity
+        # Held by whoever writes, closes or removes a file; taken before the state's lock.
+        self._changing = threading.Lock()
+        # The state's lock guards what follows.
         self._lock = threading.Lock()
         self._tables: OrderedDict[TableId, _Parts] = OrderedDict()
         self._unwalked: dict[TableId, int] = {}
@@ -113,45 +116,64 @@ class DiskTier:
 
     def read(self, table: TableId, part: int) -> bytes | None:
         """The bytes once written for a part, unverified; ``None`` when they are not here."""
+        data = self._read(table, part)
         with self._lock:
-            try:
-                parts = self._parts(table, create=False)
-                where = parts.offsets.get(part) if parts is not None else None
-                data = parts.file.read_at(*where) if parts is not None and where else None
-            except DiskError:
-                self._errors += 1
-                data = None
             if data is None:
                 self._misses += 1
             else:
                 self._hits += 1
-            return data
+        return data
+
+    def _read(self, table: TableId, part: int) -> bytes | None:
+        try:
+            with self._lock:
+                parts = self._parts(table, create=False)
+                where = parts.offsets.get(part) if parts is not None else None
+            if parts is None or where is None:
+                return None
+            data = parts.file.read_at(*where)
+        except DiskError:
+            self._failed()
+            return None
+        with self._lock:
+            # Removed meanwhile, it was perhaps closed meanwhile, and another file was read.
+            return data if self._tables.get(table) is parts else None
 
     def write(self, table: TableId, part: int, data: bytes) -> None:
         """Keep a part, making room when needed. Too large ones are not kept."""
         needed = len(data) + _HEADER.size
         if needed > self._capacity:
             return
-        with self._lock:
+        with self._changing:
             try:
-                self._make_room(table, needed)
-                parts = self._parts(table, create=True)
-                if parts is not None and part not in parts.offsets:
-                    parts.append(table, part, data)
+                with self._lock:
+                    self._make_room(table, needed)
+                    parts = self._parts(table, create=True)
+                    if parts is None or part in parts.offsets:
+                        return
+                parts.file.write_at(parts.size, _record(table, part, data))
+                with self._lock:
+                    parts.offsets[part] = (parts.size + _HEADER.size, len(data))
+                    parts.size += needed
                     self._bytes += needed
             except DiskError:
-                self._errors += 1
-                self._remove(table)
+                self._failed()
+                with self._lock:
+                    self._remove(table)
+
+    def _failed(self) -> None:
+        with self._lock:
+            self._errors += 1
 
     def reject(self, table: TableId) -> None:
         """Drop a table whose bytes failed their checksum; they will be fetched again."""
-        with self._lock:
+        with self._changing, self._lock:
             self._rejected += 1
             self._remove(table)
 
     def drop(self, table: TableId) -> None:
         """Drop a table that is gone from the bucket."""
-        with self._lock:
+        with self._changing, self._lock:
             self._remove(table)
 
     def statistics(self) -> DiskTierStatistics:
@@ -170,7 +192,7 @@ class DiskTier:
 
     def close(self) -> None:
         """Close the files; what they hold stays."""
-        with self._lock:
+        with self._changing, self._lock:
             for parts in self._tables.values():
                 parts.file.close()
             self._tables.clear()

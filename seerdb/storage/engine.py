@@ -79,7 +79,10 @@ class Engine:
     def _wire_reads(self, opened: Opened) -> None:
         options = self.options
         self.disk: DiskTier | None = None
-        if options.disk_cache_capacity:
+        location = self.stores.location
+        is_remote = location is None or location.directory is None
+        # A bucket on this disk gains nothing from copies beside it.
+        if options.disk_cache_capacity and is_remote:
             directory = f"{opened.directory}/cache"
             self.disk = DiskTier(self.components.files, directory, options.disk_cache_capacity)
         self.tables = TableStore(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from itertools import islice
 
 from seerdb.storage.memtable import Memtable, Version
 
@@ -21,6 +22,8 @@ ROW_OVERHEAD = 360
 """Bytes a row costs beside its key and value (measured with CPython 3.11)."""
 
 INSERT_EVERY = 8
+
+_COPIED_AT_ONCE = 1024
 
 
 class RowCache:
@@ -59,12 +62,17 @@ class RowCache:
     def without(self, memtable: Memtable) -> RowCache:
         """A cache of its own with the rows that the memtable does not replace or delete."""
         kept = RowCache(self._capacity)
-        if not memtable.ranged:
-            replaced = memtable.entries
-            with self._lock:
-                rows = [row for row in self._rows.items() if row[0] not in replaced]
-            kept._rows.update(rows)
-            kept._bytes = sum(_size(*row) for row in rows)
+        if memtable.ranged:
+            return kept
+        with self._lock:
+            rows = iter(list(self._rows.items()))
+            kept._bytes = self._bytes
+        replaced = memtable.entries
+        # A few at a time: a copy in one step would keep every other thread waiting.
+        while some := dict(islice(rows, _COPIED_AT_ONCE)):
+            for key in some.keys() & replaced.keys():
+                kept._bytes -= _size(key, some.pop(key))
+            kept._rows.update(some)
         return kept
 
     @property

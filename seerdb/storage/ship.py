@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable
 
 from seerdb.errors import (
+    AlreadyExistsError,
     ClosedError,
     CorruptionError,
     DiskError,
@@ -136,15 +137,26 @@ class Shipper:
             if segment < self._manifest.state.log_start:
                 return  # it was flushed, and let go of, while it was read
             raise
-        fresh = [record[0] for record in scan.records if record[0] > seq]
+        fresh = [record for record in scan.records if record[0] > seq]
         if segment != active:
-            last = fresh[-1] if fresh else seq
+            last = fresh[-1][0] if fresh else seq
             frames = frames[: scan.end - HEADER_SIZE]
         if fresh:
-            name = wal_name(self._manifest.epoch, SeqNo(fresh[0]), SeqNo(last))
-            self._store.put_if_absent(name, header + frames)
+            self._put(fresh, last, header + frames)
         following = (segment + 1, HEADER_SIZE, last)
         self._shipped = (segment, offset + len(frames), last) if segment == active else following
+
+    def _put(self, records: list[WalRecord], last: int, data: bytes) -> None:
+        first = records[0][0]
+        name = wal_name(self._manifest.epoch, SeqNo(first), SeqNo(last))
+        try:
+            self._store.put_if_absent(name, data)
+        except AlreadyExistsError:
+            # An attempt before that happened unheard: nobody else has this epoch. Since then
+            # the segment may have got its SEAL, which makes other bytes of the same records.
+            database = self._manifest.state.database_id
+            if _read_object(self._store, database, name, first, last) != records:
+                raise
 
     def _read(self, segment: int, offset: int, end: int | None) -> tuple[bytes, bytes]:
         """The header of a segment, and its bytes from ``offset`` to ``end``."""

@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from seerdb.clock import Clock
+from seerdb.errors import ClosedError
 
 Thread = threading.Thread
 """What :meth:`Workers.start_thread` returns; join it."""
@@ -29,8 +30,8 @@ LAST_RETRY_SECONDS = 15.0
 LANE_THREADS = 4
 FETCH_THREADS = 16
 JOB_PROCESSES = 2
-JOB_NICENESS = 5
-"""Jobs yield to the serving process: where they compete, it gets three quarters of a core."""
+JOB_NICENESS = 10
+"""Jobs yield to the serving process: where they compete, it gets nine tenths of a core."""
 
 
 def _start_worker() -> None:
@@ -129,8 +130,11 @@ class Workers:
         return self.background == "inline"
 
     def submit_lane(self, run: Callable[[], None]) -> None:
-        """Run a lane's turn on a shared thread."""
-        self._lanes.submit(run)
+        """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`."""
+        try:
+            self._lanes.submit(run)
+        except RuntimeError as error:
+            raise ClosedError("the runtime is closed; close it after its databases") from error
 
     def start_thread(self, run: Callable[[], None], name: str) -> Thread:
         """A thread of its own, for a loop that ends by itself."""
@@ -210,8 +214,13 @@ class Lane:
             self._running = True
         if self._workers.is_inline:
             self._turn()
-        else:
+            return
+        try:
             self._workers.submit_lane(self._turn)
+        except ClosedError:
+            with self._condition:
+                self._running = False
+            raise
 
     def _turn(self) -> None:
         while self._take():
@@ -245,11 +254,14 @@ class Lane:
                 self._closed, self._running = True, False
                 self._condition.notify_all()
             raise error
-        if self._failed(self.name, error, self.attempts, seconds):
-            if not self._workers.is_inline:
-                self._workers.timer.call_later(seconds, self.wake)
-        else:
+        try:
+            goes_on = self._failed(self.name, error, self.attempts, seconds)
+        except Exception as failure:  # noqa: BLE001 - of a listener: kept, and shown by health
+            self.error, goes_on = failure, True
+        if not goes_on:
             self._closed = True
+        elif not self._workers.is_inline:
+            self._workers.timer.call_later(seconds, self.wake)
 
     def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a condition that the work brings about holds, or the work fails.

@@ -52,7 +52,9 @@ class Heard:
 
     def wait_for(self, kind: type[Event]) -> Event:
         with self._changed:
-            assert self._changed.wait_for(lambda: any(isinstance(e, kind) for e in self.events), PATIENCE)
+            assert self._changed.wait_for(
+                lambda: any(isinstance(e, kind) for e in self.events), PATIENCE
+            )
         return next(event for event in self.events if isinstance(event, kind))
 
 
@@ -73,9 +75,7 @@ def test_the_same_everywhere(open_db: OpenDB, background: str) -> None:
     heard = Heard()
     db = open_db(background=background, components=components(heard))
     write_some(db)
-    expected = [
-        (b"%04d" % n, b"%d" % (n if n >= 80 else n + 120) * 20) for n in range(10, 120)
-    ]
+    expected = [(b"%04d" % n, b"%d" % (n if n >= 80 else n + 120) * 20) for n in range(10, 120)]
     assert list(db.scan()) == expected
     db.compact()
     assert list(db.scan()) == expected
@@ -229,14 +229,18 @@ class SlowTables(MemoryObjectStore):
         super().put(name, data)
 
 
+def put_many(db: DB) -> None:
+    for number in range(10_000):
+        db.put(b"%05d" % number, b"x" * 100, durability="memory")
+
+
 def test_writes_go_on_in_an_outage_until_the_log_is_full() -> None:
     world = World(wal_budget=256 << 10)
     db = world.open()
     world.store.outage = True
-    written = 0
     with pytest.raises(BusyError, match="wal_budget") as refusal:
-        for written in range(10_000):
-            db.put(b"%05d" % written, b"x" * 100, durability="memory")
+        put_many(db)
+    written = db.visible_seq
     assert refusal.value.retry_after_seconds > 0
     assert "outage" in str(refusal.value)
     assert written > 100
@@ -258,8 +262,7 @@ def test_a_full_disk_refuses_writes_and_says_so() -> None:
     db.put(b"a", b"x" * 100)
     world.files.free_space = 999
     with pytest.raises(DiskFullError, match="min_free_disk"):
-        for number in range(1000):
-            db.put(b"%03d" % number, b"x" * 100, durability="memory")
+        put_many(db)
     acknowledged = db.visible_seq
     assert db.get(b"a") == b"x" * 100
     world.files.free_space = 1 << 30
@@ -317,7 +320,7 @@ def test_an_overtaken_writer_stops() -> None:
     second = world.open("other")
     assert second.get(b"a") == b"1"
     first.put(b"b", b"local only", durability="local")
-    with pytest.raises(FencedError, match="took over|another writer"):
+    with pytest.raises(FencedError, match="writer"):
         first.flush()
     with pytest.raises(FencedError):
         first.put(b"c", b"3")

@@ -149,21 +149,8 @@ def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
         DB.open("")
 
 
-CALLS: dict[str, Callable[[DB], object]] = {
-    **{name: lambda db, call=call: call(db, b"a") for name, call in WITH_KEY.items() if name[0] != "B"},
-    "write": lambda db: db.write(_put(Batch())),
-    "batch": lambda db: db.batch().__enter__().put(b"a", b"1"),
-    "submit": lambda db: db.submit(_put(Batch()), sink=print),
-    "scan": lambda db: db.scan(),
-    "scan_entries": lambda db: db.scan_entries(),
-    "snapshot": lambda db: db.snapshot(),
-    "flush": lambda db: db.flush(),
-    "compact": lambda db: db.compact(),
-    "verify": lambda db: db.verify(),
-}
-
-
-def _put(batch: Batch) -> Batch:
+def put_9() -> Batch:
+    batch = Batch()
     batch.put(b"a", b"9")
     return batch
 
@@ -173,15 +160,35 @@ def in_a_batch(db: DB) -> None:
         batch.put(b"a", b"9")
 
 
+CALLS: dict[str, Callable[[DB], object]] = {
+    "put": lambda db: db.put(b"a", b"9"),
+    "put with expect": lambda db: db.put(b"a", b"9", expect=1),
+    "put to memory": lambda db: db.put(b"a", b"9", durability="memory"),
+    "delete": lambda db: db.delete(b"a"),
+    "delete_range": lambda db: db.delete_range(b"a", b"b"),
+    "get": lambda db: db.get(b"a"),
+    "get_entry": lambda db: db.get_entry(b"a"),
+    "try_get_entry": lambda db: db.try_get_entry(b"a"),
+    "multi_get": lambda db: db.multi_get([b"a"]),
+    "multi_get_entries": lambda db: db.multi_get_entries([b"a"]),
+    "write": lambda db: db.write(put_9()),
+    "batch": in_a_batch,
+    "submit": lambda db: db.submit(put_9(), sink=print),
+    "scan": lambda db: db.scan(),
+    "scan_entries": lambda db: db.scan_entries(),
+    "snapshot": lambda db: db.snapshot(),
+    "flush": lambda db: db.flush(),
+    "compact": lambda db: db.compact(),
+    "verify": lambda db: db.verify(),
+}
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_closed_database_refuses(filled: DB, open_db: OpenDB, name: str) -> None:
-    call = in_a_batch if name == "batch" else CALLS[name]
-    if name == "delete_range to":
-        call = lambda db: db.delete_range(b"a", b"b")  # noqa: E731
     filled.close()
     for _ in range(2):
         with pytest.raises(ClosedError, match="the database is closed; open it again"):
-            call(filled)
+            CALLS[name](filled)
     check_unchanged(open_db())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Barrier
 
 import pytest
@@ -56,12 +57,8 @@ def test_of_many_writers_one_wins_each_version(db: DB, durability: str) -> None:
         won, expected = [], 0
         for _ in range(rounds):
             gate.wait(60)
-            try:
-                won.append(
-                    db.put(b"key", b"%d" % writer, expect=expected, durability=durability)
-                )
-            except ConflictError:
-                pass
+            with suppress(ConflictError):
+                won.append(db.put(b"key", b"%d" % writer, expect=expected, durability=durability))
             gate.wait(60)
             entry = db.get_entry(b"key")
             assert entry is not None

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from seerdb import DB, Components, Runtime
+from seerdb import DB, Batch, Components, Runtime, UnavailableError
 from seerdb.clock import SystemClock
 from seerdb.storage.workers import FETCH_THREADS, LANE_THREADS
+from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
 
 COUNT = 20
@@ -67,9 +68,6 @@ def test_twenty_databases_share_one_runtime(runtime: Runtime, open_db: OpenDB) -
 
 
 def test_a_failing_database_leaves_the_others_alone(runtime: Runtime, open_db: OpenDB) -> None:
-    from seerdb import UnavailableError
-    from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
-
     store = FaultyObjectStore(MemoryObjectStore())
     bad = open_db("bad", components=Components(runtime=runtime, object_store=store))
     good = open_db("good", components=Components(runtime=runtime))
@@ -98,9 +96,7 @@ def test_a_database_with_a_runtime_of_its_own_ends_its_threads(open_db: OpenDB) 
     assert (our_threads() - before).total() == 0
 
 
-def _one() -> object:
-    from seerdb import Batch
-
+def _one() -> Batch:
     batch = Batch()
     batch.put(b"a", b"1")
     return batch

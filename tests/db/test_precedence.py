@@ -28,7 +28,10 @@ CASES: dict[str, tuple[list[Operation], dict[bytes, bytes]]] = {
         [put(b"a", b"old"), delete(b"a"), put(b"a")],
         {b"a": b"new"},
     ),
-    "a newer delete beats an older put": ([put(b"a", b"old"), put(b"b"), delete(b"a")], {b"b": b"new"}),
+    "a newer delete beats an older put": (
+        [put(b"a", b"old"), put(b"b"), delete(b"a")],
+        {b"b": b"new"},
+    ),
     "a newer range delete beats an older put": (
         [put(b"a", b"old"), put(b"b", b"old"), delete_range(b"a", b"b")],
         {b"b": b"old"},

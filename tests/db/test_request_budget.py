@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def requests(world: World) -> Iterator[Counter[str]]:
     counted.update(world.bucket.calls - before)
 
 
-def filled(**settings: object) -> World:
+def filled(**settings: Any) -> World:
     """A bucket with one table of ``COUNT`` keys (even numbers only) in many blocks; closed."""
     world = World(memtable_capacity=1 << 20, block_cache_capacity=8 << 20, **settings)
     db = world.open()

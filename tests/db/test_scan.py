@@ -85,9 +85,9 @@ def test_more_keys_than_a_chunk_or_a_block_holds(layer: str) -> None:
     model, db = layered.model, layered.db
     assert list(db.scan()) == model.scan()
     assert list(db.scan(reverse=True)) == model.scan(reverse=True)
-    for start, end in ((b"00599", b"00701"), (b"00610", b"00620"), (b"01", b"010"), (b"2", b"3")):
-        assert list(db.scan(start, end)) == model.scan(start, end)
-        assert list(db.scan(start, end, reverse=True)) == model.scan(start, end, reverse=True)
+    for low, high in ((b"00599", b"00701"), (b"00610", b"00620"), (b"01", b"010"), (b"2", b"3")):
+        assert list(db.scan(low, high)) == model.scan(low, high)
+        assert list(db.scan(low, high, reverse=True)) == model.scan(low, high, reverse=True)
 
 
 def test_an_empty_database_has_no_rows(db: DB) -> None:

@@ -195,9 +195,7 @@ def test_settings_may_change_from_opening_to_opening() -> None:
 
 
 def test_chained_and_keyword_settings_are_the_same(tmp_path: Path) -> None:
-    chained = (
-        DBOptions().block_size(2048).store(str(tmp_path / "bucket")).min_free_disk(0)
-    )
+    chained = DBOptions().block_size(2048).store(str(tmp_path / "bucket")).min_free_disk(0)
     other = DBOptions(block_size=4096, wal_segment_size=64 << 10)
     with chained.wal_segment_size(64 << 10).open(str(tmp_path / "a")) as db:
         assert db.options.block_size == 2048

@@ -56,9 +56,7 @@ def test_numbers_are_plain_data(db: DB) -> None:
     db.flush()
     assert json.loads(json.dumps(db.stats())) == db.stats()
     assert db.stats().keys() == db.status().keys()
-    assert db.stats()["levels"] == [
-        {"level": 0, "tables": 1, "bytes": db.stats()["table_bytes"]}
-    ]
+    assert db.stats()["levels"] == [{"level": 0, "tables": 1, "bytes": db.stats()["table_bytes"]}]
     request = next(row for row in db.stats()["store_requests"] if row["purpose"] == "flush")
     assert request.keys() >= {"operation", "requests", "errors", "bytes_in", "bytes_out", "seconds"}
     assert all(isinstance(value, int | float) for value in db.statistics().values.values())
@@ -142,9 +140,7 @@ def test_a_sound_database_verifies(open_db: OpenDB) -> None:
 
 
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.95, 0.999])
-def test_a_damaged_table_is_found_and_named(
-    open_db: OpenDB, tmp_path: Path, where: float
-) -> None:
+def test_a_damaged_table_is_found_and_named(open_db: OpenDB, tmp_path: Path, where: float) -> None:
     db = open_db()
     fill(db)
     file = bucket_file(tmp_path, "tables")

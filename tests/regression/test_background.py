@@ -204,3 +204,19 @@ def test_a_ship_goes_on_when_a_flush_takes_its_segment_away() -> None:
     shipper._next_position = overtaken  # type: ignore[method-assign]
     assert db.put(b"k", b"v", durability="object") == 4
     assert dict(world.lose_machine().open().scan()) == dict(db.scan())
+
+
+def test_a_ship_tried_again_after_the_segment_was_sealed_is_the_same_ship() -> None:
+    """The attempt before had happened unheard, without the SEAL: the name was taken by other
+    bytes, and every write of level object failed from then on."""
+    world = World(takes_tables=False)
+    db = world.open()
+    world.store.time_out_after("put_if_absent", match="wal/", times=5)
+    world.store.fail("get", match="wal/")
+    with pytest.raises(UnavailableError):
+        db.put(b"a", b"1", durability="object")
+    world.clock.advance(60.0)
+    db._engine.committer.rotate()
+    world.clock.advance(60.0)
+    assert db.put(b"b", b"2", durability="object") == 2
+    assert dict(world.lose_machine().open().scan()) == {b"a": b"1", b"b": b"2"}

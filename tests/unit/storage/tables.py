@@ -45,7 +45,9 @@ def put_table(
     return upload(store, id_of(number), built, level=level, run=number if run is None else run)
 
 
-def many(first: int, last: int, *, seq: int, value: bytes = b"v" * 30) -> dict[bytes, tuple[int, bytes | None]]:
+def many(
+    first: int, last: int, *, seq: int, value: bytes = b"v" * 30
+) -> dict[bytes, tuple[int, bytes | None]]:
     """Rows ``key0000`` …, seqs rising from ``seq``."""
     return {b"key%04d" % n: (seq + n - first, value) for n in range(first, last)}
 

@@ -18,9 +18,7 @@ KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"d\0"])
 OPERATIONS = st.one_of(
     st.builds(lambda key, value: ("put", key, value), KEYS, st.sampled_from([b"", b"1", b"2"])),
     st.builds(lambda key: ("delete", key, b""), KEYS),
-    st.tuples(KEYS, KEYS)
-    .filter(lambda p: p[0] < p[1])
-    .map(lambda p: ("delete_range", p[0], p[1])),
+    st.tuples(KEYS, KEYS).filter(lambda p: p[0] < p[1]).map(lambda p: ("delete_range", p[0], p[1])),
 )
 NAMES = {PUT: "put", DELETE: "delete", DELETE_RANGE: "delete_range"}
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -104,7 +104,9 @@ class Rig:
             last_timestamp_us=settings.get("timestamp", 0),
         )
 
-    def put(self, key: bytes, value: bytes = b"v", level: int = LOCAL, expect: int | None = None) -> int:
+    def put(
+        self, key: bytes, value: bytes = b"v", level: int = LOCAL, expect: int | None = None
+    ) -> int:
         expected = None if expect is None else (key, expect)
         return self.committer.commit(batch_of([("put", key, value)]), level, expected)
 
@@ -188,7 +190,9 @@ def test_a_group_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rig.committer.statistics().largest_group == 4
     monkeypatch.setattr(commit, "MAX_GROUP_REQUESTS", 1000)
     monkeypatch.setattr(commit, "MAX_GROUP_BYTES", 2500)
-    with rig.waiting(*[lambda n=n: rig.put(b"%02d" % n, bytes(1000)) for n in range(10)]) as futures:
+    with rig.waiting(
+        *[lambda n=n: rig.put(b"%02d" % n, bytes(1000)) for n in range(10)]
+    ) as futures:
         pass
     assert rig.committer.statistics().largest_group == 4, "two of a thousand bytes fit"
     assert [future.result() for future in futures] == list(range(12, 22))
@@ -198,7 +202,9 @@ def test_a_failed_sync_fails_all_of_the_group_and_everything_after() -> None:
     rig = Rig()
     rig.put(b"a")
     rig.files.fail_sync()
-    with rig.waiting(lambda: rig.put(b"b"), lambda: rig.put(b"c"), lambda: rig.put(b"d", level=MEMORY)) as futures:
+    with rig.waiting(
+        lambda: rig.put(b"b"), lambda: rig.put(b"c"), lambda: rig.put(b"d", level=MEMORY)
+    ) as futures:
         pass
     errors = [future.exception() for future in futures]
     assert [type(error) for error in errors] == [PoisonedError] * 3
@@ -264,9 +270,9 @@ def test_an_interrupt_never_lets_a_seq_be_used_twice(
     with pytest.raises(KeyboardInterrupt):
         rig.committer.put(b"b", b"v", level)
     monkeypatch.undo()
-    for call in (lambda: rig.put(b"c"), lambda: rig.committer.put(b"c", b"v", MEMORY)):
+    for again in (MEMORY, LOCAL):
         with pytest.raises(PoisonedError, match="KeyboardInterrupt"):
-            call()
+            rig.committer.put(b"c", b"v", again)
     assert [record[0] for record in scan_segment(rig.files, "wal", 1).records] == [1, 2]
     assert rig.live.visible_seq == 1
 
@@ -297,7 +303,14 @@ def test_an_expectation_is_checked_in_its_turn() -> None:
     ) as futures:
         pass
     outcomes = [future.exception() or future.result() for future in futures]
-    assert [type(outcome) for outcome in outcomes] == [int, int, ConflictError, ConflictError, int, int]
+    assert [type(outcome) for outcome in outcomes] == [
+        int,
+        int,
+        ConflictError,
+        ConflictError,
+        int,
+        int,
+    ]
     assert rig.entries() == {b"k": (4, b"6"), b"l": (3, b"5")}
     assert "its seq is 2" in str(outcomes[2])
     assert "expected it to be absent" in str(outcomes[3])
@@ -335,13 +348,9 @@ def test_a_refused_memtable_refuses_the_write_and_changes_nothing() -> None:
     rig = Rig(capacity=1)
     rig.put(b"a")
     rig.env.refusal = BusyError("slow down", retry_after_seconds=2.0)
-    for call in (
-        lambda: rig.put(b"b"),
-        lambda: rig.put(b"b", level=MEMORY),
-        lambda: rig.committer.put(b"b", b"v", MEMORY),
-    ):
+    for level in (LOCAL, MEMORY):
         with pytest.raises(BusyError, match="slow down"):
-            call()
+            rig.committer.put(b"b", b"v", level)
     assert (rig.live.visible_seq, rig.env.memtables) == (1, [])
     rig.env.refusal = None
     assert rig.committer.put(b"b", b"v", MEMORY) == 2
@@ -414,7 +423,7 @@ class Served:
         self.rig = rig
         self.told: list[list[Outcome]] = []
 
-    def __enter__(self) -> Served:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.rig.committer.serve_inbox)
         self._thread.start()
         return self
@@ -423,7 +432,13 @@ class Served:
         self.rig.committer.stop_inbox()
         self._thread.join(PATIENCE)
 
-    def submit(self, batch: Batch, ticket: object, level: int = LOCAL, expect: tuple[bytes, int] | None = None) -> None:
+    def submit(
+        self,
+        batch: Batch,
+        ticket: object,
+        level: int = LOCAL,
+        expect: tuple[bytes, int] | None = None,
+    ) -> None:
         self.rig.committer.submit(batch, level, expect, ticket, self.told.append)
 
     @property
@@ -441,21 +456,19 @@ def test_what_is_submitted_is_told_in_order_when_the_inbox_stops() -> None:
 
 
 def test_level_object_is_handed_on_instead_of_told() -> None:
-    with Served(Rig()) as served:
-        with served.rig.committer._mutex:
-            served.submit(batch_of([("put", b"a", b"v")]), "local")
-            served.submit(batch_of([("put", b"b", b"v")]), "object", OBJECT)
+    with Served(Rig()) as served, served.rig.committer._mutex:
+        served.submit(batch_of([("put", b"a", b"v")]), "local")
+        served.submit(batch_of([("put", b"b", b"v")]), "object", OBJECT)
     assert served.outcomes == [("local", 1)]
     tickets = [ticket for _, group in served.rig.env.shipped for ticket in group]
     assert [(ticket, seq) for _, ticket, seq in tickets] == [("object", 2)]
 
 
 def test_errors_are_told_to_the_one_they_concern() -> None:
-    with Served(Rig()) as served:
-        with served.rig.committer._mutex:
-            served.submit(batch_of([("put", b"a", b"v")]), 1)
-            served.submit(batch_of([("put", b"a", b"v")]), 2, expect=(b"a", 9))
-            served.submit(batch_of([("put", b"b", b"v")]), 3)
+    with Served(Rig()) as served, served.rig.committer._mutex:
+        served.submit(batch_of([("put", b"a", b"v")]), 1)
+        served.submit(batch_of([("put", b"a", b"v")]), 2, expect=(b"a", 9))
+        served.submit(batch_of([("put", b"b", b"v")]), 3)
     outcomes = dict(served.outcomes)
     assert isinstance(outcomes.pop(2), ConflictError)
     assert outcomes == {1: 1, 3: 2}

@@ -37,7 +37,8 @@ def test_the_highest_seq_over_a_key_is_found(tombstones: list[RangeTombstone]) -
 
 @given(st.lists(st.lists(RANGES, max_size=4), max_size=5))
 def test_adding_some_is_having_them_all(parts: list[list[RangeTombstone]]) -> None:
-    built, so_far = NO_TOMBSTONES, []
+    built = NO_TOMBSTONES
+    so_far: list[RangeTombstone] = []
     for part in parts:
         before, earlier = built, list(so_far)
         built = built.with_added(part)

@@ -44,7 +44,9 @@ def test_the_newest_run_wins() -> None:
     assert get(layout, tables, b"b") is None, "deleted"
     assert get(layout, tables, b"c") == (3, b"old")
     assert get(layout, tables, b"d") == (6, b"new")
-    assert get(layout, tables, b"0") is get(layout, tables, b"bb") is get(layout, tables, b"z") is None
+    assert (
+        get(layout, tables, b"0") is get(layout, tables, b"bb") is get(layout, tables, b"z") is None
+    )
 
 
 def test_needs_are_told_one_after_the_other() -> None:
@@ -153,7 +155,11 @@ def test_a_range_delete_in_a_memtable_hides_all_below(where: str) -> None:
     below = memtable_of(10, ("put", b"b", b"10"))
     ranged = memtable_of(11, ("delete_range", b"a", b"c"), ("put", b"aa", b"11"))
     empty = Memtable([99])
-    state = State(ranged, (below,), layout) if where == "active" else State(empty, (ranged, below), layout)
+    state = (
+        State(ranged, (below,), layout)
+        if where == "active"
+        else State(empty, (ranged, below), layout)
+    )
     assert find_many(state, [b"a", b"aa", b"b", b"z"], MAX_SEQ, tables) == [
         None,
         (11, b"11"),

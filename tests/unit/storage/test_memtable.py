@@ -12,7 +12,8 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.memtable import ENTRY_OVERHEAD, SCAN_CHUNK, Memtable, Version
-from tests.unit.storage.test_batch import OPERATIONS, Operation, batch_of
+from seerdb.testing.model import Operation
+from tests.unit.storage.test_batch import OPERATIONS, batch_of
 
 Row = tuple[bytes, int, bytes | None]
 
@@ -45,9 +46,13 @@ def rows(
         keys = list(chunk.keys)
         assert keys == sorted(set(keys))
         if reverse:
-            assert all((frontier is None or k >= frontier) and (told is None or k < told) for k in keys)
+            assert all(
+                (frontier is None or k >= frontier) and (told is None or k < told) for k in keys
+            )
         else:
-            assert all((told is None or k >= told) and (frontier is None or k < frontier) for k in keys)
+            assert all(
+                (told is None or k >= told) and (frontier is None or k < frontier) for k in keys
+            )
         told = frontier
         found += list(zip(*chunk, strict=True))[:: -1 if reverse else 1]
     return found
@@ -131,7 +136,9 @@ def test_a_key_twice_in_a_batch_is_kept_aside_once() -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("count", [0, 1, SCAN_CHUNK - 1, SCAN_CHUNK, SCAN_CHUNK + 1, 3 * SCAN_CHUNK])
+@pytest.mark.parametrize(
+    "count", [0, 1, SCAN_CHUNK - 1, SCAN_CHUNK, SCAN_CHUNK + 1, 3 * SCAN_CHUNK]
+)
 def test_pieces_of_many_keys(count: int, *, reverse: bool) -> None:
     memtable = Memtable([1])
     for number in range(count):
@@ -164,9 +171,7 @@ def test_keys_that_come_while_pieces_are_taken_are_not_shown(*, reverse: bool) -
     batches=st.lists(st.lists(OPERATIONS, min_size=1, max_size=5), max_size=8),
     pins=st.sets(st.integers(1, 8)),
 )
-def test_every_pinned_moment_stays_readable(
-    batches: list[list[Operation]], pins: set[int]
-) -> None:
+def test_every_pinned_moment_stays_readable(batches: list[list[Operation]], pins: set[int]) -> None:
     memtable = Memtable([1])
     history: dict[int, dict[bytes, Version]] = {}
     newest: dict[bytes, Version] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +42,7 @@ def with_seqs(sources: list[dict[bytes, bytes | None]]) -> list[Rows]:
 def pieces_of(rows: Rows, cuts: list[bytes], *, reverse: bool) -> Iterator[Piece]:
     """The rows as a source that tells them up to each cut, then the rest."""
     bounds: list[bytes | None] = [None, *sorted(cuts, reverse=reverse), None]
-    for before, after in zip(bounds, bounds[1:], strict=False):
+    for before, after in pairwise(bounds):
         low, high = (after, before) if reverse else (before, after)
         yield Piece(clip(chunk_of(rows), low, high), after)
 

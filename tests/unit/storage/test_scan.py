@@ -95,8 +95,8 @@ def test_the_first_request_is_small_and_the_next_are_twice_as_large(*, reverse: 
         return fetch(name, offset, length)
 
     place.store.get_range = noted  # type: ignore[method-assign]
-    bounds = (key(120), None) if reverse else (None, key(40))
-    pieces = run_pieces(place.run, *bounds, place.tables, reverse=reverse)
+    bounds: tuple[Bound, Bound] = (key(120), None) if reverse else (None, key(40))
+    pieces = run_pieces(place.run, bounds[0], bounds[1], place.tables, reverse=reverse)
     assert sizes == []
     next(pieces)
     assert len(sizes) == 1
@@ -116,7 +116,9 @@ def test_tables_beside_the_range_are_not_opened() -> None:
     assert list(run_pieces(place.run, b"z", None, place.tables)) == []
 
 
-def rows_of(state: State, tables: TableStore, at: int = MAX_SEQ, *, reverse: bool = False) -> dict[bytes, int]:
+def rows_of(
+    state: State, tables: TableStore, at: int = MAX_SEQ, *, reverse: bool = False
+) -> dict[bytes, int]:
     """Living keys and their seqs, in the order of the scan."""
     found: dict[bytes, int] = {}
     for chunk in scan(state, None, None, at, tables, reverse=reverse):

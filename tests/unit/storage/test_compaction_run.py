@@ -1,0 +1,221 @@
+"""A merge as a job: what it keeps, what it drops, and how its outputs are cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.compaction.plan import Plan
+from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
+from seerdb.storage.entry import RangeTombstone
+from seerdb.storage.manifest.version import TableMeta, Version, check_version
+from seerdb.storage.object_store.names import table_name
+from seerdb.testing.files import CrashableFileSystem
+from seerdb.testing.objects import MemoryObjectStore
+from tests.unit.storage.tables import (
+    FORMAT,
+    Rows,
+    id_of,
+    layout_of,
+    many,
+    new_table_store,
+    put_table,
+)
+from tests.unit.storage.test_entry import naive
+from tests.unit.storage.test_lookup import KEYS, RANGES, SOURCES, get
+
+
+def merge(
+    store: MemoryObjectStore,
+    tables: list[TableMeta],
+    *,
+    bottom: bool,
+    target_size: int = 1 << 30,
+    outputs: int = 50,
+) -> list[TableMeta]:
+    """Merge all runs of ``tables``; the outputs are valid as a run."""
+    plan = Plan(Version.of(tables).runs, bottom=bottom)
+    ids = tuple(id_of(1000 + number) for number in range(outputs))
+    job = CompactionJob(plan, ids, FORMAT, target_size)
+    result: CompactionResult = run_compaction(job, CrashableFileSystem(), store)
+    made = list(result.tables)
+    assert [table.id for table in made] == list(ids[: len(made)])
+    check_version(Version.of(made))
+    for table in made:
+        assert len(store.get(table_name(table.id))) == table.size
+        assert table.run == max(run.number for run in plan.runs)
+    return made
+
+
+def contents(store: MemoryObjectStore, tables: list[TableMeta]) -> dict[bytes, tuple[int, int]]:
+    """Seq and kind of every entry of every table."""
+    table_store = new_table_store(store)
+    found: dict[bytes, tuple[int, int]] = {}
+    for meta in tables:
+        handle = table_store.handle(meta)
+        blocks = table_store.load_range(handle, 0, table_store.open(handle).block_count, fill=False)
+        for block in blocks:
+            keys, seqs, kinds, _ = block.columns()
+            found |= {k: (s, kind) for k, s, kind in zip(keys, seqs, kinds, strict=True)}
+    return found
+
+
+def tombstones_of(store: MemoryObjectStore, tables: list[TableMeta]) -> list[RangeTombstone]:
+    table_store = new_table_store(store)
+    readers = [table_store.open(table_store.handle(meta)) for meta in tables]
+    return [tombstone for reader in readers for tombstone in reader.tombstones.tombstones]
+
+
+PUT, DELETE = 1, 2
+
+
+def test_the_newest_version_of_each_key_stays() -> None:
+    store = MemoryObjectStore()
+    old = put_table(store, 1, {b"a": (1, b"1"), b"b": (2, b"1"), b"d": (3, b"1")})
+    new = put_table(store, 2, {b"a": (4, b"2"), b"b": (5, None), b"c": (6, b"2")})
+    for bottom in (False, True):
+        [made] = merge(store, [old, new], bottom=bottom)
+        expected = {b"a": (4, PUT), b"c": (6, PUT), b"d": (3, PUT)}
+        if not bottom:
+            expected[b"b"] = (5, DELETE)
+        assert contents(store, [made]) == expected
+        assert (made.entries, made.deletes) == (len(expected), 0 if bottom else 1)
+        assert (made.level, made.run) == ((1, 2) if bottom else (0, 2))
+        assert (made.smallest, made.largest) == (b"a", b"d")
+        assert made.max_seq == 6
+
+
+def test_range_tombstones_stay_unless_there_is_nothing_older() -> None:
+    store = MemoryObjectStore()
+    old = put_table(store, 1, {b"a": (1, b"1"), b"m": (2, b"1"), b"z": (3, b"1")})
+    new = put_table(store, 2, {b"n": (6, b"2")}, [RangeTombstone(b"b", b"p", 5)])
+    [made] = merge(store, [old, new], bottom=False)
+    assert contents(store, [made]).keys() == {b"a", b"n", b"z"}
+    assert tombstones_of(store, [made]) == [RangeTombstone(b"b", b"p", 5)]
+    [made] = merge(store, [old, new], bottom=True)
+    assert contents(store, [made]).keys() == {b"a", b"n", b"z"}
+    assert (tombstones_of(store, [made]), made.range_deletes) == ([], 0)
+
+
+def test_a_merge_of_tombstones_only() -> None:
+    store = MemoryObjectStore()
+    ranges = [RangeTombstone(b"b", b"p", 5), RangeTombstone(b"c", b"z", 4)]
+    inputs = [put_table(store, 1, {b"a": (1, None)}), put_table(store, 2, {}, ranges)]
+    [made] = merge(store, inputs, bottom=False)
+    assert (contents(store, [made]), made.entries) == ({b"a": (1, DELETE)}, 1)
+    assert sorted(tombstones_of(store, [made])) == ranges
+    assert merge(store, inputs, bottom=True) == []
+    assert store.list(table_name(id_of(1001))) == []
+
+
+def test_everything_deleted_is_no_table() -> None:
+    store = MemoryObjectStore()
+    inputs = [
+        put_table(store, 1, many(0, 50, seq=1)),
+        put_table(store, 2, {}, [RangeTombstone(b"k", b"l", 99)]),
+    ]
+    assert merge(store, inputs, bottom=True) == []
+
+
+def test_outputs_are_cut_at_the_target_size() -> None:
+    store = MemoryObjectStore()
+    inputs = [
+        put_table(store, 1, many(0, 3000, seq=1)),
+        put_table(store, 2, many(2500, 6000, seq=9000)),
+    ]
+    made = merge(store, inputs, bottom=True, target_size=20_000)
+    assert len(made) > 5
+    rows = contents(store, made)
+    assert sorted(rows) == [b"key%04d" % number for number in range(6000)]
+    assert rows[b"key2700"] == (9200, PUT)
+    assert all(table.size > 15_000 for table in made[:-1])
+    assert all(left.largest < right.smallest for left, right in pairwise(made))
+
+
+def test_the_last_output_takes_the_rest_when_the_ids_are_used_up() -> None:
+    store = MemoryObjectStore()
+    inputs = [put_table(store, 1, many(0, 3000, seq=1)), put_table(store, 2, {b"z": (9999, b"")})]
+    made = merge(store, inputs, bottom=True, target_size=5_000, outputs=2)
+    assert len(made) == 2
+    assert len(contents(store, made)) == 3001
+    needed = CompactionJob.outputs_needed(Plan(Version.of(inputs).runs, bottom=True), 5_000)
+    assert needed > sum(table.size for table in inputs) // 5_000
+
+
+def test_range_tombstones_are_cut_at_the_borders_of_outputs() -> None:
+    store = MemoryObjectStore()
+    spanning = RangeTombstone(b"key0000", b"key5000", 50)
+    inside = RangeTombstone(b"key0001", b"key0002", 51)
+    behind = RangeTombstone(b"zz", b"zzz", 52)
+    inputs = [
+        put_table(store, 1, {b"a": (1, b"old")}),
+        put_table(store, 2, many(0, 5000, seq=1000), [spanning, inside, behind]),
+    ]
+    made = merge(store, inputs, bottom=False, target_size=20_000)
+    assert len(made) > 3
+    found = tombstones_of(store, made)
+    for key in (b"key0000", b"key0001", b"key2500", b"key4999", b"key5000", b"zz", b"zzz", b"b"):
+        for at in (49, 50, 51, 52, MAX_SEQ):
+            assert naive(found, key, at) == naive([spanning, inside, behind], key, at)
+    for table in made:
+        mine = tombstones_of(store, [table])
+        assert all(table.smallest <= t.start < t.end <= table.largest for t in mine)
+    pieces = [t for t in found if t.seq == 50]
+    assert [t.end for t in pieces[:-1]] == [t.start for t in pieces[1:]]
+    assert len(pieces) == len(made)
+
+
+def test_every_key_at_a_border_is_found_over_what_is_older() -> None:
+    store = MemoryObjectStore()
+    stale = put_table(store, 1, many(0, 5000, seq=1, value=b"stale"), run=1)
+    inputs = [
+        put_table(store, 2, many(0, 5000, seq=10_000), run=2),
+        put_table(store, 3, {}, [RangeTombstone(b"key0000", b"key5000", 9_999)], run=3),
+    ]
+    made = merge(store, inputs, bottom=False, target_size=20_000)
+    borders = [table.smallest for table in made[1:]]
+    assert len(borders) > 3
+    tables = new_table_store(store)
+    layout = layout_of([stale, *made], tables)
+    for key in borders:
+        assert get(layout, tables, key) == (10_000 + int(key[3:]), b"v" * 30)
+
+
+def test_inputs_are_left_as_they_are() -> None:
+    store = MemoryObjectStore()
+    inputs = [put_table(store, 1, many(0, 9, seq=1)), put_table(store, 2, many(5, 20, seq=50))]
+    before = {info.name: store.get(info.name) for info in store.list("")}
+    merge(store, inputs, bottom=True)
+    assert {name: store.get(name) for name in before} == before
+    assert store.calls["delete"] == 0
+
+
+@given(
+    st.lists(st.tuples(SOURCES, RANGES), min_size=2, max_size=5),
+    st.integers(0, 3),
+    st.integers(2, 5),
+)
+def test_a_merge_of_neighbours_changes_no_answer(
+    history: list[tuple[dict[bytes, bytes | None], list[tuple[bytes, bytes]]]],
+    first: int,
+    count: int,
+) -> None:
+    store = MemoryObjectStore()
+    metas = []
+    for number, (source, ranges) in enumerate(history, 1):
+        rows: Rows = {key: (10 * number + 1, value) for key, value in source.items()}
+        tombstones = [RangeTombstone(start, end, 10 * number) for start, end in ranges]
+        if rows or tombstones:
+            metas.append(put_table(store, number, rows, tombstones))
+    chosen = metas[first : first + count]
+    if not chosen:
+        return
+    made = merge(store, chosen, bottom=chosen[0] is metas[0], target_size=1)
+    rest = [meta for meta in metas if meta not in chosen]
+    tables = new_table_store(store)
+    before, after = layout_of(metas, tables), layout_of([*rest, *made], tables)
+    for key in KEYS:
+        assert get(after, tables, key) == get(before, tables, key)

@@ -1,0 +1,104 @@
+"""Where jobs run, and what becomes of their results, errors and request counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from seerdb.clock import SystemClock
+from seerdb.errors import CorruptionError, NotFoundError, UnavailableError
+from seerdb.storage.files import FileSystem
+from seerdb.storage.jobs import LocalRunner, ProcessRunner
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
+from seerdb.storage.workers import Workers
+from seerdb.testing.files import CrashableFileSystem
+from seerdb.testing.objects import MemoryObjectStore
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Copy an object; ``fate`` is what else happens."""
+
+    source: str
+    target: str
+    fate: str = ""
+
+
+def run_copy(job: Copy, files: FileSystem, store: ObjectStore) -> tuple[int, int]:
+    """The size of the object and the process that copied it."""
+    if job.fate == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.fate == "damaged":
+        raise CorruptionError("bad bytes", name=job.source, offset=7, expected=1, found=2)
+    data = store.get(job.source)
+    store.put(job.target, data)
+    return len(data), os.getpid()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    workers = Workers("process", SystemClock())
+    yield workers
+    workers.close()
+
+
+def test_a_local_job_runs_here_on_the_ports_of_the_database() -> None:
+    store, files, asked = MemoryObjectStore(), CrashableFileSystem(), []
+
+    def store_for(purpose: Purpose) -> ObjectStore:
+        asked.append(purpose)
+        return store
+
+    store.put("a", b"12345")
+    runner = LocalRunner(files, store_for)
+    assert runner.run(run_copy, Copy("a", "b"), Purpose.FLUSH) == (5, os.getpid())
+    assert (store.get("b"), asked) == (b"12345", [Purpose.FLUSH])
+
+
+def runner_on(tmp_path: Path, workers: Workers) -> tuple[ProcessRunner, ObjectStore, RequestMeter]:
+    location = StoreLocation(str(tmp_path / "bucket"))
+    meter = RequestMeter()
+    return ProcessRunner(workers, location, meter), location.open(), meter
+
+
+def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
+    tmp_path: Path, workers: Workers
+) -> None:
+    runner, store, meter = runner_on(tmp_path, workers)
+    store.put("a", b"12345")
+    size, process = runner.run(run_copy, Copy("a", "b"), Purpose.COMPACTION)
+    assert size == 5
+    assert process != os.getpid()
+    assert store.get("b") == b"12345"
+    counted = {(row.purpose, row.operation): row for row in meter.statistics()}
+    assert counted.keys() == {
+        (Purpose.COMPACTION, Operation.GET),
+        (Purpose.COMPACTION, Operation.PUT),
+    }
+    assert counted[Purpose.COMPACTION, Operation.GET].bytes_in == 5
+    runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
+    assert meter.total_requests() == 4
+
+
+def test_errors_come_back_whole(tmp_path: Path, workers: Workers) -> None:
+    runner, _, _ = runner_on(tmp_path, workers)
+    with pytest.raises(CorruptionError, match="bad bytes") as error:
+        runner.run(run_copy, Copy("a", "b", "damaged"), Purpose.FLUSH)
+    assert (error.value.name, error.value.offset, error.value.expected) == ("a", 7, 1)
+    with pytest.raises(NotFoundError):
+        runner.run(run_copy, Copy("none", "b"), Purpose.FLUSH)
+
+
+def test_a_worker_that_dies_costs_an_attempt(tmp_path: Path, workers: Workers) -> None:
+    runner, store, _ = runner_on(tmp_path, workers)
+    store.put("a", b"1")
+    with pytest.raises(UnavailableError, match="a worker process died; its job runs again"):
+        runner.run(run_copy, Copy("a", "b", "die"), Purpose.FLUSH)
+    assert runner.run(run_copy, Copy("a", "b"), Purpose.FLUSH)[0] == 1

@@ -1,0 +1,377 @@
+"""Threads, timer, processes and lanes. Nothing here waits for time to pass; what must happen
+on another thread is waited for by an event."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
+
+import pytest
+
+from seerdb.clock import SystemClock
+from seerdb.errors import ClosedError, UnavailableError
+from seerdb.storage.workers import (
+    FIRST_RETRY_SECONDS,
+    LANE_THREADS,
+    LAST_RETRY_SECONDS,
+    InlineExecutor,
+    Lane,
+    Timer,
+    Workers,
+)
+from seerdb.testing.clock import FakeClock
+
+PATIENCE = 60
+
+
+class FakeTimer(Timer):
+    """Keeps the calls for the test to make."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeClock())
+        self.calls: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.calls.append((seconds, call))
+
+    def has_more_than(self, count: int) -> bool:
+        return len(self.calls) > count
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    workers = Workers("thread", SystemClock())
+    workers.timer = FakeTimer()
+    yield workers
+    workers.close()
+
+
+def timer_of(workers: Workers) -> FakeTimer:
+    assert isinstance(workers.timer, FakeTimer)
+    return workers.timer
+
+
+class Failures:
+    """What a lane told of its failures; ``goes_on`` is what it is answered."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, int, float]] = []
+        self.goes_on = True
+
+    def __call__(self, name: str, error: BaseException, attempts: int, seconds: float) -> bool:
+        self.told.append((name, str(error), attempts, seconds))
+        return self.goes_on
+
+
+def test_a_lane_works_until_there_is_nothing_left(workers: Workers) -> None:
+    left, done = [3], threading.Event()
+
+    def work() -> bool:
+        left[0] -= 1
+        if left[0] == 0:
+            done.set()
+        return left[0] > 0
+
+    lane = Lane("flush", work, workers, Failures())
+    lane.wake()
+    assert done.wait(PATIENCE)
+    lane.close()
+    assert (left, lane.error, lane.attempts) == ([0], None, 0)
+
+
+def test_a_lane_runs_on_one_thread_at_a_time(workers: Workers) -> None:
+    """Two of them would meet at the gate."""
+    gate, alone, meetings = threading.Barrier(2), threading.Event(), []
+
+    def work() -> bool:
+        with suppress(threading.BrokenBarrierError):
+            gate.wait(0.05)
+            meetings.append(1)
+        alone.set()
+        return False
+
+    lane = Lane("flush", work, workers, Failures())
+    threads = [threading.Thread(target=lane.wake) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert alone.wait(PATIENCE)
+    lane.close()
+    assert meetings == []
+
+
+def test_a_wake_during_the_work_means_another_look(workers: Workers) -> None:
+    begun, go_on, looks = threading.Event(), threading.Event(), []
+
+    def work() -> bool:
+        looks.append(1)
+        if len(looks) == 1:
+            begun.set()
+            assert go_on.wait(PATIENCE)
+        return False
+
+    lane = Lane("flush", work, workers, Failures())
+    lane.wake()
+    assert begun.wait(PATIENCE)
+    lane.wake()
+    lane.wake()
+    go_on.set()
+    assert lane.wait(lambda: len(looks) == 2, PATIENCE)
+    lane.close()
+    assert len(looks) == 2, "two wakes are one more look"
+
+
+def test_a_failure_is_told_and_tried_again_later_and_later(workers: Workers) -> None:
+    failures, wanted = Failures(), [12]
+
+    def work() -> bool:
+        if wanted[0]:
+            wanted[0] -= 1
+            raise UnavailableError(f"{wanted[0]} more")
+        return False
+
+    lane = Lane("flush", work, workers, failures)
+    lane.wake()
+    timer = timer_of(workers)
+    for attempt in range(12):
+        assert lane.wait(partial(timer.has_more_than, attempt), PATIENCE)
+        assert (lane.attempts, lane.failures) == (attempt + 1, attempt + 1)
+        assert isinstance(lane.error, UnavailableError)
+        timer.calls[attempt][1]()
+    assert lane.wait(lambda: lane.error is None, PATIENCE)
+    assert (lane.attempts, lane.failures) == (0, 12)
+    seconds = [seconds for seconds, _ in timer.calls]
+    assert seconds[:3] == [FIRST_RETRY_SECONDS * factor for factor in (1, 2, 4)]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == LAST_RETRY_SECONDS
+    assert [(name, attempts) for name, _, attempts, _ in failures.told] == [
+        ("flush", number) for number in range(1, 13)
+    ]
+    assert failures.told[0][1] == "11 more"
+
+
+def test_a_lane_that_gives_up_stays_so(workers: Workers) -> None:
+    failures, looks = Failures(), []
+    failures.goes_on = False
+
+    def work() -> bool:
+        looks.append(1)
+        raise UnavailableError("for good")
+
+    lane = Lane("flush", work, workers, failures)
+    lane.wake()
+    assert not lane.wait(lambda: False, PATIENCE)
+    lane.wake()
+    lane.close()
+    assert (len(looks), timer_of(workers).calls, str(lane.error)) == (1, [], "for good")
+
+
+def test_a_listener_that_raises_does_not_stop_the_lane(workers: Workers) -> None:
+    """It left the lane running for ever in name only, and the close waiting for it."""
+    outcomes = [UnavailableError("first"), None]
+
+    def failed(name: str, error: BaseException, attempts: int, seconds: float) -> bool:
+        raise ValueError("a bad listener")
+
+    def work() -> bool:
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        return False
+
+    lane = Lane("flush", work, workers, failed)
+    lane.wake()
+    timer = timer_of(workers)
+    assert lane.wait(lambda: bool(timer.calls), PATIENCE)
+    assert (str(lane.error), lane.attempts) == ("a bad listener", 1)
+    [(_, again)] = timer.calls
+    again()
+    assert lane.wait(lambda: lane.error is None, PATIENCE)
+    lane.close()
+
+
+def test_waiting_ends_with_success_failure_timeout_or_close(workers: Workers) -> None:
+    gate, results = threading.Event(), []
+
+    def work() -> bool:
+        assert gate.wait(PATIENCE)
+        results.append(1)
+        if len(results) == 2:
+            raise UnavailableError("second")
+        return False
+
+    lane = Lane("flush", work, workers, Failures())
+    lane.wake()
+    assert not lane.wait(lambda: False, 0), "timeout"
+    gate.set()
+    assert lane.wait(lambda: len(results) == 1, PATIENCE)
+    gate.clear()
+    lane.wake()
+    waits = threading.Event()
+
+    def until() -> bool:
+        waits.set()
+        return False
+
+    waiter = threading.Thread(target=lambda: results.append(lane.wait(until, PATIENCE)))
+    waiter.start()
+    assert waits.wait(PATIENCE)
+    gate.set()
+    waiter.join(PATIENCE)
+    assert results == [1, 1, False], "the work failed"
+    lane.close()
+    assert not lane.wait(lambda: False, PATIENCE), "closed"
+
+
+def test_closing_waits_for_the_turn_under_way_and_ends_the_work(workers: Workers) -> None:
+    begun, go_on, looks = threading.Event(), threading.Event(), []
+
+    def work() -> bool:
+        looks.append(1)
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return True  # there would be more
+
+    lane = Lane("flush", work, workers, Failures())
+    lane.wake()
+    assert begun.wait(PATIENCE)
+    closer = threading.Thread(target=lane.close)
+    closer.start()
+    assert closer.is_alive()
+    go_on.set()
+    closer.join(PATIENCE)
+    assert not closer.is_alive()
+    lane.wake()
+    assert len(looks) == 1
+
+
+def test_a_lane_whose_runtime_is_gone_says_so_and_closes() -> None:
+    workers = Workers("thread", SystemClock())
+    lane = Lane("flush", lambda: False, workers, Failures())
+    workers.close()
+    for _ in range(2):
+        with pytest.raises(ClosedError, match="close it after its databases"):
+            lane.wake()
+    lane.close()
+
+
+def test_inline_the_work_is_done_in_the_call() -> None:
+    workers = Workers("inline", FakeClock())
+    threads, failures = [], Failures()
+
+    def work() -> bool:
+        threads.append(threading.current_thread())
+        if len(threads) == 2:
+            raise UnavailableError("second")
+        return False
+
+    lane = Lane("flush", work, workers, failures)
+    lane.wake()
+    lane.wake()
+    assert lane.wait(lambda: len(threads) == 2)
+    assert not lane.wait(lambda: False), "nobody else would bring it about"
+    assert threads == [threading.current_thread()] * 2
+    assert [attempts for _, _, attempts, _ in failures.told] == [1]
+    lane.close()
+    workers.close()
+
+
+def test_inline_an_interrupt_goes_through() -> None:
+    workers = Workers("inline", FakeClock())
+
+    def work() -> bool:
+        raise KeyboardInterrupt
+
+    lane = Lane("flush", work, workers, Failures())
+    with pytest.raises(KeyboardInterrupt):
+        lane.wake()
+    lane.close()
+    workers.close()
+
+
+def test_lanes_of_many_databases_share_a_few_threads(workers: Workers) -> None:
+    names, done = set(), threading.Semaphore(0)
+
+    def work() -> bool:
+        names.add(threading.current_thread().name)
+        done.release()
+        return False
+
+    lanes = [Lane("flush", work, workers, Failures()) for _ in range(50)]
+    for lane in lanes:
+        lane.wake()
+    for _ in lanes:
+        assert done.acquire(timeout=PATIENCE)
+    for lane in lanes:
+        lane.close()
+    assert len(names) <= LANE_THREADS
+
+
+def test_calls_are_made_in_the_order_they_are_due() -> None:
+    clock = FakeClock()
+    timer = Timer(clock)
+    made: list[tuple[int, float]] = []
+    done = threading.Event()
+
+    def make(seconds: int) -> None:
+        made.append((seconds, clock.monotonic()))
+
+    for seconds in (50, 10, 30, 10):
+        timer.call_later(seconds, partial(make, seconds))
+    assert made == []
+    clock.advance(100)
+    timer.call_later(0, done.set)  # due last, and it has the timer look at the clock
+    assert done.wait(PATIENCE)
+    assert made == [(10, 100.0), (10, 100.0), (30, 100.0), (50, 100.0)]
+    timer.close()
+
+
+def test_a_call_is_not_made_before_it_is_due() -> None:
+    clock = FakeClock()
+    timer = Timer(clock)
+    made, done = [], threading.Event()
+    timer.call_later(1000, lambda: made.append("late"))
+    timer.call_later(0, done.set)
+    assert done.wait(PATIENCE)
+    assert made == []
+    timer.close()
+    timer.call_later(0, lambda: made.append("after the close"))
+    assert made == []
+
+
+def test_a_timer_that_nobody_asked_has_no_thread() -> None:
+    before = threading.active_count()
+    timer = Timer(FakeClock())
+    assert threading.active_count() == before
+    timer.close()
+    timer.close()
+
+
+def test_the_inline_executor_runs_at_once_and_keeps_errors() -> None:
+    executor: Executor = InlineExecutor()
+    assert executor.submit(max, 1, 2).result() == 2
+    future = executor.submit(int, "x")
+    with pytest.raises(ValueError, match="invalid literal"):
+        future.result()
+    assert list(executor.map(str, [1, 2])) == ["1", "2"]
+
+
+def test_worker_processes_run_return_raise_and_come_back() -> None:
+    workers = Workers("process", SystemClock())
+    worker = workers.run_in_process(os.getpid)
+    assert worker != os.getpid()
+    with pytest.raises(ValueError, match="invalid literal"):
+        workers.run_in_process(int, "x")
+    assert workers._processes is not None
+    pids = list(workers._processes._processes)
+    with pytest.raises(BrokenProcessPool):
+        workers.run_in_process(os.kill, pids[0], signal.SIGKILL)
+    assert workers.run_in_process(os.getpid) not in (worker, os.getpid())
+    workers.close()
