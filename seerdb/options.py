@@ -142,7 +142,7 @@ class Options:
     block_cache_capacity: int = _setting(256 * MIB, _integer(0, 1 << 44))
     """Memory for table blocks, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
-    """Local disk for parts of tables; 0 turns it off."""
+    """Local disk for parts of tables in a remote bucket; 0 turns it off."""
     background: str = _setting("thread", _choice(*_BACKGROUND))
     """Where flush and compaction run: in the writer's call, a thread, or worker processes."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
