@@ -101,8 +101,7 @@ class Admission:
             self._reason = reason
             sealed = len(self._live.current.sealed)
             left = deadline - self._clock.monotonic()
-            self._flush.wake()
-            if left <= 0 or not self._flush.wait(self._fewer_than(sealed), left):
+            if left <= 0 or not self._flush.wake_and_wait(self._fewer_than(sealed), left):
                 if not self._hindrance():
                     return
                 if self._flush.error is None and left > 0:

@@ -255,7 +255,6 @@ class Engine:
         """
         self.check_open()
         seq = self.committer.rotate()
-        self.background.flush.wake()
         self._wait(self.background.flush, lambda: self.manifest.state.last_seq >= seq)
         return self.manifest.state.last_seq
 
@@ -263,7 +262,6 @@ class Engine:
         """Flush, then merge everything into one run."""
         self.flush()
         self.compactor.merge_all = True
-        self.background.compaction.wake()
         self._wait(self.background.compaction, lambda: not self.compactor.merge_all)
 
     def verify(self) -> VerifyReport:
@@ -279,7 +277,7 @@ class Engine:
         return report
 
     def _wait(self, lane: Lane, done: Callable[[], bool]) -> None:
-        if not lane.wait(done):
+        if not lane.wake_and_wait(done):
             self.poison.check()
             if isinstance(lane.error, SeerDBError):
                 raise lane.error

@@ -263,18 +263,19 @@ class Lane:
         elif not self._workers.is_inline:
             self._workers.timer.call_later(seconds, self.wake)
 
-    def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until a condition that the work brings about holds, or the work fails.
+    def wake_and_wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wake it, and wait until a condition that the work brings about holds, or it fails.
 
-        Returns whether it holds. Requires: the lane was woken. Inline, where nobody else will
-        bring it about, it does not wait.
+        Returns whether the condition holds. Inline, where nobody else will bring it about, it
+        does not wait.
         """
+        failures = self.failures
+        self.wake()
         with self._condition:
             if self._workers.is_inline and not self._running:
                 return until()
-            attempts = self.attempts
             self._condition.wait_for(
-                lambda: until() or self.attempts > attempts or self._closed, timeout
+                lambda: until() or self.failures > failures or self._closed, timeout
             )
             return until()
 

@@ -108,7 +108,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def s3(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
     """MinIO where there is a binary, else moto's server."""
     if find_minio() is None:
         print("no MinIO binary: these tests run on moto's S3 server")

@@ -8,12 +8,17 @@ Found by killing a real server under load.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from seerdb import DB, Components
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 
-SETTINGS = {"memtable_capacity": 1 << 20, "wal_segment_size": 1 << 16, "min_free_disk": 0}
+SETTINGS: dict[str, Any] = {
+    "memtable_capacity": 1 << 20,
+    "wal_segment_size": 1 << 16,
+    "min_free_disk": 0,
+}
 
 
 class PausingStore(MemoryObjectStore):
