@@ -300,7 +300,11 @@ class Committer:
         if expect is None:
             return
         key, wanted = expect
-        current = self._env.current_seq(key)
+        try:
+            current = self._env.current_seq(key)
+        except SeerDBError as failure:
+            self._finish([group.pop(0)], failure)
+            return
         if current == wanted:
             return
         request = group.pop(0)

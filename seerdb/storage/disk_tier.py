@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections import OrderedDict
+from itertools import chain
 
 import msgspec
 from crc32c import crc32c
@@ -222,12 +223,10 @@ class DiskTier:
 
     def _make_room(self, table: TableId, needed: int) -> None:
         while self._bytes + needed > self._capacity:
-            victim = next(iter(self._unwalked), None) or next(iter(self._tables))
-            if victim == table and len(self._tables) > 1:
-                self._tables.move_to_end(table)
-                continue
             self._evictions += 1
-            self._remove(victim)
+            # The table that needs the room goes only if it is alone.
+            by_age = chain(self._unwalked, self._tables)
+            self._remove(next((each for each in by_age if each != table), table))
 
     def _remove(self, table: TableId) -> None:
         parts = self._tables.pop(table, None)

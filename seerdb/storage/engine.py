@@ -261,8 +261,8 @@ class Engine:
     def compact(self) -> None:
         """Flush, then merge everything into one run."""
         self.flush()
-        self.compactor.merge_all = True
-        self._wait(self.background.compaction, lambda: not self.compactor.merge_all)
+        number = self.compactor.ask_for_full()
+        self._wait(self.background.compaction, lambda: self.compactor.full_done >= number)
 
     def verify(self) -> VerifyReport:
         """Check the current version and the log; see ``verify.py``."""
@@ -279,8 +279,8 @@ class Engine:
     def _wait(self, lane: Lane, done: Callable[[], bool]) -> None:
         if not lane.wake_and_wait(done):
             self.poison.check()
-            if isinstance(lane.error, SeerDBError):
-                raise lane.error
+            if isinstance(lane.last_failure, SeerDBError):
+                raise lane.last_failure
             raise ClosedError(f"the database was closed before the {lane.name} was done")
 
     def check_open(self) -> None:

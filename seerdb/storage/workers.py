@@ -193,6 +193,8 @@ class Lane:
         self.name = name
         self.error: BaseException | None = None
         """Why the last attempt failed; ``None`` once one succeeds."""
+        self.last_failure: BaseException | None = None
+        """The newest failure, whatever came after it."""
         self.attempts = 0
         """Attempts in a row that failed."""
         self.failures = 0
@@ -245,7 +247,7 @@ class Lane:
             return False
 
     def _retry(self, error: BaseException) -> None:
-        self.error = error
+        self.error = self.last_failure = error
         self.attempts += 1
         self.failures += 1
         seconds = min(FIRST_RETRY_SECONDS * 2 ** (self.attempts - 1), LAST_RETRY_SECONDS)
@@ -263,14 +265,21 @@ class Lane:
         elif not self._workers.is_inline:
             self._workers.timer.call_later(seconds, self.wake)
 
-    def wake_and_wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wake it, and wait until a condition that the work brings about holds, or it fails.
+    def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until a condition that the work brings about holds, or the work fails.
 
-        Returns whether the condition holds. Inline, where nobody else will bring it about, it
-        does not wait.
+        Returns whether the condition holds; if not, see ``last_failure``. Requires: the lane
+        was woken. Inline, where nobody else will bring it about, it does not wait.
         """
+        return self._wait(until, timeout, self.failures)
+
+    def wake_and_wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """:meth:`wake`, then :meth:`wait`, in which no failure is missed in between."""
         failures = self.failures
         self.wake()
+        return self._wait(until, timeout, failures)
+
+    def _wait(self, until: Callable[[], bool], timeout: float | None, failures: int) -> bool:
         with self._condition:
             if self._workers.is_inline and not self._running:
                 return until()

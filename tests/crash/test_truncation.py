@@ -162,7 +162,7 @@ def test_the_log_cut_anywhere_is_a_prefix_or_an_error() -> None:
 def test_a_cut_log_is_opened_by_the_mode_that_allows_it(mode: str) -> None:
     log = logged()
     for segment in list_segments(log.world.files, WAL):
-        for size in offsets(log, segment, 5):
+        for size in offsets(log, segment, 9):
             world = log.world.kill()
             cut(world, segment_path(WAL, segment), size)
             check_mode(log, world, mode, Damage(segment, size, END))
@@ -189,7 +189,7 @@ def test_a_flipped_bit_in_the_log_is_found() -> None:
 def test_a_log_with_a_flipped_bit_is_opened_by_the_mode_that_allows_it(mode: str) -> None:
     log = logged()
     for segment in list_segments(log.world.files, WAL):
-        for offset in offsets(log, segment, 11):
+        for offset in offsets(log, segment, 17):
             world = log.world.kill()
             flip(world, segment_path(WAL, segment), offset)
             if 72 <= offset < HEADER_SIZE or offset >= log.in_use(segment):
@@ -281,7 +281,7 @@ def test_a_damaged_manifest_object_is_found_or_not_needed() -> None:
     assert 1 < state.checkpoint < state.number - 1
     for number in range(1, state.number + 1):
         name = manifest_name(number)
-        for body in damaged_bodies(run.world.bucket.get(name), 3):
+        for body in damaged_bodies(run.world.bucket.get(name), 5):
             world = run.world.kill()
             world.bucket.put(name, body)
             if number < state.checkpoint:
@@ -297,7 +297,7 @@ def test_a_damaged_table_is_an_error_and_never_another_answer() -> None:
     version = run.world.kill().open()._engine.manifest.state.version
     assert len(version.tables) >= 3
     for name in map(table_name, (table.id for table in version.tables[1:])):
-        for body in damaged_bodies(run.world.bucket.get(name), 3):
+        for body in damaged_bodies(run.world.bucket.get(name), 5):
             world = run.world.kill()
             world.bucket.put(name, body)
             db = world.open()
@@ -324,7 +324,7 @@ def test_a_damaged_shipped_log_is_found_by_the_machine_that_needs_it() -> None:
     assert len(names) == 2
     check_contents(run.world.lose_machine().open(), run.model, 8)
     for number, name in enumerate(names):
-        for body in damaged_bodies(run.world.bucket.get(name), 7):
+        for body in damaged_bodies(run.world.bucket.get(name), 11):
             world = run.world.lose_machine()
             world.bucket.put(name, body)
             check_shipped(world, run.model, at_least=4 * number)

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_a_failed_flush_is_tried_again_by_itself(open_db: OpenDB) -> None:
     assert db.get(b"a") == b"1"
     heard.wait_for(FlushCompleted)
     lane = db._engine.background.flush
-    assert lane.wait(lambda: lane.error is None, PATIENCE)
+    assert lane.wake_and_wait(lambda: lane.error is None, PATIENCE)
     assert all(check.ok for check in db.health())
     [flush] = [worker for worker in db.statistics().workers if worker.name == "flush"]
     assert (flush.failures, flush.attempts, flush.error) == (2, 0, "")
@@ -201,7 +202,8 @@ def test_writers_wait_for_a_slow_flush_and_go_on(open_db: OpenDB) -> None:
         for number in range(100):
             db.put(b"%03d" % number, b"x" * 100, durability="memory")
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as on_exit:
+        on_exit.callback(store.open.set)
         writing = pool.submit(write)
         stalled = heard.wait_for(WriteStalled)
         assert isinstance(stalled, WriteStalled)

@@ -9,14 +9,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
 import pytest
 
-from seerdb import DB, Batch, UnavailableError
+from seerdb import DB, Batch, Components, Event, UnavailableError
 from seerdb.events import CompactionCompleted
+from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
 
@@ -139,6 +140,41 @@ def test_flushes_and_compactions_asked_for_by_many(open_db: OpenDB) -> None:
     assert db.verify().problems == []
 
 
+def test_a_compaction_asked_for_during_another_takes_what_came_since(open_db: OpenDB) -> None:
+    """The end of the first was once taken for the end of the second."""
+    uploading, go_on = threading.Event(), threading.Event()
+
+    class Gated(MemoryObjectStore):
+        gated = False
+
+        def put(self, name: str, data: bytes) -> None:
+            if self.gated and not uploading.is_set():
+                uploading.set()
+                assert go_on.wait(60)
+            super().put(name, data)
+
+    store = Gated()
+    db = open_db(components=Components(object_store=store))
+    for key in (b"a", b"b"):
+        db.put(key, b"1")
+        db.flush()
+    store.gated = True
+    with ThreadPoolExecutor(2) as callers, ExitStack() as on_exit:
+        on_exit.callback(go_on.set)
+        first = callers.submit(db.compact)
+        assert uploading.wait(60)
+        db.put(b"c", b"1")
+        db.flush()
+        second = callers.submit(db.compact)
+        while db._engine.compactor._full_asked < 2:
+            pass
+        go_on.set()
+        assert len(first.result(60).removed) >= 2
+        second.result(60)
+        assert db.statistics().runs == 1
+    assert [key for key, _ in db.scan()] == [b"a", b"b", b"c"]
+
+
 def test_seqs_of_one_writer_only_grow(db: DB) -> None:
     def write(writer: int) -> list[int]:
         return [db.put(b"%d" % writer, b"%d" % n, durability="memory") for n in range(300)]
@@ -204,11 +240,12 @@ def test_a_scan_begins_while_keys_are_added() -> None:
     class Growing(dict[bytes, Any]):
         grown = False
 
-        def __len__(self) -> int:
+        def __reversed__(self) -> Iterator[bytes]:
+            keys = super().__reversed__()
             if not self.grown:
                 self.grown = True
                 db.put(b"a", b"2")
-            return super().__len__()
+            return keys
 
     active = db._engine.live.current.active
     active.entries = Growing(active.entries)
@@ -217,8 +254,6 @@ def test_a_scan_begins_while_keys_are_added() -> None:
 
 
 def test_one_merge_at_a_time(open_db: OpenDB) -> None:
-    from seerdb import Components, Event
-
     merges: list[Event] = []
     db = open_db(components=Components(listener=merges.append))
     for number in range(12):

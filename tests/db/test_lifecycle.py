@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,35 @@ def test_close_twice_and_with_leaving_the_block(open_db: OpenDB) -> None:
     db.close()
     with open_db() as db:
         assert db.get(b"a") == b"1"
+
+
+CHANGES: dict[str, Callable[[DB], object]] = {
+    "overwritten": lambda db: db.put(b"hot", b"new"),
+    "deleted": lambda db: db.delete(b"hot"),
+    "deleted with its range": lambda db: db.delete_range(b"h", b"i"),
+}
+
+
+@pytest.mark.parametrize(
+    "steps", [["flush"], ["flush", "flush"], ["compact"], ["flush", "compact"]]
+)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_hot_key_is_never_stale(db: DB, change: str, steps: list[str]) -> None:
+    """What point reads remember of tables is forgotten when a newer table says otherwise."""
+    db.put(b"hot", b"old")
+    db.put(b"other", b"1")
+    db.flush()
+    for _ in range(50):
+        assert db.get(b"hot") == b"old"
+    CHANGES[change](db)
+    expected = b"new" if change == "overwritten" else None
+    for step in ["", *steps]:
+        if step:
+            db.put(b"other", step.encode())
+            getattr(db, step)()
+        for _ in range(50):
+            assert db.get(b"hot") == expected
+            assert db.multi_get([b"hot"]) == [expected]
 
 
 def test_a_directory_moved_elsewhere_is_the_same_database(open_db: OpenDB, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.testing.model import Operation
@@ -148,7 +148,6 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=60)
 @given(
     layer=st.sampled_from(sorted(LAYERS)),
     batches=st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), max_size=12),

@@ -189,7 +189,6 @@ def test_garbage_is_collected_in_the_background_too(open_db: OpenDB) -> None:
     db.compact()
     clock.advance(1e9)
     lane = db._engine.background.garbage
-    lane.wake()
-    assert lane.wait(lambda: db.statistics().deleted_objects == 2, 60)
+    assert lane.wake_and_wait(lambda: db.statistics().deleted_objects == 2, 60)
     assert db.get(b"a") == b"2"
     assert db.verify().problems == []

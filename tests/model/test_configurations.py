@@ -150,6 +150,7 @@ def test_a_configuration_changes_no_answer(name: str) -> None:
         assert play(script, *CONFIGURATIONS[name]) == answers
 
 
+@pytest.mark.crash
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", CONFIGURATIONS)

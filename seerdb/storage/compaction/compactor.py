@@ -5,6 +5,7 @@ As a flush does, it remembers what was uploaded until the manifest edit is in ef
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import msgspec
@@ -34,6 +35,7 @@ class CompactionStatistics(msgspec.Struct, frozen=True):
 @dataclass(frozen=True)
 class _Merged:
     plan: Plan
+    asked: int
     result: CompactionResult
     seconds: float
 
@@ -65,37 +67,45 @@ class Compactor:
         self._listener = listener
         self._merged: _Merged | None = None
         self.statistics = CompactionStatistics()
-        self.merge_all = False
-        """Set to have the next merge take everything."""
+        self._lock = threading.Lock()
+        self._full_asked = 0
+        self.full_done = 0
+        """Up to which number the full merges that were asked for are done."""
 
     def compact_one(self) -> bool:
         """Do the merge that is due; returns whether there was one."""
         merged = self._merged
         if merged is None:
-            everything = self.merge_all
-            version = self._publisher.version
-            plan = plan_full(version) if everything else plan_compaction(version)
+            asked, version = self._full_asked, self._publisher.version
+            plan = plan_full(version) if asked > self.full_done else plan_compaction(version)
             if plan is None:
-                self.merge_all = self.merge_all and not everything
+                self.full_done = asked
                 return False
-            merged = self._merged = self._merge(plan)
+            merged = self._merged = self._merge(plan, asked)
         inputs = [table.id for table in merged.inputs]
         # Before the edit, or the collector could come between the two.
         self._outputs.removed(inputs)
         self._publisher.compacted(inputs, merged.result.tables)
         self._merged = None
         if merged.plan.everything:
-            self.merge_all = False
+            self.full_done = merged.asked
         self._account(merged)
         return True
 
-    def _merge(self, plan: Plan) -> _Merged:
+    def ask_for_full(self) -> int:
+        """Have the next merge take everything; see ``full_done`` for the number returned.
+        Thread-safe."""
+        with self._lock:
+            self._full_asked += 1
+            return self._full_asked
+
+    def _merge(self, plan: Plan, asked: int) -> _Merged:
         started = self._clock.monotonic()
         outputs = self._outputs.begin(CompactionJob.outputs_needed(plan))
         job = CompactionJob(plan=plan, outputs=outputs, format=self._format)
         result = self._runner.run(run_compaction, job, Purpose.COMPACTION)
         self._outputs.finish(set(outputs) - {table.id for table in result.tables})
-        return _Merged(plan, result, self._clock.monotonic() - started)
+        return _Merged(plan, asked, result, self._clock.monotonic() - started)
 
     def _account(self, merged: _Merged) -> None:
         inputs, outputs = merged.inputs, merged.result.tables

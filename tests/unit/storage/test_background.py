@@ -137,8 +137,7 @@ def test_inline_the_collector_looks_after_each_merge() -> None:
 def test_in_the_background_the_collector_comes_after_the_grace_period() -> None:
     rig = Rig("thread")
     rig.parts.compactions = [True]
-    rig.compaction.wake()
-    assert rig.compaction.wait(lambda: len(rig.timer.calls) == 1, 60)
+    assert rig.compaction.wake_and_wait(lambda: len(rig.timer.calls) == 1, 60)
     rig.background.close()
     rig.workers.close()
     assert rig.done == ["compact"]

@@ -11,7 +11,14 @@ from typing import Any, Self
 
 import pytest
 
-from seerdb.errors import BusyError, ConflictError, DiskError, PoisonedError, SeerDBError
+from seerdb.errors import (
+    BusyError,
+    ConflictError,
+    DiskError,
+    PoisonedError,
+    SeerDBError,
+    UnavailableError,
+)
 from seerdb.ids import MAX_SEQ
 from seerdb.storage import commit
 from seerdb.storage.batch import Batch
@@ -41,6 +48,7 @@ class FakeEnv:
         self._live = live
         self.admitted = 0
         self.refusal: BaseException | None = None
+        self.unreadable: SeerDBError | None = None
         self.memtables: list[Memtable] = []
         self.causes: list[BaseException] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
@@ -58,6 +66,8 @@ class FakeEnv:
         self.causes.append(cause)
 
     def current_seq(self, key: bytes) -> int:
+        if self.unreadable is not None:
+            raise self.unreadable
         for memtable in self._live.current.memtables:
             if (version := memtable.find(key, MAX_SEQ)) is not None:
                 return version[0] if version[1] is not None else 0
@@ -317,6 +327,20 @@ def test_an_expectation_is_checked_in_its_turn() -> None:
     with pytest.raises(ConflictError, match="but it is absent"):
         rig.put(b"none", expect=7)
     assert rig.live.visible_seq == 4
+
+
+def test_an_expectation_that_cannot_be_checked_concerns_only_its_write() -> None:
+    """It may need the bucket, which the other writes of the group do not."""
+    rig = Rig()
+    rig.put(b"warm")
+    rig.env.unreadable = UnavailableError("no bucket")
+    with rig.waiting(
+        lambda: rig.put(b"k", expect=1), lambda: rig.put(b"a"), lambda: rig.put(b"b")
+    ) as futures:
+        pass
+    outcomes = [future.exception() or future.result() for future in futures]
+    assert outcomes == [rig.env.unreadable, 2, 3]
+    assert rig.entries().keys() == {b"warm", b"a", b"b"}
 
 
 def test_a_full_memtable_is_sealed_before_the_write_that_overflows_it() -> None:

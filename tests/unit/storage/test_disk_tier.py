@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from seerdb.errors import DiskError
 from seerdb.ids import TableId
 from seerdb.storage.disk_tier import DiskTier
 from seerdb.storage.files import File
+from seerdb.storage.os_files import OsFileSystem
 from seerdb.testing.files import CrashableFileSystem
 from tests.unit.storage.tables import id_of
 
@@ -120,6 +123,19 @@ def test_tables_nobody_used_since_the_restart_make_room_first(files: CrashableFi
     tier.write(A, 2, bytes(100))
     assert [tier.read(A, part) is not None for part in range(3)] == [True] * 3
     assert tier.statistics().tables == 1
+
+
+def test_a_table_of_an_earlier_run_makes_room_for_itself_last(files: CrashableFileSystem) -> None:
+    """It was looked for among the tables in use, and not found there."""
+    tier = tier_on(files, 3 * (HEADER + 100))
+    for table in (A, B, C):
+        tier.write(table, 0, bytes(100))
+    tier.close()
+    tier = tier_on(files, 3 * (HEADER + 100))
+    assert tier.read(B, 0) == tier.read(C, 0) == bytes(100)
+    tier.write(A, 1, bytes(100))
+    assert [tier.read(table, 0) is not None for table in (A, B, C)] == [True, False, True]
+    assert tier.read(A, 1) == bytes(100)
 
 
 def test_one_table_alone_starts_again_when_it_is_full(files: CrashableFileSystem) -> None:
@@ -342,3 +358,30 @@ def test_after_close_it_neither_answers_nor_keeps(files: CrashableFileSystem) ->
     assert tier.read(A, 0) is None
     tier.write(A, 1, b"late")
     assert tier_on(files).read(A, 0) == b"zero", "a late reader harms nothing"
+
+
+def test_readers_and_writers_beside_each_other(tmp_path: Path) -> None:
+    """Files are closed, removed and made anew all the while; on a real disk, where the number
+    of a closed file is soon that of another."""
+    tier = DiskTier(OsFileSystem(), str(tmp_path), 3000)
+
+    def use(worker: int) -> None:
+        choose = random.Random(worker)
+        for _ in range(600):
+            table, part = id_of(choose.randrange(1, 8)), choose.randrange(-1, 4)
+            expected = f"{table} {part} ".encode() * 8
+            action = choose.random()
+            if action < 0.4:
+                tier.write(table, part, expected)
+            elif action < 0.43:
+                tier.drop(table)
+            else:
+                assert tier.read(table, part) in (None, expected)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))
+    statistics = tier.statistics()
+    assert statistics.errors <= statistics.misses
+    assert statistics.hits > 0
+    assert statistics.bytes == sum(file.stat().st_size for file in tmp_path.iterdir()) <= 3000
+    tier.close()

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 
 import pytest
 
@@ -35,13 +36,14 @@ class FakeTimer(Timer):
 
     def __init__(self) -> None:
         super().__init__(FakeClock())
-        self.calls: list[tuple[float, Callable[[], None]]] = []
+        self.calls: SimpleQueue[tuple[float, Callable[[], None]]] = SimpleQueue()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        self.calls.append((seconds, call))
+        self.calls.put((seconds, call))
 
-    def has_more_than(self, count: int) -> bool:
-        return len(self.calls) > count
+    def next(self) -> tuple[float, Callable[[], None]]:
+        """The next call and its delay; waits for it."""
+        return self.calls.get(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -108,13 +110,12 @@ def test_a_lane_runs_on_one_thread_at_a_time(workers: Workers) -> None:
 
 
 def test_a_wake_during_the_work_means_another_look(workers: Workers) -> None:
-    begun, go_on, looks = threading.Event(), threading.Event(), []
+    begun, go_on, looks = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     def work() -> bool:
-        looks.append(1)
-        if len(looks) == 1:
-            begun.set()
-            assert go_on.wait(PATIENCE)
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        looks.release()
         return False
 
     lane = Lane("flush", work, workers, Failures())
@@ -123,13 +124,14 @@ def test_a_wake_during_the_work_means_another_look(workers: Workers) -> None:
     lane.wake()
     lane.wake()
     go_on.set()
-    assert lane.wait(lambda: len(looks) == 2, PATIENCE)
+    assert looks.acquire(timeout=PATIENCE)
+    assert looks.acquire(timeout=PATIENCE)
     lane.close()
-    assert len(looks) == 2, "two wakes are one more look"
+    assert not looks.acquire(blocking=False), "two wakes are one more look"
 
 
 def test_a_failure_is_told_and_tried_again_later_and_later(workers: Workers) -> None:
-    failures, wanted = Failures(), [12]
+    failures, wanted, delays = Failures(), [12], []
 
     def work() -> bool:
         if wanted[0]:
@@ -139,22 +141,19 @@ def test_a_failure_is_told_and_tried_again_later_and_later(workers: Workers) -> 
 
     lane = Lane("flush", work, workers, failures)
     lane.wake()
-    timer = timer_of(workers)
     for attempt in range(12):
-        assert lane.wait(partial(timer.has_more_than, attempt), PATIENCE)
+        seconds, again = timer_of(workers).next()
+        delays.append(seconds)
         assert (lane.attempts, lane.failures) == (attempt + 1, attempt + 1)
         assert isinstance(lane.error, UnavailableError)
-        timer.calls[attempt][1]()
-    assert lane.wait(lambda: lane.error is None, PATIENCE)
-    assert (lane.attempts, lane.failures) == (0, 12)
-    seconds = [seconds for seconds, _ in timer.calls]
-    assert seconds[:3] == [FIRST_RETRY_SECONDS * factor for factor in (1, 2, 4)]
-    assert seconds == sorted(seconds)
-    assert seconds[-1] == LAST_RETRY_SECONDS
-    assert [(name, attempts) for name, _, attempts, _ in failures.told] == [
-        ("flush", number) for number in range(1, 13)
-    ]
-    assert failures.told[0][1] == "11 more"
+        again()
+    assert lane.wake_and_wait(lambda: lane.error is None, PATIENCE)
+    assert (lane.attempts, lane.failures, str(lane.last_failure)) == (0, 12, "0 more")
+    assert delays[:3] == [FIRST_RETRY_SECONDS * factor for factor in (1, 2, 4)]
+    assert delays == sorted(delays)
+    assert delays[-1] == LAST_RETRY_SECONDS
+    assert failures.told[0] == ("flush", "11 more", 1, FIRST_RETRY_SECONDS)
+    assert [attempts for _, _, attempts, _ in failures.told] == list(range(1, 13))
 
 
 def test_a_lane_that_gives_up_stays_so(workers: Workers) -> None:
@@ -166,68 +165,64 @@ def test_a_lane_that_gives_up_stays_so(workers: Workers) -> None:
         raise UnavailableError("for good")
 
     lane = Lane("flush", work, workers, failures)
-    lane.wake()
-    assert not lane.wait(lambda: False, PATIENCE)
-    lane.wake()
+    for _ in range(2):
+        assert not lane.wake_and_wait(lambda: False, PATIENCE)
     lane.close()
-    assert (len(looks), timer_of(workers).calls, str(lane.error)) == (1, [], "for good")
+    assert (len(looks), timer_of(workers).calls.empty(), str(lane.error)) == (1, True, "for good")
 
 
 def test_a_listener_that_raises_does_not_stop_the_lane(workers: Workers) -> None:
     """It left the lane running for ever in name only, and the close waiting for it."""
-    outcomes = [UnavailableError("first"), None]
+    outcomes = [UnavailableError("first")]
 
     def failed(name: str, error: BaseException, attempts: int, seconds: float) -> bool:
         raise ValueError("a bad listener")
 
     def work() -> bool:
-        outcome = outcomes.pop(0)
-        if outcome is not None:
-            raise outcome
+        if outcomes:
+            raise outcomes.pop()
         return False
 
     lane = Lane("flush", work, workers, failed)
     lane.wake()
-    timer = timer_of(workers)
-    assert lane.wait(lambda: bool(timer.calls), PATIENCE)
+    _, again = timer_of(workers).next()
     assert (str(lane.error), lane.attempts) == ("a bad listener", 1)
-    [(_, again)] = timer.calls
     again()
-    assert lane.wait(lambda: lane.error is None, PATIENCE)
+    assert lane.wake_and_wait(lambda: lane.error is None, PATIENCE)
     lane.close()
 
 
 def test_waiting_ends_with_success_failure_timeout_or_close(workers: Workers) -> None:
-    gate, results = threading.Event(), []
+    gate, looks = threading.Event(), []
 
     def work() -> bool:
         assert gate.wait(PATIENCE)
-        results.append(1)
-        if len(results) == 2:
-            raise UnavailableError("second")
+        looks.append(1)
+        if len(looks) > 1:
+            raise UnavailableError(f"look {len(looks)}")
         return False
 
     lane = Lane("flush", work, workers, Failures())
-    lane.wake()
-    assert not lane.wait(lambda: False, 0), "timeout"
+    assert not lane.wake_and_wait(lambda: False, 0), "timeout"
     gate.set()
-    assert lane.wait(lambda: len(results) == 1, PATIENCE)
-    gate.clear()
-    lane.wake()
-    waits = threading.Event()
-
-    def until() -> bool:
-        waits.set()
-        return False
-
-    waiter = threading.Thread(target=lambda: results.append(lane.wait(until, PATIENCE)))
-    waiter.start()
-    assert waits.wait(PATIENCE)
-    gate.set()
-    waiter.join(PATIENCE)
-    assert results == [1, 1, False], "the work failed"
+    assert lane.wake_and_wait(lambda: len(looks) >= 1, PATIENCE)
+    assert not lane.wake_and_wait(lambda: False, PATIENCE)
+    assert isinstance(lane.last_failure, UnavailableError)
     lane.close()
-    assert not lane.wait(lambda: False, PATIENCE), "closed"
+    assert not lane.wake_and_wait(lambda: False, PATIENCE), "closed"
+
+
+def test_a_failure_that_comes_before_the_waiting_ends_it_too(workers: Workers) -> None:
+    """Otherwise it waits for the next attempt, which may be many seconds away."""
+
+    def work() -> bool:
+        raise UnavailableError("at once")
+
+    lane = Lane("flush", work, workers, Failures())
+    for attempt in range(50):
+        assert not lane.wake_and_wait(lambda: False, PATIENCE)
+        assert lane.failures > attempt
+    lane.close()
 
 
 def test_closing_waits_for_the_turn_under_way_and_ends_the_work(workers: Workers) -> None:
@@ -273,10 +268,8 @@ def test_inline_the_work_is_done_in_the_call() -> None:
         return False
 
     lane = Lane("flush", work, workers, failures)
-    lane.wake()
-    lane.wake()
-    assert lane.wait(lambda: len(threads) == 2)
-    assert not lane.wait(lambda: False), "nobody else would bring it about"
+    assert lane.wake_and_wait(lambda: len(threads) == 1)
+    assert not lane.wake_and_wait(lambda: False), "nobody else would bring it about"
     assert threads == [threading.current_thread()] * 2
     assert [attempts for _, _, attempts, _ in failures.told] == [1]
     lane.close()
