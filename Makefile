@@ -57,6 +57,7 @@ $(BIN)/python:
 	  rm -rf $(VENV); \
 	  echo "'$(PYTHON) -m venv' does not work here. Install it (Debian, Ubuntu: apt install python3-venv)" >&2; \
 	  exit 1; }
+	@$(INSTALL) --upgrade pip  # older ones need minutes to find versions that fit
 
 # A stamp says which extras are installed, for which pyproject.toml.
 $(VENV)/installed-run: pyproject.toml | $(BIN)/python

@@ -21,7 +21,6 @@ from msgspec.structs import replace
 
 from seerdb.errors import ConflictError, CorruptionError
 from seerdb.events import Recovered
-from seerdb.ids import SeqNo
 from seerdb.options import Options
 from seerdb.storage.files import FileLock
 from seerdb.storage.home import Home, has_home, load_home, save_home
@@ -217,10 +216,10 @@ class _Opening:
             strict=self._options.recovery == "strict",
         )
         self._shipped_records = len(shipped)
-        last_seq = SeqNo(shipped[-1][0]) if shipped else state.last_seq
-        begin_branch(stores.of(Purpose.WAL), state.epoch, last_seq)
+        last_seq = shipped[-1][0] if shipped else state.last_seq
         return Recovery(
             relog=shipped,
+            branch_seq=last_seq,
             last_seq=last_seq,
             last_timestamp_us=shipped[-1][1] if shipped else 0,
             last_segment=max(segments, default=0),
@@ -251,6 +250,8 @@ class _Opening:
             random=self._components.random,
             clock=self._clock,
         )
+        if recovery.branch_seq is not None:
+            begin_branch(stores.of(Purpose.WAL), state.epoch, recovery.branch_seq)
         following = max(recovery.last_segment + 1, state.log_start, 1)
         if recovery.relog:
             self._relog(log, following, recovery, flushed_seq=state.last_seq)

@@ -32,6 +32,8 @@ class Recovery:
     quarantine: list[int] = field(default_factory=list)
     release: list[int] = field(default_factory=list)
     """Segments that are not needed any more."""
+    branch_seq: int | None = None
+    """Where the log goes on otherwise than before, because of damage or another owner."""
     last_seq: int = 0
     last_timestamp_us: int = 0
     last_segment: int = 0
@@ -159,6 +161,8 @@ class _Recoverer:
                 "to skip it; the damaged bytes are kept in quarantine/",
             ) from error
         self.found.damages.append(str(error))
+        if self.found.branch_seq is None:
+            self.found.branch_seq = self.found.last_seq
         self.found.quarantine.append(segment)
         self.found.relog += self._take(self._records_of(segment))
         self._stopped = self._mode == "point_in_time"

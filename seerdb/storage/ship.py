@@ -13,8 +13,10 @@ epoch has claimed the database (I6): a new owner lists ``wal/`` after its claim,
 claim after it is seen by every later owner, and one with a claim after it is never acknowledged.
 
 Yet such a PUT may come after the new owner has listed, and reach beyond what that took over. So
-a home that takes over a log first says how far it goes, by an empty object whose first seq is
-one more than its last: from its first seq on, everything of a lower epoch is void.
+a home that takes over a log, or goes on after damage has cost it a part of its own, first says
+from where it goes on, by an empty object whose first seq is one more than its last: from that
+first seq on, everything of a lower epoch is void. Otherwise epochs of one home tell the same
+log, and their objects complete each other.
 """
 
 from __future__ import annotations
@@ -193,10 +195,10 @@ class Shipper:
             number += 1
 
 
-def begin_branch(store: ObjectStore, epoch: Epoch, seq: SeqNo) -> None:
-    """Say that in ``epoch`` the log goes on after ``seq``, which it took over from another
-    home: what lower epochs put there above that is void. Durable when it returns."""
-    store.put_if_absent(wal_name(epoch, SeqNo(seq + 1), seq), b"")
+def begin_branch(store: ObjectStore, epoch: Epoch, seq: int) -> None:
+    """Say that in ``epoch`` the log goes on after ``seq``, and not as it went on before: what
+    lower epochs put there above that is void. Durable when it returns."""
+    store.put_if_absent(wal_name(epoch, SeqNo(seq + 1), SeqNo(seq)), b"")
 
 
 def read_shipped(
@@ -204,38 +206,25 @@ def read_shipped(
 ) -> list[WalRecord]:
     """The shipped records after seq ``after``, in order and without a gap.
 
-    Where epochs overlap, the higher one is right: what a fenced writer still put there was
-    never acknowledged. Raises: ``CorruptionError`` for a gap or a damaged object if
-    ``strict``; else what comes before it is returned.
+    Raises: ``CorruptionError`` for a gap or a damaged object if ``strict``; else what comes
+    before it is returned.
     """
+    parsed = ((parse_wal_name(info.name), info.name) for info in store.list(WAL_PREFIX))
+    places = sorted((place, name) for place, name in parsed if place is not None)
+    branches = [(epoch, first) for (epoch, first, last), _ in places if last < first]
     records: dict[int, WalRecord] = {}
     try:
-        for name, first, last, limit in _branches(store):
-            if first <= last and after < last and first < limit:
+        for (epoch, first, last), name in places:
+            end = min((start for above, start in branches if above > epoch), default=MAX_SEQ)
+            if first <= last and after < last and first < end:
                 for record in _read_object(store, database_id, name, first, last):
-                    if after < record[0] < limit:
+                    if after < record[0] < end:
                         records[record[0]] = record
         return _contiguous(records, after)
     except CorruptionError:
         if strict:
             raise
         return _contiguous(records, after, stop_at_gap=True)
-
-
-def _branches(store: ObjectStore) -> list[tuple[str, SeqNo, SeqNo, int]]:
-    """Name, first and last seq of each object, in order, and the seq from which on a higher
-    epoch is right."""
-    parsed = ((parse_wal_name(info.name), info.name) for info in store.list(WAL_PREFIX))
-    places = sorted((place, name) for place, name in parsed if place is not None)
-    limit = following = MAX_SEQ + 1
-    above: Epoch | None = None
-    found = []
-    for (epoch, first, last), name in reversed(places):
-        if epoch != above:
-            above, limit = epoch, following
-        following = min(following, first)
-        found.append((name, first, last, limit))
-    return found[::-1]
 
 
 def _read_object(

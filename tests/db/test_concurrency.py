@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB, Batch, Components, Event, UnavailableError
+from seerdb import DB, Batch, Components, Event, SeerDBError
 from seerdb.events import CompactionCompleted
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
@@ -219,7 +219,7 @@ def test_a_batch_with_a_range_delete_is_never_seen_half(below: str, lookup: int)
     db = world.open()
     db.put(b"k", b"old")
     if below != "active":
-        with pytest.raises(UnavailableError) if below == "sealed" else nullcontext():
+        with pytest.raises(SeerDBError) if below == "sealed" else nullcontext():
             db.flush()
     if below == "table not in memory":
         db.close()

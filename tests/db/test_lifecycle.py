@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from seerdb import DB, NEEDS_IO, Entry
+from seerdb import DB, NEEDS_IO, ClosedError, Entry, Event
+from seerdb.events import FlushCompleted
 from tests.db.conftest import OpenDB
 from tests.db.layers import LAYERS, Layered
+from tests.fixtures.database import World
 
 
 def test_empty_value_full_lifecycle(open_db: OpenDB) -> None:
@@ -175,6 +177,24 @@ def test_a_hot_key_is_never_stale(db: DB, change: str, steps: list[str]) -> None
         for _ in range(50):
             assert db.get(b"hot") == expected
             assert db.multi_get([b"hot"]) == [expected]
+
+
+def test_reads_go_on_while_it_closes() -> None:
+    """A listener that reads when the last flush is told."""
+    world = World()
+    db = world.open()
+    db.put(b"a", b"1")
+    seen = []
+
+    def read(event: Event) -> None:
+        if isinstance(event, FlushCompleted):
+            seen.append((db.get(b"a"), db.try_get_entry(b"b"), list(db.scan())))
+
+    db._engine.flusher._listener = read
+    db.close()
+    assert seen == [(b"1", None, [(b"a", b"1")])]
+    with pytest.raises(ClosedError):
+        db.get(b"a")
 
 
 def test_a_directory_moved_elsewhere_is_the_same_database(open_db: OpenDB, tmp_path: Path) -> None:

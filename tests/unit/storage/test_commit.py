@@ -403,6 +403,20 @@ def test_rotation_by_hand() -> None:
     assert rig.committer.position() == (2, rig.log.position, 2)
 
 
+@pytest.mark.parametrize("verb", ["sync", "position", "rotate"])
+def test_a_sync_that_fails_outside_of_a_write_poisons_as_well(verb: str) -> None:
+    rig = Rig()
+    rig.put(b"a", level=MEMORY)
+    rig.files.fail_sync()
+    with pytest.raises(PoisonedError):
+        getattr(rig.committer, verb)()
+    with pytest.raises(PoisonedError):
+        rig.put(b"b")
+    assert len(rig.env.causes) == 1
+    assert rig.env.memtables == []
+    assert rig.entries() == {b"a": (1, b"v")}
+
+
 def test_time_in_the_log_never_goes_back() -> None:
     rig = Rig(timestamp=FakeClock().now_ns() // 1000 + 5_000_000)
     rig.put(b"a")

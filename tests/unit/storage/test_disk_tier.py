@@ -340,6 +340,19 @@ def test_a_bad_sector_costs_hits_only() -> None:
     assert tier.statistics().bytes == on_disk(files)
 
 
+def test_a_file_that_cannot_be_removed_costs_no_error(
+    files: CrashableFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise DiskError("broken, by plan")
+
+    tier = tier_on(files)
+    tier.write(A, 0, b"zero")
+    monkeypatch.setattr(files, "remove", refuse)
+    tier.drop(A)
+    assert (tier.read(A, 0), tier.statistics().errors) == (None, 1)
+
+
 def test_a_file_that_cannot_be_looked_at_does_not_keep_the_database_closed() -> None:
     files = _FailingFiles()
     files.make_directory("cache")

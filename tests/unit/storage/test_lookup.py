@@ -181,6 +181,26 @@ def test_many_keys_of_many_blocks_are_loaded_once_each() -> None:
     assert store.calls["get_range"] <= 1 + 4
 
 
+def test_many_keys_load_tails_blocks_and_range_deletes_as_needed() -> None:
+    store = MemoryObjectStore()
+    tables = new_table_store(store, capacity=0)
+    metas = [
+        put_table(store, 1, many(0, 40, seq=1)),
+        put_table(store, 2, {b"key0001": (60, b"back")}, [RangeTombstone(b"key", b"key0020", 50)]),
+    ]
+    state = State(Memtable([1]), (), layout_of(metas, tables))
+    keys = [b"key%04d" % number for number in (0, 1, 19, 20, 39, 40)]
+    assert find_many(state, keys, MAX_SEQ, tables) == [
+        None,
+        (60, b"back"),
+        None,
+        (21, b"v" * 30),
+        (40, b"v" * 30),
+        None,
+    ]
+    assert find_many(state, keys[:2], 49, tables) == [(1, b"v" * 30), (2, b"v" * 30)]
+
+
 SOURCES = st.dictionaries(st.sampled_from(KEYS), st.sampled_from([b"", b"1", None]), max_size=5)
 RANGES = st.lists(
     st.tuples(st.sampled_from(KEYS), st.sampled_from(KEYS)).filter(lambda p: p[0] < p[1]),
