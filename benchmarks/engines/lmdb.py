@@ -29,7 +29,8 @@ class LmdbEngine(SyncEngine):
 
     def get(self, key: bytes) -> bytes | None:
         with self._env.begin() as transaction:
-            return transaction.get(key)
+            value: bytes | None = transaction.get(key)
+        return value
 
     def multi_get(self, keys: list[bytes]) -> list[bytes | None]:
         with self._env.begin() as transaction:
