@@ -114,11 +114,11 @@ class _Opening:
         )
         if not continues:
             self._check_abandoned(home)
-        if home is None or not continues:
+        unfinished = None
+        if home is None or not home.complete or not continues:
             database = state.database_id if state else self._components.random_bytes(16).hex()
-            home = Home(self._components.random_bytes(16).hex(), database, complete=continues)
-        if state is None:
-            save_home(self._files, self._wal, home)
+            home = Home(self._components.random_bytes(16).hex(), database, complete=False)
+            unfinished = home
         manifest = ManifestWriter.claim(
             stores.of(Purpose.MANIFEST),
             state,
@@ -133,9 +133,10 @@ class _Opening:
             random_bytes=self._components.random_bytes,
         )
         if continues:
-            return self._finish(stores, manifest, self._recover(manifest.state))
-        recovery = self._adopt(stores, manifest.state, home)
-        return self._finish(stores, manifest, recovery, unfinished=home)
+            recovery = self._recover(manifest.state)
+        else:
+            recovery = self._adopt(stores, manifest.state, home)
+        return self._finish(stores, manifest, recovery, unfinished)
 
     def _check_belongs(
         self, stores: Stores, state: ManifestState | None, home: Home | None
@@ -234,7 +235,7 @@ class _Opening:
         stores: Stores,
         manifest: ManifestWriter,
         recovery: Recovery,
-        unfinished: Home | None = None,
+        unfinished: Home | None,
     ) -> Opened:
         options, state = self._options, manifest.state
         recovery.last_timestamp_us = max(recovery.last_timestamp_us, state.time_us)

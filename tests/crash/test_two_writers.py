@@ -173,7 +173,9 @@ def test_a_writer_beaten_at_its_claim_does_not_mix_two_logs(is_new: bool) -> Non
     world.bucket.intruder = World(seed=9, bucket=world.bucket, clock=world.clock)
     with pytest.raises(ConflictError):
         world.open("slow")
-    if not is_new:
+    if is_new:
+        assert dict(world.kill().open("slow").scan()) == {b"k": b"intruder"}
+    else:
         with pytest.raises(ConflictError, match="taken this database over"):
             world.open("slow")
     assert truth(World(bucket=copied(world.bucket))) == {b"k": b"intruder"}
