@@ -140,7 +140,7 @@ class Options:
     filter_bits_per_key: int = _setting(10, _integer(0, 64))
     """Memory per key for filters that spare requests for missing keys; 0 turns them off."""
     block_cache_capacity: int = _setting(256 * MIB, _integer(0, 1 << 44))
-    """Memory for table blocks, overheads counted."""
+    """Memory for blocks and single rows of tables, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
     """Local disk for parts of tables in a remote bucket; 0 turns it off."""
     background: str = _setting("thread", _choice(*_BACKGROUND))

@@ -31,8 +31,7 @@ from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.retention import SegmentRetention
-from seerdb.storage.row_cache import RowCache
-from seerdb.storage.runtime import ROW_CACHE_SHARE, Components, Runtime
+from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.ship import Shipper
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
@@ -91,7 +90,7 @@ class Engine:
             disk=self.disk,
             fetchers=self.runtime.workers.fetchers,
         )
-        rows = RowCache(options.block_cache_capacity // ROW_CACHE_SHARE)
+        rows = self.runtime.new_row_cache()
         layout = Layout(self.manifest.state.version, self.tables, rows)
         sealed = tuple(reversed(opened.recovery.memtables))
         self.live = LiveState(

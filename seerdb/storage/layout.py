@@ -1,7 +1,8 @@
 """A version made ready for reading: its runs as sorted columns of handles.
 
-Immutable but for ``rows``, the row cache, and ``tombstones``, which is ``None`` until every table
-with range tombstones has been opened. A layout keeps the handles of its tables alive, which
+Immutable but for ``tombstones``, which is ``None`` until every table with range tombstones has
+been opened. ``rows`` is the row cache, which all layouts of a database share; ``generation`` tells
+it what a row comes from. A layout keeps the handles of its tables alive, which
 keeps the garbage collector away from them; a snapshot lives on the layout it was taken with.
 """
 
@@ -36,11 +37,12 @@ class TableRun:
 class Layout:
     """The runs of a version, newest first."""
 
-    __slots__ = ("ranged", "rows", "runs", "tombstones", "version")
+    __slots__ = ("generation", "ranged", "rows", "runs", "tombstones", "version")
 
     def __init__(self, version: Version, tables: TableStore, rows: RowCache) -> None:
         self.version = version
         self.rows = rows
+        self.generation = rows.generation
         self.runs = tuple(TableRun(run, tables) for run in version.runs)
         self.ranged = [
             handle for run in self.runs for handle in run.handles if handle.meta.range_deletes

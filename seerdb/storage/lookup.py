@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from seerdb.ids import MAX_SEQ
-from seerdb.storage.entry import DELETE
 from seerdb.storage.layout import Layout
 from seerdb.storage.memtable import Version
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
@@ -65,17 +64,18 @@ def find_in_tables(  # noqa: C901 - a call more would cost a tenth of the read
     for run in layout.runs:
         # By the smallest: the largest of a table with range tombstones may be the smallest of
         # the next, which then is the one that holds the key.
-        position = bisect_right(run.smallest, key) - 1
-        if position < 0 or key > run.largest[position]:
-            continue
+        position = bisect_right(run.smallest, key) - 1 if run.count > 1 else 0
         handle = run.handles[position]
         reader = handle.reader
         if reader is None:
-            return Need(handle, -1)
+            meta = handle.meta
+            if meta.smallest <= key <= meta.largest:
+                return Need(handle, -1)
+            continue
         if not reader.may_contain(digest):
             continue
         number = bisect_right(reader.first_keys, key) - 1
-        if number < 0:
+        if number < 0 or key > reader.largest:
             continue
         block = reader.slots[number]
         if block is None:
@@ -84,16 +84,15 @@ def find_in_tables(  # noqa: C901 - a call more would cost a tenth of the read
                 return Need(handle, number)
         else:
             block.visited = True
-        found = block.find(key, digest >> FINGERPRINT_SHIFT, at)
-        if found is None:
+        version = block.find(key, digest >> FINGERPRINT_SHIFT, at)
+        if version is None:
             continue
-        seq, kind, value = found
         if layout.ranged:
             if layout.tombstones is None:
                 return _NEED_TOMBSTONES
-            if layout.tombstones.covering(key, at) > seq:
+            if layout.tombstones.covering(key, at) > version[0]:
                 return None
-        return None if kind == DELETE else (seq, value)
+        return version
     return None
 
 

@@ -44,7 +44,8 @@ class Publisher:
                 log_start=SegmentId(log_start),
                 reason="flush",
             )
-            rows = self._live.current.layout.rows.without(memtable)
+            rows = self._live.current.layout.rows
+            rows.advance(memtable)
             self._live.release(memtable, Layout(state.version, self._tables, rows))
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:

@@ -31,16 +31,15 @@ class Reads:
             return version
         if state.sealed:
             return self._find_with_sealed(state, key)
-        rows = state.layout.rows
+        layout = state.layout
+        rows = layout.rows
         version = rows.get(key)
         if version is not None:
             return version
-        found = find_in_tables(state.layout, key)
+        found = find_in_tables(layout, key)
         if found is None or isinstance(found, Need):
             return found
-        rows.reads_to_skip -= 1
-        if rows.reads_to_skip <= 0:
-            rows.insert(key, found)
+        rows.offer(key, found, layout.generation)
         return found
 
     def _find_with_sealed(self, state: State, key: bytes) -> Version | Need | None:
@@ -62,6 +61,7 @@ class Reads:
         state = self._live.current
         loaded: Loaded = {}
         load(need, state.layout, self._tables, loaded)
+        state.layout.rows.fit()
         if not state.active.ranged:
             found = self._find_loading(state, key, MAX_SEQ, loaded)
             if not state.active.ranged:

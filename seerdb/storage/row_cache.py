@@ -1,19 +1,22 @@
-"""The row cache: versions that point reads found in tables, by key, so that a hot key costs a
-dict lookup instead of hash, filter, index and block.
+"""The row cache: versions that point reads found in tables, by key, so that a key asked for
+again costs a dict lookup instead of hash, filter, index and block.
 
-It belongs to a layout: what it holds is what the layout's tables say. A flush makes a new
-layout, which inherits the rows that the flushed memtable does not replace; late insertions of
-readers still on the old layout go to the old cache and do no harm.
+It holds what the newest layout's tables say. A flush :meth:`~RowCache.advance`\\ s it: rows that
+the flushed memtable replaces go, and the generation changes, so that a reader still on an
+older layout cannot bring a replaced row back. A compaction changes nothing a read sees.
 
-Only one of :data:`INSERT_EVERY` reads that went to a block inserts its row, so hot keys get in
-and uniform reads pay little; what was inserted first is dropped first, and a hot key that was
-dropped is soon back.
+It may use what nobody else needs (:class:`Allowance`). While there is room every read inserts
+its row. When there is none, a row gets in, and the oldest goes, when its key is asked for twice
+within about as many reads as :data:`REMEMBERED`: keys that are hot get in at once, and those asked
+for once and never again cost one byte (the "doorkeeper" of Einziger, Friedman and Manes:
+TinyLFU, 2017).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import islice
 
 from seerdb.storage.memtable import Memtable, Version
@@ -21,59 +24,101 @@ from seerdb.storage.memtable import Memtable, Version
 ROW_OVERHEAD = 360
 """Bytes a row costs beside its key and value (measured with CPython 3.11)."""
 
-INSERT_EVERY = 8
+REMEMBERED = 1 << 16
+"""Of how many keys that were asked for something is remembered: one byte each."""
 
-_COPIED_AT_ONCE = 1024
+_DROPPED_AT_ONCE = 1024
+
+Allowance = Callable[[], int]
+"""How many bytes the rows may take at this moment."""
 
 
 class RowCache:
-    """Rows by key within a budget of bytes; ``capacity`` 0 keeps nothing. Thread-safe.
+    """Rows by key within an allowance of bytes. Thread-safe.
 
-    ``get`` is the lookup; readers count down ``reads_to_skip`` and then call :meth:`insert`.
+    ``get`` is the lookup; a reader that had to look further then calls :meth:`offer`.
+    ``generation`` is that of the layout whose reads may insert.
     """
 
-    __slots__ = ("_bytes", "_capacity", "_lock", "_rows", "get", "reads_to_skip")
+    __slots__ = (
+        "__weakref__",
+        "_allowance",
+        "_allowed",
+        "_bytes",
+        "_has_room",
+        "_lock",
+        "_rows",
+        "_seen",
+        "generation",
+        "get",
+    )
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._allowed = allowance()
         self._rows: OrderedDict[bytes, Version] = OrderedDict()
         self.get = self._rows.get
-        # A hint: racing readers may lose a count.
-        self.reads_to_skip = INSERT_EVERY
+        # Hints, which racing readers may miss.
+        self._has_room = True
+        self._seen = bytearray(REMEMBERED)
         self._lock = threading.Lock()
-        # Guarded by the lock.
+        # Changed under the lock.
         self._bytes = 0
+        self.generation = 0
 
-    def insert(self, key: bytes, version: Version) -> None:
-        """Keep a row, dropping the oldest ones to make room."""
-        self.reads_to_skip = INSERT_EVERY
+    def offer(self, key: bytes, version: Version, generation: int) -> None:
+        """Keep a row, if that seems worth it, that a read of a layout of ``generation`` found."""
+        if not self._has_room:
+            digest = hash(key)
+            place, mark = digest % REMEMBERED, digest >> 24 & 255
+            if self._seen[place] != mark:
+                self._seen[place] = mark
+                return
+        self._insert(key, version, generation)
+
+    def _insert(self, key: bytes, version: Version, generation: int) -> None:
         size = _size(key, version)
-        if size > self._capacity:
-            return
         with self._lock:
-            replaced = self._rows.pop(key, None)
-            if replaced is not None:
-                self._bytes -= _size(key, replaced)
-            while self._bytes + size > self._capacity:
-                self._bytes -= _size(*self._rows.popitem(last=False))
+            if generation != self.generation or key in self._rows:
+                return
+            if self._bytes + size > self._allowed:
+                self._has_room = False
+                if size > self._allowed:
+                    return
+                self._shrink(self._allowed - size)
             self._rows[key] = version
             self._bytes += size
 
-    def without(self, memtable: Memtable) -> RowCache:
-        """A cache of its own with the rows that the memtable does not replace or delete."""
-        kept = RowCache(self._capacity)
-        if memtable.ranged:
-            return kept
+    def fit(self) -> None:
+        """Find out what is allowed now; call it when blocks were loaded."""
         with self._lock:
-            rows = iter(list(self._rows.items()))
-            kept._bytes = self._bytes
-        replaced = memtable.entries
-        # A few at a time: a copy in one step would keep every other thread waiting.
-        while some := dict(islice(rows, _COPIED_AT_ONCE)):
-            for key in some.keys() & replaced.keys():
-                kept._bytes -= _size(key, some.pop(key))
-            kept._rows.update(some)
-        return kept
+            self._allowed = self._allowance()
+            self._shrink(self._allowed)
+            self._has_room = self._bytes < self._allowed
+
+    def advance(self, memtable: Memtable) -> None:
+        """Begin the generation of a layout whose tables also hold ``memtable``."""
+        with self._lock:
+            self.generation += 1
+        # A range delete may hide any row.
+        replaced = list(self._rows) if memtable.ranged else memtable.entries
+        keys = iter(replaced)
+        # A few at a time: readers wait for the lock.
+        while some := list(islice(keys, _DROPPED_AT_ONCE)):
+            with self._lock:
+                self._drop(some)
+
+    def _drop(self, keys: list[bytes]) -> None:
+        rows = self._rows
+        for key in keys:
+            version = rows.pop(key, None)
+            if version is not None:
+                self._bytes -= _size(key, version)
+
+    def _shrink(self, target: int) -> None:
+        rows = self._rows
+        while rows and self._bytes > target:
+            self._bytes -= _size(*rows.popitem(last=False))
 
     @property
     def bytes(self) -> int:
@@ -82,4 +127,5 @@ class RowCache:
 
 
 def _size(key: bytes, version: Version) -> int:
-    return len(key) + len(version[1] or b"") + ROW_OVERHEAD
+    value = version[1]
+    return len(key) + ROW_OVERHEAD + (len(value) if value else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,11 +13,12 @@ from seerdb.events import Listener, ignore
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.row_cache import RowCache
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.workers import Workers
 
-ROW_CACHE_SHARE = 8
-"""One part in so many of ``block_cache_capacity`` is for rows instead of blocks."""
+ROW_CACHE_SHARE = 32
+"""One part in so many of ``block_cache_capacity`` is for rows, whatever blocks would need."""
 
 
 class Runtime:
@@ -28,7 +30,19 @@ class Runtime:
 
     def __init__(self, *, background: str, block_cache_capacity: int, clock: Clock) -> None:
         self.workers = Workers(background, clock)
-        self.cache = BlockCache(block_cache_capacity - block_cache_capacity // ROW_CACHE_SHARE)
+        self._rows_capacity = block_cache_capacity // ROW_CACHE_SHARE
+        self.cache = BlockCache(block_cache_capacity - self._rows_capacity)
+        self._row_caches: weakref.WeakSet[RowCache] = weakref.WeakSet()
+
+    def new_row_cache(self) -> RowCache:
+        """A row cache for one database. Those that live share their part of the budget, and
+        half of what blocks leave free: the other half lets more blocks in at once."""
+        cache = RowCache(self._row_allowance)
+        self._row_caches.add(cache)
+        return cache
+
+    def _row_allowance(self) -> int:
+        return (self._rows_capacity + self.cache.spare // 2) // max(1, len(self._row_caches))
 
     def close(self) -> None:
         """End its threads and processes."""

@@ -243,7 +243,7 @@ def _hide_equal_seqs(patch: Patch) -> None:
 
 
 def _forget_to_replace_rows(patch: Patch) -> None:
-    patch.setattr(RowCache, "without", lambda rows, memtable: rows)
+    patch.setattr(RowCache, "advance", lambda rows, memtable: None)
 
 
 def _collect_what_is_read(patch: Patch) -> None:

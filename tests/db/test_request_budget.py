@@ -294,7 +294,7 @@ def test_a_runtime_shares_its_cache(open_db: OpenDB) -> None:
         db.flush()
         assert len(list(db.scan())) == COUNT
         cache = db.statistics().block_cache
-        assert 0 < cache.bytes <= cache.capacity == 56 << 10
+        assert 0 < cache.bytes <= cache.capacity == 62 << 10
         assert cache.evictions > 0
         db.close()
     runtime.close()

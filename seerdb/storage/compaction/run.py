@@ -55,7 +55,7 @@ class CompactionResult:
 def run_compaction(job: CompactionJob, files: FileSystem, store: ObjectStore) -> CompactionResult:
     """Merge and upload. Durable when it returns; counts once the manifest says so."""
     tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=InlineExecutor())
-    layout = Layout(Version(job.plan.runs), tables, RowCache(0))
+    layout = Layout(Version(job.plan.runs), tables, RowCache(lambda: 0))
     tombstones = layout.load_tombstones(tables)
     outputs = _Outputs(job, tombstones, store)
     sources = [

@@ -7,10 +7,11 @@ stores page them. A multipart upload counts as one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from types import TracebackType
+from typing import Self
 
 from seerdb.clock import Clock
 from seerdb.errors import CorruptionError, UnavailableError
@@ -82,17 +83,6 @@ class RequestStatistics:
     bytes_out: int = 0
     seconds: float = 0.0
 
-    def __add__(self, other: RequestStatistics) -> RequestStatistics:
-        return RequestStatistics(
-            self.purpose,
-            self.operation,
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.bytes_in + other.bytes_in,
-            self.bytes_out + other.bytes_out,
-            self.seconds + other.seconds,
-        )
-
 
 class RequestMeter:
     """Counts requests by purpose and operation. Thread-safe."""
@@ -100,20 +90,43 @@ class RequestMeter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Guarded by the lock:
-        self._sums: dict[tuple[Purpose, Operation], RequestStatistics] = {}
+        self._sums: dict[tuple[Purpose, Operation], _Sums] = {}
+
+    def add(
+        self,
+        purpose: Purpose,
+        operation: Operation,
+        *,
+        requests: int = 1,
+        errors: int = 0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """Count requests; see :class:`RequestStatistics`."""
+        with self._lock:
+            sums = self._sums.get((purpose, operation))
+            if sums is None:
+                sums = self._sums[purpose, operation] = _Sums()
+            sums.requests += requests
+            sums.errors += errors
+            sums.bytes_in += bytes_in
+            sums.bytes_out += bytes_out
+            sums.seconds += seconds
 
     def merge(self, statistics: Iterable[RequestStatistics]) -> None:
         """Add what was counted elsewhere, for example in a worker process."""
-        with self._lock:
-            for added in statistics:
-                key = (added.purpose, added.operation)
-                known = self._sums.get(key)
-                self._sums[key] = known + added if known else added
+        for added in statistics:
+            counted = asdict(added)
+            self.add(counted.pop("purpose"), counted.pop("operation"), **counted)
 
     def statistics(self) -> tuple[RequestStatistics, ...]:
         """One record for each purpose and operation seen, in the order of their names."""
         with self._lock:
-            return tuple(self._sums[key] for key in sorted(self._sums))
+            return tuple(
+                RequestStatistics(purpose, operation, **asdict(self._sums[purpose, operation]))
+                for purpose, operation in sorted(self._sums)
+            )
 
     def total_requests(self) -> int:
         """All requests, whatever became of them."""
@@ -136,73 +149,99 @@ class MeteredObjectStore:
         self._clock = clock
 
     def get(self, name: str) -> bytes:
-        with self._counted(Operation.GET) as count:
+        with self._timed(Operation.GET) as request:
             data = self._inner.get(name)
-            count.bytes_in = len(data)
+            request.bytes_in = len(data)
         return data
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
-        with self._counted(Operation.GET_RANGE) as count:
+        with self._timed(Operation.GET_RANGE) as request:
             data = self._inner.get_range(name, offset, length)
-            count.bytes_in = len(data)
+            request.bytes_in = len(data)
         return data
 
     def put(self, name: str, data: bytes) -> None:
-        with self._counted(Operation.PUT) as count:
-            count.bytes_out = len(data)
+        with self._timed(Operation.PUT) as request:
+            request.bytes_out = len(data)
             self._inner.put(name, data)
 
     def put_if_absent(self, name: str, data: bytes) -> None:
-        with self._counted(Operation.PUT_IF_ABSENT) as count:
-            count.bytes_out = len(data)
+        with self._timed(Operation.PUT_IF_ABSENT) as request:
+            request.bytes_out = len(data)
             self._inner.put_if_absent(name, data)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
-        with self._counted(Operation.LIST) as count:
+        with self._timed(Operation.LIST) as request:
             infos = self._inner.list(prefix)
-            count.requests = _pages(len(infos))
+            request.requests = _pages(len(infos))
         return infos
 
     def delete(self, names: Iterable[str]) -> None:
         wanted = list(names)
-        with self._counted(Operation.DELETE) as count:
-            count.requests = _pages(len(wanted))
+        with self._timed(Operation.DELETE) as request:
+            request.requests = _pages(len(wanted))
             self._inner.delete(wanted)
 
     def close(self) -> None:
         self._inner.close()
 
-    @contextmanager
-    def _counted(self, operation: Operation) -> Iterator[_Count]:
-        count = _Count()
-        start = self._clock.monotonic()
-        try:
-            yield count
-        except (UnavailableError, CorruptionError):
-            count.errors = 1
-            raise
-        finally:
-            seconds = self._clock.monotonic() - start
-            self._meter.merge([count.of(self._purpose, operation, seconds)])
+    def _timed(self, operation: Operation) -> _Request:
+        return _Request(self._meter, self._purpose, operation, self._clock)
+
+
+class _Request:
+    """A request under way; counted when it ends, however it ends."""
+
+    __slots__ = (
+        "_clock",
+        "_meter",
+        "_operation",
+        "_purpose",
+        "_start",
+        "bytes_in",
+        "bytes_out",
+        "requests",
+    )
+
+    def __init__(
+        self, meter: RequestMeter, purpose: Purpose, operation: Operation, clock: Clock
+    ) -> None:
+        self._meter = meter
+        self._purpose = purpose
+        self._operation = operation
+        self._clock = clock
+        self.requests = 1
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def __enter__(self) -> Self:
+        self._start = self._clock.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._meter.add(
+            self._purpose,
+            self._operation,
+            requests=self.requests,
+            errors=int(isinstance(error, UnavailableError | CorruptionError)),
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            seconds=self._clock.monotonic() - self._start,
+        )
 
 
 @dataclass(slots=True)
-class _Count:
-    requests: int = 1
+class _Sums:
+    requests: int = 0
     errors: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-
-    def of(self, purpose: Purpose, operation: Operation, seconds: float) -> RequestStatistics:
-        return RequestStatistics(
-            purpose,
-            operation,
-            self.requests,
-            self.errors,
-            self.bytes_in,
-            self.bytes_out,
-            seconds,
-        )
+    seconds: float = 0.0
 
 
 def _pages(objects: int) -> int:

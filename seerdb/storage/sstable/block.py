@@ -18,8 +18,7 @@ number, and so on. Neighbours differ little in their high bytes, so zstd stores 
 less, and expands it faster, than numbers side by side.
 
 All versions of a user key are in one block. A point lookup finds the fingerprint with one
-``memchr`` and compares few keys; no other entry is decoded. A block that is asked often
-becomes a dict when its owner, the block cache, has room for that.
+``memchr`` and compares few keys; no other entry is decoded.
 """
 
 from __future__ import annotations
@@ -27,12 +26,10 @@ from __future__ import annotations
 import struct
 from array import array
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from seerdb.errors import CorruptionError, InternalError
-
-PROMOTE_SHARE = 4
-"""A block becomes a dict after finds for one in so many of its entries."""
+from seerdb.storage.entry import DELETE, PUT
 
 FINGERPRINT_SHIFT = 56
 """``h >> FINGERPRINT_SHIFT`` is the fingerprint of a key with hash ``h``."""
@@ -41,12 +38,11 @@ _SEVERAL_VERSIONS = 1
 _HEADER = struct.Struct("<IBBBx")
 HEADER_SIZE = _HEADER.size
 _MAX_PAYLOAD = (1 << 32) - 1
-_WIDTHS: dict[Literal["I", "Q"], int] = {"I": 4, "Q": 8}
 
-_BLOCK_MEMORY = 1200
+_PUT = bytes((PUT,))
+
+_BLOCK_MEMORY = 650
 """Measured: a Block, its columns' headers and its place in the cache."""
-_POINT_MEMORY = 220
-"""Measured: an entry of a block that became a dict, beside the bytes of key and value."""
 
 
 class Columns(NamedTuple):
@@ -56,13 +52,6 @@ class Columns(NamedTuple):
     seqs: list[int]
     kinds: bytes
     values: list[bytes]
-
-
-class Owner(Protocol):
-    """Who answers for the memory of a block: the block cache."""
-
-    def charge(self, block: Block, memory: int) -> bool:
-        """Let ``block`` cost ``memory`` bytes from now on; ``False`` when there is no room."""
 
 
 def encode_block(
@@ -106,32 +95,32 @@ def _to_planes(numbers: array[int], planes: int) -> bytes:
     return b"".join([raw[plane::width] for plane in range(planes)])
 
 
-def _from_planes(planes: bytes, count: int, typecode: Literal["I", "Q"]) -> memoryview[int]:
-    width = _WIDTHS[typecode]
-    raw = bytearray(width * count)
-    for plane in range(len(planes) // count):
-        raw[plane::width] = planes[plane * count : plane * count + count]
-    return memoryview(raw).cast(typecode)
+def _from_planes(raw: bytes, count: int) -> array[int]:
+    """The numbers, in the narrowest array that holds them."""
+    planes = len(raw) // count
+    typecode = "H" if planes <= 2 else "I" if planes <= 4 else "Q"
+    numbers = array(typecode)
+    width = numbers.itemsize
+    joined = bytearray(width * count)
+    for plane in range(planes):
+        joined[plane::width] = raw[plane * count : plane * count + count]
+    numbers.frombytes(joined)
+    return numbers
 
 
-class _Packed(NamedTuple):
-    """A payload and its columns; part ``i`` is ``payload[offsets[i] : offsets[i + 1]]``."""
+class _Unpacked(NamedTuple):
+    """A payload taken apart; part ``i`` is ``parts[offsets[i] : offsets[i + 1]]``."""
 
-    payload: bytes
-    offsets: memoryview[int]
+    parts: bytes
+    offsets: array[int]
     fingerprints: bytes
     kinds: bytes
-    seqs: memoryview[int]
-
-    def columns(self) -> Columns:
-        """All entries."""
-        payload = self.payload
-        parts = [payload[start:end] for start, end in pairwise(self.offsets.tolist())]
-        return Columns(parts[0::2], self.seqs.tolist(), self.kinds, parts[1::2])
+    seqs: array[int]
+    flags: int
 
 
-def _unpack(payload: bytes) -> tuple[_Packed, int] | None:
-    """The columns and flags of a payload; ``None`` when its lengths do not fit together."""
+def _unpack(payload: bytes) -> _Unpacked | None:
+    """``None`` when the lengths in the payload do not fit together."""
     size = len(payload)
     if size < HEADER_SIZE:
         return None
@@ -142,28 +131,37 @@ def _unpack(payload: bytes) -> tuple[_Packed, int] | None:
     parts_end = kinds_start - count
     if not (count and 1 <= seq_planes <= 8 and 1 <= offset_planes <= 4 and parts_end > HEADER_SIZE):
         return None
-    offsets = _from_planes(payload[offsets_start:], 2 * count + 1, "I")
+    offsets = _from_planes(payload[offsets_start:], 2 * count + 1)
     if offsets[0] != HEADER_SIZE or offsets[-1] != parts_end:
         return None
-    packed = _Packed(
-        payload,
+    return _Unpacked(
+        payload[:parts_end],
         offsets,
         payload[parts_end:kinds_start],
         payload[kinds_start:seqs_start],
-        _from_planes(payload[seqs_start:offsets_start], count, "Q"),
+        _from_planes(payload[seqs_start:offsets_start], count),
+        flags,
     )
-    return packed, flags
 
 
 class Block:
-    """A decoded block. Thread-safe: a reader sees it packed or as a dict, whole either way.
+    """A decoded block. Immutable but for ``visited``, so thread-safe.
 
     ``visited`` is set by whoever finds the block in its slot, and cleared by the cache.
-    ``memory`` is what the block costs now, in bytes. ``owner`` is the cache that took it in.
-    ``several_versions`` says that some key occurs more than once.
+    ``memory`` is what the block costs, in bytes. ``several_versions`` says that some key
+    occurs more than once.
     """
 
-    __slots__ = ("_finds", "_packed", "_points", "memory", "owner", "several_versions", "visited")
+    __slots__ = (
+        "_fingerprints",
+        "_kinds",
+        "_offsets",
+        "_parts",
+        "_seqs",
+        "memory",
+        "several_versions",
+        "visited",
+    )
 
     def __init__(self, payload: bytes, *, name: str, offset: int) -> None:
         """``payload`` is that of table ``name``'s block at ``offset``.
@@ -173,69 +171,48 @@ class Block:
         unpacked = _unpack(payload)
         if unpacked is None:
             raise CorruptionError("a block is malformed", name=name, offset=offset)
-        packed, flags = unpacked
-        self._packed: _Packed | None = packed
-        self._points: dict[bytes, tuple[int, int, bytes]] | None = None
-        self._finds = 0
+        self._parts, self._offsets, self._fingerprints, kinds, self._seqs, flags = unpacked
+        # In most blocks all are puts; then there is nothing to look up and nothing to keep.
+        self._kinds = b"" if kinds.count(PUT) == len(kinds) else kinds
         self.several_versions = bool(flags & _SEVERAL_VERSIONS)
-        columns_size = 2 * len(packed.kinds) + packed.seqs.nbytes + packed.offsets.nbytes
-        self.memory = _BLOCK_MEMORY + len(payload) + columns_size
-        self.owner: Owner | None = None
+        count = len(kinds)
+        self.memory = (
+            _BLOCK_MEMORY
+            + len(self._parts)
+            + len(self._kinds)
+            + count * (1 + self._seqs.itemsize + 2 * self._offsets.itemsize)
+        )
         self.visited = False
 
     @property
     def first_key(self) -> bytes:
         """The smallest key in the block."""
-        packed = self._packed
-        if packed is None:
-            return next(iter(self._points or ()))
-        return packed.payload[HEADER_SIZE : packed.offsets[1]]
+        return self._parts[HEADER_SIZE : self._offsets[1]]
 
-    def find(self, key: bytes, fingerprint: int, seq_limit: int) -> tuple[int, int, bytes] | None:
-        """Seq, kind and value of the newest version of ``key`` with a seq up to ``seq_limit``.
+    def find(self, key: bytes, fingerprint: int, seq_limit: int) -> tuple[int, bytes | None] | None:
+        """Seq and value of the newest version of ``key`` with a seq up to ``seq_limit``; the
+        value is ``None`` where that is a delete.
 
         Requires: ``fingerprint`` is that of ``key``.
         """
-        points = self._points
-        if points is not None:
-            found = points.get(key)
-            return found if found is not None and found[0] <= seq_limit else None
-        packed = self._packed
-        if packed is None:
-            return self.find(key, fingerprint, seq_limit)
-        payload, offsets, fingerprints, kinds, seqs = packed
-        self._finds += 1
-        if self._finds * PROMOTE_SHARE > len(kinds):
-            self._promote(packed)
+        fingerprints = self._fingerprints
+        offsets = self._offsets
+        parts = self._parts
         i = fingerprints.find(fingerprint)
         while i >= 0:
             key_end = offsets[i + i + 1]
-            if payload[offsets[i + i] : key_end] == key and seqs[i] <= seq_limit:
-                return seqs[i], kinds[i], payload[key_end : offsets[i + i + 2]]
+            if parts[offsets[i + i] : key_end] == key:
+                seq = self._seqs[i]
+                if seq <= seq_limit:
+                    if self._kinds and self._kinds[i] == DELETE:
+                        return seq, None
+                    return seq, parts[key_end : offsets[i + i + 2]]
             i = fingerprints.find(fingerprint, i + 1)
         return None
 
     def columns(self) -> Columns:
         """All entries, decoded in bulk; not kept, because that would treble the memory."""
-        packed = self._packed
-        if packed is not None:
-            return packed.columns()
-        points = self._points or {}
-        seqs, kinds, values = zip(*points.values(), strict=True)
-        return Columns(list(points), list(seqs), bytes(kinds), list(values))
-
-    def _promote(self, packed: _Packed) -> None:
-        """Become a dict, if the owner pays for it: finding is then several times as fast.
-
-        Tried when one in ``PROMOTE_SHARE`` entries has been asked for: by then decoding pays.
-        """
-        self._finds = 0
-        data_size = packed.offsets[-1]
-        memory = _BLOCK_MEMORY + data_size + len(packed.kinds) * _POINT_MEMORY
-        owner = self.owner
-        if self.several_versions or owner is None or not owner.charge(self, memory):
-            return
-        keys, seqs, kinds, values = packed.columns()
-        self._points = dict(zip(keys, zip(seqs, kinds, values, strict=True), strict=True))
-        self._packed = None
-        self.memory = memory
+        parts = self._parts
+        keys_and_values = [parts[start:end] for start, end in pairwise(self._offsets.tolist())]
+        kinds = self._kinds or _PUT * len(self._seqs)
+        return Columns(keys_and_values[0::2], self._seqs.tolist(), kinds, keys_and_values[1::2])

@@ -88,23 +88,12 @@ class BlockCache:
             self._entries[block] = entry
             self._used += entry.memory
             self._admissions += 1
-            block.owner = self
             reader.slots[index] = block
 
-    def charge(self, block: Block, memory: int) -> bool:
-        """Let ``block`` cost ``memory`` bytes from now on.
-
-        ``False``, and nothing changes, when it is not cached any more or the cache would be
-        more than half full: blocks grow only while there is room to spare, and never drive
-        out another block.
-        """
-        with self._lock:
-            entry = self._entries.get(block)
-            if entry is None or self._used - entry.memory + memory > self._capacity // 2:
-                return False
-            self._used += memory - entry.memory
-            entry.memory = memory
-            return True
+    @property
+    def spare(self) -> int:
+        """Bytes of the budget that no block uses now."""
+        return self._capacity - self._used
 
     def forget(self, reader: Slotted) -> None:
         """Drop all blocks of ``reader``, for example because its table is deleted."""

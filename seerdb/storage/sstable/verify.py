@@ -82,7 +82,7 @@ def _verify_lookups(reader: TableReader, block: Block, columns: Columns, offset:
     for key, seq, kind, value in zip(*columns, strict=True):
         digest = key_hash(key)
         hit = find(key, digest >> FINGERPRINT_SHIFT, seq)
-        if not may_contain(digest) or hit != (seq, kind, value):
+        if not may_contain(digest) or hit != (seq, None if kind == DELETE else value):
             raise CorruptionError(
                 f"key {key!r} is there but a lookup does not find it",
                 name=table_name(reader.meta.id),

@@ -58,4 +58,4 @@ def new_table_store(store: ObjectStore, capacity: int = 1 << 20) -> TableStore:
 
 
 def layout_of(tables: list[TableMeta], table_store: TableStore) -> Layout:
-    return Layout(Version.of(tables), table_store, RowCache(0))
+    return Layout(Version.of(tables), table_store, RowCache(lambda: 0))

@@ -49,7 +49,7 @@ class Rig:
         self.clock = FakeClock()
         self.files = CrashableFileSystem()
         self.files.make_directory("db")
-        self.layout = Layout(Version(), new_table_store(MemoryObjectStore()), RowCache(0))
+        self.layout = Layout(Version(), new_table_store(MemoryObjectStore()), RowCache(lambda: 0))
         self.live = LiveState(State(Memtable([1]), (), self.layout), 0)
         self.lane = FakeLane(self.clock)
         self.events: list[Event] = []

@@ -99,7 +99,7 @@ class Rig:
             random=random.Random(1),
             clock=self.clock,
         )
-        layout = Layout(Version(), new_table_store(MemoryObjectStore()), RowCache(0))
+        layout = Layout(Version(), new_table_store(MemoryObjectStore()), RowCache(lambda: 0))
         self.live = LiveState(State(Memtable([1]), (), layout), settings.get("seq", 0))
         self.env = FakeEnv(self.live)
         self.poison = Poison()

@@ -12,6 +12,7 @@ from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.manifest.version import TableMeta, Version, check_version
+from seerdb.storage.memtable import Version as RowVersion
 from seerdb.storage.object_store.names import table_name
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
@@ -193,6 +194,11 @@ def test_inputs_are_left_as_they_are() -> None:
     assert store.calls["delete"] == 0
 
 
+def living(version: RowVersion | None) -> RowVersion | None:
+    """``None`` for a deleted key, whether or not its delete is still there."""
+    return version if version is not None and version[1] is not None else None
+
+
 @given(
     st.lists(st.tuples(SOURCES, RANGES), min_size=2, max_size=5),
     st.integers(0, 3),
@@ -218,4 +224,4 @@ def test_a_merge_of_neighbours_changes_no_answer(
     tables = new_table_store(store)
     before, after = layout_of(metas, tables), layout_of([*rest, *made], tables)
     for key in KEYS:
-        assert get(after, tables, key) == get(before, tables, key)
+        assert living(get(after, tables, key)) == living(get(before, tables, key))

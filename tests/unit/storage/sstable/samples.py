@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from seerdb.ids import MAX_SEQ, Epoch, table_id
-from seerdb.storage.entry import PUT, RangeTombstone
+from seerdb.storage.entry import DELETE, PUT, RangeTombstone
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
@@ -88,6 +88,11 @@ def meta_of(built: BuiltTable) -> TableMeta:
     )
 
 
+def found_as(entry: Entry) -> Entry:
+    """What a point read shows of an entry: of a delete, no value."""
+    return entry if entry.kind == PUT else entry._replace(value=b"")
+
+
 class OpenTable:
     """A reader together with the bytes it is about, which may be damaged."""
 
@@ -118,4 +123,7 @@ class OpenTable:
         if index < 0:
             return None
         found = self.block(index).find(key, h >> FINGERPRINT_SHIFT, seq_limit)
-        return None if found is None else Entry(key, *found)
+        if found is None:
+            return None
+        seq, value = found
+        return Entry(key, seq, DELETE, b"") if value is None else Entry(key, seq, PUT, value)

@@ -1,4 +1,4 @@
-"""One block: what goes in comes out, packed or as a dict."""
+"""One block: what goes in comes out, one by one and in bulk."""
 
 from __future__ import annotations
 
@@ -17,27 +17,13 @@ from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.sstable.block import (
     FINGERPRINT_SHIFT,
     HEADER_SIZE,
-    PROMOTE_SHARE,
     Block,
     Columns,
     encode_block,
 )
+from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.filter import key_hash
 from tests.unit.storage.sstable.samples import Entry, in_order, puts
-
-
-class Purse:
-    """An owner with a fixed budget."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.asked = 0
-
-    def charge(self, block: Block, memory: int) -> bool:
-        """Whether the budget covers ``memory``."""
-        assert isinstance(block, Block)
-        self.asked += 1
-        return memory <= self.budget
 
 
 def encode(entries: list[Entry]) -> bytes:
@@ -59,26 +45,26 @@ def decode(payload: bytes) -> Block:
     return Block(payload, name="tables/t.sst", offset=40)
 
 
-def find(block: Block, key: bytes, seq_limit: int = MAX_SEQ) -> Entry | None:
+def find(block: Block, key: bytes, seq_limit: int = MAX_SEQ) -> tuple[int, bytes | None] | None:
     """As a point read asks."""
-    found = block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, seq_limit)
-    return None if found is None else Entry(key, *found)
+    return block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, seq_limit)
+
+
+def version(entry: Entry) -> tuple[int, bytes | None]:
+    """What a point read shows of an entry."""
+    return entry.seq, None if entry.kind == DELETE else entry.value
+
+
+class Opened:
+    """A table's slots, as the block cache knows them."""
+
+    def __init__(self, count: int) -> None:
+        self.slots: list[Block | None] = [None] * count
 
 
 def rows(columns: Columns) -> list[Entry]:
     """Columns as rows."""
     return [Entry(*row) for row in zip(*columns, strict=True)]
-
-
-def promoted(entries: list[Entry]) -> Block:
-    """A block that was asked until it became a dict."""
-    block = decode(encode(entries))
-    block.owner = Purse(1 << 40)
-    packed_memory = block.memory
-    for _ in range(len(entries) + 1):
-        find(block, entries[0].key)
-    assert block.memory != packed_memory
-    return block
 
 
 seqs = st.one_of(st.integers(1, 300), st.integers(1, MAX_SEQ))
@@ -110,19 +96,7 @@ def test_find_returns_the_newest_version_up_to_the_limit(
     block = decode(encode(entries))
     for key in {entry.key for entry in entries} | {absent}:
         visible = [entry for entry in entries if entry.key == key and entry.seq <= limit]
-        assert find(block, key, limit) == (visible[0] if visible else None)
-
-
-@given(blocks_of_entries, seqs, keys)
-def test_a_block_that_became_a_dict_answers_the_same(
-    entries: list[Entry], limit: int, absent: bytes
-) -> None:
-    newest = list({entry.key: entry for entry in reversed(entries)}.values())[::-1]
-    packed, as_dict = decode(encode(newest)), promoted(newest)
-    for key in {entry.key for entry in entries} | {absent}:
-        assert find(as_dict, key, limit) == find(packed, key, limit)
-    assert as_dict.columns() == packed.columns()
-    assert as_dict.first_key == packed.first_key
+        assert find(block, key, limit) == (version(visible[0]) if visible else None)
 
 
 def test_keys_with_one_fingerprint_are_told_apart() -> None:
@@ -133,7 +107,7 @@ def test_keys_with_one_fingerprint_are_told_apart() -> None:
     *alike, absent = sorted(by_fingerprint[0])
     assert len(alike) >= 3
     block = decode(encode([Entry(key, 5, PUT, key * 2) for key in alike]))
-    assert [find(block, key) for key in alike] == [Entry(key, 5, PUT, key * 2) for key in alike]
+    assert [find(block, key) for key in alike] == [(5, key * 2) for key in alike]
     assert find(block, absent) is None
 
 
@@ -148,7 +122,7 @@ def test_a_block_beyond_64_kib_has_wider_offsets() -> None:
     entries = [Entry(b"a", 1, PUT, b"x" * 70_000), Entry(b"b", 2), Entry(b"c", 3, PUT, b"y")]
     block = decode(encode(entries))
     assert rows(block.columns()) == entries
-    assert find(block, b"c") == entries[2]
+    assert find(block, b"c") == (3, b"y")
 
 
 @pytest.mark.parametrize("size", [255, 256, 65_535, 65_536, 1 << 24])
@@ -209,47 +183,11 @@ def test_a_field_that_does_not_fit_the_payload_is_malformed(falsified: dict[str,
         decode(assembled(**falsified))
 
 
-def test_a_block_becomes_a_dict_once_a_share_of_its_entries_was_asked_for() -> None:
-    entries = puts(20)
-    block, purse = decode(encode(entries)), Purse(1 << 40)
-    block.owner = purse
-    for entry in entries[: 20 // PROMOTE_SHARE]:
-        find(block, entry.key)
-    assert purse.asked == 0
-    find(block, b"absent")
-    assert purse.asked == 1
-    for entry in entries * 3:
-        assert find(block, entry.key) == entry
-    assert purse.asked == 1
-
-
-def test_a_block_stays_packed_when_its_owner_has_no_room() -> None:
-    entries = puts(10)
-    block, purse = decode(encode(entries)), Purse(0)
-    block.owner = purse
-    memory = block.memory
-    for entry in entries * 3:
-        assert find(block, entry.key) == entry
-    assert block.memory == memory
-    assert purse.asked == 10, "it asks again, but only after as many finds as the first time"
-
-
-def test_a_block_with_several_versions_stays_packed() -> None:
-    entries = [Entry(b"k", 9, PUT, b"new"), Entry(b"k", 3, PUT, b"old")]
-    block, purse = decode(encode(entries)), Purse(1 << 40)
-    block.owner = purse
-    assert block.several_versions
-    for _ in range(9):
-        assert find(block, b"k", 5) == entries[1]
-    assert purse.asked == 0
-
-
-def test_a_block_without_an_owner_stays_packed() -> None:
-    block = decode(encode(puts(3)))
-    memory = block.memory
-    for _ in range(20):
-        find(block, b"key0001")
-    assert block.memory == memory
+def test_a_delete_among_puts_is_told_from_an_empty_value() -> None:
+    entries = [Entry(b"a", 1, PUT, b""), Entry(b"b", 2, DELETE, b""), Entry(b"c", 3, PUT, b"v")]
+    block = decode(encode(entries))
+    assert [find(block, entry.key) for entry in entries] == [(1, b""), (2, None), (3, b"v")]
+    assert rows(block.columns()) == entries
 
 
 @pytest.mark.parametrize("value_size", [8, 100, 2_000])
@@ -258,15 +196,13 @@ def test_memory_is_what_a_block_costs(value_size: int) -> None:
         entry._replace(seq=entry.seq + 1_000_000) for entry in puts(120, value_size=value_size)
     ]
     payload = encode(entries)
-    packed, as_dict = [], []
     tracemalloc.start()
     try:
         start = tracemalloc.get_traced_memory()[0]
-        packed = [decode(bytes(bytearray(payload))) for _ in range(50)]
-        middle = tracemalloc.get_traced_memory()[0]
-        as_dict = [promoted(entries) for _ in range(50)]
+        cache, opened = BlockCache(1 << 30), Opened(50)
+        for index in range(50):
+            cache.admit(opened, index, decode(bytes(bytearray(payload))))
         end = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert 0.9 <= sum(b.memory for b in packed) / (middle - start) <= 1.15
-    assert 0.9 <= sum(b.memory for b in as_dict) / (end - middle) <= 1.3
+    assert 0.97 <= cache.statistics().bytes / (end - start) <= 1.05

@@ -20,6 +20,7 @@ from tests.unit.storage.sstable.samples import (
     OpenTable,
     add,
     build,
+    found_as,
     in_order,
     meta_of,
     new_builder,
@@ -77,7 +78,7 @@ def test_a_table_gives_back_what_was_put_in(
     assert table.reader.tombstones.tombstones == tuple(sorted(set(ranges)))
     for key in {entry.key for entry in entries} | {absent}:
         visible = [entry for entry in entries if entry.key == key and entry.seq <= limit]
-        assert table.find(key, limit) == (visible[0] if visible else None)
+        assert table.find(key, limit) == (found_as(visible[0]) if visible else None)
 
 
 def test_blocks_lie_back_to_back_before_the_tail() -> None:
