@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import struct
 from array import array
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import Literal, NamedTuple
 
 from seerdb.errors import CorruptionError, InternalError
 from seerdb.storage.entry import DELETE, PUT
@@ -45,13 +47,17 @@ _BLOCK_MEMORY = 650
 """Measured: a Block, its columns' headers and its place in the cache."""
 
 
+_MAX_STRIDE = 4096
+"""Most entries of a block for which it is remembered how to take it apart."""
+
+
 class Columns(NamedTuple):
     """Entries as columns of equal length, ordered by key ascending and seq descending."""
 
-    keys: list[bytes]
+    keys: Sequence[bytes]
     seqs: list[int]
     kinds: bytes
-    values: list[bytes]
+    values: Sequence[bytes]
 
 
 def encode_block(
@@ -95,11 +101,15 @@ def _to_planes(numbers: array[int], planes: int) -> bytes:
     return b"".join([raw[plane::width] for plane in range(planes)])
 
 
+def _typecode(planes: int) -> Literal["H", "I", "Q"]:
+    """Of the narrowest array that holds numbers of so many bytes."""
+    return "H" if planes <= 2 else "I" if planes <= 4 else "Q"
+
+
 def _from_planes(raw: bytes, count: int) -> array[int]:
     """The numbers, in the narrowest array that holds them."""
     planes = len(raw) // count
-    typecode = "H" if planes <= 2 else "I" if planes <= 4 else "Q"
-    numbers = array(typecode)
+    numbers = array(_typecode(planes))
     width = numbers.itemsize
     joined = bytearray(width * count)
     for plane in range(planes):
@@ -212,7 +222,33 @@ class Block:
 
     def columns(self) -> Columns:
         """All entries, decoded in bulk; not kept, because that would treble the memory."""
-        parts = self._parts
-        keys_and_values = [parts[start:end] for start, end in pairwise(self._offsets.tolist())]
+        keys_and_values = self._split()
         kinds = self._kinds or _PUT * len(self._seqs)
         return Columns(keys_and_values[0::2], self._seqs.tolist(), kinds, keys_and_values[1::2])
+
+    def _split(self) -> Sequence[bytes]:
+        """Key 0, value 0, key 1, value 1, …"""
+        parts, offsets, count = self._parts, self._offsets, len(self._seqs)
+        key_size, row_size = offsets[1] - HEADER_SIZE, offsets[2] - HEADER_SIZE
+        if row_size * count == offsets[-1] - HEADER_SIZE and count <= _MAX_STRIDE:
+            stride = _stride(key_size, row_size - key_size, count)
+            if offsets.tobytes() == stride.offsets:
+                return stride.parts.unpack_from(parts, HEADER_SIZE)
+        return [parts[start:end] for start, end in pairwise(offsets.tolist())]
+
+
+class _Stride(NamedTuple):
+    """How a block looks whose keys are all of one length and whose values are, too: one call
+    takes it apart, in half the time."""
+
+    offsets: bytes
+    parts: struct.Struct
+
+
+@lru_cache(maxsize=64)
+def _stride(key_size: int, value_size: int, count: int) -> _Stride:
+    offsets = list(accumulate((key_size, value_size) * count, initial=HEADER_SIZE))
+    return _Stride(
+        array(_typecode(_planes_for(offsets[-1])), offsets).tobytes(),
+        struct.Struct(f"{key_size}s{value_size}s" * count),
+    )

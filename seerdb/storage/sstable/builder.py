@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from operator import lt, neg
@@ -164,7 +164,7 @@ class TableBuilder:
         self._deletes += deletes
         self._seq_bounds |= {low, high}
 
-    def _check_versions(self, keys: list[bytes], seqs: list[int]) -> None:
+    def _check_versions(self, keys: Sequence[bytes], seqs: list[int]) -> None:
         entries = list(zip(keys, map(neg, seqs), strict=True))
         previous = self._last[0], -self._last[1]
         for left, right in pairwise((previous, *entries)):

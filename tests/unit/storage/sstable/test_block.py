@@ -183,6 +183,18 @@ def test_a_field_that_does_not_fit_the_payload_is_malformed(falsified: dict[str,
         decode(assembled(**falsified))
 
 
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (2, 1, 3, 2), (0, 0, 0, 0), (2, 2, 2, 1)], ids=str)
+def test_rows_of_one_size_and_rows_that_only_add_up_to_it_come_apart(sizes: list[int]) -> None:
+    entries = [Entry(b"%d" % n, n + 1, PUT, b"v" * size) for n, size in enumerate(sizes)]
+    assert rows(decode(encode(entries)).columns()) == entries
+
+
+@pytest.mark.parametrize("count", [4096, 4097])
+def test_a_block_of_very_many_rows_comes_apart(count: int) -> None:
+    entries = [Entry(b"%05d" % n, n + 1, PUT, b"") for n in range(count)]
+    assert rows(decode(encode(entries)).columns()) == entries
+
+
 def test_a_delete_among_puts_is_told_from_an_empty_value() -> None:
     entries = [Entry(b"a", 1, PUT, b""), Entry(b"b", 2, DELETE, b""), Entry(b"c", 3, PUT, b"v")]
     block = decode(encode(entries))

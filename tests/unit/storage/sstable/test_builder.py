@@ -32,7 +32,7 @@ def add_one_by_one(builder: TableBuilder, entries: list[Entry]) -> None:
 
 def block_keys(table: OpenTable) -> list[list[bytes]]:
     """The keys of each block."""
-    return [table.block(index).columns().keys for index in range(table.reader.block_count)]
+    return [list(table.block(index).columns().keys) for index in range(table.reader.block_count)]
 
 
 @pytest.mark.parametrize(
