@@ -156,14 +156,15 @@ class DB:
 
     def batch(self, *, durability: str | None = None) -> WriteBatch:
         """A batch to be used with ``with``: committed atomically on leaving, dropped on an
-        exception. Its ``seq`` is set then (0 for an empty batch, which commits nothing)."""
+        exception. Its ``seq`` is set then (0 for an empty batch, which commits nothing), and
+        it is empty, to be used again."""
         level = self._level if durability is None else _level(durability)
         return WriteBatch(lambda batch: self._engine.commit(batch, level, None))
 
     def write(self, batch: Batch, *, durability: str | None = None) -> int:
         """Commit a batch atomically; returns its sequence number (of the newest commit if
-        the batch is empty)."""
-        return self._commit(batch, durability, None) if len(batch) else self.visible_seq
+        the batch is empty). The batch keeps its operations and may be written again."""
+        return self._commit(batch.copy(), durability, None) if len(batch) else self.visible_seq
 
     def _commit(
         self, batch: Batch, durability: str | None, expect: tuple[bytes, int] | None
@@ -180,7 +181,8 @@ class DB:
         ticket: object = None,
         sink: Sink,
     ) -> None:
-        """Commit a batch without waiting: for event loops.
+        """Commit a batch without waiting: for event loops. Takes the operations out of the
+        batch, which is empty then; if it raises, the batch is as it was.
 
         Later, on another thread, ``sink`` is called once per group of commits with a list
         of (ticket, seq or error), for all of the group that gave the same sink; it must be
@@ -325,7 +327,10 @@ class DB:
 
 
 class WriteBatch(Batch):
-    """A batch that commits itself when its ``with`` block is left without an exception."""
+    """A batch that commits itself when its ``with`` block is left without an exception.
+
+    However the block is left, the batch is empty then and may be used again.
+    """
 
     __slots__ = ("_commit", "seq")
 
@@ -335,6 +340,7 @@ class WriteBatch(Batch):
         self.seq = 0
 
     def __enter__(self) -> Self:
+        self.seq = 0
         return self
 
     def __exit__(
@@ -343,8 +349,11 @@ class WriteBatch(Batch):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None and len(self):
-            self.seq = self._commit(self)
+        try:
+            if kind is None and len(self):
+                self.seq = self._commit(self)
+        finally:
+            self.clear()
 
 
 class Snapshot:

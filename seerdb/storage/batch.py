@@ -88,6 +88,18 @@ class Batch:
         self.values.append(end)
         self.has_ranges = True
 
+    def clear(self) -> None:
+        """Drop all operations. Whoever took the columns before keeps them as they were."""
+        self.kinds, self.keys, self.values = bytearray(), [], []
+        self.has_ranges = False
+
+    def copy(self) -> Batch:
+        """A batch of its own with the same operations."""
+        twin = Batch()
+        twin.kinds, twin.keys, twin.values = self.kinds[:], self.keys[:], self.values[:]
+        twin.has_ranges = self.has_ranges
+        return twin
+
     @property
     def size(self) -> int:
         """Bytes of its keys and values."""

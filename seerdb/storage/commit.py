@@ -78,9 +78,25 @@ class CommitEnv(Protocol):
 
 
 class Request:
-    """One batch on its way; filled in by the leader that commits it."""
+    """The columns of one batch on their way; filled in by the leader that commits it.
 
-    __slots__ = ("batch", "done", "error", "expect", "level", "payload", "seq", "sink", "ticket")
+    Holds the columns, not the batch: what was encoded is what is applied, whatever becomes of
+    the batch meanwhile.
+    """
+
+    __slots__ = (
+        "done",
+        "error",
+        "expect",
+        "keys",
+        "kinds",
+        "level",
+        "payload",
+        "seq",
+        "sink",
+        "ticket",
+        "values",
+    )
 
     def __init__(
         self,
@@ -90,11 +106,12 @@ class Request:
         ticket: object = None,
         sink: Sink | None = None,
     ) -> None:
-        self.batch = batch
-        if len(batch.kinds) == 1 and batch.kinds[0] == PUT:
-            self.payload = encode_put(batch.keys[0], batch.values[0])
+        batch = batch.normalised()
+        self.kinds, self.keys, self.values = batch.kinds, batch.keys, batch.values
+        if len(self.kinds) == 1 and self.kinds[0] == PUT:
+            self.payload = encode_put(self.keys[0], self.values[0])
         else:
-            self.payload = encode_operations(batch.kinds, batch.keys, batch.values)
+            self.payload = encode_operations(self.kinds, self.keys, self.values)
         self.level = level
         self.expect = expect
         self.ticket = ticket
@@ -192,7 +209,8 @@ class Committer:
         """Commit a batch and return its seq; waits until it is durable as ``level`` asks,
         short of ``object``: the caller then waits for the shipper.
 
-        Requires: the batch is normalised and not empty.
+        Requires: the batch is not empty; nobody adds to it, not even after an interrupt
+        (Ctrl-C), for it may yet be committed.
         """
         request = Request(batch, level, expect)
         self._queue.append(request)
@@ -213,8 +231,9 @@ class Committer:
     ) -> None:
         """Queue a batch and return at once; ``sink`` hears of it, once per group.
 
-        Requires: :meth:`serve_inbox` runs on a thread. Raises: ``BusyError`` when too much
-        waits already, or what poisoned the database.
+        Takes the operations out of the batch, which is empty then. Requires:
+        :meth:`serve_inbox` runs on a thread; the batch is not empty. Raises, and leaves the
+        batch as it is: ``BusyError`` when too much waits already, or what poisoned the database.
         """
         self._poison.check()
         request = Request(batch, level, expect, ticket, sink)
@@ -225,6 +244,7 @@ class Committer:
                 retry_after_seconds=1.0,
             )
         self._inbox_bytes += len(request.payload)
+        batch.clear()
         self._inbox.put(request)
 
     def serve_inbox(self) -> None:
@@ -277,8 +297,7 @@ class Committer:
         with live.lock:
             active = live.current.active
             for request in group:
-                batch = request.batch
-                active.apply(request.seq, batch.kinds, batch.keys, batch.values)
+                active.apply(request.seq, request.kinds, request.keys, request.values)
             live.visible_seq = last
 
     def _take_group(self) -> list[Request]:
@@ -385,7 +404,7 @@ class Committer:
 
     def _count(self, group: list[Request]) -> None:
         self._commits += len(group)
-        self._operations += sum(len(request.batch.kinds) for request in group)
+        self._operations += sum(len(request.kinds) for request in group)
         self._groups += 1
         self._largest_group = max(self._largest_group, len(group))
 

@@ -212,9 +212,9 @@ class Engine:
     # What the handle needs.
 
     def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None = None) -> int:
-        """Commit and wait until durable as ``level`` says."""
+        """Commit and wait until durable as ``level`` says; see :meth:`Committer.commit`."""
         self.check_open()
-        seq = self.committer.commit(batch.normalised(), level, expect)
+        seq = self.committer.commit(batch, level, expect)
         if level == OBJECT:
             self._ship_now(seq)
         return seq
@@ -238,7 +238,7 @@ class Engine:
         self.check_open()
         if self._inbox_thread is None:
             self._serve_inbox()
-        self.committer.submit(batch.normalised(), level, expect, ticket, sink)
+        self.committer.submit(batch, level, expect, ticket, sink)
 
     def _serve_inbox(self) -> None:
         with self._start_lock:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from seerdb import DB, Batch, InvalidRequestError
+from seerdb import DB, Batch, BusyError, InvalidRequestError
 from seerdb.testing.model import Operation
 from tests.db.conftest import OpenDB
 from tests.db.layers import Layered
+from tests.fixtures.database import ROOMY, World
 
 
 def test_a_batch_is_one_commit(db: DB) -> None:
@@ -35,6 +36,69 @@ def test_an_exception_drops_the_batch(db: DB) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert (batch.seq, db.visible_seq, list(db.scan())) == (0, 0, [])
+
+
+def test_a_batch_is_empty_after_its_block_and_may_be_used_again(db: DB) -> None:
+    """Used again, it once committed also what an exception had dropped before."""
+    batch = db.batch()
+
+    def use(key: bytes, error: type[Exception] | None = None) -> None:
+        with batch:
+            batch.put(key, b"1")
+            if error is not None:
+                raise error
+
+    use(b"a")
+    assert (len(batch), batch.seq) == (0, 1)
+    with pytest.raises(ZeroDivisionError):
+        use(b"dropped", ZeroDivisionError)
+    assert (len(batch), batch.seq) == (0, 0)
+    use(b"b")
+    assert batch.seq == 2
+    assert [(entry.key, entry.seq) for entry in db.scan_entries()] == [(b"a", 1), (b"b", 2)]
+
+
+def test_a_batch_whose_commit_failed_is_empty(db: DB, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BusyError("slow down", retry_after_seconds=1.0)
+
+    batch = db.batch()
+    monkeypatch.setattr(db._engine, "commit", refuse)
+    with pytest.raises(BusyError), batch:
+        batch.put(b"a", b"1")
+    monkeypatch.undo()
+    assert len(batch) == 0
+    with batch:
+        batch.put(b"b", b"2")
+    assert list(db.scan()) == [(b"b", b"2")]
+
+
+def test_an_interrupted_write_commits_what_it_held_then_or_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C while it waits for other writers: it stays in their queue, already encoded."""
+
+    class Interrupted:
+        def __enter__(self) -> None:
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None:
+            """Never entered."""
+
+    world = World(**ROOMY)
+    db = world.open()
+    batch = Batch()
+    batch.put(b"a", b"1")
+    batch.put(b"b", b"1")
+    with monkeypatch.context() as patch:
+        patch.setattr(db._engine.committer, "_mutex", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            db.write(batch)
+    batch.delete(b"a")
+    db.put(b"next", b"2")
+    found = dict(db.scan())
+    assert found == {b"a": b"1", b"b": b"1", b"next": b"2"}
+    assert dict(world.kill().open().scan()) == found, "log and memtable agree"
 
 
 def test_an_empty_batch_commits_nothing(db: DB) -> None:

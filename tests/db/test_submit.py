@@ -21,7 +21,7 @@ from seerdb import (
 from seerdb.storage import commit
 from seerdb.storage.commit import Outcome
 from tests.db.conftest import OpenDB
-from tests.fixtures.database import World
+from tests.fixtures.database import ROOMY, World
 
 PATIENCE = 60
 
@@ -82,6 +82,25 @@ def test_told_means_readable_and_durable() -> None:
     assert found == [(b"1", b"1")]
 
 
+def test_a_batch_is_empty_once_it_is_submitted_and_may_be_used_again() -> None:
+    """Changed while it waited it was one thing in the log and another in memory."""
+    world = World(**ROOMY)
+    db, told = world.open(), Told()
+    for batch in (put(b"a", b"1"), Batch()):
+        batch.put(b"b", b"1")
+        batch.delete_range(b"x", b"z")
+        with held(db):
+            db.submit(batch, ticket="t", sink=told)
+            assert len(batch) == 0
+            batch.put(b"later", b"2")
+        told.wait(1)
+        assert b"later" not in dict(db.scan())
+        assert dict(world.kill().open().scan()) == dict(db.scan()), "log and memtable agree"
+    db.submit(batch, ticket="t", sink=told)
+    assert [seq for _, seq in told.wait(3)] == [1, 2, 3]
+    assert dict(db.scan()) == {b"a": b"1", b"b": b"1", b"later": b"2"}
+
+
 def test_what_waits_becomes_one_group_and_one_call(db: DB) -> None:
     told, other = Told(), Told()
     db.submit(put(b"warm"), ticket=-1, sink=told)
@@ -134,15 +153,19 @@ def test_too_much_waiting_is_refused_for_now(
     monkeypatch.setattr(commit, limit, value)
     told, tickets = Told(), iter(range(100))
 
+    batch = Batch()
+
     def submit_many() -> None:
         for number in tickets:
-            db.submit(put(b"%02d" % number, b"x" * 50), ticket=number, sink=told)
+            batch.put(b"%02d" % number, b"x" * 50)
+            db.submit(batch, ticket=number, sink=told)
 
     with held(db):
         with pytest.raises(BusyError, match="wait already") as refusal:
             submit_many()
         taken = next(tickets) - 1
         assert refusal.value.retry_after_seconds > 0
+        assert len(batch) == 1, "what is refused stays in the batch"
         assert 5 <= taken <= 20
         assert db.statistics().commits.queued >= 4
     assert [seq for _, seq in told.wait(taken)] == list(range(1, taken + 1))

@@ -53,6 +53,23 @@ def test_it_keeps_what_it_is_told_in_order() -> None:
     assert (len(Batch()), Batch().size, Batch().has_ranges) == (0, 0, False)
 
 
+def test_a_cleared_batch_is_empty_and_leaves_its_columns_to_who_took_them() -> None:
+    batch = batch_of([("put", b"a", b"1"), ("delete_range", b"c", b"d")])
+    columns = batch.kinds, batch.keys, batch.values
+    batch.clear()
+    assert (operations_of(batch), batch.has_ranges) == ([], False)
+    batch.put(b"b", b"2")
+    assert columns == (bytearray([PUT, DELETE_RANGE]), [b"a", b"c"], [b"1", b"d"])
+
+
+def test_a_copy_is_a_batch_of_its_own() -> None:
+    operations: list[Operation] = [("put", b"a", b"1"), ("delete_range", b"c", b"d")]
+    batch = batch_of(operations)
+    copy = batch.copy()
+    batch.delete(b"b")
+    assert (operations_of(copy), copy.has_ranges) == (operations, True)
+
+
 @given(st.lists(OPERATIONS, max_size=10))
 def test_a_normalised_batch_says_the_same(operations: list[Operation]) -> None:
     """And nothing in it is hidden by a range delete of its own, whatever the order is then."""
