@@ -130,7 +130,8 @@ class Database(Protocol):
 
         Later ``sink`` is called on the committer's thread, once for each group, with the
         ticket and the seq or the error of all submissions that share ``sink``.
-        ``expect``: commit only if this key's seq is this; 0 means absent.
+        ``expect``: commit only if this key's seq is this; 0 means absent. All writers wait
+        while the key is fetched, so have it in memory.
         """
 
     def flush(self) -> Any:
@@ -182,8 +183,11 @@ class Service:
     ) -> int:
         """The seq of ``batch``, once it is as durable as asked. Raises what the commit ended in.
 
-        A cancelled caller does not cancel the commit.
+        A cancelled caller does not cancel the commit once it is submitted. A key that is
+        expected to have some seq is fetched before, where only this caller waits for it.
         """
+        if expect is not None and isinstance(self.db.try_get_entry(expect[0]), NeedsIO):
+            await self.read(self.db.get_entry, expect[0])
         done: asyncio.Future[Outcome] = self._loop.create_future()
         self.submit(batch, durability, expect, partial(_settle, done))
         outcome = await done

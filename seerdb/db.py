@@ -186,8 +186,10 @@ class DB:
 
         Later, on another thread, ``sink`` is called once per group of commits with a list
         of (ticket, seq or error), for all of the group that gave the same sink; it must be
-        quick and not raise. ``expect``: a key and the seq it must have (0: absent). Raises
-        at once what can be told at once, ``BusyError`` among it.
+        quick and not raise. ``expect``: a key and the seq it must have (0: absent). While a
+        key that is not in memory is fetched for this, all writers wait: where
+        :meth:`try_get_entry` says ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
+        Raises at once what can be told at once, ``BusyError`` among it.
         """
         if not len(batch):
             raise InvalidRequestError("an empty batch cannot be submitted")

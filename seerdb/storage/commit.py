@@ -68,7 +68,10 @@ class CommitEnv(Protocol):
         """The write path failed for good."""
 
     def current_seq(self, key: bytes) -> int:
-        """The seq of the newest version of ``key``; 0 when it is absent or deleted."""
+        """The seq of the newest version of ``key``; 0 when it is absent or deleted.
+
+        All writers wait for the answer: who expects something has the key loaded before.
+        """
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Make a call later on another thread."""

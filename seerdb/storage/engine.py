@@ -214,6 +214,9 @@ class Engine:
     def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None = None) -> int:
         """Commit and wait until durable as ``level`` says; see :meth:`Committer.commit`."""
         self.check_open()
+        if expect is not None:
+            # So that the check, for which all other writers wait, finds it in memory.
+            self.reads.get(expect[0])
         seq = self.committer.commit(batch, level, expect)
         if level == OBJECT:
             self._ship_now(seq)

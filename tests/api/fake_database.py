@@ -64,14 +64,16 @@ class FakeStatistics:
 class FakeDatabase:
     """A dict of entries.
 
-    ``cold``: keys whose reads need I/O. ``failure``: raised by submissions; ``fate``: what commits
-    end in instead of a seq. ``broken_at``: a key on which reads and scans raise ``failure``.
+    ``cold``: keys whose reads need I/O; ``fetched``: which of them were read. ``failure``: raised
+    by submissions; ``fate``: what commits end in instead of a seq. ``broken_at``: a key on which
+    reads and scans raise ``failure``.
     """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.visible_seq = 0
         self.cold: set[bytes] = set()
+        self.fetched: set[bytes] = set()
         self.failure: Exception | None = None
         self.fate: Exception | None = None
         self.broken_at: bytes | None = None
@@ -97,6 +99,7 @@ class FakeDatabase:
 
     def get_entry(self, key: bytes) -> Entry | None:
         self._trip(key)
+        self.fetched |= self.cold & {key}
         return self.entries.get(key)
 
     def multi_get_entries(self, keys: list[bytes]) -> list[Entry | None]:

@@ -120,6 +120,20 @@ def test_a_seq_newer_than_the_one_seen_first_counts(client: Client, db: FakeData
     assert client.get("/v1/kv/a").headers["seerdb-seq"] == "1"
 
 
+def test_a_key_with_a_condition_is_fetched_before_the_write_is_submitted(
+    client: Client, db: FakeDatabase
+) -> None:
+    """Else all writers would wait while the committer fetches it."""
+    db.load(a="1")
+    db.cold.update((b"a", b"b", b"c", b"broken"))
+    assert client.put("/v1/kv/a", b"2", if_match='"1"').status == 204
+    assert client.put("/v1/kv/b", b"2", if_none_match="*").status == 204
+    assert client.put("/v1/kv/c", b"2").status == 204
+    assert db.fetched == {b"a", b"b"}, "without a condition there is nothing to compare"
+    db.broken_at, db.failure = b"broken", errors.UnavailableError("no bucket")
+    client.delete("/v1/kv/broken", if_match='"1"').problem(503, "unavailable")
+
+
 @pytest.mark.parametrize(
     ("tags", "status"),
     [

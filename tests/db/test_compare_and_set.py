@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
-from seerdb import DB, ConflictError
+from seerdb import DB, Components, ConflictError
+from seerdb.testing.objects import MemoryObjectStore
+from tests.db.conftest import OpenDB
 from tests.db.layers import LAYERS, Layered
+
+PATIENCE = 30
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -35,6 +39,40 @@ def test_expectations_in_every_layer(layer: str) -> None:
     assert db.delete(b"there", expect=seq + 1) == seq + 4
     assert db.delete(b"never", expect=0) == seq + 5
     assert dict(db.scan()) == {b"deleted": b"4", b"ranged": b"5", b"z": b"1"}
+
+
+class GatedStore(MemoryObjectStore):
+    """Once armed, a ranged read says that it has begun and waits to be let on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_armed = False
+        self.begun, self.gate = Event(), Event()
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        if self.is_armed:
+            self.begun.set()
+            self.gate.wait(PATIENCE)
+        return super().get_range(name, offset, length)
+
+
+def test_nobody_waits_while_a_key_is_fetched_to_be_compared(open_db: OpenDB) -> None:
+    store = GatedStore()
+    components = Components(object_store=store)
+    db = open_db(components=components)
+    seq = db.put(b"cold", b"1")
+    db.close()
+    db = open_db(components=components)
+    store.is_armed = True
+    with ThreadPoolExecutor(2) as pool:
+        conditional = pool.submit(db.put, b"cold", b"2", expect=seq)
+        assert store.begun.wait(PATIENCE)
+        try:
+            assert pool.submit(db.put, b"other", b"1").result(PATIENCE / 3) == 2
+        finally:
+            store.gate.set()
+        assert conditional.result(PATIENCE) == 3
+    assert dict(db.scan()) == {b"cold": b"2", b"other": b"1"}
 
 
 def test_a_refused_write_is_nowhere(db: DB) -> None:
