@@ -42,7 +42,8 @@ MAX_GROUP_BYTES = 4 << 20
 MAX_GROUP_REQUESTS = 1024
 MAX_QUEUED_REQUESTS = 16_384
 MAX_QUEUED_BYTES = 256 << 20
-"""Bounds of what may wait in the inbox; beyond them :meth:`Committer.submit` says busy."""
+"""Bounds of what is submitted and not yet committed; beyond them :meth:`Committer.submit` says
+busy. A request larger than that is taken when nothing else waits."""
 
 RECORD_OVERHEAD = 64
 """At least what the log adds to the payload of a record."""
@@ -164,7 +165,9 @@ class Committer:
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
-        self._inbox_bytes = 0
+        # Guarded by the inbox's lock: what was submitted and is not finished.
+        self._inbox_lock = threading.Lock()
+        self._inbox_requests = self._inbox_bytes = 0
         # Guarded by the mutex.
         self._timestamp_us = last_timestamp_us
         self._synced_at = clock.monotonic()
@@ -240,13 +243,14 @@ class Committer:
         """
         self._poison.check()
         request = Request(batch, level, expect, ticket, sink)
-        waiting = self._inbox.qsize() + len(self._queue)
-        if waiting >= MAX_QUEUED_REQUESTS or self._inbox_bytes >= MAX_QUEUED_BYTES:
-            raise BusyError(
-                f"{waiting:,} writes of {self._inbox_bytes:,} bytes wait already",
-                retry_after_seconds=1.0,
-            )
-        self._inbox_bytes += len(request.payload)
+        with self._inbox_lock:
+            waiting, size = self._inbox_requests, self._inbox_bytes + len(request.payload)
+            if waiting and (waiting >= MAX_QUEUED_REQUESTS or size > MAX_QUEUED_BYTES):
+                raise BusyError(
+                    f"{waiting:,} writes of {self._inbox_bytes:,} bytes wait already",
+                    retry_after_seconds=1.0,
+                )
+            self._inbox_requests, self._inbox_bytes = waiting + 1, size
         batch.clear()
         self._inbox.put(request)
 
@@ -261,7 +265,6 @@ class Committer:
                     break
                 queue.append(request)
             with self._mutex:
-                self._inbox_bytes = 0
                 while queue:
                     self._commit_group()
 
@@ -390,16 +393,23 @@ class Committer:
     def _finish(self, group: list[Request], error: SeerDBError | None) -> None:
         sinks: dict[Sink, list[Outcome]] = {}
         shipped: list[tuple[Sink, object, int]] = []
+        submitted = size = 0
         for request in group:
             request.error = error
             request.done = True
             if request.sink is None:
                 continue
+            submitted += 1
+            size += len(request.payload)
             if error is None and request.level == OBJECT:
                 shipped.append((request.sink, request.ticket, request.seq))
             else:
                 outcome = (request.ticket, error or request.seq)
                 sinks.setdefault(request.sink, []).append(outcome)
+        if submitted:
+            with self._inbox_lock:
+                self._inbox_requests -= submitted
+                self._inbox_bytes -= size
         for sink, outcomes in sinks.items():
             sink(outcomes)
         if shipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -454,6 +455,10 @@ def test_the_interval_is_kept_by_a_timer_that_runs_once() -> None:
         rig.put(b"after")
 
 
+def forget(_: list[Outcome]) -> None:
+    """A sink for what nobody asks about."""
+
+
 class Served:
     """A rig whose inbox is served by a thread until the block is left."""
 
@@ -510,6 +515,74 @@ def test_errors_are_told_to_the_one_they_concern() -> None:
     outcomes = dict(served.outcomes)
     assert isinstance(outcomes.pop(2), ConflictError)
     assert outcomes == {1: 1, 3: 2}
+
+
+def fill_inbox(rig: Rig, sink: Sink, size: int = 100) -> int:
+    """Submit rows of ``size`` bytes until it is too much; how many were taken."""
+    for taken in itertools.count():
+        try:
+            rig.committer.submit(batch_of([("put", b"k", bytes(size))]), MEMORY, None, taken, sink)
+        except BusyError:
+            return taken
+    raise AssertionError("unreachable")
+
+
+def test_the_bounds_of_the_inbox_hold_while_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It once counted from zero at every group, whatever still waited behind that."""
+    monkeypatch.setattr(commit, "MAX_QUEUED_BYTES", 1000)
+    monkeypatch.setattr(commit, "MAX_GROUP_REQUESTS", 2)
+    rig = Rig()
+    waiting, levels = 0, []
+
+    def fill() -> None:
+        nonlocal waiting
+        waiting += fill_inbox(rig, refill)
+        levels.append(waiting)
+
+    def refill(outcomes: list[Outcome]) -> None:
+        nonlocal waiting
+        waiting -= len(outcomes)
+        if len(levels) < 5:
+            fill()
+
+    with Served(rig), rig.committer._mutex:
+        fill()
+    assert 5 < levels[0] < 10
+    assert levels == levels[:1] * 5
+    assert waiting == 0
+
+
+def test_what_is_submitted_at_once_by_many_is_counted_exactly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commit, "MAX_QUEUED_BYTES", 5000)
+    monkeypatch.setattr(commit, "MAX_QUEUED_REQUESTS", 20)
+    rig = Rig()
+    with Served(rig), rig.committer._mutex:
+        full = fill_inbox(rig, forget)
+    assert full == 20
+    with Served(rig), ThreadPoolExecutor(4) as pool:
+        sizes = [1, 50, 200, 3000]
+        for _ in range(50):
+            list(pool.map(lambda size: fill_inbox(rig, forget, size), sizes))
+    with Served(rig), rig.committer._mutex:
+        assert fill_inbox(rig, forget) == full
+
+
+def test_a_request_larger_than_the_inbox_waits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "MAX_QUEUED_BYTES", 1000)
+    large = batch_of([("put", b"large", bytes(5000))])
+    with Served(Rig()) as served, served.rig.committer._mutex:
+        served.submit(batch_of([("put", b"small", b"v")]), 1)
+        with pytest.raises(BusyError, match="1 writes of"):
+            served.submit(large, 2)
+        assert len(large) == 1, "what is refused stays in the batch"
+    assert served.outcomes == [(1, 1)]
+    with Served(served.rig) as served, served.rig.committer._mutex:
+        served.submit(large, 2)
+        with pytest.raises(BusyError, match="1 writes of 5,"):
+            served.submit(batch_of([("put", b"small", b"v")]), 3)
+    assert served.outcomes == [(2, 2)]
 
 
 def test_an_empty_memtable_is_never_sealed() -> None:
