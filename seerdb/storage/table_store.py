@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from typing import TypeVar
 
-from seerdb.errors import CorruptionError
+from seerdb.errors import ClosedError, CorruptionError
 from seerdb.ids import TableId
 from seerdb.storage.disk_tier import DiskTier
 from seerdb.storage.manifest.version import TableMeta
@@ -22,6 +23,9 @@ from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.reader import TableReader
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 TAIL = -1
 """The part of a table after its data blocks, as the disk tier numbers parts."""
@@ -126,14 +130,25 @@ class TableStore:
     def load_many(self, wanted: Iterable[BlockKey]) -> dict[BlockKey, Block]:
         """Several blocks at once, fetched in parallel."""
         keys = list(dict.fromkeys(wanted))
-        return dict(zip(keys, self._fetchers.map(lambda key: self.load(*key), keys), strict=True))
+        return dict(zip(keys, self.fetch_all(lambda key: self.load(*key), keys), strict=True))
 
     def open_many(self, handles: Iterable[TableHandle]) -> list[TableReader]:
         """Several readers at once, their tails fetched in parallel."""
         closed = [handle for handle in handles if handle.reader is None]
         if len(closed) > 1:
-            list(self._fetchers.map(self.open, closed))
+            self.fetch_all(self.open, closed)
         return [self.open(handle) for handle in handles]
+
+    def fetch_all(self, fetch: Callable[[T], R], wanted: Iterable[T]) -> list[R]:
+        """``fetch`` of each, side by side on the shared threads; in order.
+
+        Raises: what a call raises, or ``ClosedError`` when those threads have ended.
+        """
+        try:
+            results = self._fetchers.map(fetch, wanted)
+        except RuntimeError as error:
+            raise ClosedError("the database was closed during this read; open it again") from error
+        return list(results)
 
     def load_range(self, handle: TableHandle, first: int, last: int, *, fill: bool) -> list[Block]:
         """Blocks ``first`` to ``last`` (exclusive); what is missing comes by one GET a gap."""

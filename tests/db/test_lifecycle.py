@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from seerdb import DB, NEEDS_IO, ClosedError, Entry, Event
+from seerdb import DB, NEEDS_IO, ClosedError, Components, Entry, Event
 from seerdb.events import FlushCompleted
+from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.db.layers import LAYERS, Layered
 from tests.fixtures.database import World
@@ -195,6 +196,34 @@ def test_reads_go_on_while_it_closes() -> None:
     assert seen == [(b"1", None, [(b"a", b"1")])]
     with pytest.raises(ClosedError):
         db.get(b"a")
+
+
+class ClosingStore(MemoryObjectStore):
+    """Makes a call before the next ranged read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_reading: Callable[[], None] | None = None
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        call, self.before_reading = self.before_reading, None
+        if call is not None:
+            call()
+        return super().get_range(name, offset, length)
+
+
+def test_a_cold_read_that_meets_a_close_says_so(open_db: OpenDB) -> None:
+    """It asked the threads, which had ended, for its next fetch: a bare ``RuntimeError``."""
+    store = ClosingStore()
+    components = Components(object_store=store)
+    db = open_db(components=components)
+    for number in range(100):
+        db.put(b"%03d" % number, b"v" * 200)
+    db.close()
+    db = open_db(components=components)
+    store.before_reading = db.close
+    with pytest.raises(ClosedError):
+        db.multi_get([b"%03d" % number for number in range(100)])
 
 
 def test_a_directory_moved_elsewhere_is_the_same_database(open_db: OpenDB, tmp_path: Path) -> None:

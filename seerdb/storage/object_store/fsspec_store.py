@@ -163,9 +163,10 @@ class FsspecObjectStore:
                 self._filesystem.rm_file(path)
 
     def close(self) -> None:
-        if not self._closed and self._protocol in S3 and self._process == os.getpid():
+        # First, so that a request that the closing cuts off is not tried again.
+        was_closed, self._closed = self._closed, True
+        if not was_closed and self._protocol in S3 and self._process == os.getpid():
             self._filesystem.close_session(self._filesystem.loop, self._filesystem.s3)
-        self._closed = True
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

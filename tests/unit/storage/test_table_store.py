@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from seerdb.errors import CorruptionError, NotFoundError, UnavailableError
+from seerdb.errors import ClosedError, CorruptionError, NotFoundError, UnavailableError
 from seerdb.storage.disk_tier import DiskTier
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.names import table_name
@@ -207,6 +207,27 @@ def test_many_blocks_and_tails_are_fetched_at_the_same_time() -> None:
         blocks = tables.load_many([*wanted, *wanted])
     assert list(blocks) == wanted
     assert store.calls["get_range"] == 6
+
+
+def test_fetches_after_the_threads_have_ended_say_that_it_is_closed() -> None:
+    store, metas, fetchers = gated_store(2)
+    tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=fetchers)
+    handles = [tables.handle(meta) for meta in metas]
+    fetchers.shutdown()
+    with pytest.raises(ClosedError):
+        tables.open_many(handles)
+    with pytest.raises(ClosedError):
+        tables.load_many([(handle, 0) for handle in handles])
+
+
+def test_what_a_fetch_raises_is_raised_as_it_is() -> None:
+    def fail(_: int) -> None:
+        raise RecursionError
+
+    with ThreadPoolExecutor(1) as fetchers:
+        tables = TableStore(MemoryObjectStore(), cache=BlockCache(0), disk=None, fetchers=fetchers)
+        with pytest.raises(RecursionError):
+            tables.fetch_all(fail, [1])
 
 
 def test_a_handle_lives_as_long_as_somebody_has_it() -> None:

@@ -330,6 +330,24 @@ def test_a_closed_store_says_so(server: ScriptedServer) -> None:
             call(store)
 
 
+def test_what_is_asked_while_it_closes_is_refused(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it meets half-closed connections, which look like an outage."""
+    store = FsspecObjectStore.open("s3://bucket", {"endpoint_url": server.url, **KEYS})
+    close_session, refused = store._filesystem.close_session, []
+
+    def closing(*session: object) -> None:
+        with pytest.raises(ClosedError):
+            store.get("a")
+        refused.append("a")
+        close_session(*session)
+
+    monkeypatch.setattr(store._filesystem, "close_session", closing)
+    store.close()
+    assert refused == ["a"]
+
+
 def test_another_process_is_refused(
     store: FsspecObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
