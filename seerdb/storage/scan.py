@@ -2,7 +2,7 @@
 
 A scan sees the state and seq it started with, whatever is written meanwhile. Blocks that are
 not in memory are fetched ahead: one at first, for a short scan is one request, then twice as
-many each time.
+many each time. The first fetches of all runs, which every scan needs, are made side by side.
 """
 
 from __future__ import annotations
@@ -42,16 +42,47 @@ def scan(
         for memtable in state.memtables
         if memtable.entries
     ]
-    sources += [
-        run_pieces(run, start, end, tables, reverse=reverse)
-        for run in state.layout.runs
-        if run.overlapping(start, end)
-    ]
+    runs = [run for run in state.layout.runs if run.overlapping(start, end)]
+    sources += _begin(runs, start, end, tables, reverse=reverse)
     tombstones = _tombstones(state, tables)
     for window in windows(sources, reverse=reverse):
         chunk = collapse(window, tombstones, at)
         if chunk.keys:
             yield chunk
+
+
+def _begin(
+    runs: list[TableRun],
+    start: bytes | None,
+    end: bytes | None,
+    tables: TableStore,
+    *,
+    reverse: bool,
+) -> list[Iterator[Piece]]:
+    """The sources of runs. Where several must fetch first, they have done so, side by side."""
+    sources = [run_pieces(run, start, end, tables, reverse=reverse) for run in runs]
+    if len(runs) < 2:
+        return sources
+    cold = [
+        position
+        for position, run in enumerate(runs)
+        if not _begins_in_memory(run, start, end, reverse=reverse)
+    ]
+    if len(cold) > 1:
+        firsts = tables.fetch_all(next, [sources[position] for position in cold])
+        for position, first in zip(cold, firsts, strict=True):
+            sources[position] = chain((first,), sources[position])
+    return sources
+
+
+def _begins_in_memory(
+    run: TableRun, start: bytes | None, end: bytes | None, *, reverse: bool
+) -> bool:
+    reader = run.overlapping(start, end)[-1 if reverse else 0].reader
+    if reader is None:
+        return False
+    first, last = _block_span(reader, start, end)
+    return first == last or reader.slots[last - 1 if reverse else first] is not None
 
 
 def _tombstones(state: State, tables: TableStore) -> RangeTombstones:

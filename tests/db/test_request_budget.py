@@ -139,6 +139,59 @@ def test_a_short_cold_scan_is_two_requests() -> None:
     assert made["get_range"] <= 3, "two entries a block; first one block, then two"
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_cold_scan_begins_with_all_runs_at_the_same_time(
+    open_db: OpenDB, *, reverse: bool
+) -> None:
+    """Every request waits until each run has made one: the tails, then a block of each."""
+    runs = 3
+    gate = threading.Barrier(runs)
+
+    class Gated(MemoryObjectStore):
+        gated = False
+
+        def get_range(self, name: str, offset: int, length: int) -> bytes:
+            if self.gated:
+                gate.wait(30)
+            return super().get_range(name, offset, length)
+
+    store = Gated()
+    components = Components(object_store=store)
+    db = open_db(components=components, disk_cache_capacity=0)
+    for run in range(runs):
+        with db.batch() as batch:
+            for number in range(run, COUNT, runs):
+                batch.put(key(number), VALUE)
+        db.flush()
+    db.close()
+    db = open_db(components=components, disk_cache_capacity=0)
+    assert db.statistics().tables == runs
+    before = store.calls["get_range"]
+    rows = db.scan(reverse=reverse, limit=COUNT)
+    assert store.calls["get_range"] == before, "nothing is fetched before a row is asked for"
+    store.gated = True
+    first = next(rows)
+    assert store.calls["get_range"] - before == 2 * runs, "and no more than one block of each"
+    store.gated = False
+    expected = [(key(number), VALUE) for number in range(COUNT)][:: -1 if reverse else 1]
+    assert [first, *rows] == expected
+
+
+def test_a_scan_that_finds_its_first_blocks_in_memory_starts_no_threads() -> None:
+    world = World(block_cache_capacity=8 << 20, memtable_capacity=1 << 20)
+    db = world.open()
+    for run in range(3):
+        with db.batch() as batch:
+            for number in range(run, COUNT, 3):
+                batch.put(key(number), VALUE)
+        db.flush()
+    expected = list(db.scan())
+    db._engine.runtime.workers.fetchers.submit = None  # type: ignore[assignment]
+    assert list(db.scan()) == expected
+    assert list(db.scan(reverse=True)) == expected[::-1]
+    assert len(list(db.scan(key(500), limit=5))) == 5
+
+
 def test_a_long_scan_reads_ahead() -> None:
     world = filled()
     db = world.open()
