@@ -2,12 +2,14 @@
 
 ::
 
-    memtable sealed ──► flush ──► compaction ──► garbage (after the grace period)
+    memtable sealed ──► flush ──► compaction
+          │               └────────────┴──► garbage (after the grace period)
           └──► spare segment      level object, not waited for ──► ship
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from seerdb.errors import FencedError, UnavailableError
@@ -35,6 +37,9 @@ class Background:
         self._listener = listener
         self.lanes: list[Lane] = []
         self.deleted_objects = 0
+        # Guarded by the lock: when the collector is woken last; inline, not before when.
+        self._lock = threading.Lock()
+        self._collect_at: float | None = None
 
     def lane(self, name: str, work: Callable[[], bool]) -> Lane:
         """A lane of its own for ``work``."""
@@ -43,7 +48,8 @@ class Background:
         return lane
 
     def add_flush(self, flusher: Flusher, retention: SegmentRetention) -> Lane:
-        """Flush what is sealed, then let go of its segments, then look what to merge."""
+        """Flush what is sealed, then let go of its segments, then look what to merge, and have
+        the shipped log collected later."""
 
         def work() -> bool:
             segments = flusher.flush_one()
@@ -51,6 +57,7 @@ class Background:
                 return False
             retention.flushed(segments)
             self.compaction.wake()
+            self._collect_later()
             return True
 
         self.flush = self.lane("flush", work)
@@ -104,10 +111,22 @@ class Background:
         return self.ship
 
     def _collect_later(self) -> None:
-        if self._workers.is_inline:
+        """Wake the collector when what has just come up is old enough, yet once in a grace
+        period at most; the first time at once as well, for what an earlier life left is old.
+
+        Inline, where nothing happens later, it is woken now or not at all.
+        """
+        now, is_inline = self._workers.clock.monotonic(), self._workers.is_inline
+        with self._lock:
+            is_first = self._collect_at is None
+            last = now if self._collect_at is None else self._collect_at
+            if not is_first and last > now + (0 if is_inline else GRACE_SECONDS):
+                return
+            at = self._collect_at = max(now, last) + GRACE_SECONDS + 1
+        if is_first or is_inline:
             self.garbage.wake()
-        else:
-            self._workers.timer.call_later(GRACE_SECONDS + 1, self.garbage.wake)
+        if not is_inline:
+            self._workers.timer.call_later(at - now, self.garbage.wake)
 
     def failed(self, name: str, error: BaseException, attempts: int, retry_seconds: float) -> bool:
         """Tell of a failure; returns whether to try again."""

@@ -3,9 +3,15 @@
 :func:`collectable` decides and is pure. :class:`GarbageCollector` reads the manifest afresh,
 decides and deletes; whenever the manifest is not beyond doubt it deletes nothing and says why.
 
-Never deleted: what the version names, tables of a later epoch, claims (they are the fences,
-see ``manifest/edit.py``), the last two checkpoints and all that follows, anything younger
-than the grace period, anything the caller keeps, and any name that is not ours.
+Never deleted: what the version names, shipped log that reaches past the tables, objects of a
+later epoch, claims (they are the fences, see ``manifest/edit.py``), the last two checkpoints and
+all that follows, anything younger than the grace period, anything the caller keeps, and any
+name that is not ours.
+
+Of the branches of the shipped log (see ``ship.py``) those stay that begin past the tables, and
+the newest of the others: from where it begins, which is no later than where any recovery from now
+on begins to read, it voids what every lower epoch has shipped, or ships yet, however late; and so
+it says all that the ones before it say.
 """
 
 from __future__ import annotations
@@ -15,24 +21,23 @@ from dataclasses import dataclass
 
 from seerdb.clock import Clock
 from seerdb.errors import CorruptionError
-from seerdb.ids import Epoch, SeqNo, table_id
+from seerdb.ids import Epoch, table_id
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import FetchMany, load
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import (
     MANIFEST_PREFIX,
+    PROBE_PREFIX,
     TABLE_PREFIX,
     WAL_PREFIX,
+    is_probe_name,
     manifest_name,
     parse_manifest_name,
     parse_table_name,
     parse_wal_name,
     table_name,
 )
-
-NO_HORIZON = SeqNo(0)
-"""Lets no shipped log go."""
 
 
 def collectable(
@@ -42,35 +47,47 @@ def collectable(
     now: float,
     grace_seconds: float,
     keep: set[str],
-    wal_horizon: SeqNo = NO_HORIZON,
 ) -> list[str]:
     """The names among ``objects`` that may be deleted, in their order.
 
-    ``now`` and the age of an object are wall-clock seconds. ``wal_horizon``: shipped log up to
-    this seq is not wanted for recovery to a point in time nor by any follower; what the tables
-    do not hold yet stays in any case.
+    Requires: all of the shipped log that the store lists is among ``objects``. ``now`` and the
+    age of an object are wall-clock seconds.
     """
     in_use = keep | {table_name(table.id) for table in state.version.tables}
     in_use |= {manifest_name(number) for number in state.claims}
+    branch = _newest_branch(objects, state)
     return [
         info.name
         for info in objects
         if info.modified < now - grace_seconds
         and info.name not in in_use
-        and _is_past(info.name, state, wal_horizon)
+        and _is_past(info.name, state, branch)
     ]
 
 
-def _is_past(name: str, state: ManifestState, wal_horizon: SeqNo) -> bool:
+def _newest_branch(objects: list[ObjectInfo], state: ManifestState) -> Epoch:
+    """The epoch of the newest branch that begins no later than right after the tables."""
+    places = (parse_wal_name(info.name) for info in objects)
+    begun = [
+        epoch
+        for epoch, first, last in filter(None, places)
+        if last < first and epoch <= state.epoch and last <= state.last_seq
+    ]
+    return max(begun, default=Epoch(0))
+
+
+def _is_past(name: str, state: ManifestState, branch: Epoch) -> bool:
     """Whether an object of this name, if nothing uses it, belongs to what is over."""
     if (table := parse_table_name(name)) is not None:
         return table < table_id(Epoch(state.epoch + 1), 0)
     if (number := parse_manifest_name(name)) is not None:
         return number < state.checkpoint_before
     if (shipped := parse_wal_name(name)) is not None:
-        epoch, _, last = shipped
-        return epoch <= state.epoch and last <= min(wal_horizon, state.last_seq)
-    return False
+        epoch, first, last = shipped
+        if last < first:
+            return epoch < branch
+        return epoch <= state.epoch and last <= state.last_seq
+    return is_probe_name(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +122,7 @@ class GarbageCollector:
         self._grace_seconds = grace_seconds
         self._fetch_many = fetch_many
 
-    def run(
-        self, keep: Callable[[], set[str]], *, wal_horizon: SeqNo = NO_HORIZON
-    ) -> GarbageReport:
+    def run(self, keep: Callable[[], set[str]]) -> GarbageReport:
         """Delete what is collectable now. Raises: ``UnavailableError``.
 
         ``keep`` gives the names of objects in use that the newest version does not tell:
@@ -124,16 +139,17 @@ class GarbageCollector:
         tables = self._store.list(TABLE_PREFIX)
         if damage := _missing_table(tables, state):
             return GarbageReport(refused=damage)
-        objects = self._store.list(MANIFEST_PREFIX) + tables + self._store.list(WAL_PREFIX)
+        objects = self._store.list(MANIFEST_PREFIX) + tables
+        objects += self._store.list(WAL_PREFIX) + self._store.list(PROBE_PREFIX)
         names = collectable(
             objects,
             state,
             now=self._clock.now(),
             grace_seconds=self._grace_seconds,
             keep=kept,
-            wal_horizon=wal_horizon,
         )
-        self._store.delete(names)
+        if names:
+            self._store.delete(names)
         sizes = {info.name: info.size for info in objects}
         return GarbageReport(tuple(names), sum(sizes[name] for name in names))
 

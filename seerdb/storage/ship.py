@@ -17,6 +17,8 @@ a home that takes over a log, or goes on after damage has cost it a part of its 
 from where it goes on, by an empty object whose first seq is one more than its last: from that
 first seq on, everything of a lower epoch is void. Otherwise epochs of one home tell the same
 log, and their objects complete each other.
+
+What the tables hold is read no more, and the garbage collector takes it; see ``garbage.py``.
 """
 
 from __future__ import annotations

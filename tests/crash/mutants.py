@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from seerdb.errors import AlreadyExistsError
-from seerdb.storage import flush, flusher, merge, opening, recovery
+from seerdb.ids import MAX_SEQ
+from seerdb.storage import flush, flusher, garbage, merge, opening, recovery
 from seerdb.storage.compaction import plan
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.entry import DELETE
@@ -21,6 +23,7 @@ from seerdb.storage.flush import FlushJob, run_flush
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.home import Home
 from seerdb.storage.layout import Layout, TableRun
+from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.retrying import RetryingObjectStore
@@ -43,6 +46,7 @@ from tests.crash import (
     test_every_operation,
     test_flush_order,
     test_seq_after_crash,
+    test_shipped_log,
     test_store_faults,
     test_truncation,
     test_two_writers,
@@ -251,6 +255,19 @@ def _collect_what_is_read(patch: Patch) -> None:
     patch.setattr(GarbageCollector, "run", lambda collector, keep: run(collector, set))
 
 
+def _collect_log_of_no_table(patch: Patch) -> None:
+    is_past = garbage._is_past
+
+    def deciding(name: str, state: ManifestState, *rest: Any) -> bool:
+        return is_past(name, structs.replace(state, last_seq=MAX_SEQ), *rest)
+
+    patch.setattr(garbage, "_is_past", deciding)
+
+
+def _collect_every_branch(patch: Patch) -> None:
+    patch.setattr(garbage, "_newest_branch", lambda objects, state: state.epoch + 1)
+
+
 def _begin_anew_without_a_manifest(patch: Patch) -> None:
     patch.setattr(opening._Opening, "_check_belongs", lambda *what: None)
 
@@ -454,6 +471,18 @@ MUTANTS = [
         "I8",
         _collect_what_is_read,
         test_background.test_a_snapshot_reads_what_was_merged_and_collected_meanwhile,
+    ),
+    Mutant(
+        "the collector takes shipped log that no table holds",
+        "I4",
+        _collect_log_of_no_table,
+        test_shipped_log.test_what_no_table_holds_stays_however_old_it_is,
+    ),
+    Mutant(
+        "the collector takes every branch of the shipped log",
+        "I8",
+        _collect_every_branch,
+        test_shipped_log.test_takeovers_do_not_make_the_bucket_grow_nor_bring_back_what_they_voided,
     ),
     Mutant(
         "removed tables are noted after the edit",

@@ -5,7 +5,7 @@
     manifest/<20 digits>                          numbered edits and checkpoints
     tables/<table id>.sst                         immutable tables
     wal/<20 digits epoch>/<20 digits first seq>-<20 digits last seq>.wal
-    probe/<random>                                written and removed by the capability probe
+    probe/<hex digits>                            written and removed by the capability probe
 
 Numbers are padded with zeros so that the order of names is the order of numbers.
 """
@@ -24,6 +24,7 @@ PROBE_PREFIX = "probe/"
 _MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
 _WAL = re.compile(r"wal/([0-9]{20})/([0-9]{20})-([0-9]{20})\.wal\Z")
+_PROBE = re.compile(r"probe/[0-9a-f]+\Z")
 
 
 def manifest_name(number: int) -> str:
@@ -57,3 +58,13 @@ def parse_wal_name(name: str) -> tuple[Epoch, SeqNo, SeqNo] | None:
     """Epoch, first and last seq of a shipped log's name; ``None`` for any other name."""
     match = _WAL.match(name)
     return (Epoch(int(match[1])), SeqNo(int(match[2])), SeqNo(int(match[3]))) if match else None
+
+
+def probe_name(random_hex: str) -> str:
+    """The name of the object that a capability probe works on."""
+    return f"{PROBE_PREFIX}{random_hex}"
+
+
+def is_probe_name(name: str) -> bool:
+    """Whether this is the object of a capability probe."""
+    return _PROBE.match(name) is not None

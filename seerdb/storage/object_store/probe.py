@@ -14,7 +14,7 @@ from seerdb.errors import (
     NotFoundError,
 )
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.names import PROBE_PREFIX
+from seerdb.storage.object_store.names import probe_name
 
 _FIRST = b"seerdb probe: first writer"
 _SECOND = b"seerdb probe: second writer"
@@ -48,14 +48,15 @@ class Capabilities:
         )
 
 
-def probe(store: ObjectStore, random_name: str) -> Capabilities:
-    """Try everything once on the object ``probe/<random_name>``.
+def probe(store: ObjectStore, random_hex: str) -> Capabilities:
+    """Try everything once on the object ``probe/<random_hex>``. What a probe that is cut off
+    leaves behind, the garbage collector takes.
 
     Raises ``UnavailableError`` when the store does not answer: then nothing is known. Two
     writers at the very same moment cannot be tested here; a store that looks before it
     writes passes.
     """
-    name = f"{PROBE_PREFIX}{random_name}"
+    name = probe_name(random_hex)
     refuses = _refuses_second(store, name)
     content = _content(store, name)
     ranged_reads = _reads_range(store, name, content)

@@ -84,7 +84,8 @@ class NotedTimer(Timer):
 
 class Rig:
     def __init__(self, background: str = "inline") -> None:
-        self.workers = Workers(background, FakeClock())
+        self.clock = FakeClock()
+        self.workers = Workers(background, self.clock)
         self.timer = self.workers.timer = NotedTimer()
         self.events: list[Event] = []
         self.poison = Poison()
@@ -143,6 +144,44 @@ def test_in_the_background_the_collector_comes_after_the_grace_period() -> None:
     assert rig.done == ["compact"]
     [(seconds, _)] = rig.timer.calls
     assert seconds > GRACE_SECONDS
+
+
+def test_flushes_have_what_they_leave_collected_together() -> None:
+    rig = Rig("thread")
+    clock = rig.clock
+    rig.parts.reports = [GarbageReport(("wal/x",), 10)] * 9
+
+    def flush_after(seconds: float) -> list[float]:
+        """When the collector will be woken, so far as this flush has planned it."""
+        clock.advance(seconds)
+        rig.parts.flushes = [[1]]
+        planned = len(rig.timer.calls)
+        assert rig.flush.wake_and_wait(lambda: not rig.parts.flushes, 60)
+        assert rig.flush.wait(lambda: not rig.flush._running, 60)
+        return [clock.monotonic() + after for after, _ in rig.timer.calls[planned:]]
+
+    assert flush_after(0) == [301]
+    assert rig.garbage.wait(lambda: "collect" in rig.parts.done, 60), "what earlier lives left"
+    assert flush_after(0.5) == [], "old enough at that time"
+    assert flush_after(99.5) == [602], "301 is too early for this"
+    assert flush_after(200) == []
+    assert flush_after(10) == [903]
+    assert flush_after(2000) == [2310 + 301]
+    rig.background.close()
+    rig.workers.close()
+    assert rig.done.count("collect") == 1
+
+
+def test_inline_the_collector_looks_once_in_a_grace_period() -> None:
+    rig = Rig()
+    looked = []
+    for seconds in (0, 1, 299, 1, 2000, 300, 1):
+        rig.clock.advance(seconds)
+        rig.parts.flushes, rig.parts.reports = [[1]], [GarbageReport(("wal/x",), 10)]
+        rig.flush.wake()
+        looked.append("collect" in rig.done)
+    assert looked == [True, False, False, True, True, False, True]
+    assert rig.timer.calls == []
 
 
 def test_a_refusal_of_the_collector_is_a_failure_that_is_seen() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from seerdb.errors import UnavailableError
+from seerdb.errors import CorruptionError, UnavailableError
 from seerdb.ids import Epoch, SeqNo, TableId
 from seerdb.storage.garbage import GarbageCollector, GarbageReport, collectable
 from seerdb.storage.manifest.state import ManifestState
@@ -17,10 +18,18 @@ from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo
-from seerdb.storage.object_store.names import manifest_name, table_name, wal_name
+from seerdb.storage.object_store.names import (
+    manifest_name,
+    parse_wal_name,
+    table_name,
+    wal_name,
+)
+from seerdb.storage.replay import WalRecord
+from seerdb.storage.ship import read_shipped
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.unit.storage.manifest.samples import open_writer, table
+from tests.unit.storage.wal.samples import HEADER, frame, put, segment
 
 NOW, GRACE = 10_000.0, 900.0
 OLD = NOW - GRACE - 1
@@ -44,7 +53,6 @@ def collected(*names: str, modified: float = OLD, keep: set[str] | None = None) 
         now=NOW,
         grace_seconds=GRACE,
         keep=keep or set(),
-        wal_horizon=SeqNo(400),
     )
 
 
@@ -87,18 +95,30 @@ def test_records_before_the_last_two_checkpoints_go_except_claims() -> None:
     assert gone == [manifest_name(number) for number in range(2, 40) if number != 20]
 
 
-def test_shipped_log_goes_up_to_the_horizon_and_to_what_tables_hold() -> None:
-    assert collected(shipped(400), shipped(401), shipped(300, epoch=4)) == [shipped(400)]
-    objects = [ObjectInfo(shipped(last), 1, OLD) for last in (500, 501)]
-    rest = collectable(
-        objects, STATE, now=NOW, grace_seconds=GRACE, keep=set(), wal_horizon=SeqNo(10_000)
-    )
-    assert rest == [shipped(500)]
+def test_shipped_log_goes_as_far_as_tables_hold_it() -> None:
+    assert collected(shipped(500), shipped(501), shipped(300, epoch=4)) == [shipped(500)]
 
 
-def test_shipped_log_stays_unless_a_horizon_is_given() -> None:
-    objects = [ObjectInfo(shipped(1), 1, OLD)]
-    assert collectable(objects, STATE, now=NOW, grace_seconds=GRACE, keep=set()) == []
+def branch(first: int, epoch: int) -> str:
+    return wal_name(Epoch(epoch), SeqNo(first), SeqNo(first - 1))
+
+
+def test_of_the_branches_that_begin_in_the_tables_the_newest_stays() -> None:
+    assert collected(branch(501, 1), branch(300, 2), branch(400, 3)) == [
+        branch(501, 1),
+        branch(300, 2),
+    ]
+    assert collected(branch(501, 3)) == [], "there may be no end to what lower epochs ship late"
+
+
+def test_branches_that_begin_past_the_tables_stay_and_replace_none() -> None:
+    assert collected(branch(400, 1), branch(502, 2), branch(600, 3)) == []
+    assert collected(branch(1, 1), branch(400, 4)) == [], "a later epoch is somebody else's"
+
+
+def test_what_a_probe_left_behind_goes() -> None:
+    assert collected("probe/00ff12ab") == ["probe/00ff12ab"]
+    assert collected("probe/00ff12ab", modified=NOW - GRACE) == []
 
 
 @pytest.mark.parametrize(
@@ -111,6 +131,8 @@ def test_shipped_log_stays_unless_a_horizon_is_given() -> None:
         "manifest/2",
         "manifest/00000000000000000002.old",
         "wal/1/2-3.wal",
+        "probe/README",
+        "probe/sub/00ff12ab",
         "checkpoints/00000000000000000002",
         "lease",
         "00000000000000000002",
@@ -125,6 +147,7 @@ names_of_objects = st.one_of(
     st.builds(name_of, st.integers(0, 9), epochs),
     st.integers(1, 100).map(manifest_name),
     st.builds(shipped, st.integers(1, 600), epochs),
+    st.builds(branch, st.integers(1, 600), epochs),
     st.text(max_size=10),
 )
 
@@ -140,13 +163,60 @@ names_of_objects = st.one_of(
 def test_nothing_that_somebody_needs_is_ever_collectable(
     objects: list[ObjectInfo], keep: set[str]
 ) -> None:
-    gone = collectable(
-        objects, STATE, now=NOW, grace_seconds=GRACE, keep=keep, wal_horizon=SeqNo(450)
-    )
+    gone = collectable(objects, STATE, now=NOW, grace_seconds=GRACE, keep=keep)
     needed = keep | {table_name(each.id) for each in STATE.version.tables}
     needed |= {manifest_name(n) for n in (*STATE.claims, *range(STATE.checkpoint_before, 101))}
     needed |= {info.name for info in objects if info.modified >= NOW - GRACE}
     assert not needed.intersection(gone)
+
+
+parts_of_log = st.sets(
+    st.builds(
+        lambda epoch, first, count: wal_name(Epoch(epoch), SeqNo(first), SeqNo(first + count - 1)),
+        st.integers(1, 3),
+        st.integers(1, 4),
+        st.sampled_from([0, 0, 1, 3]),
+    ),
+    min_size=2,
+    max_size=6,
+)
+"""Names of shipped objects; those of no records are branches."""
+
+
+def recovered(names: set[str], after: int) -> list[list[WalRecord] | None]:
+    """What a recovery reads of these beyond ``after``, strictly (``None``: it is refused) or
+    not. Each epoch has records of its own."""
+    store = MemoryObjectStore()
+    for name in names:
+        epoch, first, last = cast("tuple[int, int, int]", parse_wal_name(name))
+        records = [put(seq, b"of epoch %d" % epoch) for seq in range(first, last + 1)]
+        store.put(name, segment(frame(*records)) if records else b"")
+    found: list[list[WalRecord] | None] = []
+    for strict in (True, False):
+        try:
+            found.append(read_shipped(store, HEADER.database_id.hex(), after, strict=strict))
+        except CorruptionError:
+            found.append(None)
+    return found
+
+
+@settings(max_examples=500)
+@given(parts_of_log, parts_of_log, st.integers(0, 3), st.integers(1, 3), st.data())
+def test_no_recovery_misses_what_is_collected_of_the_shipped_log(
+    listed: set[str], late: set[str], last_seq: int, epoch: int, data: st.DataObject
+) -> None:
+    """Whenever it comes after the collector, however far that got, and whatever older writers
+    ship yet."""
+    gone = collectable(
+        [ObjectInfo(name, 1, OLD) for name in sorted(listed)],
+        ManifestState(epoch=Epoch(epoch), last_seq=SeqNo(last_seq)),
+        now=NOW,
+        grace_seconds=GRACE,
+        keep=set(),
+    )
+    so_far = data.draw(st.sets(st.sampled_from(gone))) if gone else set()
+    after = last_seq + data.draw(st.integers(0, 1))
+    assert recovered(listed - so_far | late, after) == recovered(listed | late, after)
 
 
 class Bench:
