@@ -46,6 +46,13 @@ class DiskTierStatistics(msgspec.Struct, frozen=True):
     evictions: int
 
 
+def discard(files: FileSystem, directory: str) -> None:
+    """Remove what a tier has left in ``directory``, for want of one. Raises: ``DiskError``."""
+    for name in files.list(directory):
+        if name.endswith(_SUFFIX):
+            files.remove(f"{directory}/{name}")
+
+
 class _Parts:
     """One table's file: where each part lies in it."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Lock
 
-from seerdb.errors import ClosedError, FencedError, SeerDBError
+from seerdb.errors import ClosedError, DiskError, FencedError, SeerDBError
 from seerdb.events import MemtableSealed, Poisoned, WorkFailed
 from seerdb.options import Options
 from seerdb.storage.admission import Admission
@@ -17,7 +17,7 @@ from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.commit import OBJECT, Committer, Sink
 from seerdb.storage.compaction.compactor import Compactor
-from seerdb.storage.disk_tier import DiskTier
+from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import GarbageCollector
@@ -77,13 +77,7 @@ class Engine:
 
     def _wire_reads(self, opened: Opened) -> None:
         options = self.options
-        self.disk: DiskTier | None = None
-        location = self.stores.location
-        is_remote = location is None or location.directory is None
-        # A bucket on this disk gains nothing from copies beside it.
-        if options.disk_cache_capacity and is_remote:
-            directory = f"{opened.directory}/cache"
-            self.disk = DiskTier(self.components.files, directory, options.disk_cache_capacity)
+        self.disk = self._open_disk_tier(f"{opened.directory}/cache")
         self.tables = TableStore(
             self.stores.of(Purpose.READ),
             cache=self.runtime.cache,
@@ -97,6 +91,18 @@ class Engine:
             State(Memtable([opened.next_segment]), sealed, layout), opened.recovery.last_seq
         )
         self.reads = Reads(self.live, self.tables)
+
+    def _open_disk_tier(self, directory: str) -> DiskTier | None:
+        files, capacity = self.components.files, self.options.disk_cache_capacity
+        location = self.stores.location
+        # A bucket on this disk gains nothing from copies beside it.
+        if capacity and (location is None or location.directory is None):
+            return DiskTier(files, directory, capacity)
+        try:
+            discard(files, directory)
+        except DiskError as error:
+            self.components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))
+        return None
 
     def _wire_background(self, opened: Opened) -> None:
         components, options = self.components, self.options

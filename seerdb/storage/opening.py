@@ -63,9 +63,10 @@ class Opened:
 def open_database(path: str, options: Options, components: Components) -> Opened:
     """Do the steps of the module docstring. Raises: any error of the tree; holds no lock then."""
     files = components.files
-    if not has_home(files, f"{path}/wal"):
-        for name in ("wal", "cache", "quarantine"):
-            files.make_directory(f"{path}/{name}")
+    is_known = has_home(files, f"{path}/wal")
+    for directory in (f"{path}/wal", f"{path}/cache", f"{path}/quarantine"):
+        if not is_known or not files.exists(directory):
+            files.make_directory(directory)
     lock = files.lock(f"{path}/LOCK")
     try:
         return _Opening(path, options, components, lock).run()

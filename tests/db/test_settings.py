@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seerdb import DB, DBOptions, Options
+from seerdb import DB, Components, DBOptions, Options
+from seerdb.errors import DiskError
+from seerdb.events import WorkFailed
 from seerdb.options import SETTING_NAMES
+from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import SMALL, OpenDB
 from tests.fixtures.database import WAL, World
 
@@ -156,6 +160,60 @@ def test_kept_segments_are_not_read_again_and_still_let_go() -> None:
     assert db.statistics().recovery.records == 0
     flush_often(db, 3)
     assert len(wal_files(world)) == 2
+
+
+def kept_on_disk(world: World) -> int:
+    """Files of the disk cache, after a read that may keep something."""
+    db = world.open()
+    assert db.get(b"a") == b"1"
+    db.close()
+    return sum(name.endswith(".parts") for name in world.files.list("data/cache"))
+
+
+def test_a_disk_cache_that_is_turned_off_leaves_nothing_behind() -> None:
+    world = World(disk_cache_capacity=1 << 20)
+    db = world.open()
+    db.put(b"a", b"1")
+    db.close()
+    assert kept_on_disk(world) == 1
+    world.settings["disk_cache_capacity"] = 0
+    assert kept_on_disk(world) == 0
+    assert not [event for event in world.events if isinstance(event, WorkFailed)]
+
+
+def test_a_disk_cache_that_cannot_be_removed_is_told_and_harms_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: str) -> None:
+        raise DiskError(f"cannot remove {path}, by plan")
+
+    world = World(disk_cache_capacity=1 << 20)
+    db = world.open()
+    db.put(b"a", b"1")
+    db.close()
+    assert kept_on_disk(world) == 1
+    world.settings["disk_cache_capacity"] = 0
+    monkeypatch.setattr(world.files, "remove", refuse)
+    assert kept_on_disk(world) == 1
+    assert "cannot remove data/cache/" in str(
+        [event.error for event in world.events if isinstance(event, WorkFailed)]
+    )
+
+
+@pytest.mark.parametrize("capacity", [0, 1 << 30])
+def test_the_disk_cache_may_be_deleted_while_it_is_closed(
+    open_db: OpenDB, tmp_path: Path, capacity: int
+) -> None:
+    """Directory and all: the next opening once failed."""
+    components = Components(object_store=MemoryObjectStore())
+    db = open_db(components=components, disk_cache_capacity=capacity)
+    db.put(b"a", b"1")
+    db.close()
+    for name in ("cache", "quarantine"):
+        shutil.rmtree(tmp_path / "db" / name)
+    db = open_db(components=components, disk_cache_capacity=capacity)
+    assert db.get(b"a") == b"1"
+    assert bool(list((tmp_path / "db" / "cache").iterdir())) == bool(capacity)
 
 
 def test_compression_makes_tables_and_log_smaller() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seerdb.errors import DiskError
 from seerdb.ids import TableId
-from seerdb.storage.disk_tier import DiskTier
+from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.files import File
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.testing.files import CrashableFileSystem
@@ -252,6 +252,17 @@ def test_files_of_others_are_left_alone(files: CrashableFileSystem) -> None:
     tier.write(B, 0, bytes(500))
     assert "notes.txt" in files.list("cache")
     assert tier.statistics().bytes == HEADER + 500
+
+
+def test_all_that_a_tier_has_left_is_discarded(files: CrashableFileSystem) -> None:
+    tier = tier_on(files)
+    tier.write(A, 0, b"zero")
+    tier.write(B, 0, b"other")
+    tier.close()
+    files.open(path_of(C), create=True).close()
+    files.open("cache/notes.txt", create=True).close()
+    discard(files, "cache")
+    assert files.list("cache") == ["notes.txt"]
 
 
 def test_a_full_disk_costs_hits_only(files: CrashableFileSystem) -> None:
