@@ -76,7 +76,6 @@ class Engine:
         opened.lock.release()
 
     def _wire_reads(self, opened: Opened) -> None:
-        options = self.options
         self.disk = self._open_disk_tier(f"{opened.directory}/cache")
         self.tables = TableStore(
             self.stores.of(Purpose.READ),
