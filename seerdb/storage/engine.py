@@ -107,7 +107,7 @@ class Engine:
         components, options = self.components, self.options
         clock, listener = components.clock, components.listener
         outputs = TableOutputs(self.manifest.epoch, clock)
-        publisher = Publisher(self.live, self.manifest, self.tables)
+        self.publisher = publisher = Publisher(self.live, self.manifest, self.tables)
         runner = self._job_runner()
         table_format = TableFormat(
             options.block_size, options.compression, options.filter_bits_per_key
@@ -310,6 +310,7 @@ class Engine:
             self._release()
 
     def _close_cleanly(self) -> None:
+        self.publisher.warms = False
         try:
             self.flush()
             self.background.flush.close()

@@ -2,6 +2,7 @@
 
 Both under one lock, in this order: were they two steps, a flush and a compaction that commit
 one after the other could swap their layouts in the other order, and one change would be lost.
+Before that, what reads will look for in the new tables is brought into memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.state import LiveState
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.warming import warm_flushed, warm_merged
 
 
 class Publisher:
@@ -29,6 +31,8 @@ class Publisher:
         self._manifest = manifest
         self._tables = tables
         self._lock = threading.Lock()
+        self.warms = True
+        """Whether new tables are brought into memory: not by a database that is closing."""
 
     @property
     def version(self) -> Version:
@@ -37,6 +41,7 @@ class Publisher:
 
     def flushed(self, memtable: Memtable, table: TableMeta | None, log_start: int) -> None:
         """``table`` holds what ``memtable`` held; the log is needed from ``log_start`` on."""
+        warmed = warm_flushed(self._tables, table) if table and self.warms else None
         with self._lock:
             state = self._manifest.commit(
                 add=[table] if table else [],
@@ -47,10 +52,13 @@ class Publisher:
             rows = self._live.current.layout.rows
             rows.advance(memtable)
             self._live.release(memtable, Layout(state.version, self._tables, rows))
+        del warmed
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:
         """``outputs`` hold what ``inputs`` held."""
+        warmed = warm_merged(self._tables, inputs, outputs) if self.warms else None
         with self._lock:
             state = self._manifest.commit(add=outputs, remove=inputs, reason="compaction")
             rows = self._live.current.layout.rows
             self._live.replace_layout(Layout(state.version, self._tables, rows))
+        del warmed

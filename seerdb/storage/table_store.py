@@ -71,6 +71,17 @@ class TableStore:
                 handle = self._handles[meta.id] = TableHandle(meta)
             return handle
 
+    def known_reader(self, table: TableId) -> TableReader | None:
+        """The reader of a table somebody has a handle of, if it was opened."""
+        with self._lock:
+            handle = self._handles.get(table)
+        return handle.reader if handle is not None else None
+
+    @property
+    def spare_memory(self) -> int:
+        """Bytes of the block cache that are free."""
+        return self._cache.spare
+
     def live_tables(self) -> set[TableId]:
         """Tables that somebody may still read; they must not be deleted."""
         with self._lock:
@@ -80,9 +91,9 @@ class TableStore:
         """Forget what is cached of tables that left the version; a snapshot that still reads
         one fetches again."""
         for table in tables:
-            handle = self._handles.get(table)
-            if handle is not None and handle.reader is not None:
-                self._cache.forget(handle.reader)
+            reader = self.known_reader(table)
+            if reader is not None:
+                self._cache.forget(reader)
             if self._disk is not None:
                 self._disk.drop(table)
 

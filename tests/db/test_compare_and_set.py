@@ -59,10 +59,10 @@ class GatedStore(MemoryObjectStore):
 def test_nobody_waits_while_a_key_is_fetched_to_be_compared(open_db: OpenDB) -> None:
     store = GatedStore()
     components = Components(object_store=store)
-    db = open_db(components=components)
+    db = open_db(components=components, disk_cache_capacity=0)
     seq = db.put(b"cold", b"1")
     db.close()
-    db = open_db(components=components)
+    db = open_db(components=components, disk_cache_capacity=0)
     store.is_armed = True
     with ThreadPoolExecutor(2) as pool:
         conditional = pool.submit(db.put, b"cold", b"2", expect=seq)

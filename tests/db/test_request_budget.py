@@ -223,7 +223,8 @@ def test_keys_of_many_blocks_are_fetched_at_the_same_time(open_db: OpenDB) -> No
     with db.batch() as batch:
         for number in range(COUNT):
             batch.put(key(number), VALUE)
-    db.flush()
+    db.close()
+    db = open_db(components=Components(object_store=store), disk_cache_capacity=0)
     assert db.get(key(0)) == VALUE
     far_apart = [key(number) for number in range(100, 100 + 100 * blocks, 100)]
     beside = [key(number + 1) for number in range(100, 100 + 100 * blocks, 100)]
@@ -306,7 +307,7 @@ def test_no_cache_at_all_still_answers(*, reverse: bool) -> None:
     assert db.statistics().block_cache.bytes == 0
 
 
-def test_a_flush_is_a_put_a_check_and_an_edit() -> None:
+def test_a_flush_is_a_put_a_check_an_edit_and_two_reads_that_spare_more() -> None:
     world = World()
     db = world.open()
     db.put(b"a", b"1")
@@ -314,7 +315,50 @@ def test_a_flush_is_a_put_a_check_and_an_edit() -> None:
     db.put(b"a", b"2")
     with requests(world) as made:
         db.flush()
-    assert made == {"put": 1, "get": 1, "put_if_absent": 1}
+    assert made == {"put": 1, "get": 1, "put_if_absent": 1, "get_range": 2}
+    with requests(world) as made:
+        assert db.get(b"a") == b"2"
+    assert not made
+
+
+def test_without_memory_for_it_a_flush_reads_the_tail_only() -> None:
+    world = World(block_cache_capacity=0)
+    db = world.open()
+    db.put(b"a", b"1")
+    db.flush()
+    db.put(b"a", b"2")
+    with requests(world) as made:
+        db.flush()
+    assert made == {"put": 1, "get": 1, "put_if_absent": 1, "get_range": 1}
+
+
+def test_a_merge_brings_along_what_is_read_and_nothing_else() -> None:
+    """Two tables of ten blocks each; some keys of the first are read again and again."""
+    world = World(block_size=1000, memtable_capacity=1 << 20, disk_cache_capacity=0)
+    db = world.open()
+    for first in (0, 1):
+        with db.batch() as batch:
+            for number in range(first, 200, 2):
+                batch.put(key(number), b"v" * 100)
+        db.close()
+        db = world.open()
+    assert db.get(key(0)) == db.get(key(2)) == b"v" * 100
+    db.compact()
+    with requests(world) as made:
+        assert db.get(key(1)) == b"v" * 100, "beside a key that is read"
+    assert not made
+    with requests(world) as made:
+        assert db.get(key(101)) == b"v" * 100
+    assert made == {"get_range": 1}
+
+
+def test_closing_brings_nothing_into_memory() -> None:
+    world = World()
+    db = world.open()
+    db.put(b"a", b"1")
+    with requests(world) as made:
+        db.close()
+    assert "get_range" not in made
 
 
 def test_an_object_write_is_a_put_and_a_look_for_another_writer() -> None:

@@ -159,7 +159,7 @@ def test_a_damaged_table_is_found_and_named(open_db: OpenDB, tmp_path: Path, whe
 def test_a_damaged_block_is_an_error_and_never_an_answer(open_db: OpenDB, tmp_path: Path) -> None:
     from seerdb import CorruptionError
 
-    db = open_db(disk_cache_capacity=0)
+    db = open_db(disk_cache_capacity=0, block_cache_capacity=0)
     fill(db)
     file = bucket_file(tmp_path, "tables")
     data = bytearray(file.read_bytes())

@@ -1,0 +1,90 @@
+"""Warming: bringing a new table's blocks into memory before reads look at it.
+
+Without it every flush and every compaction would be a cliff: what was answered from memory a
+moment ago would take a request to the bucket. Nothing here changes an answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from seerdb.ids import TableId
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.table_store import TableHandle, TableStore
+
+FLUSH_SHARE = 4
+"""A flushed table is warmed if it takes at most one part in so many of the spare memory."""
+
+_BLOCKS_AT_ONCE = 64
+
+KeyRange = tuple[bytes, bytes]
+"""From a key up to, not including, another."""
+
+
+def warm_flushed(tables: TableStore, table: TableMeta) -> TableHandle:
+    """Load all of a table that was a memtable, if there is room to spare; always its tail.
+
+    Keep the handle until the table is in a layout: what is loaded lives with it.
+    """
+    handle = tables.handle(table)
+    reader = tables.open(handle)
+    if reader.properties.raw_bytes * FLUSH_SHARE <= tables.spare_memory:
+        _load(tables, handle, range(reader.block_count))
+    return handle
+
+
+def warm_merged(
+    tables: TableStore, inputs: Iterable[TableId], outputs: Iterable[TableMeta]
+) -> list[TableHandle]:
+    """Load what overlaps those blocks of ``inputs`` that are read often; see ``warm_flushed``."""
+    hot = _union(key_range for table in inputs for key_range in _hot_ranges(tables, table))
+    starts = [start for start, _ in hot]
+    handles = [tables.handle(table) for table in outputs]
+    for handle in handles if hot else ():
+        reader = tables.open(handle)
+        numbers = range(reader.block_count)
+        _load(tables, handle, [n for n in numbers if _overlaps(hot, starts, _range_of(reader, n))])
+    return handles
+
+
+def _hot_ranges(tables: TableStore, table: TableId) -> Iterator[KeyRange]:
+    reader = tables.known_reader(table)
+    if reader is None:
+        return
+    for number, block in enumerate(reader.slots):
+        if block is not None and block.visited:
+            yield _range_of(reader, number)
+
+
+def _range_of(reader: TableReader, number: int) -> KeyRange:
+    keys = reader.first_keys
+    is_last = number + 1 == len(keys)
+    return keys[number], reader.largest + b"\0" if is_last else keys[number + 1]
+
+
+def _union(ranges: Iterable[KeyRange]) -> list[KeyRange]:
+    """The same keys as ranges that neither overlap nor touch, in order."""
+    united: list[KeyRange] = []
+    for start, end in sorted(ranges):
+        if united and start <= united[-1][1]:
+            united[-1] = united[-1][0], max(united[-1][1], end)
+        else:
+            united.append((start, end))
+    return united
+
+
+def _overlaps(ranges: list[KeyRange], starts: list[bytes], wanted: KeyRange) -> bool:
+    candidate = bisect_left(starts, wanted[1]) - 1
+    return candidate >= 0 and ranges[candidate][1] > wanted[0]
+
+
+def _load(tables: TableStore, handle: TableHandle, numbers: Sequence[int]) -> None:
+    """Load blocks, neighbours by one request."""
+    for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        neighbours = [number for _, number in group]
+        for start in range(0, len(neighbours), _BLOCKS_AT_ONCE):
+            some = neighbours[start : start + _BLOCKS_AT_ONCE]
+            tables.load_range(handle, some[0], some[-1] + 1, fill=True)
