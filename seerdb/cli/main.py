@@ -131,7 +131,3 @@ def options(
 def main() -> None:
     """Run the command line of this process; never returns."""
     app()
-
-
-if __name__ == "__main__":
-    main()

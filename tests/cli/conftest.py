@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from seerdb.cli.main import app
 
-SEERDB = [sys.executable, "-m", "seerdb.cli.main"]
+SEERDB = [sys.executable, "-m", "seerdb"]
 
 
 @dataclass(frozen=True)
