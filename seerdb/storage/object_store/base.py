@@ -2,8 +2,9 @@
 
 Names are relative to the database's prefix and use ``/``; ``names.py`` is the only module
 that builds or parses them. Implementations and wrappers share one protocol:
-``fsspec_store`` (anything fsspec knows), ``testing.objects`` (memory, faults), and the
-wrappers ``retrying``, ``breaker`` and ``meter``.
+``fsspec_store`` (anything fsspec knows), ``local_store`` (a directory), ``testing.objects``
+(memory, faults), and the wrappers ``retrying``, ``breaker`` and ``meter``. ``location`` says
+which one a URL needs and opens it, in any process.
 
 Errors of every method: ``UnavailableError`` when the store cannot be reached or refuses
 (the outcome of a write is then *unknown*: it may have happened), ``NotFoundError`` for a
