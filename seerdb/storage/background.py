@@ -40,6 +40,7 @@ class Background:
         # Guarded by the lock: when the collector is woken last; inline, not before when.
         self._lock = threading.Lock()
         self._collect_at: float | None = None
+        self._collects_at_once = False
 
     def lane(self, name: str, work: Callable[[], bool]) -> Lane:
         """A lane of its own for ``work``."""
@@ -76,9 +77,16 @@ class Background:
         return self.compaction
 
     def add_garbage(
-        self, collector: GarbageCollector, outputs: TableOutputs, tables: TableStore
+        self,
+        collector: GarbageCollector,
+        outputs: TableOutputs,
+        tables: TableStore,
+        *,
+        at_once: bool,
     ) -> Lane:
-        """Delete what nobody needs."""
+        """Delete what nobody needs. ``at_once``: also what an earlier life of the database left,
+        at the first flush, and not only what is old enough after a grace period in this one."""
+        self._collects_at_once = at_once
 
         def in_use() -> set[str]:
             return set(map(table_name, outputs.in_use() | tables.live_tables()))
@@ -112,7 +120,7 @@ class Background:
 
     def _collect_later(self) -> None:
         """Wake the collector when what has just come up is old enough, yet once in a grace
-        period at most; the first time at once as well, for what an earlier life left is old.
+        period at most; see :meth:`add_garbage` for the first time.
 
         Inline, where nothing happens later, it is woken now or not at all.
         """
@@ -123,7 +131,7 @@ class Background:
             if not is_first and last > now + (0 if is_inline else GRACE_SECONDS):
                 return
             at = self._collect_at = max(now, last) + GRACE_SECONDS + 1
-        if is_first or is_inline:
+        if self._collects_at_once if is_first else is_inline:
             self.garbage.wake()
         if not is_inline:
             self._workers.timer.call_later(at - now, self.garbage.wake)

@@ -20,7 +20,7 @@ from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
-from seerdb.storage.garbage import GarbageCollector
+from seerdb.storage.garbage import COLLECT_EVERY, GarbageCollector
 from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
 from seerdb.storage.layout import Layout
 from seerdb.storage.memtable import Memtable
@@ -141,7 +141,8 @@ class Engine:
         self.background = Background(self.runtime.workers, self.poison, listener)
         self.background.add_flush(self.flusher, self.retention)
         self.background.add_compaction(self.compactor)
-        self.background.add_garbage(collector, outputs, self.tables)
+        at_once = self.manifest.epoch % COLLECT_EVERY == 0
+        self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
         self.background.add_spare(self.log.pool)
 
     def _wire_writes(self, opened: Opened) -> None:

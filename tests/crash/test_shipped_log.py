@@ -6,6 +6,7 @@ import pytest
 
 from seerdb import DB, FencedError
 from seerdb.events import GarbageCollected
+from seerdb.storage import engine
 from tests.crash.test_two_writers import truth
 from tests.crash.trace import Run, Step, Verb, check_recovery, put
 from tests.fixtures.database import ROOMY, World
@@ -28,6 +29,12 @@ STEPS: tuple[Step, ...] = (
     put(b"a", b"3", "object"),
     put(b"d", b"2"),
 )
+
+
+@pytest.fixture(autouse=True)
+def every_life_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as can be; see ``garbage.COLLECT_EVERY``."""
+    monkeypatch.setattr(engine, "COLLECT_EVERY", 1)
 
 
 def shipped(world: World) -> list[str]:

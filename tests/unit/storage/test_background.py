@@ -83,7 +83,7 @@ class NotedTimer(Timer):
 
 
 class Rig:
-    def __init__(self, background: str = "inline") -> None:
+    def __init__(self, background: str = "inline", *, at_once: bool = True) -> None:
         self.clock = FakeClock()
         self.workers = Workers(background, self.clock)
         self.timer = self.workers.timer = NotedTimer()
@@ -95,7 +95,10 @@ class Rig:
         self.flush = self.background.add_flush(cast(Flusher, parts), cast(SegmentRetention, parts))
         self.compaction = self.background.add_compaction(cast(Compactor, parts))
         self.garbage = self.background.add_garbage(
-            cast(GarbageCollector, parts), cast(TableOutputs, parts), cast(TableStore, parts)
+            cast(GarbageCollector, parts),
+            cast(TableOutputs, parts),
+            cast(TableStore, parts),
+            at_once=at_once,
         )
         self.spare = self.background.add_spare(cast(SegmentPool, parts))
         self.ship = self.background.add_ship(cast(Shipper, parts))
@@ -182,6 +185,16 @@ def test_inline_the_collector_looks_once_in_a_grace_period() -> None:
         looked.append("collect" in rig.done)
     assert looked == [True, False, False, True, True, False, True]
     assert rig.timer.calls == []
+
+
+@pytest.mark.parametrize("background", ["inline", "thread"])
+def test_a_short_life_collects_nothing_unless_it_is_its_turn(background: str) -> None:
+    rig = Rig(background, at_once=False)
+    rig.parts.flushes = [[1]]
+    assert rig.flush.wake_and_wait(lambda: not rig.parts.flushes, 60)
+    rig.background.close()
+    rig.workers.close()
+    assert "collect" not in rig.done
 
 
 def test_a_refusal_of_the_collector_is_a_failure_that_is_seen() -> None:
