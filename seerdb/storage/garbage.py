@@ -39,7 +39,6 @@ from seerdb.storage.object_store.names import (
     table_name,
 )
 
-
 COLLECT_EVERY = 8
 """One epoch in so many collects at its first flush: processes that never live for a grace period
 would collect nothing at all otherwise, and listing the bucket each time would double what such
