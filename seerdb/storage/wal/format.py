@@ -227,21 +227,17 @@ def encode_operations(
 
 
 def decode_operations(payload: bytes, name: str = "") -> list[tuple[int, bytes, bytes]]:
-    """``(kind, key, value)`` of each operation in a BATCH's payload.
+    """``(kind, key, value)`` of each operation in a BATCH's payload; else as
+    :func:`decode_columns`."""
+    return list(zip(*decode_columns(payload, name), strict=True))
+
+
+def decode_columns(payload: bytes, name: str = "") -> tuple[bytes, list[bytes], list[bytes]]:
+    """The kinds, keys and values of the operations in a BATCH's payload.
 
     Allocates no more than a small multiple of ``payload``. Raises: ``CorruptionError``
     (its offset counts from the payload's start).
     """
-    size = len(payload)
-    if size >= SINGLE.size:
-        count, kind, key_length, value_length = SINGLE.unpack_from(payload)
-        split = SINGLE.size + key_length
-        if count == 1 and split + value_length == size and PUT <= kind <= DELETE_RANGE:
-            return [(kind, payload[SINGLE.size : split], payload[split:])]
-    return _decode_columns(payload, name)
-
-
-def _decode_columns(payload: bytes, name: str) -> list[tuple[int, bytes, bytes]]:
     size = len(payload)
     count = _U32.unpack_from(payload)[0] if size >= _U32.size else 0
     start = _U32.size + 7 * count
@@ -268,7 +264,7 @@ def _decode_columns(payload: bytes, name: str) -> list[tuple[int, bytes, bytes]]
             found=size,
         )
     pieces = [payload[low:high] for low, high in pairwise(bounds)]
-    return list(zip(kinds, pieces[:count], pieces[count:], strict=True))
+    return kinds, pieces[:count], pieces[count:]
 
 
 def encode_record(seq: int, timestamp_us: int, payload: bytes, salt: int) -> bytes:
@@ -335,12 +331,13 @@ def encode_frame(
     return frame if alignment == 1 else frame.ljust(aligned(len(frame), alignment), b"\0")
 
 
-def decode_frame_header(data: bytes, offset: int, header: SegmentHeader) -> FrameHeader | None:
-    """The frame header at ``offset`` when it is whole, sound and of this segment."""
-    if offset % header.alignment or offset + FRAME_HEADER_SIZE > len(data):
+def decode_frame_header(fields: bytes, offset: int, header: SegmentHeader) -> FrameHeader | None:
+    """The frame header ``fields``, found at ``offset``, when it is whole, sound and of this
+    segment."""
+    if offset % header.alignment or len(fields) < FRAME_HEADER_SIZE:
         return None
-    salt, stored, raw, synced, crc = FRAME_FIELDS.unpack_from(data, offset)
-    if salt != header.salt or crc != crc32c(data[offset : offset + FRAME_CRC_OFFSET]):
+    salt, stored, raw, synced, crc = FRAME_FIELDS.unpack(fields)
+    if salt != header.salt or crc != crc32c(fields[:FRAME_CRC_OFFSET]):
         return None
     end = offset + FRAME_HEADER_SIZE + stored
     return FrameHeader(offset, stored, raw, synced, aligned(end, header.alignment))

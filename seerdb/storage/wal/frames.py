@@ -1,4 +1,4 @@
-"""Walks the frames of one segment held in memory. What it finds is judged in ``reader.py``.
+"""Walks the frames of one segment. What it finds is judged in ``reader.py``.
 
 Two walkers take turns: a tight loop over plain frames in which nothing is wrong, and a careful
 one for the frame at which the loop stopped (compressed, SEAL, damaged, or simply the end).
@@ -9,6 +9,7 @@ bounded by ``MAX_COMPRESSED_BODY``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import zstandard
@@ -29,11 +30,18 @@ from seerdb.storage.wal.format import (
     aligned,
     decode_frame_header,
 )
+from seerdb.storage.wal.window import Window
 
 Record = tuple[int, int, bytes]
 """seq, timestamp in microseconds, payload of a BATCH."""
+Stamp = tuple[int, int]
+"""seq and timestamp of a record."""
+Take = Callable[[list[Record]], object]
+"""Takes the next records, at least one, out of a list that changes afterwards."""
 
 _CRC_SIZE = 4
+_ANY_FRAME = FRAME_HEADER_SIZE + RECORD_HEADER_SIZE
+_LENGTHS_KEPT = 1024
 
 
 class Damage(NamedTuple):
@@ -65,28 +73,36 @@ class _Flaw(NamedTuple):
 
 
 class FrameReader:
-    """One walk over ``data``; call :meth:`run` once, then read the attributes.
+    """One walk over ``window``; call :meth:`run` once, then read the attributes.
 
-    ``salvage``: go on after damage. ``end`` is the offset after the last sound frame before the
+    ``take`` is given the records as they are found, in order; ``records`` are those that it has
+    not got yet, ``count``, ``first`` and ``last`` are of those that it has. ``salvage``: go on
+    after damage. ``end`` is the offset after the last sound frame before the
     first damage, ``partial`` the number of records taken from the damaged frame that stands
     there, ``trace_end`` where the last bytes that belong to this segment end.
     """
 
-    def __init__(self, data: bytes, header: SegmentHeader, *, salvage: bool) -> None:
+    def __init__(self, window: Window, header: SegmentHeader, take: Take, *, salvage: bool) -> None:
         self.records: list[Record] = []
+        self.count = 0
+        self.first: Stamp | None = None
+        self.last: Stamp | None = None
         self.damages: list[Damage] = []
         self.end = HEADER_SIZE
         self.partial = 0
         self.sealed = False
         self.trace_end = HEADER_SIZE
-        self._data = data
-        self._size = len(data)
+        self._window = window
+        self._size = window.size
         self._header = header
+        self._take = take
         self._salvage = salvage
         self._salt = header.salt.to_bytes(4, "little")
         self._decompressor = zstandard.ZstdDecompressor()
         self._last_seq = header.first_seq - 1
         self._synced: int | None = None
+        # Of the bodies behind headers that were found sound: between two syncs they repeat.
+        self._lengths: dict[bytes, int] = {}
 
     def run(self) -> None:
         """Read all there is."""
@@ -97,48 +113,78 @@ class FrameReader:
                 self.end = min(offset, self._size)
             self.trace_end = max(self.trace_end, self.end)
             offset = self._read_any_frame(offset)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        records = self.records
+        if records:
+            self.first = self.first or records[0][:2]
+            self.last = records[-1][:2]
+            self.count += len(records)
+            self._last_seq = records[-1][0]
+            self._take(records)
+            records.clear()
 
     def _read_plain_frames(self, offset: int) -> int:
         """Take sound, uncompressed frames of BATCH records; the offset of the first other."""
-        data, view = self._data, memoryview(self._data)
+        needed = _ANY_FRAME
+        while needed:
+            data, position = self._window.at(offset, needed)
+            if len(data) - position < needed:
+                break
+            reached, needed = self._find_plain_records(data, position)
+            offset += reached - position
+            self._hand_over()
+        return offset
+
+    def _find_plain_records(self, data: bytes, start: int) -> tuple[int, int]:
+        """Find the records of sound, uncompressed frames of BATCH records in ``data``.
+
+        Returns the position of the first other frame and 0, or that of the first frame which
+        ``data`` does not have whole and how many bytes are needed to go on with it.
+        """
+        view = memoryview(data)
         records, last_seq = self.records, self._last_seq
         salt, alignment = self._header.salt, self._header.alignment
-        frame_fields, record_fields, crc = (
-            FRAME_FIELDS.unpack_from,
-            RECORD_FIELDS.unpack_from,
-            crc32c,
-        )
+        frame_fields, record_fields, crc = FRAME_FIELDS.unpack, RECORD_FIELDS.unpack_from, crc32c
+        lengths = self._lengths
+        if len(lengths) > _LENGTHS_KEPT:
+            lengths.clear()
         # Leaves room to unpack a record header at the end of any frame it enters.
-        limit = self._size - RECORD_HEADER_SIZE
-        while offset + FRAME_HEADER_SIZE <= limit:
-            frame_salt, stored, raw, _, stated = frame_fields(data, offset)
-            at = offset + FRAME_HEADER_SIZE
-            end = at + stored
-            if frame_salt != salt or raw or end > limit:
-                break
-            if stated != crc(data[offset : offset + FRAME_CRC_OFFSET]):
-                break
+        limit = len(data) - RECORD_HEADER_SIZE
+        while start + FRAME_HEADER_SIZE <= limit:
+            at = start + FRAME_HEADER_SIZE
+            frame = data[start:at]
+            length = lengths.get(frame)
+            if length is None:
+                frame_salt, length, raw, _, stated = frame_fields(frame)
+                if frame_salt != salt or raw or stated != crc(frame[:FRAME_CRC_OFFSET]):
+                    return start, 0
+                lengths[frame] = length
+            end = at + length
+            if end > limit:
+                return start, _ANY_FRAME + length
             count = len(records)
             while at < end:
                 stated, length, kind, seq, timestamp_us = record_fields(data, at)
                 after = at + RECORD_HEADER_SIZE + length
-                if after > end or kind != BATCH or seq <= last_seq:
-                    break
-                if stated != crc(view[at + _CRC_SIZE : after], salt):
-                    break
+                if (
+                    after > end
+                    or kind != BATCH
+                    or seq <= last_seq
+                    or stated != crc(view[at + _CRC_SIZE : after], salt)
+                ):
+                    del records[count:]
+                    return start, 0
                 records.append((seq, timestamp_us, data[at + RECORD_HEADER_SIZE : after]))
                 last_seq = seq
                 at = after
-            if at < end:
-                del records[count:]
-                break
-            self._last_seq = last_seq
-            offset = end if alignment == 1 else aligned(end, alignment)
-        return offset
+            start = end if alignment == 1 else aligned(end, alignment)
+        return start, _ANY_FRAME
 
     def _read_any_frame(self, offset: int) -> int | None:
         """Take what is sound in the frame at ``offset``; where to go on, if anywhere."""
-        frame = decode_frame_header(self._data, offset, self._header)
+        frame = self._decode_header(offset)
         if frame is None:
             return self._pass_gap(offset)
         self.trace_end = max(self.trace_end, min(frame.end, self._size))
@@ -152,7 +198,7 @@ class FrameReader:
     def _pass_gap(self, offset: int) -> int | None:
         """No sound frame header is at ``offset``: the end of the log, or damage."""
         following = self._find_frame(offset + 1)
-        rest = self._data[offset : offset + FRAME_HEADER_SIZE]
+        rest = self._window.read(offset, FRAME_HEADER_SIZE)
         if following is None and not self._is_trace(rest):
             return None
         end = following.offset if following else offset + len(rest)
@@ -176,7 +222,7 @@ class FrameReader:
         if isinstance(body, _Flaw):
             self._report_in(frame, 0, body)
             return False
-        taken = len(self.records)
+        before = self.count + len(self.records)
         sound = True
         at: int | None = 0
         while at is not None and at < (frame.raw or frame.stored) and not self.sealed:
@@ -184,7 +230,7 @@ class FrameReader:
             if isinstance(outcome, _Flaw):
                 sound = False
                 if not self.damages:
-                    self.partial = len(self.records) - taken
+                    self.partial = self.count + len(self.records) - before
                 self._report_in(frame, at, outcome)
                 at = outcome.next if self._salvage else None
             else:
@@ -193,7 +239,7 @@ class FrameReader:
 
     def _body(self, frame: FrameHeader) -> bytes | _Flaw:
         """The records of a frame as they were before compression; a plain body may be cut."""
-        stored = self._data[frame.offset + FRAME_HEADER_SIZE : frame.end]
+        stored = self._window.read(frame.offset + FRAME_HEADER_SIZE, frame.stored)
         if not frame.raw:
             return stored
         if len(stored) < frame.stored:
@@ -237,13 +283,14 @@ class FrameReader:
         return None
 
     def _take_seal(self, last_seq: int, count: int) -> _Flaw | None:
+        self._hand_over()
         if not self.damages:
             # A stretch of a segment that was copied elsewhere starts later than its header says.
-            first_seq = self.records[0][0] if self.records else last_seq + 1
-            if first_seq == self._header.first_seq and count != len(self.records):
+            first_seq = self.first[0] if self.first else last_seq + 1
+            if first_seq == self._header.first_seq and count != self.count:
                 reason = "SEAL counts another number of records"
-                return _Flaw(reason, count, len(self.records), absurd=True)
-            if self.records and last_seq != self._last_seq:
+                return _Flaw(reason, count, self.count, absurd=True)
+            if self.count and last_seq != self._last_seq:
                 return _Flaw("SEAL names another seq", last_seq, self._last_seq, absurd=True)
         self.sealed = True
         return None
@@ -278,13 +325,17 @@ class FrameReader:
 
     def _find_frame(self, start: int) -> FrameHeader | None:
         """The first sound frame header at ``start`` or later."""
-        at = self._data.find(self._salt, start)
+        at = self._window.find(self._salt, start)
         while at >= 0:
-            frame = decode_frame_header(self._data, at, self._header)
+            frame = self._decode_header(at)
             if frame is not None:
                 return frame
-            at = self._data.find(self._salt, at + 1)
+            at = self._window.find(self._salt, at + 1)
         return None
+
+    def _decode_header(self, offset: int) -> FrameHeader | None:
+        fields = self._window.read(offset, FRAME_HEADER_SIZE)
+        return decode_frame_header(fields, offset, self._header)
 
 
 def _header_flaw(rest: bytes) -> _Flaw:

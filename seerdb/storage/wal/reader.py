@@ -18,9 +18,10 @@ from enum import Enum
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
 from seerdb.storage.files import FileSystem
-from seerdb.storage.wal.format import SegmentHeader, decode_header
-from seerdb.storage.wal.frames import Damage, FrameReader, Record
+from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
+from seerdb.storage.wal.frames import Damage, FrameReader, Record, Stamp, Take
 from seerdb.storage.wal.segments import segment_path
+from seerdb.storage.wal.window import Window
 
 __all__ = [
     "Condition",
@@ -48,14 +49,18 @@ class Condition(Enum):
 class SegmentScan:
     """What :func:`read_segment` found.
 
-    ``records`` are those before the first damage (when salvaging, all that are sound). ``end``
-    is the offset after the last sound frame before the first damage; the last ``partial`` of the
-    records before the damage stand in the damaged frame at ``end``.
+    ``records`` are those before the first damage (when salvaging, all that are sound); it is
+    empty when somebody else took them, but ``count``, ``first`` and ``last`` tell of them in any
+    case. ``end`` is the offset after the last sound frame before the first damage; the last
+    ``partial`` of the records before the damage stand in the damaged frame at ``end``.
     """
 
     name: str
     header: SegmentHeader
     records: list[Record]
+    count: int
+    first: Stamp | None
+    last: Stamp | None
     end: int
     partial: int
     sealed: bool
@@ -109,7 +114,49 @@ def read_segment(
     cannot be used, ``CorruptionError`` for a segment under another one's name. Damage after the
     header is reported, not raised.
     """
-    header = decode_header(data, name)
+
+    def read_at(offset: int, length: int) -> bytes:
+        return data[offset : offset + length]
+
+    records: list[Record] = []
+    window = Window(read_at, len(data))
+    return _scan(window, name, expected_segment, records, records.extend, salvage=salvage)
+
+
+def scan_segment(
+    files: FileSystem,
+    directory: str,
+    segment: int,
+    *,
+    salvage: bool = False,
+    take: Take | None = None,
+) -> SegmentScan:
+    """:func:`read_segment` of a segment's file, of which it has only a window in memory.
+
+    ``take`` is given the records instead of the result, some at a time and before anything is
+    known of what follows them.
+    Requires: nobody writes to the file. Raises: also ``DiskError``, and what ``take`` raises.
+    """
+    path = segment_path(directory, segment)
+    records: list[Record] = []
+    file = files.open_read(path)
+    try:
+        window = Window(file.read_at, file.size())
+        return _scan(window, path, segment, records, take or records.extend, salvage=salvage)
+    finally:
+        file.close()
+
+
+def _scan(
+    window: Window,
+    name: str,
+    expected_segment: int | None,
+    records: list[Record],
+    take: Take,
+    *,
+    salvage: bool,
+) -> SegmentScan:
+    header = decode_header(window.read(0, HEADER_SIZE), name)
     if expected_segment is not None and header.segment != expected_segment:
         raise CorruptionError(
             "the file holds another segment than its name says",
@@ -119,28 +166,23 @@ def read_segment(
             found=header.segment,
             hint="was it renamed or copied over?",
         )
-    frames = FrameReader(data, header, salvage=salvage)
+    frames = FrameReader(window, header, take, salvage=salvage)
     frames.run()
     damages = tuple(frames.damages)
     torn = bool(damages) and not any(damage.proven for damage in damages)
     return SegmentScan(
         name=name,
         header=header,
-        records=frames.records,
+        records=records,
+        count=frames.count,
+        first=frames.first,
+        last=frames.last,
         end=frames.end,
         partial=frames.partial,
         sealed=frames.sealed,
         damages=damages,
         torn_bytes=frames.trace_end - damages[0].offset if torn else 0,
     )
-
-
-def scan_segment(
-    files: FileSystem, directory: str, segment: int, *, salvage: bool = False
-) -> SegmentScan:
-    """:func:`read_segment` of a segment's file. Raises: also ``DiskError``."""
-    path = segment_path(directory, segment)
-    return read_segment(read_whole(files, path), path, segment, salvage=salvage)
 
 
 def read_whole(files: FileSystem, path: str) -> bytes:

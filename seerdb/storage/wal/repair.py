@@ -19,7 +19,7 @@ from seerdb.storage.wal.format import (
     encode_seal,
 )
 from seerdb.storage.wal.frames import Record
-from seerdb.storage.wal.reader import SegmentScan
+from seerdb.storage.wal.reader import SegmentScan, scan_segment
 from seerdb.storage.wal.segments import SegmentInfo, segment_path
 
 _FRAME_TARGET = 1 << 20
@@ -42,7 +42,7 @@ def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> Segm
         if scan.damages:
             file.truncate(scan.end)
         position = aligned(scan.end, scan.header.alignment)
-        return _seal(file, scan.header, position, scan.records)
+        return _seal(file, scan, position)
     finally:
         file.close()
 
@@ -50,17 +50,18 @@ def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> Segm
 def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
     """Put a sealed segment with the records of ``scan`` in its place, in one atomic step."""
     path = segment_path(directory, scan.header.segment)
+    records = scan_segment(files, directory, scan.header.segment).records
     draft = f"{path}.rewrite"
     files.remove(draft)
     file = files.open(draft, create=True)
     try:
         file.write_at(0, encode_header(scan.header))
         position = HEADER_SIZE
-        for body in _bodies(scan.header.salt, scan.records):
+        for body in _bodies(scan.header.salt, records):
             frame = _frame(scan.header, body, synced=HEADER_SIZE)
             file.write_at(position, frame)
             position += len(frame)
-        info = _seal(file, scan.header, position, scan.records)
+        info = _seal(file, scan, position)
     finally:
         file.close()
     files.rename(draft, path)
@@ -81,15 +82,14 @@ def _bodies(salt: int, records: list[Record]) -> Iterator[bytes]:
         yield b"".join(body)
 
 
-def _seal(file: File, header: SegmentHeader, position: int, records: list[Record]) -> SegmentInfo:
-    """End the segment at ``position``, and make all of the file durable.
+def _seal(file: File, scan: SegmentScan, position: int) -> SegmentInfo:
+    """End the segment of ``scan`` at ``position``, and make all of the file durable.
 
     Requires: everything before is durable, or the file has no name that a reader would look at.
     """
-    last_seq, timestamp_us = header.first_seq - 1, header.created_us
-    if records:
-        last_seq, timestamp_us, _ = records[-1]
-    seal = encode_seal(last_seq, timestamp_us, len(records), header.salt)
+    header = scan.header
+    last_seq, timestamp_us = scan.last or (header.first_seq - 1, header.created_us)
+    seal = encode_seal(last_seq, timestamp_us, scan.count, header.salt)
     frame = _frame(header, seal, synced=position)
     file.write_at(position, frame)
     file.sync(metadata=True)
@@ -98,7 +98,7 @@ def _seal(file: File, header: SegmentHeader, position: int, records: list[Record
         epoch=header.epoch,
         first_seq=header.first_seq,
         last_seq=last_seq,
-        records=len(records),
+        records=scan.count,
         length=position + len(frame),
         size=file.size(),
         created_us=header.created_us,

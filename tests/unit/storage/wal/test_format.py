@@ -154,7 +154,7 @@ def test_frames_are_compressed_only_where_it_helps() -> None:
     repetitive = put(1, b"a" * 1000)
     squeezed = frame(repetitive, compressed=True)
     assert len(squeezed) < 200
-    header = decode_frame_header(bytes(HEADER_SIZE) + squeezed, HEADER_SIZE, HEADER)
+    header = decode_frame_header(squeezed[:FRAME_HEADER_SIZE], HEADER_SIZE, HEADER)
     assert header is not None
     assert (header.raw, header.end) == (len(repetitive), HEADER_SIZE + len(squeezed))
     assert frame(put(1, b""), compressed=True) == frame(put(1, b""))
@@ -214,21 +214,22 @@ def test_another_magic_version_or_alignment_is_unsupported() -> None:
 
 
 def test_a_frame_header_counts_only_with_the_salt_and_its_checksum() -> None:
-    data = bytes(HEADER_SIZE) + frame(put(1))
-    header = decode_frame_header(data, HEADER_SIZE, HEADER)
+    whole = frame(put(1))
+    fields = whole[:FRAME_HEADER_SIZE]
+    header = decode_frame_header(fields, HEADER_SIZE, HEADER)
     assert header is not None
-    assert header.end == header.next == len(data)
-    assert decode_frame_header(data, HEADER_SIZE, HEADER._replace(salt=1)) is None
-    assert decode_frame_header(data, HEADER_SIZE + 1, HEADER) is None
-    assert decode_frame_header(data[: HEADER_SIZE + 23], HEADER_SIZE, HEADER) is None
-    for offset in range(HEADER_SIZE, HEADER_SIZE + FRAME_HEADER_SIZE):
-        assert decode_frame_header(flipped(data, offset), HEADER_SIZE, HEADER) is None
+    assert header.end == header.next == HEADER_SIZE + len(whole)
+    assert decode_frame_header(fields, HEADER_SIZE, HEADER._replace(salt=1)) is None
+    assert decode_frame_header(whole[1 : FRAME_HEADER_SIZE + 1], HEADER_SIZE, HEADER) is None
+    assert decode_frame_header(fields[:-1], HEADER_SIZE, HEADER) is None
+    for position in range(FRAME_HEADER_SIZE):
+        assert decode_frame_header(flipped(fields, position), HEADER_SIZE, HEADER) is None
 
 
 def test_a_frame_of_a_direct_segment_starts_at_a_block() -> None:
-    data = bytes(HEADER_SIZE + 1) + frame(put(1))
-    assert decode_frame_header(data, HEADER_SIZE + 1, HEADER) is not None
-    assert decode_frame_header(data, HEADER_SIZE + 1, HEADER._replace(alignment=4096)) is None
+    fields = frame(put(1))[:FRAME_HEADER_SIZE]
+    assert decode_frame_header(fields, HEADER_SIZE + 1, HEADER) is not None
+    assert decode_frame_header(fields, HEADER_SIZE + 1, HEADER._replace(alignment=4096)) is None
 
 
 def test_zstd_bodies_say_how_long_they_are() -> None:
