@@ -115,6 +115,18 @@ class Memtable:
             self.add_tombstones(ranges)
         return point_keys, point_values
 
+    def absorb(self, newer: Memtable) -> None:
+        """Add all of a memtable that begins above where this one ends, and its segments.
+
+        Requires: nobody else uses either.
+        """
+        self.segments += newer.segments
+        self.entries.update(newer.entries)
+        if newer.tombstones:
+            self.add_tombstones(list(newer.tombstones.tombstones))
+        self.size += newer.size
+        self.last_seq = newer.last_seq
+
     def add_tombstones(self, tombstones: list[RangeTombstone]) -> None:
         """Add range tombstones; ``ranged`` tells readers first."""
         self.ranged = True

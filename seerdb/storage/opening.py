@@ -28,13 +28,12 @@ from seerdb.storage.manifest.fencing import Claimant
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.writer import ManifestWriter
-from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.recovery import Recovery, quarantine, recover
-from seerdb.storage.replay import replay
+from seerdb.storage.replay import Replay
 from seerdb.storage.runtime import Components
 from seerdb.storage.ship import begin_branch, read_shipped
 from seerdb.storage.stores import Stores
@@ -288,6 +287,6 @@ class _Opening:
                 )
             )
         log.seal(records[-1][0], len(records))
-        memtable = Memtable([segment])
-        replay(memtable, records)
-        recovery.memtables.append(memtable)
+        replay = Replay()
+        replay.take(records)
+        recovery.memtables.append(replay.memtable([segment]))

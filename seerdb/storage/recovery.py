@@ -11,11 +11,14 @@ ended, and the first no later than where the tables end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from seerdb.errors import CorruptionError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.replay import WalRecord, check_database, many_objects, replay
+from seerdb.storage.replay import Replay, WalRecord, check_database
+from seerdb.storage.wal.format import decode_columns
+from seerdb.storage.wal.frames import Take
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 from seerdb.storage.wal.repair import seal_recovered
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -67,9 +70,8 @@ class _Recoverer:
         self.found.last_segment = max(segments, default=0)
         self.found.release += [segment for segment in segments if segment < log_start]
         needed = [segment for segment in segments if segment >= log_start]
-        with many_objects():
-            for segment in needed:
-                self._recover(segment, is_last=segment == needed[-1])
+        for segment in needed:
+            self._recover(segment, is_last=segment == needed[-1])
         return self.found
 
     def _recover(self, segment: int, *, is_last: bool) -> None:
@@ -77,8 +79,9 @@ class _Recoverer:
         if self._stopped:
             self.found.quarantine.append(segment)
             return
+        replay = Replay(after=self.found.last_seq)
         try:
-            scan = self._scan(segment, salvage=False)
+            scan = self._scan(segment, salvage=False, take=replay.take)
             condition = classify(scan, is_last=is_last)
             if condition is Condition.CORRUPT:
                 raise scan.error()
@@ -92,10 +95,12 @@ class _Recoverer:
             seal_recovered(self._files, self._directory, scan)
         elif is_last:
             self._make_durable(segment)
-        self._sound(segment, scan.records)
+        if scan.last is not None:
+            self._saw(scan.last[1])
+        self._sound(segment, replay)
 
-    def _scan(self, segment: int, *, salvage: bool) -> SegmentScan:
-        scan = scan_segment(self._files, self._directory, segment, salvage=salvage)
+    def _scan(self, segment: int, *, salvage: bool, take: Take | None = None) -> SegmentScan:
+        scan = scan_segment(self._files, self._directory, segment, salvage=salvage, take=take)
         check_database(scan, self._database_id)
         return scan
 
@@ -120,33 +125,37 @@ class _Recoverer:
                 hint="a segment file is missing",
             )
 
-    def _sound(self, segment: int, records: list[WalRecord]) -> None:
-        records = self._take(records)
-        if not records:
+    def _sound(self, segment: int, replay: Replay) -> None:
+        if not replay.records:
             self.found.release.append(segment)
         elif self.found.relog:
-            self.found.relog += records
+            self._relog(segment)
             self.found.release.append(segment)
         else:
-            self._remember(segment, records)
+            self.found.records += replay.records
+            self.found.last_seq = replay.last_seq
+            self._remember(replay.memtable([segment]))
 
-    def _take(self, records: list[WalRecord]) -> list[WalRecord]:
-        """The records that the tables do not hold yet."""
-        if records:
-            self.found.last_timestamp_us = max(self.found.last_timestamp_us, records[-1][1])
-        if records and records[0][0] <= self.found.last_seq:
-            records = [record for record in records if record[0] > self.found.last_seq]
-        if records:
-            self.found.records += len(records)
-            self.found.last_seq = records[-1][0]
-        return records
-
-    def _remember(self, segment: int, records: list[WalRecord]) -> None:
+    def _remember(self, memtable: Memtable) -> None:
         memtables = self.found.memtables
-        if not memtables or memtables[-1].size >= self._capacity:
-            memtables.append(Memtable([]))
-        memtables[-1].segments.append(segment)
-        replay(memtables[-1], records)
+        if memtables and memtables[-1].size < self._capacity:
+            memtables[-1].absorb(memtable)
+        else:
+            memtables.append(memtable)
+
+    def _relog(self, segment: int) -> None:
+        """Keep the records of a segment that the tables do not hold yet to be written anew."""
+        records = self._records_of(segment)
+        if records:
+            self._saw(records[-1][1])
+        fresh = [record for record in records if record[0] > self.found.last_seq]
+        if fresh:
+            self.found.records += len(fresh)
+            self.found.last_seq = fresh[-1][0]
+            self.found.relog += fresh
+
+    def _saw(self, timestamp_us: int) -> None:
+        self.found.last_timestamp_us = max(self.found.last_timestamp_us, timestamp_us)
 
     def _damaged(self, segment: int, error: CorruptionError) -> None:
         if self._mode == "strict":
@@ -164,14 +173,16 @@ class _Recoverer:
         if self.found.branch_seq is None:
             self.found.branch_seq = self.found.last_seq
         self.found.quarantine.append(segment)
-        self.found.relog += self._take(self._records_of(segment))
+        self._relog(segment)
         self._stopped = self._mode == "point_in_time"
 
     def _records_of(self, segment: int) -> list[WalRecord]:
+        salvage = self._mode == "salvage"
         try:
-            return self._scan(segment, salvage=self._mode == "salvage").records
+            records = self._scan(segment, salvage=salvage).records
         except CorruptionError:
             return []  # the header is damaged, which self.found.damages tells already
+        return list(filter(_decodes, records) if salvage else takewhile(_decodes, records))
 
 
 def recover(
@@ -197,6 +208,15 @@ def recover(
         flushed_seq=flushed_seq,
         capacity=memtable_capacity,
     ).run(log_start)
+
+
+def _decodes(record: WalRecord) -> bool:
+    """Whether a record whose checksum is right also makes sense."""
+    try:
+        decode_columns(record[2])
+    except CorruptionError:
+        return False
+    return True
 
 
 def quarantine(files: FileSystem, directory: str, target: str, segments: list[int]) -> list[str]:

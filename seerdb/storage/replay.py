@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from itertools import repeat
+from operator import itemgetter
 
 from seerdb.errors import CorruptionError
-from seerdb.storage.entry import DELETE_RANGE, PUT, RangeTombstone
+from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT, RangeTombstone
 from seerdb.storage.files import FileSystem
-from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
-from seerdb.storage.wal.format import SINGLE, decode_operations
+from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, Version
+from seerdb.storage.wal.format import SINGLE, decode_columns
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 
 WalRecord = tuple[int, int, bytes]
@@ -31,40 +31,67 @@ def check_database(scan: SegmentScan, database_id: str) -> None:
         )
 
 
-def replay(memtable: Memtable, records: Iterable[WalRecord]) -> None:
-    """Apply records in the order of the log.
+class Replay:
+    """A memtable in the making, from records in the order of the log.
 
-    Requires: nobody else uses the memtable yet; seqs above what it holds.
+    ``after``: what is not above this seq is left out. ``records`` counts the others, ``last_seq``
+    is the last of them, 0 when there are none.
     """
-    entries = memtable.entries
-    ranges: list[RangeTombstone] = []
-    seq = memtable.last_seq
-    unpack, fixed = SINGLE.unpack_from, SINGLE.size
-    for seq, _, payload in records:
-        if len(payload) >= fixed:
-            # Most records are one put; what ``decode_operations`` does for it, without the call.
-            count, kind, key_length, value_length = unpack(payload)
-            split = fixed + key_length
-            if count == 1 and kind == PUT and split + value_length == len(payload):
-                entries[payload[fixed:split]] = (seq, payload[split:])
-                continue
-        for kind, key, value in decode_operations(payload):
-            if kind == PUT:
-                entries[key] = (seq, value)
-            elif kind == DELETE_RANGE:
-                ranges.append(RangeTombstone(key, value, seq))
+
+    def __init__(self, after: int = 0) -> None:
+        self.records = 0
+        self.last_seq = 0
+        self._after = after
+        self._entries: dict[bytes, Version] = {}
+        self._ranges: list[RangeTombstone] = []
+
+    def take(self, records: list[WalRecord]) -> None:
+        """Apply the next records, at least one. Raises: ``CorruptionError``."""
+        if records[0][0] <= self._after:
+            records = [record for record in records if record[0] > self._after]
+        entries, unpack, fixed = self._entries, SINGLE.unpack_from, SINGLE.size
+        for seq, _, payload in records:
+            if len(payload) >= fixed:
+                # Most records are one put; what ``decode_columns`` does for it, without the call.
+                count, kind, key_length, value_length = unpack(payload)
+                split = fixed + key_length
+                if count == 1 and split + value_length == len(payload):
+                    if kind == PUT:
+                        entries[payload[fixed:split]] = (seq, payload[split:])
+                        continue
+                    if kind == DELETE:
+                        entries[payload[fixed:split]] = (seq, None)
+                        continue
+            self._apply(seq, *decode_columns(payload, f"the batch of seq {seq}"))
+        if records:
+            self.records += len(records)
+            self.last_seq = records[-1][0]
+
+    def _apply(self, seq: int, kinds: bytes, keys: list[bytes], values: list[bytes]) -> None:
+        entries = self._entries
+        if kinds.count(PUT) == len(kinds):
+            entries.update(zip(keys, zip(repeat(seq), values, strict=False), strict=False))
+            return
+        for kind, key, value in zip(kinds, keys, values, strict=True):
+            if kind == DELETE_RANGE:
+                self._ranges.append(RangeTombstone(key, value, seq))
             else:
-                entries[key] = (seq, None)
-    if ranges:
-        memtable.add_tombstones(ranges)
-    memtable.last_seq = seq
-    memtable.size = _size(memtable)
+                entries[key] = (seq, value if kind == PUT else None)
+
+    def memtable(self, segments: list[int]) -> Memtable:
+        """What came of it, as the memtable of ``segments``. Call it once, at the end."""
+        memtable = Memtable(segments)
+        memtable.entries = self._entries
+        if self._ranges:
+            memtable.add_tombstones(self._ranges)
+        memtable.last_seq = self.last_seq
+        memtable.size = _size(self._entries)
+        return memtable
 
 
-def _size(memtable: Memtable) -> int:
-    size = sum(map(len, memtable.entries))
-    size += sum(len(value) for _, value in memtable.entries.values() if value)
-    return size + ENTRY_OVERHEAD * len(memtable.entries)
+def _size(entries: dict[bytes, Version]) -> int:
+    values = filter(None, map(itemgetter(1), entries.values()))
+    return ENTRY_OVERHEAD * len(entries) + sum(map(len, entries)) + sum(map(len, values))
 
 
 def replay_sealed(
@@ -74,26 +101,13 @@ def replay_sealed(
 
     Raises: ``CorruptionError`` for anything but whole, sealed segments.
     """
-    memtable = Memtable(list(segments))
+    replay = Replay()
+    replayed: list[int] = []
     stamps: list[int] = []
-    with many_objects():
-        for segment in memtable.segments:
-            scan = scan_segment(files, directory, segment)
-            if classify(scan, is_last=False) is not Condition.SOUND:
-                raise scan.error()
-            if scan.records:
-                stamps += (scan.records[0][1], scan.records[-1][1])
-                replay(memtable, scan.records)
-    return memtable, min(stamps, default=0), max(stamps, default=0)
-
-
-@contextmanager
-def many_objects() -> Iterator[None]:
-    """Suspend the cyclic collector while millions of objects without cycles are made."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    for segment in segments:
+        scan = scan_segment(files, directory, segment, take=replay.take)
+        if classify(scan, is_last=False) is not Condition.SOUND:
+            raise scan.error()
+        replayed.append(segment)
+        stamps += (stamp[1] for stamp in (scan.first, scan.last) if stamp)
+    return replay.memtable(replayed), min(stamps, default=0), max(stamps, default=0)

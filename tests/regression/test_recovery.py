@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb import UnavailableError
+from seerdb import CorruptionError, UnavailableError
 from seerdb.errors import DiskError
+from seerdb.storage.wal.format import HEADER_SIZE, encode_frame, encode_put, encode_record
+from seerdb.storage.wal.reader import scan_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.testing.crash import CrashError
-from tests.fixtures.database import ROOMY, WAL, World
+from tests.fixtures.database import ROOMY, WAL, World, fill
 
 
 def crash_after_first_write(world: World) -> World:
@@ -174,3 +176,59 @@ def test_what_was_shipped_before_damage_is_not_mixed_with_what_came_after_it() -
     assert db.put(b"k9", b"after", durability="object") == 3
     assert dict(after.lose_machine().open().scan()) == dict(db.scan())
     assert sorted(dict(db.scan())) == [b"k0", b"k1", b"k9"]
+
+
+def log_with_nonsense(world: World) -> World:
+    """The world after a kill; its log has seqs 1 to 5, and no batch is in the one of seq 4."""
+    db = world.open()
+    for number in range(1, 4):
+        db.put(b"k%d" % number, b"v")
+    after = world.kill()
+    scan = scan_segment(after.files, WAL, 1)
+    salt = scan.header.salt
+    payloads = {4: b"no batch", 5: encode_put(b"k5", b"v")}
+    records = (encode_record(seq, seq, payload, salt) for seq, payload in payloads.items())
+    body = b"".join(records)
+    data = encode_frame(body, salt=salt, synced=HEADER_SIZE, alignment=1, compress=None)
+    after.files.open(segment_path(WAL, 1)).write_at(scan.end, data)
+    return after
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys"), [("point_in_time", b"k1 k2 k3"), ("salvage", b"k1 k2 k3 k5")]
+)
+def test_a_batch_that_makes_no_sense_is_damage_like_any_other(mode: str, keys: bytes) -> None:
+    """Its checksum was right, so it was replayed, and no mode could open that log."""
+    after = log_with_nonsense(World(**ROOMY))
+    with pytest.raises(CorruptionError, match=r"the batch of seq 4.*open with recovery="):
+        after.open()
+    db = after.open(recovery=mode)
+    assert sorted(dict(db.scan())) == keys.split()
+    recovery = db.statistics().recovery
+    assert (recovery.records, len(recovery.quarantined)) == (len(keys.split()), 1)
+    assert sorted(dict(after.lose_power(1).open().scan())) == keys.split()
+
+
+def test_many_small_segments_become_one_memtable() -> None:
+    world = World(takes_tables=False)
+    db = world.open()
+    rows = fill(db, 40)
+    db.delete(b"k0003")
+    db.delete_range(b"k0010", b"k0020")
+    rows = {key: value for key, value in rows.items() if not b"k0010" <= key < b"k0020"}
+    del rows[b"k0003"]
+    rows |= fill(db, 20, start=40)
+    assert len(list_segments(world.files, WAL)) > 4
+    after = world.kill().open(memtable_capacity=1 << 20)
+    assert dict(after.scan()) == rows
+    found = after.statistics()
+    assert (found.memtables.sealed, found.recovery.records) == (1, 62)
+    assert found.memtables.sealed_bytes > sum(map(len, rows)) + sum(map(len, rows.values()))
+    limited = world.kill().open()
+    assert limited.statistics().memtables.sealed > 4
+    assert dict(limited.scan()) == rows
+    world.takes_tables = True
+    flushed = world.kill()
+    flushed.open(memtable_capacity=1 << 20).flush()
+    assert list_segments(flushed.files, WAL) == []
+    assert dict(flushed.kill().open().scan()) == rows

@@ -125,6 +125,23 @@ def test_memory_is_counted() -> None:
     assert memtable.size > before + 1000, "the old version is still there"
 
 
+def test_a_newer_memtable_is_absorbed() -> None:
+    older, newer = Memtable([1, 2]), Memtable([4])
+    put(older, b"a", b"1")
+    put(older, b"b", b"1")
+    newer.last_seq = older.last_seq
+    apply(newer, batch_of([("delete_range", b"c", b"d"), ("put", b"b", b"2")]))
+    apply(newer, batch_of([("delete", b"a", b"")]))
+    size = older.size + newer.size
+    older.absorb(newer)
+    assert rows(older) == [(b"a", 4, None), (b"b", 3, b"2")]
+    assert (older.segments, older.last_seq, older.size) == ([1, 2, 4], 4, size)
+    assert (older.ranged, older.tombstones.tombstones) == (True, newer.tombstones.tombstones)
+    plain = Memtable([1])
+    plain.absorb(older)
+    assert rows(plain) == rows(older)
+
+
 def test_a_key_twice_in_a_batch_is_kept_aside_once() -> None:
     memtable = Memtable([1])
     put(memtable, b"a", b"1")

@@ -1,0 +1,140 @@
+"""Replaying a log gives the memtable that the writer had."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.errors import CorruptionError, TruncatedError
+from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
+from seerdb.storage.replay import Replay, WalRecord, replay_sealed
+from seerdb.storage.wal.format import SINGLE, encode_operations, encode_put
+from seerdb.storage.wal.segments import segment_path
+from seerdb.testing.files import CrashableFileSystem
+from seerdb.testing.model import Operation
+from tests.unit.storage.test_batch import OPERATIONS, batch_of
+from tests.unit.storage.wal.samples import HEADER, flipped, frame, put, seal, segment
+
+
+def replayed(records: list[WalRecord], after: int = 0) -> Memtable:
+    replay = Replay(after)
+    for record in records:
+        replay.take([record])
+    return replay.memtable([1])
+
+
+def written(seq: int, *operations: Operation) -> WalRecord:
+    batch = batch_of(list(operations)).normalised()
+    return seq, seq * 10, encode_operations(batch.kinds, batch.keys, batch.values)
+
+
+@given(st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), max_size=12), st.booleans())
+def test_a_replayed_memtable_is_the_one_that_was_written(
+    batches: list[list[Operation]], at_once: bool
+) -> None:
+    live = Memtable([1])
+    records: list[WalRecord] = []
+    for seq, operations in enumerate(batches, 1):
+        batch = batch_of(operations).normalised()
+        live.apply(seq, batch.kinds, batch.keys, batch.values)
+        records.append(written(seq, *operations))
+    if at_once and records:
+        replay = Replay()
+        replay.take(records)
+        again = replay.memtable([1])
+    else:
+        again = replayed(records)
+    assert (again.entries, again.last_seq) == (live.entries, live.last_seq)
+    assert again.tombstones.tombstones == live.tombstones.tombstones
+    assert again.ranged is live.ranged
+
+
+def test_a_single_operation_is_taken_for_what_it_is() -> None:
+    memtable = replayed(
+        [
+            (1, 10, encode_put(b"a", b"1")),
+            (2, 20, encode_put(b"b", b"")),
+            written(3, ("delete", b"a", b"")),
+            written(4, ("delete_range", b"c", b"d")),
+        ]
+    )
+    assert memtable.entries == {b"a": (3, None), b"b": (2, b"")}
+    assert [tuple(each) for each in memtable.tombstones.tombstones] == [(b"c", b"d", 4)]
+
+
+def test_a_batch_that_looks_like_a_single_put_is_none() -> None:
+    """Read as one, its columns have lengths that add up too."""
+    columns = (b"\1\1", [b"", b"x"], [b"", b"v" * 249])
+    payload = encode_operations(*columns)
+    _, _, key_length, value_length = SINGLE.unpack_from(payload)
+    assert SINGLE.size + key_length + value_length == len(payload)
+    memtable = replayed([(1, 1, payload)])
+    assert memtable.entries == {b"": (1, b""), b"x": (1, b"v" * 249)}
+
+
+def test_what_the_tables_hold_is_left_out() -> None:
+    records = [(seq, seq, encode_put(b"k%d" % seq, b"v")) for seq in range(1, 8)]
+    replay = Replay(after=4)
+    replay.take(records[:3])
+    assert (replay.records, replay.last_seq) == (0, 0)
+    replay.take(records[3:6])
+    replay.take(records[6:])
+    assert (replay.records, replay.last_seq) == (3, 7)
+    assert list(replay.memtable([1]).entries) == [b"k5", b"k6", b"k7"]
+
+
+def test_the_size_is_that_of_what_is_left() -> None:
+    records = [(seq, seq, encode_put(b"key", b"v" * seq)) for seq in range(1, 8)]
+    memtable = replayed([*records, written(8, ("delete", b"gone", b""), ("put", b"e", b""))])
+    assert memtable.size == 3 * ENTRY_OVERHEAD + len(b"key" + b"v" * 7 + b"gone" + b"e")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        encode_put(b"k", b"v")[:-1],
+        encode_put(b"k", b"v") + b"more",
+        b"\1\0\0\0\7\1\0\1\0\0\0kv",
+        encode_operations(b"\1\2", [b"a", b"b"], [b"v", b""])[:-1],
+    ],
+)
+def test_a_batch_that_makes_no_sense_is_named_by_its_seq(payload: bytes) -> None:
+    replay = Replay()
+    with pytest.raises(CorruptionError) as caught:
+        replay.take([(1, 1, encode_put(b"k", b"v")), (2, 2, payload)])
+    assert caught.value.name == "the batch of seq 2"
+
+
+def disk_with(**segments: bytes) -> CrashableFileSystem:
+    files = CrashableFileSystem()
+    files.make_directory("wal")
+    for name, data in segments.items():
+        path = segment_path("wal", int(name.removeprefix("s")))
+        files.open(path, create=True).write_at(0, data)
+    return files
+
+
+def test_a_run_of_segments_is_one_memtable_with_its_first_and_last_time() -> None:
+    four = HEADER._replace(segment=4, first_seq=3)
+    five = HEADER._replace(segment=5, first_seq=4)
+    files = disk_with(
+        s3=segment(frame(put(1)), frame(put(2)), frame(seal(2, 2))),
+        s4=segment(frame(seal(2, 0)), header=four),
+        s5=segment(frame(put(4)), frame(seal(4, 1)), header=five),
+    )
+    memtable, first, last = replay_sealed(files, "wal", (3, 4, 5))
+    assert (memtable.segments, memtable.last_seq, first, last) == ([3, 4, 5], 4, 10, 40)
+    assert memtable.entries[b"key4"] == (4, b"value")
+    empty, first, last = replay_sealed(files, "wal", [4])
+    assert (empty.entries, empty.last_seq, first, last) == ({}, 0, 0, 0)
+
+
+def test_a_segment_that_is_not_sealed_or_damaged_is_no_memtable() -> None:
+    whole = segment(frame(put(1)), frame(seal(1, 1)))
+    files = disk_with(s3=segment(frame(put(1)), padding=99))
+    with pytest.raises(TruncatedError):
+        replay_sealed(files, "wal", [3])
+    with pytest.raises(CorruptionError):
+        replay_sealed(disk_with(s3=flipped(whole, 4096 + 60)), "wal", [3])
