@@ -17,6 +17,7 @@ from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.commit import OBJECT, Committer, Sink
 from seerdb.storage.compaction.compactor import Compactor
+from seerdb.storage.compaction.plan import URGENT_RUNS
 from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
@@ -27,6 +28,7 @@ from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.opening import Opened, open_database
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
+from seerdb.storage.pace import GivingWay, Pace, at_full_speed
 from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
@@ -180,7 +182,22 @@ class Engine:
         location = self.stores.location
         if self.runtime.workers.background == "process" and location is not None:
             return ProcessRunner(self.runtime.workers, location, self.stores.meter)
-        return LocalRunner(self.components.files, self.stores.of)
+        return LocalRunner(self.components.files, self.stores.of, self._pace_for)
+
+    def _pace_for(self, purpose: Purpose) -> Pace:
+        if self.runtime.workers.is_inline:
+            return at_full_speed
+        return GivingWay(
+            self.components.clock,
+            self._flush_is_urgent if purpose is Purpose.FLUSH else self._compaction_is_urgent,
+        )
+
+    def _flush_is_urgent(self) -> bool:
+        return len(self.live.current.sealed) > 1 or self.background.flush.is_awaited
+
+    def _compaction_is_urgent(self) -> bool:
+        runs = len(self.live.current.layout.runs)
+        return runs > URGENT_RUNS or self.background.compaction.is_awaited
 
     def _start(self) -> None:
         self.retention.flushed(self.opened.recovery.release)

@@ -8,6 +8,7 @@ The engine then commits the manifest edit and swaps the state.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from seerdb.errors import ChecksumError
 from seerdb.ids import TableId
@@ -18,8 +19,12 @@ from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk, collapse
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.pace import Pace
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+
+_STEP = 4096
+"""Entries between two looks at the pace."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +63,32 @@ class FlushResult:
     last_seq: int
 
 
-def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore) -> FlushResult:
+def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) -> FlushResult:
     """Build and upload the table. Durable when it returns; it counts once the manifest says so."""
-    memtable, first_us, last_us = replay_sealed(files, job.directory, job.segments)
-    chunk = collapse([sorted_entries(memtable)], memtable.tombstones)
+    memtable, first_us, last_us = replay_sealed(files, job.directory, job.segments, pace)
+    chunk = collapse([_sorted_entries(memtable, pace)], memtable.tombstones)
     tombstones = list(memtable.tombstones.tombstones)
     if not chunk.keys and not tombstones:
         return FlushResult(None, memtable.last_seq)
     builder = job.format.builder()
-    add_chunk(builder, chunk)
+    for start in range(0, len(chunk.keys), _STEP):
+        step = slice(start, start + _STEP)
+        add_chunk(builder, Chunk(chunk.keys[step], chunk.seqs[step], chunk.values[step]))
+        pace()
     builder.add_range_tombstones(tombstones)
     built = builder.finish(first_us, last_us)
     table = upload(store, job.table, built, level=0, run=job.run)
     return FlushResult(table, memtable.last_seq)
 
 
-def sorted_entries(memtable: Memtable) -> Chunk:
+def _sorted_entries(memtable: Memtable, pace: Pace) -> Chunk:
     """Everything in a memtable that has no older versions."""
-    keys = sorted(memtable.entries)
+    keys: list[bytes] = []
+    entries = iter(memtable.entries)
+    while some := list(islice(entries, _STEP)):
+        keys += sorted(some)
+        pace()
+    keys.sort()  # finds the sorted stretches
     versions = list(map(memtable.entries.__getitem__, keys))
     return Chunk(keys, [version[0] for version in versions], [version[1] for version in versions])
 

@@ -1,7 +1,7 @@
 """Running a job where it belongs: in this thread, or in a worker process.
 
 A job is a small picklable record that names durable inputs; its function takes the job, a file
-system and an object store, and returns a small picklable record. What it wrote counts only
+system, an object store and a pace, and returns a small picklable record. What it wrote counts only
 once the manifest names it, so a worker that dies costs time and nothing else.
 """
 
@@ -21,11 +21,12 @@ from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
 from seerdb.storage.object_store.stack import stack
 from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.pace import Pace, at_full_speed
 from seerdb.storage.workers import Workers
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-JobFunction = Callable[[Job, FileSystem, ObjectStore], Result]
+JobFunction = Callable[[Job, FileSystem, ObjectStore, Pace], Result]
 
 
 class JobRunner(Protocol):
@@ -38,13 +39,19 @@ class JobRunner(Protocol):
 class LocalRunner:
     """Runs jobs in the calling thread, on the ports of the database."""
 
-    def __init__(self, files: FileSystem, store_for: Callable[[Purpose], ObjectStore]) -> None:
+    def __init__(
+        self,
+        files: FileSystem,
+        store_for: Callable[[Purpose], ObjectStore],
+        pace_for: Callable[[Purpose], Pace] = lambda _: at_full_speed,
+    ) -> None:
         self._files = files
         self._store_for = store_for
+        self._pace_for = pace_for
 
     def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
         """See :class:`JobRunner`."""
-        return function(job, self._files, self._store_for(purpose))
+        return function(job, self._files, self._store_for(purpose), self._pace_for(purpose))
 
 
 class ProcessRunner:
@@ -94,4 +101,4 @@ def _run_job(
         clock=clock,
         random=Random(),
     )
-    return function(job, OsFileSystem(), metered), meter.statistics()
+    return function(job, OsFileSystem(), metered, at_full_speed), meter.statistics()

@@ -10,6 +10,7 @@ from seerdb.errors import CorruptionError
 from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT, RangeTombstone
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, Version
+from seerdb.storage.pace import Pace
 from seerdb.storage.wal.format import SINGLE, decode_columns
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 
@@ -95,7 +96,7 @@ def _size(entries: dict[bytes, Version]) -> int:
 
 
 def replay_sealed(
-    files: FileSystem, directory: str, segments: Iterable[int]
+    files: FileSystem, directory: str, segments: Iterable[int], pace: Pace
 ) -> tuple[Memtable, int, int]:
     """The memtable of a run of sealed segments, and its first and last timestamp.
 
@@ -104,8 +105,13 @@ def replay_sealed(
     replay = Replay()
     replayed: list[int] = []
     stamps: list[int] = []
+
+    def take(records: list[WalRecord]) -> None:
+        replay.take(records)
+        pace()
+
     for segment in segments:
-        scan = scan_segment(files, directory, segment, take=replay.take)
+        scan = scan_segment(files, directory, segment, take=take)
         if classify(scan, is_last=False) is not Condition.SOUND:
             raise scan.error()
         replayed.append(segment)

@@ -204,6 +204,12 @@ class Lane:
         self._failed = failed
         self._condition = threading.Condition()
         self._wanted = self._running = self._closed = False
+        self._waiting = 0
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what it does, or for its end."""
+        return self._waiting > 0 or self._closed
 
     def wake(self) -> None:
         """Have the work looked at soon; at once and in this thread when inline."""
@@ -283,9 +289,11 @@ class Lane:
         with self._condition:
             if self._workers.is_inline and not self._running:
                 return until()
+            self._waiting += 1
             self._condition.wait_for(
                 lambda: until() or self.failures > failures or self._closed, timeout
             )
+            self._waiting -= 1
             return until()
 
     def close(self) -> None:

@@ -120,8 +120,8 @@ def _restart_seqs(patch: Patch) -> None:
 
 
 def _release_log_first(patch: Patch) -> None:
-    def running(job: FlushJob, files: Any, store: Any) -> Any:
-        result = run_flush(job, files, store)
+    def running(job: FlushJob, files: Any, store: Any, pace: Any) -> Any:
+        result = run_flush(job, files, store, pace)
         for segment in job.segments:
             files.remove(segment_path(job.directory, segment))
         return result

@@ -18,6 +18,9 @@ RUN_TRIGGER = 4
 SIZE_RATIO = 1.2
 """A run joins while it is at most this many times all newer gathered runs."""
 
+URGENT_RUNS = 8
+"""With more runs than this a merge does not give way to reads and writes."""
+
 MAX_RUNS = 12
 """Merge something, however unequal, when there are more runs than this."""
 

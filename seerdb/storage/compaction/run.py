@@ -19,6 +19,7 @@ from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.merge import Chunk, collapse, windows
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.pace import Pace
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.scan import MAX_READAHEAD, run_pieces
 from seerdb.storage.sstable.block_cache import BlockCache
@@ -52,7 +53,9 @@ class CompactionResult:
     tables: tuple[TableMeta, ...]
 
 
-def run_compaction(job: CompactionJob, files: FileSystem, store: ObjectStore) -> CompactionResult:
+def run_compaction(
+    job: CompactionJob, files: FileSystem, store: ObjectStore, pace: Pace
+) -> CompactionResult:
     """Merge and upload. Durable when it returns; counts once the manifest says so."""
     tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=InlineExecutor())
     layout = Layout(Version(job.plan.runs), tables, RowCache(lambda: 0))
@@ -68,6 +71,7 @@ def run_compaction(job: CompactionJob, files: FileSystem, store: ObjectStore) ->
             chunk = _without_deletes(chunk)
         if chunk.keys:
             outputs.add(chunk)
+        pace()
     return CompactionResult(outputs.finish())
 
 

@@ -27,6 +27,7 @@ from seerdb.storage.commit import INTERVAL, LOCAL, MEMORY, OBJECT, Committer, Ou
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.memtable import Memtable
+from seerdb.storage.pace import at_full_speed
 from seerdb.storage.poison import Poison
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.row_cache import RowCache
@@ -351,7 +352,7 @@ def test_a_full_memtable_is_sealed_before_the_write_that_overflows_it() -> None:
     assert rig.env.admitted == len(rig.env.memtables) == 4
     for sealed, segment in zip(rig.env.memtables, (1, 2, 3, 4), strict=True):
         assert sealed.segments == [segment]
-        replayed, _, _ = replay_sealed(rig.files, "wal", sealed.segments)
+        replayed, _, _ = replay_sealed(rig.files, "wal", sealed.segments, at_full_speed)
         assert (replayed.entries, replayed.last_seq) == (sealed.entries, sealed.last_seq)
     assert sorted(rig.entries()) == [b"%d" % number for number in range(10)]
     assert rig.live.current.active.segments == [5]
@@ -365,7 +366,7 @@ def test_a_full_segment_is_sealed_with_its_memtable(level: int) -> None:
     assert len(rig.env.memtables) >= 6
     assert len(rig.entries()) == 100
     for memtable in rig.env.memtables:
-        replayed, _, _ = replay_sealed(rig.files, "wal", memtable.segments)
+        replayed, _, _ = replay_sealed(rig.files, "wal", memtable.segments, at_full_speed)
         assert replayed.entries == memtable.entries
 
 

@@ -14,6 +14,7 @@ from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.manifest.version import TableMeta, Version, check_version
 from seerdb.storage.memtable import Version as RowVersion
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.pace import at_full_speed
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.tables import (
@@ -41,7 +42,7 @@ def merge(
     plan = Plan(Version.of(tables).runs, bottom=bottom)
     ids = tuple(id_of(1000 + number) for number in range(outputs))
     job = CompactionJob(plan, ids, FORMAT, target_size)
-    result: CompactionResult = run_compaction(job, CrashableFileSystem(), store)
+    result: CompactionResult = run_compaction(job, CrashableFileSystem(), store, at_full_speed)
     made = list(result.tables)
     assert [table.id for table in made] == list(ids[: len(made)])
     check_version(Version.of(made))

@@ -17,6 +17,7 @@ from seerdb.storage.jobs import LocalRunner, ProcessRunner
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
+from seerdb.storage.pace import Pace
 from seerdb.storage.workers import Workers
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
@@ -31,7 +32,7 @@ class Copy:
     fate: str = ""
 
 
-def run_copy(job: Copy, files: FileSystem, store: ObjectStore) -> tuple[int, int]:
+def run_copy(job: Copy, files: FileSystem, store: ObjectStore, pace: Pace) -> tuple[int, int]:
     """The size of the object and the process that copied it."""
     if job.fate == "die":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
+from seerdb.storage.pace import at_full_speed
 from seerdb.storage.replay import Replay, WalRecord, replay_sealed
 from seerdb.storage.wal.format import SINGLE, encode_operations, encode_put
 from seerdb.storage.wal.segments import segment_path
@@ -124,10 +125,10 @@ def test_a_run_of_segments_is_one_memtable_with_its_first_and_last_time() -> Non
         s4=segment(frame(seal(2, 0)), header=four),
         s5=segment(frame(put(4)), frame(seal(4, 1)), header=five),
     )
-    memtable, first, last = replay_sealed(files, "wal", (3, 4, 5))
+    memtable, first, last = replay_sealed(files, "wal", (3, 4, 5), at_full_speed)
     assert (memtable.segments, memtable.last_seq, first, last) == ([3, 4, 5], 4, 10, 40)
     assert memtable.entries[b"key4"] == (4, b"value")
-    empty, first, last = replay_sealed(files, "wal", [4])
+    empty, first, last = replay_sealed(files, "wal", [4], at_full_speed)
     assert (empty.entries, empty.last_seq, first, last) == ({}, 0, 0, 0)
 
 
@@ -135,6 +136,6 @@ def test_a_segment_that_is_not_sealed_or_damaged_is_no_memtable() -> None:
     whole = segment(frame(put(1)), frame(seal(1, 1)))
     files = disk_with(s3=segment(frame(put(1)), padding=99))
     with pytest.raises(TruncatedError):
-        replay_sealed(files, "wal", [3])
+        replay_sealed(files, "wal", [3], at_full_speed)
     with pytest.raises(CorruptionError):
-        replay_sealed(disk_with(s3=flipped(whole, 4096 + 60)), "wal", [3])
+        replay_sealed(disk_with(s3=flipped(whole, 4096 + 60)), "wal", [3], at_full_speed)

@@ -1,0 +1,34 @@
+"""The pace of jobs beside a user's own work."""
+
+from __future__ import annotations
+
+from seerdb.storage.pace import REST_SECONDS, STRETCH_SECONDS, GivingWay
+from seerdb.testing.clock import FakeClock
+
+
+class Job:
+    """Steps of a job, each of so many seconds, and how long the pace made it rest."""
+
+    def __init__(self, *, urgent: bool) -> None:
+        self.clock = FakeClock()
+        self.urgent = urgent
+        self.pace = GivingWay(self.clock, lambda: self.urgent)
+
+    def step(self, seconds: float) -> float:
+        self.clock.advance(seconds)
+        before = self.clock.monotonic()
+        self.pace()
+        return self.clock.monotonic() - before
+
+
+def test_a_job_rests_after_each_stretch_of_work() -> None:
+    job = Job(urgent=False)
+    rests = [round(job.step(STRETCH_SECONDS / 2), 6) for _ in range(6)]
+    assert rests == [0, REST_SECONDS] * 3
+
+
+def test_a_job_that_somebody_waits_for_does_not_rest() -> None:
+    job = Job(urgent=True)
+    assert [job.step(1.0) for _ in range(3)] == [0, 0, 0]
+    job.urgent = False
+    assert round(job.step(1.0), 6) == REST_SECONDS, "it is asked anew each time"
