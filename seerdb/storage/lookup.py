@@ -53,6 +53,11 @@ def find(
             return version if version[0] >= covered else None
         if covered:
             return None
+    # A row is the newest version in the tables of the newest layout, so no other that ``at`` may
+    # see is newer, also not in the tables of an older layout.
+    row = state.layout.rows.get(key)
+    if row is not None and row[0] <= at:
+        return row
     return find_in_tables(state.layout, key, at, loaded)
 
 
