@@ -40,6 +40,7 @@ class Durability(StrEnum):
 DURABILITY_LEVELS = tuple(level.value for level in Durability)
 
 _RETENTION = re.compile(r"flushed|count:[0-9]{1,6}|duration:[0-9]{1,9}")
+_COMPACTION = ("lazy_leveled", "leveled", "tiered", "adaptive")
 _BACKGROUND = ("inline", "thread", "process")
 
 
@@ -145,6 +146,11 @@ class Options:
     """Local disk for parts of tables in a remote bucket; 0 turns it off."""
     background: str = _setting("thread", _choice(*_BACKGROUND))
     """Where flush and compaction run: in the writer's call, a thread, or worker processes."""
+    compaction: str = _setting("lazy_leveled", _choice(*_COMPACTION))
+    """How tables are merged: ``lazy_leveled`` keeps the space near what is live with few
+    rewrites; ``leveled`` has the fewest runs to read and the most rewrites, in small merges;
+    ``tiered`` the fewest rewrites, for up to four times the space; ``adaptive`` chooses among them
+    by the reads and writes of the last minutes."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
     """Writes are refused while the local disk has less than this free."""
 
@@ -221,6 +227,7 @@ class DBOptions:
     block_cache_capacity = _Setter[int]()
     disk_cache_capacity = _Setter[int]()
     background = _Setter[str]()
+    compaction = _Setter[str]()
     min_free_disk = _Setter[int]()
 
     def __init__(self, **values: Any) -> None:

@@ -17,7 +17,11 @@ from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.commit import OBJECT, Committer, Sink
 from seerdb.storage.compaction.compactor import Compactor
+from seerdb.storage.compaction.load import OperationCounts, RecentLoad
 from seerdb.storage.compaction.plan import URGENT_RUNS
+from seerdb.storage.compaction.planner import Planner
+from seerdb.storage.compaction.policy import POLICIES
+from seerdb.storage.compaction.policy.given import PolicyOptions
 from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
@@ -39,6 +43,9 @@ from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.verify import VerifyReport, verify_log, verify_version
 from seerdb.storage.workers import Lane, Thread
+
+LOOK_SECONDS = 60.0
+"""How often the adaptive policy looks at a load of reads alone, which wakes nobody."""
 
 
 class Engine:
@@ -129,6 +136,11 @@ class Engine:
             self.tables,
             outputs,
             runner,
+            planner=Planner(
+                POLICIES[options.compaction],
+                PolicyOptions.of(options),
+                RecentLoad(self._operations, clock),
+            ),
             table_format=table_format,
             clock=clock,
             listener=listener,
@@ -178,6 +190,11 @@ class Engine:
         )
         self.background.add_ship(self.shipper)
 
+    def _operations(self) -> OperationCounts:
+        return OperationCounts(
+            self.flusher.statistics.entries, self.reads.table_gets, self.reads.scans
+        )
+
     def _job_runner(self) -> JobRunner:
         location = self.stores.location
         if self.runtime.workers.background == "process" and location is not None:
@@ -204,6 +221,13 @@ class Engine:
         self.background.spare.wake()
         self.background.flush.wake()
         self.background.compaction.wake()
+        if self.options.compaction == "adaptive" and not self.runtime.workers.is_inline:
+            self.call_later(LOOK_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        if not self._closed:
+            self.background.compaction.wake()
+            self.call_later(LOOK_SECONDS, self._look_again)
 
     # What the write path needs: see commit.CommitEnv.
 

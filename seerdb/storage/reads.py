@@ -19,6 +19,10 @@ class Reads:
     def __init__(self, live: LiveState, tables: TableStore) -> None:
         self._live = live
         self._tables = tables
+        # Hints of how the database is used: racing readers may lose a count.
+        self.table_gets = 0
+        """Keys that were looked for in tables; what a memtable or the row cache told is not."""
+        self.scans = 0
 
     def try_get(self, key: bytes) -> Version | Need | None:
         """The newest version of a key, or what would have to be loaded to know. Never blocks."""
@@ -36,6 +40,7 @@ class Reads:
         version = rows.get(key)
         if version is not None:
             return version
+        self.table_gets += 1
         found = find_in_tables(layout, key)
         if found is None or isinstance(found, Need):
             return found
@@ -72,6 +77,7 @@ class Reads:
 
     def get_at(self, state: State, key: bytes, at: int) -> Version | None:
         """The version of a key visible at ``at`` in a state; may load."""
+        self.table_gets += 1
         return self._find_loading(state, key, at, {})
 
     def _find_loading(self, state: State, key: bytes, at: int, loaded: Loaded) -> Version | None:
@@ -85,6 +91,7 @@ class Reads:
 
     def get_many_at(self, state: State, at: int, keys: list[bytes]) -> list[Version | None]:
         """As :meth:`get_many`, in a given state."""
+        self.table_gets += len(keys)
         return find_many(state, keys, at, self._tables)
 
     def scan(self, start: bytes | None, end: bytes | None, *, reverse: bool) -> Iterator[Chunk]:
@@ -95,4 +102,5 @@ class Reads:
         self, state: State, at: int, start: bytes | None, end: bytes | None, *, reverse: bool
     ) -> Iterator[Chunk]:
         """As :meth:`scan`, in a given state."""
+        self.scans += 1
         return scan(state, start, end, at, self._tables, reverse=reverse)

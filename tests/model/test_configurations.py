@@ -62,6 +62,9 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], Interruption]] = {
     "power lost": ({"wal_retention": "count:2"}, lose_power),
     "power lost, unflushed": ({"memtable_capacity": 1 << 20}, lose_power),
     "other machine": ({}, lose_machine_after_flush),
+    "leveled": ({"compaction": "leveled", "table_size": 300, "memtable_capacity": 1024}, nothing),
+    "tiered": ({"compaction": "tiered", "memtable_capacity": 1024}, kill),
+    "adaptive": ({"compaction": "adaptive", "table_size": 300, "memtable_capacity": 2048}, nothing),
     "no tables": ({"takes_tables": False, "wal_retention": "duration:60"}, lose_power),
 }
 

@@ -34,6 +34,10 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "block_cache_capacity": ([0, 1 << 44], [-1, (1 << 44) + 1]),
     "disk_cache_capacity": ([0, 1 << 50], [-1, (1 << 50) + 1]),
     "background": (["inline", "thread", "process"], ["asyncio", None]),
+    "compaction": (
+        ["lazy_leveled", "leveled", "tiered", "adaptive"],
+        ["universal", "", None],
+    ),
     "min_free_disk": ([0, 1 << 50], [-1, (1 << 50) + 1]),
 }
 

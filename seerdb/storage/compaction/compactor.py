@@ -1,19 +1,22 @@
-"""Doing the merges that the plan asks for, one at a time.
+"""Doing what the policy plans, one plan at a time.
 
-As a flush does, it remembers what was uploaded until the manifest edit is in effect.
+As a flush does, it remembers what was uploaded until the manifest edit is in effect; and when
+one part of a plan fails, the parts that are done.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
+from msgspec.structs import replace
 
 from seerdb.clock import Clock
 from seerdb.events import CompactionCompleted, Listener
-from seerdb.storage.compaction.plan import Plan, plan_compaction, plan_full
-from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
+from seerdb.storage.compaction.plan import Plan
+from seerdb.storage.compaction.planner import Planner
+from seerdb.storage.compaction.run import CompactionJob, run_compaction
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.jobs import JobRunner
 from seerdb.storage.manifest.version import TableMeta
@@ -27,21 +30,25 @@ class CompactionStatistics(msgspec.Struct, frozen=True):
     """Since the database was opened; ``seconds`` are those of the jobs."""
 
     compactions: int = 0
+    """Merges."""
+    moves: int = 0
+    """Plans done without reading or writing a table."""
     bytes_read: int = 0
     bytes_written: int = 0
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Merged:
+@dataclass
+class _Work:
+    """A plan under way."""
+
     plan: Plan
     asked: int
-    result: CompactionResult
-    seconds: float
-
-    @property
-    def inputs(self) -> list[TableMeta]:
-        return [table for run in self.plan.runs for table in run.tables]
+    """Up to which number the full merges that were asked for are done with it."""
+    tables: list[TableMeta] = field(default_factory=list)
+    """Outputs of the parts that are done."""
+    parts_done: int = 0
+    seconds: float = 0.0
 
 
 class Compactor:
@@ -54,6 +61,7 @@ class Compactor:
         outputs: TableOutputs,
         runner: JobRunner,
         *,
+        planner: Planner,
         table_format: TableFormat,
         clock: Clock,
         listener: Listener,
@@ -62,10 +70,11 @@ class Compactor:
         self._tables = tables
         self._outputs = outputs
         self._runner = runner
+        self._planner = planner
         self._format = table_format
         self._clock = clock
         self._listener = listener
-        self._merged: _Merged | None = None
+        self._work: _Work | None = None
         self.statistics = CompactionStatistics()
         self._lock = threading.Lock()
         self._full_asked = 0
@@ -73,23 +82,18 @@ class Compactor:
         """Up to which number the full merges that were asked for are done."""
 
     def compact_one(self) -> bool:
-        """Do the merge that is due; returns whether there was one."""
-        merged = self._merged
-        if merged is None:
-            asked, version = self._full_asked, self._publisher.version
-            plan = plan_full(version) if asked > self.full_done else plan_compaction(version)
-            if plan is None:
-                self.full_done = asked
-                return False
-            merged = self._merged = self._merge(plan, asked)
-        inputs = [table.id for table in merged.inputs]
-        # Before the edit, or the collector could come between the two.
-        self._outputs.removed(inputs)
-        self._publisher.compacted(inputs, merged.result.tables)
-        self._merged = None
-        if merged.plan.everything:
-            self.full_done = merged.asked
-        self._account(merged)
+        """Do what is due; returns whether there was something."""
+        if self._work is None:
+            self._work = self._next()
+        work = self._work
+        if work is None:
+            return False
+        if work.plan.move:
+            self._move(work.plan)
+        else:
+            self._merge(work)
+        self._work = None
+        self.full_done = work.asked
         return True
 
     def ask_for_full(self) -> int:
@@ -99,16 +103,47 @@ class Compactor:
             self._full_asked += 1
             return self._full_asked
 
-    def _merge(self, plan: Plan, asked: int) -> _Merged:
-        started = self._clock.monotonic()
-        outputs = self._outputs.begin(CompactionJob.outputs_needed(plan))
-        job = CompactionJob(plan=plan, outputs=outputs, format=self._format)
-        result = self._runner.run(run_compaction, job, Purpose.COMPACTION)
-        self._outputs.finish(set(outputs) - {table.id for table in result.tables})
-        return _Merged(plan, asked, result, self._clock.monotonic() - started)
+    def _next(self) -> _Work | None:
+        asked, version = self._full_asked, self._publisher.version
+        if asked > self.full_done:
+            plan = self._planner.everything(version)
+            if plan is not None:
+                return _Work(plan, asked)
+            self.full_done = asked
+        plan = self._planner.next(version)
+        return _Work(plan, self.full_done) if plan is not None else None
 
-    def _account(self, merged: _Merged) -> None:
-        inputs, outputs = merged.inputs, merged.result.tables
+    def _move(self, plan: Plan) -> None:
+        tables = [replace(table, level=plan.level, run=plan.run) for table in plan.tables]
+        self._publisher.compacted([table.id for table in tables], tables)
+        self.statistics = replace(self.statistics, moves=self.statistics.moves + 1)
+
+    def _merge(self, work: _Work) -> None:
+        for start, end in work.plan.parts[work.parts_done :]:
+            work.tables += self._merge_part(work, start, end)
+            work.parts_done += 1
+        inputs = [table.id for table in work.plan.tables]
+        # Before the edit, or the collector could come between the two.
+        self._outputs.removed(inputs)
+        self._publisher.compacted(inputs, work.tables)
+        self._account(work)
+
+    def _merge_part(
+        self, work: _Work, start: bytes | None, end: bytes | None
+    ) -> tuple[TableMeta, ...]:
+        started = self._clock.monotonic()
+        outputs = self._outputs.begin(CompactionJob.outputs_needed(work.plan, start, end))
+        job = CompactionJob(work.plan, start, end, outputs, self._format)
+        made: tuple[TableMeta, ...] = ()
+        try:
+            made = self._runner.run(run_compaction, job, Purpose.COMPACTION).tables
+        finally:
+            self._outputs.finish(set(outputs) - {table.id for table in made})
+        work.seconds += self._clock.monotonic() - started
+        return made
+
+    def _account(self, work: _Work) -> None:
+        inputs, outputs = work.plan.tables, work.tables
         self._outputs.finish(table.id for table in outputs)
         self._tables.drop_cached(table.id for table in inputs)
         bytes_read = sum(table.size for table in inputs)
@@ -116,9 +151,10 @@ class Compactor:
         total = self.statistics
         self.statistics = CompactionStatistics(
             total.compactions + 1,
+            total.moves,
             total.bytes_read + bytes_read,
             total.bytes_written + bytes_written,
-            total.seconds + merged.seconds,
+            total.seconds + work.seconds,
         )
         self._listener(
             CompactionCompleted(
@@ -127,6 +163,6 @@ class Compactor:
                 bytes_read=bytes_read,
                 bytes_written=bytes_written,
                 entries=sum(table.entries for table in outputs),
-                seconds=merged.seconds,
+                seconds=work.seconds,
             )
         )

@@ -1,8 +1,10 @@
-"""Compaction: runs in, one run out. Streamed, so memory does not grow with the tables.
+"""Compaction: the inputs of a plan in, tables of one run out. Streamed, so memory does not grow
+with the tables.
 
-Tombstones are kept unless the merge reaches the oldest run (I7); range tombstones are cut at
-the borders of the output tables. Inputs are not touched: the manifest edit that names the
-outputs removes them, and the garbage collector deletes them later.
+A job does one part of a plan, a range of keys. Tombstones are kept unless the plan reaches the
+bottom (I7); range tombstones are cut at the borders of parts and of output tables. Inputs are
+not touched: the manifest edit that names the outputs removes them, and the garbage collector
+deletes them later.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seerdb.ids import TableId
-from seerdb.storage.compaction.plan import Plan
+from seerdb.storage.compaction.plan import Plan, between
 from seerdb.storage.entry import RangeTombstone, RangeTombstones
 from seerdb.storage.files import FileSystem
 from seerdb.storage.flush import TableFormat, add_chunk, upload
@@ -27,23 +29,22 @@ from seerdb.storage.sstable.builder import TableBuilder
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.workers import InlineExecutor
 
-TARGET_TABLE_SIZE = 64 << 20
-"""Bytes at which an output table is finished and the next one begun."""
-
 
 @dataclass(frozen=True)
 class CompactionJob:
-    """What to merge, and the ids the outputs may take; the last id takes all the rest."""
+    """A part of a plan, ``[start, end)``, and the ids its outputs may take; the last id takes all
+    the rest. Picklable."""
 
     plan: Plan
+    start: bytes | None
+    end: bytes | None
     outputs: tuple[TableId, ...]
     format: TableFormat
-    target_size: int = TARGET_TABLE_SIZE
 
     @staticmethod
-    def outputs_needed(plan: Plan, target_size: int = TARGET_TABLE_SIZE) -> int:
-        """How many ids to reserve."""
-        return 2 + sum(run.size for run in plan.runs) // target_size
+    def outputs_needed(plan: Plan, start: bytes | None, end: bytes | None) -> int:
+        """How many ids to reserve for a part."""
+        return 2 + sum(run.size for run in between(plan.inputs, start, end)) // plan.table_size
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,12 @@ def run_compaction(
 ) -> CompactionResult:
     """Merge and upload. Durable when it returns; counts once the manifest says so."""
     tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=InlineExecutor())
-    layout = Layout(Version(job.plan.runs), tables, RowCache(lambda: 0))
+    inputs = between(job.plan.inputs, job.start, job.end)
+    layout = Layout(Version(inputs), tables, RowCache(lambda: 0))
     tombstones = layout.load_tombstones(tables)
     outputs = _Outputs(job, tombstones, store)
     sources = [
-        run_pieces(run, None, None, tables, fill=False, readahead=MAX_READAHEAD)
+        run_pieces(run, job.start, job.end, tables, fill=False, readahead=MAX_READAHEAD)
         for run in layout.runs
     ]
     for window in windows(sources, reverse=False):
@@ -88,15 +90,12 @@ class _Outputs:
     """The tables being made: one builder at a time."""
 
     def __init__(self, job: CompactionJob, tombstones: RangeTombstones, store: ObjectStore) -> None:
-        runs = job.plan.runs
         self._job = job
         self._store = store
         self._tombstones = () if job.plan.bottom else tombstones.tombstones
-        self._level = 1 if job.plan.bottom else runs[-1].level
-        self._run = max(run.number for run in runs)
         self._ids: Iterator[TableId] = iter(job.outputs)
         self._left = len(job.outputs)
-        self._start: bytes | None = None
+        self._start = job.start
         self._builder: TableBuilder | None = None
         self._tables: list[TableMeta] = []
 
@@ -104,7 +103,7 @@ class _Outputs:
         builder = self._builder
         if (
             builder is not None
-            and builder.size_estimate >= self._job.target_size
+            and builder.size_estimate >= self._job.plan.table_size
             and self._left > 1
         ):
             self._finish_table(chunk.keys[0])
@@ -114,7 +113,7 @@ class _Outputs:
         add_chunk(builder, chunk)
 
     def finish(self) -> tuple[TableMeta, ...]:
-        self._finish_table(None)
+        self._finish_table(self._job.end)
         return tuple(self._tables)
 
     def _finish_table(self, border: bytes | None) -> None:
@@ -131,8 +130,8 @@ class _Outputs:
                 self._store,
                 next(self._ids),
                 builder.finish(0, 0),
-                level=self._level,
-                run=self._run,
+                level=self._job.plan.level,
+                run=self._job.plan.run,
             )
         )
 

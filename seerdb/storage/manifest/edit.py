@@ -91,6 +91,7 @@ class Edit(Record, frozen=True, kw_only=True, tag="edit"):
 
     add: list[TableMeta]
     remove: list[TableId]
+    """A table that is in both keeps its bytes and moves to another level or run."""
     log_start: SegmentId
     """First segment of the home's log that is still needed; 0: all of them."""
     reason: str

@@ -3,7 +3,8 @@
 A :class:`Run` is a sequence of tables whose key ranges do not overlap, sorted by key. A
 :class:`Version` is a sequence of runs from newest to oldest: for one key, everything in an
 earlier run has a higher seq than everything in a later one. Levelled layouts have one run a
-level, tiered ones several.
+level, tiered ones several. A run is no more than its level and number: an edit may take some
+of its tables and give it others.
 
 Invariants (checked by :func:`check_version`):
 

@@ -37,19 +37,37 @@ def merge(
     bottom: bool,
     target_size: int = 1 << 30,
     outputs: int = 50,
+    splits: tuple[bytes, ...] = (),
 ) -> list[TableMeta]:
-    """Merge all runs of ``tables``; the outputs are valid as a run."""
-    plan = Plan(Version.of(tables).runs, bottom=bottom)
-    ids = tuple(id_of(1000 + number) for number in range(outputs))
-    job = CompactionJob(plan, ids, FORMAT, target_size)
-    result: CompactionResult = run_compaction(job, CrashableFileSystem(), store, at_full_speed)
-    made = list(result.tables)
-    assert [table.id for table in made] == list(ids[: len(made)])
+    """Merge all runs of ``tables``, in parts; the outputs are valid as a run."""
+    plan = plan_of(tables, bottom=bottom, target_size=target_size, splits=splits)
+    made: list[TableMeta] = []
+    for number, (start, end) in enumerate(plan.parts):
+        ids = tuple(id_of(1000 * (number + 1) + count) for count in range(outputs))
+        job = CompactionJob(plan, start, end, ids, FORMAT)
+        result: CompactionResult = run_compaction(job, CrashableFileSystem(), store, at_full_speed)
+        assert [table.id for table in result.tables] == list(ids[: len(result.tables)])
+        made += result.tables
     check_version(Version.of(made))
     for table in made:
         assert len(store.get(table_name(table.id))) == table.size
-        assert table.run == max(run.number for run in plan.runs)
+        assert (table.level, table.run) == (plan.level, plan.run)
     return made
+
+
+def plan_of(
+    tables: list[TableMeta], *, bottom: bool, target_size: int, splits: tuple[bytes, ...] = ()
+) -> Plan:
+    """The merge of all runs of ``tables`` into level 5, run 99."""
+    return Plan(
+        inputs=Version.of(tables).runs,
+        level=5,
+        run=99,
+        table_size=target_size,
+        bottom=bottom,
+        move=False,
+        splits=splits,
+    )
 
 
 def contents(store: MemoryObjectStore, tables: list[TableMeta]) -> dict[bytes, tuple[int, int]]:
@@ -85,7 +103,6 @@ def test_the_newest_version_of_each_key_stays() -> None:
             expected[b"b"] = (5, DELETE)
         assert contents(store, [made]) == expected
         assert (made.entries, made.deletes) == (len(expected), 0 if bottom else 1)
-        assert (made.level, made.run) == ((1, 2) if bottom else (0, 2))
         assert (made.smallest, made.largest) == (b"a", b"d")
         assert made.max_seq == 6
 
@@ -143,8 +160,10 @@ def test_the_last_output_takes_the_rest_when_the_ids_are_used_up() -> None:
     made = merge(store, inputs, bottom=True, target_size=5_000, outputs=2)
     assert len(made) == 2
     assert len(contents(store, made)) == 3001
-    needed = CompactionJob.outputs_needed(Plan(Version.of(inputs).runs, bottom=True), 5_000)
-    assert needed > sum(table.size for table in inputs) // 5_000
+    plan = plan_of(inputs, bottom=True, target_size=5_000)
+    size = sum(table.size for table in inputs)
+    assert CompactionJob.outputs_needed(plan, None, None) == 2 + size // 5_000
+    assert CompactionJob.outputs_needed(plan, b"y", None) == 2, "of one small table"
 
 
 def test_range_tombstones_are_cut_at_the_borders_of_outputs() -> None:
@@ -172,7 +191,7 @@ def test_range_tombstones_are_cut_at_the_borders_of_outputs() -> None:
 
 def test_every_key_at_a_border_is_found_over_what_is_older() -> None:
     store = MemoryObjectStore()
-    stale = put_table(store, 1, many(0, 5000, seq=1, value=b"stale"), run=1)
+    stale = put_table(store, 1, many(0, 5000, seq=1, value=b"stale"), run=1, level=6)
     inputs = [
         put_table(store, 2, many(0, 5000, seq=10_000), run=2),
         put_table(store, 3, {}, [RangeTombstone(b"key0000", b"key5000", 9_999)], run=3),
@@ -195,6 +214,26 @@ def test_inputs_are_left_as_they_are() -> None:
     assert store.calls["delete"] == 0
 
 
+def test_parts_of_a_plan_together_are_the_whole() -> None:
+    store = MemoryObjectStore()
+    spanning = RangeTombstone(b"key0100", b"key2900", 50)
+    inputs = [
+        put_table(store, 1, many(0, 3000, seq=1)),
+        put_table(store, 2, many(1000, 1500, seq=9000), [spanning]),
+    ]
+    splits = (b"key0500", b"key1200", b"key2950", b"x")
+    whole = contents(store, merge(store, inputs, bottom=False))
+    parts = merge(store, inputs, bottom=False, splits=splits)
+    assert len(parts) == 4, "the last part holds nothing"
+    assert contents(store, parts) == whole
+    found = sorted(tombstones_of(store, parts))
+    assert found == [
+        RangeTombstone(b"key0100", b"key0500", 50),
+        RangeTombstone(b"key0500", b"key1200", 50),
+        RangeTombstone(b"key1200", b"key2900", 50),
+    ]
+
+
 def living(version: RowVersion | None) -> RowVersion | None:
     """``None`` for a deleted key, whether or not its delete is still there."""
     return version if version is not None and version[1] is not None else None
@@ -202,13 +241,13 @@ def living(version: RowVersion | None) -> RowVersion | None:
 
 @given(
     st.lists(st.tuples(SOURCES, RANGES), min_size=2, max_size=5),
-    st.integers(0, 3),
-    st.integers(2, 5),
+    st.integers(1, 5),
+    st.lists(st.sampled_from(KEYS), max_size=3, unique=True).map(sorted),
 )
-def test_a_merge_of_neighbours_changes_no_answer(
+def test_a_merge_of_the_oldest_changes_no_answer(
     history: list[tuple[dict[bytes, bytes | None], list[tuple[bytes, bytes]]]],
-    first: int,
     count: int,
+    splits: list[bytes],
 ) -> None:
     store = MemoryObjectStore()
     metas = []
@@ -217,12 +256,12 @@ def test_a_merge_of_neighbours_changes_no_answer(
         tombstones = [RangeTombstone(start, end, 10 * number) for start, end in ranges]
         if rows or tombstones:
             metas.append(put_table(store, number, rows, tombstones))
-    chosen = metas[first : first + count]
+    chosen = metas[:count]
     if not chosen:
         return
-    made = merge(store, chosen, bottom=chosen[0] is metas[0], target_size=1)
-    rest = [meta for meta in metas if meta not in chosen]
-    tables = new_table_store(store)
-    before, after = layout_of(metas, tables), layout_of([*rest, *made], tables)
-    for key in KEYS:
-        assert living(get(after, tables, key)) == living(get(before, tables, key))
+    for bottom in (False, True):
+        made = merge(store, chosen, bottom=bottom, target_size=1, splits=tuple(splits))
+        tables = new_table_store(store)
+        before, after = layout_of(metas, tables), layout_of([*metas[count:], *made], tables)
+        for key in KEYS:
+            assert living(get(after, tables, key)) == living(get(before, tables, key))
