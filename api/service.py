@@ -140,7 +140,7 @@ class Database(Protocol):
     def compact(self) -> Any:
         """Merge all that can be merged; a report. Blocks."""
 
-    def status(self) -> Any:
+    def stats(self) -> Any:
         """Everything an operator asks about, ready for JSON. May take a moment."""
 
     def health(self) -> Sequence[HealthCheck]:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from seerdb.db import DB, NEEDS_IO, Entry, NeedsIO, Snapshot, WriteBatch
+from seerdb.db import DB, NEEDS_IO, Entry, NeedsIO, Snapshot
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -34,7 +34,7 @@ from seerdb.errors import (
 )
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
-from seerdb.storage.batch import Batch
+from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.runtime import Components, Runtime
 
 __all__ = [

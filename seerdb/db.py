@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
-from seerdb.storage.batch import Batch, check_key, check_value, prefix_end
+from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value, prefix_end
 from seerdb.storage.commit import LEVELS, OBJECT, Sink
 from seerdb.storage.engine import Engine
+from seerdb.storage.ingest import IngestReport
 from seerdb.storage.lookup import Need
 from seerdb.storage.memtable import Version
 from seerdb.storage.merge import Chunk
@@ -300,6 +301,19 @@ class DB:
         after = set(self._table_ids())
         return CompactionReport(removed=sorted(before - after), added=sorted(after - before))
 
+    def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
+        """Put many pairs at once, past log and memory: sorted tables are built and come into
+        effect in one step, under one seq, durable in the bucket. For loads of any size.
+
+        The pairs may come in any order; of equal keys the last counts. Memory is bounded; what
+        does not fit is sorted on the local disk, in ``ingest/`` beside the log. Reads go on, and
+        writes wait only while the end is made. Raises also whatever ``pairs`` raises. After any
+        error nothing was changed, with one exception: after ``UnavailableError`` all of it may
+        have come into effect, or may yet when the bucket answers again. Ingesting the same
+        again does no harm.
+        """
+        return self._engine.ingest(pairs)
+
     def _table_ids(self) -> list[str]:
         return [table.id for table in self._engine.manifest.state.version.tables]
 
@@ -310,10 +324,6 @@ class DB:
     def statistics(self) -> Statistics:
         """As :meth:`stats`, typed."""
         return gather(self._engine)
-
-    def status(self) -> Mapping[str, Any]:
-        """As :meth:`stats`."""
-        return self.stats()
 
     def health(self) -> list[HealthCheck]:
         """Named checks of what the database needs to work."""
@@ -326,36 +336,6 @@ class DB:
         """
         self._engine.check_open()
         return self._engine.verify()
-
-
-class WriteBatch(Batch):
-    """A batch that commits itself when its ``with`` block is left without an exception.
-
-    However the block is left, the batch is empty then and may be used again.
-    """
-
-    __slots__ = ("_commit", "seq")
-
-    def __init__(self, commit: Callable[[Batch], int]) -> None:
-        super().__init__()
-        self._commit = commit
-        self.seq = 0
-
-    def __enter__(self) -> Self:
-        self.seq = 0
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None and len(self):
-                self.seq = self._commit(self)
-        finally:
-            self.clear()
 
 
 class Snapshot:

@@ -57,5 +57,5 @@ async def status(request: Request) -> Response:
     """Levels, tables, memtables, log, caches, uploads, costs and workers."""
     parse_query(request.scope["query_string"], ())
     service = service_of(request)
-    report = await service.read(service.db.status)
+    report = await service.read(service.db.stats)
     return to_response(json_reply(to_json(report), service.db.visible_seq))

@@ -37,6 +37,14 @@ Store = Annotated[
         help="The bucket of the data directory; by default SEERDB_STORE, or bucket/ inside it.",
     ),
 ]
+DataDir = Annotated[
+    str | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Instead of a server: the database in this directory, which nobody has open.",
+    ),
+]
 Config = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Settings, as a TOML file.")
 ]

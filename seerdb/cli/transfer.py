@@ -1,75 +1,87 @@
-"""``seerdb dump`` and ``seerdb load``: a whole database, or a range, as lines of JSON.
+"""``seerdb dump`` and ``seerdb load``: a whole database, or a range, into a file and back.
 
-A line is an item as HTTP has it: ``{"key":"a","value":"1","seq":7}``, with ``key_base64`` or
-``value_base64`` for bytes that are not UTF-8. ``load`` does not need ``seq``.
+Through a server, or, where there is none, in a data directory. The formats are in ``formats.py``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import msgspec
 import typer
-from msgspec import UNSET, UnsetType
 
-from seerdb.cli.arguments import DEFAULT_URL, Durability, Hex, Json, Url
+from seerdb.cli.arguments import DEFAULT_URL, Config, DataDir, Durability, Hex, Json, Store, Url
 from seerdb.cli.client import Client, key_target, with_query
-from seerdb.cli.keys import End, Prefix, Start, range_query
-from seerdb.cli.output import print_json, progress_bar
+from seerdb.cli.formats import Format, Pair, Source, encoder_for, gathered
+from seerdb.cli.keys import End, Item, Prefix, Start, range_query
+from seerdb.cli.output import item, print_json, progress_bar
+from seerdb.cli.serve import load_settings
 from seerdb.clock import Clock, SystemClock
-from seerdb.errors import BusyError, InvalidRequestError, SeerDBError
+from seerdb.db import DB, Entry
+from seerdb.errors import (
+    BusyError,
+    CorruptionError,
+    InvalidRequestError,
+    NotFoundError,
+    SeerDBError,
+)
+from seerdb.options import Options
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 BATCH_OPERATIONS = 1000
 BATCH_BYTES = 1 << 20
-"""Of lines in one batch; a longer line travels alone, its value as it is."""
+"""Of keys and values in one batch; a larger value travels alone, as it is."""
 PATIENCE_SECONDS = 60.0
 """How long a busy server is asked again before the command gives up."""
+PROGRESS_EVERY = 1000
+"""Entries from one look at the progress bar to the next."""
 
 STDIO = "-"
 
 
-class Line(msgspec.Struct, tag_field="op", tag="put", forbid_unknown_fields=True):
-    """A line that is loaded, and the operation that it becomes."""
-
-    key: str | UnsetType = UNSET
-    key_base64: bytes | UnsetType = UNSET
-    value: str | UnsetType = UNSET
-    value_base64: bytes | UnsetType = UNSET
-    seq: int | UnsetType = UNSET
-
-    def pair(self) -> tuple[bytes, bytes]:
-        """Key and value. Raises: ``ValueError`` unless there is one of each."""
-        return _one(self.key, self.key_base64), _one(self.value, self.value_base64)
-
-
-def dump(
+def dump(  # noqa: PLR0913 - an argument for each option
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Where to; - is stdout.")] = STDIO,
     *,
+    form: Annotated[
+        Format, typer.Option("--format", help="Lines of JSON, or smaller and faster.")
+    ] = Format.JSON,
     prefix: Prefix = None,
     start: Start = None,
     end: End = None,
     as_hex: Hex = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
+    data_dir: DataDir = None,
+    store: Store = None,
+    config: Config = None,
 ) -> None:
-    """Write all keys and values, or a range, as lines of JSON, all of one moment.
+    """Write all keys and values, or a range, all of one moment, as lines of JSON or binary.
 
     A FILE gets its name when it is complete. --json is about the summary, which a FILE has."""
     query = range_query(prefix, start, end, as_hex=as_hex)
+    _check_place(data_dir, store)
+    parts = (
+        _parts_from_server(url, query, form)
+        if data_dir is None
+        else _parts_from_directory(data_dir, _options(data_dir, store, config), query, form)
+    )
     entries = written = 0
-    with Client(url) as client, _output(file) as output, progress_bar("bytes") as bar:
+    with closing(parts), _output(file) as output, progress_bar("bytes") as bar:
         task = bar.add_task("dumping", total=None)
-        for block in client.scan(query):
-            output.write(block)
-            entries += block.count(b"\n")
-            written += len(block)
+        for count, part in parts:
+            output.write(part)
+            entries += count
+            written += len(part)
             bar.update(task, completed=written)
     if file != STDIO:
-        _print_summary("dumped", entries, written, as_json=as_json)
+        _print_summary("dumped", {"entries": entries, "bytes": written}, as_json=as_json)
 
 
 def load(
@@ -78,60 +90,127 @@ def load(
     durability: Durability = None,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
+    data_dir: DataDir = None,
+    store: Store = None,
+    config: Config = None,
 ) -> None:
-    """Put what a dump holds: lines of JSON, each with a key and a value.
+    """Put what a dump holds, in either format, or any lines of JSON with a key and a value each.
 
-    Goes in batches, so a failure leaves what came before it, and says how much that is. Loading
+    Through a server it goes in batches, so a failure leaves what came before it, and says how
+    much that is. With --data-dir all of it comes into effect in one step, or nothing does. Loading
     the same again does no harm."""
-    with Client(url) as client, _input(file) as source, progress_bar("bytes") as bar:
+    _check_place(data_dir, store)
+    if data_dir is not None and durability is not None:
+        raise InvalidRequestError(
+            "--durability goes with a server; --data-dir waits for the bucket"
+        )
+    with _input(file) as stream, progress_bar("bytes") as bar:
+        source = Source(stream, "standard input" if file == STDIO else file)
         size = Path(file).stat().st_size if file != STDIO else None
-        task = bar.add_task("loading", total=size)
+        pairs = _watched(source, bar, bar.add_task("loading", total=size))
+        summary = (
+            _load_into_server(pairs, url, durability)
+            if data_dir is None
+            else _load_into_directory(pairs, data_dir, _options(data_dir, store, config))
+        )
+    _print_summary("loaded", summary | {"bytes": source.size}, as_json=as_json)
+
+
+def _check_place(data_dir: str | None, store: str | None) -> None:
+    if store is not None and data_dir is None:
+        raise InvalidRequestError("--store goes with --data-dir")
+
+
+def _options(data_dir: str, store: str | None, config: str | None) -> Options:
+    return load_settings(config, data_dir=data_dir, store=store).options
+
+
+Parts = Generator[tuple[int, bytes], None, None]
+"""Of a dump: how many entries each holds, and its bytes."""
+
+
+def _parts_from_server(url: str, query: dict[str, bytes], form: Format) -> Parts:
+    with Client(url) as client:
+        blocks = client.scan(query)
+        if form is Format.JSON:
+            for block in blocks:
+                yield block.count(b"\n"), block
+        else:
+            decode = msgspec.json.Decoder(Item).decode_lines
+            items = chain.from_iterable(map(decode, blocks))
+            yield from _encoded((Entry(i.key_bytes, i.value_bytes, i.seq) for i in items), form)
+
+
+def _parts_from_directory(
+    data_dir: str, options: Options, bounds: dict[str, Any], form: Format
+) -> Parts:
+    if not Path(data_dir, "wal").is_dir():
+        raise NotFoundError(f"{data_dir} is not a data directory")
+    with DB.open(data_dir, options) as database:
+        yield from _encoded(database.scan_entries(**bounds), form)
+
+
+def _encoded(entries: Iterable[Entry], form: Format) -> Parts:
+    encoder = encoder_for(form)
+    yield 0, encoder.start()
+    for some in gathered(entries):
+        yield len(some), encoder.entries(some)
+    yield 0, encoder.end()
+
+
+def _watched(source: Source, bar: Progress, task: TaskID) -> Iterator[Pair]:
+    """The pairs of ``source``; the bar is told how far that is."""
+    for number, pair in enumerate(source):
+        if number % PROGRESS_EVERY == 0:
+            bar.update(task, completed=source.size)
+        yield pair
+    bar.update(task, completed=source.size)
+
+
+def _load_into_directory(pairs: Iterable[Pair], data_dir: str, options: Options) -> dict[str, Any]:
+    with DB.open(data_dir, options) as database:
+        try:
+            report = database.ingest(pairs)
+        except (CorruptionError, InvalidRequestError) as error:
+            error.add_note("nothing was changed")
+            raise
+    return {"entries": report.entries, "seq": report.seq, "tables": report.tables}
+
+
+def _load_into_server(pairs: Iterable[Pair], url: str, durability: str | None) -> dict[str, Any]:
+    with Client(url) as client:
         loader = _Loader(client, durability, SystemClock())
         try:
-            for line in source:
-                loader.add(line)
-                bar.update(task, completed=loader.bytes)
+            for key, value in pairs:
+                loader.add(key, value)
             loader.flush()
         except SeerDBError as error:
             error.add_note(f"{loader.entries:,} entries were loaded before that")
             raise
-    _print_summary("loaded", loader.entries, loader.bytes, as_json=as_json)
+    return {"entries": loader.entries}
 
 
 class _Loader:
-    """Gathers lines into batches and commits them."""
+    """Gathers pairs into batches and commits them."""
 
     def __init__(self, client: Client, durability: str | None, clock: Clock) -> None:
         self.entries = 0
         """Committed."""
-        self.bytes = 0
-        """Of lines seen."""
         self._client = client
         self._durability = durability
         self._clock = clock
-        self._decode = msgspec.json.Decoder(Line).decode
-        self._line = 0
-        self._batch: list[Line] = []
+        self._batch: list[dict[str, Any]] = []
         self._batch_bytes = 0
 
-    def add(self, line: bytes) -> None:
-        """Take a line. Raises: ``InvalidRequestError`` naming it when it is none of ours."""
-        self._line += 1
-        self.bytes += len(line)
-        if line.isspace():
-            return
-        try:
-            entry = self._decode(line)
-            key, value = entry.pair()
-        except ValueError as error:
-            raise InvalidRequestError(f"line {self._line:,} cannot be loaded: {error}") from error
-        if len(line) > BATCH_BYTES:
+    def add(self, key: bytes, value: bytes) -> None:
+        """Take a pair."""
+        size = len(key) + len(value)
+        if size > BATCH_BYTES:
             self.flush()
             self._put(key, value)
             return
-        entry.seq = UNSET
-        self._batch.append(entry)
-        self._batch_bytes += len(line)
+        self._batch.append({"op": "put", **item(key, value)})
+        self._batch_bytes += size
         if len(self._batch) == BATCH_OPERATIONS or self._batch_bytes > BATCH_BYTES:
             self.flush()
 
@@ -162,14 +241,6 @@ class _Loader:
                 return
 
 
-def _one(text: str | UnsetType, encoded: bytes | UnsetType) -> bytes:
-    if isinstance(text, str) and encoded is UNSET:
-        return text.encode()
-    if text is UNSET and isinstance(encoded, bytes):
-        return encoded
-    raise ValueError("it needs one key and one value, each as text or as base64")
-
-
 @contextmanager
 def _output(file: str) -> Iterator[BinaryIO]:
     """Standard output, or a file that gets its name when all went well."""
@@ -187,8 +258,8 @@ def _output(file: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _input(file: str) -> Iterator[Iterable[bytes]]:
-    """The lines of standard input or of a file."""
+def _input(file: str) -> Iterator[BinaryIO]:
+    """Standard input or a file."""
     if file == STDIO:
         yield sys.stdin.buffer
         return
@@ -196,8 +267,8 @@ def _input(file: str) -> Iterator[Iterable[bytes]]:
         yield source
 
 
-def _print_summary(verb: str, entries: int, size: int, *, as_json: bool) -> None:
+def _print_summary(verb: str, summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_json({"entries": entries, "bytes": size})
+        print_json(summary)
     else:
-        print(f"{verb} {entries:,} entries, {size:,} bytes")
+        print(f"{verb} {summary['entries']:,} entries, {summary['bytes']:,} bytes")

@@ -5,6 +5,10 @@ Kept in columns (kinds, keys, values), which is how the WAL encodes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
 from seerdb.errors import InvalidRequestError
 from seerdb.ids import MAX_SEQ
 from seerdb.options import MAX_KEY_SIZE, MAX_VALUE_SIZE
@@ -127,3 +131,33 @@ class Batch:
                 kept.keys.append(key)
                 kept.values.append(value)
         return kept
+
+
+class WriteBatch(Batch):
+    """A batch that commits itself when its ``with`` block is left without an exception.
+
+    However the block is left, the batch is empty then and may be used again.
+    """
+
+    __slots__ = ("_commit", "seq")
+
+    def __init__(self, commit: Callable[[Batch], int]) -> None:
+        super().__init__()
+        self._commit = commit
+        self.seq = 0
+
+    def __enter__(self) -> Self:
+        self.seq = 0
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and len(self):
+                self.seq = self._commit(self)
+        finally:
+            self.clear()

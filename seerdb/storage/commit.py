@@ -22,7 +22,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Protocol
 
 import msgspec
@@ -32,6 +31,7 @@ from seerdb.errors import BusyError, ConflictError, SeerDBError
 from seerdb.options import Durability
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import PUT
+from seerdb.storage.inbox import Inbox
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.poison import Poison
 from seerdb.storage.state import LiveState
@@ -40,10 +40,6 @@ from seerdb.storage.wal.writer import LogWriter
 
 MAX_GROUP_BYTES = 4 << 20
 MAX_GROUP_REQUESTS = 1024
-MAX_QUEUED_REQUESTS = 16_384
-MAX_QUEUED_BYTES = 256 << 20
-"""Bounds of what is submitted and not yet committed; beyond them :meth:`Committer.submit` says
-busy. A request larger than that is taken when nothing else waits."""
 
 RECORD_OVERHEAD = 64
 """At least what the log adds to the payload of a record."""
@@ -168,10 +164,7 @@ class Committer:
         self._first_seq = live.visible_seq + 1
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
-        self._inbox: SimpleQueue[Request | None] = SimpleQueue()
-        # Guarded by the inbox's lock: what was submitted and is not finished.
-        self._inbox_lock = threading.Lock()
-        self._inbox_requests = self._inbox_bytes = 0
+        self._inbox: Inbox[Request] = Inbox()
         # Guarded by the mutex.
         self._timestamp_us = last_timestamp_us
         self._synced_at = clock.monotonic()
@@ -247,34 +240,22 @@ class Committer:
         """
         self._poison.check()
         request = Request(batch, level, expect, ticket, sink)
-        with self._inbox_lock:
-            waiting, size = self._inbox_requests, self._inbox_bytes + len(request.payload)
-            if waiting and (waiting >= MAX_QUEUED_REQUESTS or size > MAX_QUEUED_BYTES):
-                raise BusyError(
-                    f"{waiting:,} writes of {self._inbox_bytes:,} bytes wait already",
-                    retry_after_seconds=1.0,
-                )
-            self._inbox_requests, self._inbox_bytes = waiting + 1, size
+        self._inbox.reserve(len(request.payload))
         batch.clear()
         self._inbox.put(request)
 
     def serve_inbox(self) -> None:
         """Commit what :meth:`submit` queues, until :meth:`stop_inbox`."""
-        inbox, queue = self._inbox, self._queue
-        while (request := inbox.get()) is not None:
-            queue.append(request)
-            for _ in range(min(inbox.qsize(), MAX_GROUP_REQUESTS)):
-                if (request := inbox.get()) is None:
-                    inbox.put(None)
-                    break
-                queue.append(request)
+        queue = self._queue
+        while requests := self._inbox.take(MAX_GROUP_REQUESTS):
+            queue.extend(requests)
             with self._mutex:
                 while queue:
                     self._commit_group()
 
     def stop_inbox(self) -> None:
         """Let :meth:`serve_inbox` return once it has served what is queued."""
-        self._inbox.put(None)
+        self._inbox.stop()
 
     def _commit_group(self) -> None:
         group = self._take_group()
@@ -410,9 +391,7 @@ class Committer:
                 outcome = (request.ticket, error or request.seq)
                 sinks.setdefault(request.sink, []).append(outcome)
         if submitted:
-            with self._inbox_lock:
-                self._inbox_requests -= submitted
-                self._inbox_bytes -= size
+            self._inbox.finish(submitted, size)
         for sink, outcomes in sinks.items():
             sink(outcomes)
         if shipped:
@@ -463,6 +442,34 @@ class Committer:
                 self._rotate()
             return self._live.visible_seq
 
+    def insert(self, flush: Callable[[int], None], publish: Callable[[int], None]) -> int:
+        """Seal and ``flush`` all there is, up to the seq it is given, then have ``publish`` show
+        what takes the next one, which is returned. All writers wait.
+
+        If ``publish`` raises, an empty commit takes that seq, which the bucket may know by then:
+        no other write gets it (I3).
+        """
+        with self._mutex:
+            self._poison.check()
+            if self._live.current.active:
+                self._rotate()
+            flush(self._live.visible_seq)
+            seq = self._live.visible_seq + 1
+            try:
+                publish(seq)
+            except BaseException:
+                self._skip_seq()
+                raise
+            return seq
+
+    def _skip_seq(self) -> None:
+        """Commit nothing, before anything else. If that fails, nothing may be committed at all."""
+        request = Request(Batch(), MEMORY, None)
+        self._queue.appendleft(request)
+        self._commit_group()
+        if request.error is not None:
+            self._fail(request.error)
+
     def sync(self) -> None:
         """Make everything committed so far durable on the local disk."""
         with self._mutex:
@@ -493,5 +500,5 @@ class Committer:
             operations=self._operations + lone_puts,
             groups=self._groups + lone_puts,
             largest_group=self._largest_group,
-            queued=self._inbox.qsize() + len(self._queue),
+            queued=len(self._inbox) + len(self._queue),
         )

@@ -6,7 +6,7 @@ lanes, and takes them down again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 
 from seerdb.errors import ClosedError, DiskError, FencedError, SeerDBError
@@ -26,6 +26,7 @@ from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import COLLECT_EVERY, GarbageCollector
+from seerdb.storage.ingest import Ingester, IngestReport
 from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
 from seerdb.storage.layout import Layout
 from seerdb.storage.memtable import Memtable
@@ -39,6 +40,7 @@ from seerdb.storage.reads import Reads
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.ship import Shipper
+from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.verify import VerifyReport, verify_log, verify_version
@@ -115,10 +117,10 @@ class Engine:
     def _wire_background(self, opened: Opened) -> None:
         components, options = self.components, self.options
         clock, listener = components.clock, components.listener
-        outputs = TableOutputs(self.manifest.epoch, clock)
+        self.outputs = outputs = TableOutputs(self.manifest.epoch, clock)
         self.publisher = publisher = Publisher(self.live, self.manifest, self.tables)
-        runner = self._job_runner()
-        table_format = TableFormat(
+        self.runner = runner = self._job_runner()
+        self.table_format = table_format = TableFormat(
             options.block_size, options.compression, options.filter_bits_per_key
         )
         self.flusher = Flusher(
@@ -189,6 +191,16 @@ class Engine:
             self.committer.position,
         )
         self.background.add_ship(self.shipper)
+        self.ingester = Ingester(
+            self.committer,
+            self.publisher,
+            self.outputs,
+            self.runner,
+            ScratchDirectory(components.files, f"{opened.directory}/ingest"),
+            table_format=self.table_format,
+            flushed=self._flushed,
+            check_disk=self.admission.check_disk,
+        )
 
     def _operations(self) -> OperationCounts:
         return OperationCounts(
@@ -202,7 +214,7 @@ class Engine:
         return LocalRunner(self.components.files, self.stores.of, self._pace_for)
 
     def _pace_for(self, purpose: Purpose) -> Pace:
-        if self.runtime.workers.is_inline:
+        if self.runtime.workers.is_inline or purpose is Purpose.INGEST:
             return at_full_speed
         return GivingWay(
             self.components.clock,
@@ -303,9 +315,23 @@ class Engine:
         Raises: what made the flush fail, after its first failed attempt.
         """
         self.check_open()
-        seq = self.committer.rotate()
-        self._wait(self.background.flush, lambda: self.manifest.state.last_seq >= seq)
+        self._flushed(self.committer.rotate())
         return self.manifest.state.last_seq
+
+    def _flushed(self, seq: int) -> None:
+        self._wait(self.background.flush, lambda: self.manifest.state.last_seq >= seq)
+
+    def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
+        """Show all pairs at once, in tables of their own; see :meth:`Ingester.ingest`."""
+        self.check_open()
+        self.poison.check()
+        try:
+            report = self.ingester.ingest(pairs)
+        except FencedError as error:
+            self.background.failed("ingest", error, 1, 0)
+            raise
+        self.background.compaction.wake()
+        return report
 
     def compact(self) -> None:
         """Flush, then merge everything into one run."""

@@ -83,12 +83,13 @@ class Flusher:
 
     def _build(self, memtable: Memtable) -> _Built:
         started = self._clock.monotonic()
+        runs = self._publisher.settled_version().runs
         [table] = self._outputs.begin()
         job = FlushJob(
             directory=self._wal_directory,
             segments=tuple(memtable.segments),
             table=table,
-            run=1 + max((run.number for run in self._publisher.version.runs), default=0),
+            run=1 + max((run.number for run in runs), default=0),
             format=self._format,
         )
         result = self._runner.run(run_flush, job, Purpose.FLUSH)

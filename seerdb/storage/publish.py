@@ -10,8 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from seerdb.ids import SegmentId, SeqNo, TableId
 from seerdb.storage.layout import Layout
+from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.memtable import Memtable
@@ -31,18 +34,22 @@ class Publisher:
         self._manifest = manifest
         self._tables = tables
         self._lock = threading.Lock()
+        # Guarded by the lock: an ingest of which it is not known whether its edit is in effect.
+        self._in_doubt = SeqNo(0)
         self.warms = True
         """Whether new tables are brought into memory: not by a database that is closing."""
 
-    @property
-    def version(self) -> Version:
-        """The newest version."""
-        return self._manifest.state.version
+    def settled_version(self) -> Version:
+        """The newest version. Does I/O, and raises, only to find out about an ingest in doubt."""
+        with self._lock:
+            self._settle()
+            return self._manifest.state.version
 
     def flushed(self, memtable: Memtable, table: TableMeta | None, log_start: int) -> None:
         """``table`` holds what ``memtable`` held; the log is needed from ``log_start`` on."""
         warmed = warm_flushed(self._tables, table) if table and self.warms else None
         with self._lock:
+            self._settle()
             state = self._manifest.commit(
                 add=[table] if table else [],
                 last_seq=SeqNo(memtable.last_seq),
@@ -58,7 +65,36 @@ class Publisher:
         """``outputs`` hold what ``inputs`` held."""
         warmed = warm_merged(self._tables, inputs, outputs) if self.warms else None
         with self._lock:
+            self._settle()
             state = self._manifest.commit(add=outputs, remove=inputs, reason="compaction")
             rows = self._live.current.layout.rows
             self._live.replace_layout(Layout(state.version, self._tables, rows))
         del warmed
+
+    def ingested(self, tables: Sequence[TableMeta], seq: int) -> None:
+        """``tables`` hold the commit ``seq``, as a new run above all others.
+
+        Requires: everything before ``seq`` is in tables, and no write is made meanwhile. When
+        this raises, nothing is shown; yet the edit may turn out to be in effect, which is found
+        out before anything else is published or planned.
+        """
+        with self._lock:
+            self._settle()
+            run = 1 + max((run.number for run in self._manifest.state.version.runs), default=0)
+            self._in_doubt = SeqNo(seq)
+            state = self._manifest.commit(
+                add=[replace(table, run=run, min_seq=seq, max_seq=seq) for table in tables],
+                last_seq=SeqNo(seq),
+                reason="ingest",
+            )
+            self._show_ingested(state)
+
+    def _settle(self) -> None:
+        if self._in_doubt:
+            self._show_ingested(self._manifest.checkpoint())
+
+    def _show_ingested(self, state: ManifestState) -> None:
+        rows = self._live.current.layout.rows
+        rows.advance(None)
+        self._live.extend(Layout(state.version, self._tables, rows), self._in_doubt)
+        self._in_doubt = SeqNo(0)

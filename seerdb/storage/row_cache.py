@@ -96,12 +96,13 @@ class RowCache:
             self._shrink(self._allowed)
             self._has_room = self._bytes < self._allowed
 
-    def advance(self, memtable: Memtable) -> None:
-        """Begin the generation of a layout whose tables also hold ``memtable``."""
+    def advance(self, memtable: Memtable | None) -> None:
+        """Begin the generation of a layout whose tables also hold ``memtable``, or (``None``)
+        what may replace any row."""
         with self._lock:
             self.generation += 1
         # A range delete may hide any row.
-        replaced = list(self._rows) if memtable.ranged else memtable.entries
+        replaced = list(self._rows) if memtable is None or memtable.ranged else memtable.entries
         keys = iter(replaced)
         # A few at a time: readers wait for the lock.
         while some := list(islice(keys, _DROPPED_AT_ONCE)):

@@ -54,6 +54,13 @@ class LiveState:
             kept = tuple(each for each in state.sealed if each is not memtable)
             self.current = State(state.active, kept, layout)
 
+    def extend(self, layout: Layout, seq: int) -> None:
+        """Swap in a layout whose tables also hold the commit ``seq``, and show that."""
+        with self.lock:
+            state = self.current
+            self.current = State(state.active, state.sealed, layout)
+            self.visible_seq = max(self.visible_seq, seq)
+
     def replace_layout(self, layout: Layout) -> None:
         """Swap in a layout with the same contents in other tables."""
         with self.lock:

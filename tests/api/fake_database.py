@@ -149,7 +149,7 @@ class FakeDatabase:
     def compact(self) -> Report:
         return Report(tables=2, bytes=200)
 
-    def status(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         return {"seq": self.visible_seq, "levels": [{"level": 0, "tables": 2}]}
 
     def health(self) -> list[Check]:

@@ -20,13 +20,20 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Ingest:
+    """Pairs that become tables at once."""
+
+    pairs: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True)
 class Verb:
     """``flush``, ``compact``, ``reopen``, or ``wait`` until garbage may be collected."""
 
     name: str
 
 
-Step = Write | Verb
+Step = Write | Ingest | Verb
 
 
 def put(key: bytes, value: bytes, level: str = "local") -> Write:
@@ -78,6 +85,9 @@ class Run:
         if isinstance(step, Write):
             model.attempt(step.operations)
             model.acknowledge(commit(db, step), step.level)
+        elif isinstance(step, Ingest):
+            model.attempt([("put", *pair) for pair in step.pairs])
+            model.acknowledge(db.ingest(step.pairs).seq, "object")
         elif step.name == "flush":
             db.flush()
             model.secure(model.seq, "object")

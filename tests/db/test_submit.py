@@ -18,7 +18,7 @@ from seerdb import (
     PoisonedError,
     UnavailableError,
 )
-from seerdb.storage import commit
+from seerdb.storage import inbox
 from seerdb.storage.commit import Outcome
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import ROOMY, World
@@ -150,7 +150,7 @@ def test_waiting_writers_and_submitted_batches_share_one_sequence(db: DB) -> Non
 def test_too_much_waiting_is_refused_for_now(
     db: DB, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, fitting: int
 ) -> None:
-    monkeypatch.setattr(commit, limit, value)
+    monkeypatch.setattr(inbox, limit, value)
     told, tickets = Told(), iter(range(100))
 
     batch = Batch()

@@ -82,6 +82,11 @@ class DatabaseMachine(RuleBasedStateMachine):
     def write_batch(self, batch: list[Operation], level: str) -> None:
         self.commit(batch, level)
 
+    @rule(pairs=st.lists(st.tuples(keys, values), min_size=1, max_size=6))
+    def ingest(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self.model.attempt([("put", *pair) for pair in pairs])
+        self.model.acknowledge(self.db.ingest(pairs).seq, "object")
+
     @rule(batch=st.lists(operations, max_size=4))
     def drop_batch(self, batch: list[Operation]) -> None:
         with pytest.raises(ZeroDivisionError):

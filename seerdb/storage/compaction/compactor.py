@@ -104,7 +104,7 @@ class Compactor:
             return self._full_asked
 
     def _next(self) -> _Work | None:
-        asked, version = self._full_asked, self._publisher.version
+        asked, version = self._full_asked, self._publisher.settled_version()
         if asked > self.full_done:
             plan = self._planner.everything(version)
             if plan is not None:

@@ -28,6 +28,7 @@ class Purpose(StrEnum):
     MANIFEST = "manifest"
     FLUSH = "flush"
     COMPACTION = "compaction"
+    INGEST = "ingest"
     READ = "read"
     WAL = "wal"
     GARBAGE = "garbage"

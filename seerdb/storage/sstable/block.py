@@ -76,7 +76,7 @@ def encode_block(
     one entry, in order. Raises ``InternalError`` when the block exceeds 4 GiB.
     """
     count = len(seqs)
-    seq_planes, offset_planes = _planes_for(max(seqs)), _planes_for(offsets[-1])
+    seq_planes, offset_planes = _planes_for(max(seqs)) or 1, _planes_for(offsets[-1])
     columns_size = count * (2 + seq_planes) + (2 * count + 1) * offset_planes
     if offsets[-1] + columns_size > _MAX_PAYLOAD:
         raise InternalError(f"versions of key {parts[0]!r} exceed 4 GiB: release snapshots")
@@ -198,6 +198,13 @@ class Block:
     def first_key(self) -> bytes:
         """The smallest key in the block."""
         return self._parts[HEADER_SIZE : self._offsets[1]]
+
+    def assign_seq(self, seq: int) -> None:
+        """Give every entry this seq, whatever was stored. Before anybody else has the block."""
+        planes = _planes_for(seq)
+        self.memory -= len(self._seqs) * self._seqs.itemsize
+        self._seqs = array(_typecode(planes), [seq]) * len(self._seqs)
+        self.memory += len(self._seqs) * self._seqs.itemsize
 
     def find(self, key: bytes, fingerprint: int, seq_limit: int) -> tuple[int, bytes | None] | None:
         """Seq and value of the newest version of ``key`` with a seq up to ``seq_limit``; the

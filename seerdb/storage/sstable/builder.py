@@ -19,6 +19,7 @@ from seerdb.storage.entry import DELETE, PUT, RangeTombstone
 from seerdb.storage.sstable.block import HEADER_SIZE, Columns, encode_block
 from seerdb.storage.sstable.filter import build_filter, key_hash
 from seerdb.storage.sstable.format import (
+    UNASSIGNED_SEQ,
     ZSTD_LEVEL,
     Footer,
     TableIndex,
@@ -157,12 +158,14 @@ class TableBuilder:
         if kinds.count(PUT) + deletes != len(kinds):
             raise InternalError(f"a table holds puts and deletes only, not {set(kinds)}")
         low, high = min(seqs), max(seqs)
-        if low < 1 or high > MAX_SEQ:
+        if low < UNASSIGNED_SEQ or high > MAX_SEQ:
             raise InternalError(f"not sequence numbers: {low}, {high}")
         if not all(map(lt, chain((self._last[0],), keys), keys)):
             self._check_versions(keys, seqs)
         self._deletes += deletes
         self._seq_bounds |= {low, high}
+        if UNASSIGNED_SEQ in self._seq_bounds and len(self._seq_bounds) > 1:
+            raise InternalError("a table with and without sequence numbers")
 
     def _check_versions(self, keys: Sequence[bytes], seqs: list[int]) -> None:
         entries = list(zip(keys, map(neg, seqs), strict=True))

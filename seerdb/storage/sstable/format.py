@@ -27,6 +27,9 @@
       index                                         [[first key, …], [stored length, …], last key]
       properties                                    {name: value, …} of TableProperties
 
+A table whose properties say that its highest seq is 0 was built before its seq was known, as an
+ingest does; all its entries have the seq that the manifest names.
+
 The tail, everything from the tail offset on, is read by one ranged GET. Columns of numbers
 are used in place, so the host must be little-endian too.
 
@@ -51,6 +54,9 @@ assert sys.byteorder == "little", "table bytes are used in place: little-endian 
 VERSION = 1
 MAGIC = b"SEERDBST"
 ZSTD_LEVEL = 1
+
+UNASSIGNED_SEQ = 0
+"""Of every entry of a table that was built before its seq was known: it has the manifest's."""
 
 _RAW, _ZSTD = 0, 1
 _WORTH_IT = 16

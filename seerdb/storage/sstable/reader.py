@@ -21,6 +21,7 @@ from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.filter import Filter
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
+    UNASSIGNED_SEQ,
     TableIndex,
     TableProperties,
     decode_footer,
@@ -123,6 +124,8 @@ class TableReader:
             )
         payload = unseal(stored, name=self._name, offset=offset)
         block = Block(payload, name=self._name, offset=offset)
+        if self.properties.max_seq == UNASSIGNED_SEQ:
+            block.assign_seq(self.meta.max_seq)
         if block.first_key != self.first_keys[index]:
             raise CorruptionError(
                 "not the block that the index names",
@@ -160,6 +163,10 @@ class TableReader:
 
     def _check(self, index: TableIndex, *, offset: int) -> None:
         """The tail must agree with the manifest, and the index with the blocks."""
+        properties = self.properties
+        if properties.max_seq == UNASSIGNED_SEQ:
+            seq = self.meta.max_seq
+            properties = msgspec.structs.replace(properties, min_seq=seq, max_seq=seq)
         for field in (
             "entries",
             "deletes",
@@ -169,7 +176,7 @@ class TableReader:
             "min_seq",
             "max_seq",
         ):
-            expected, found = getattr(self.meta, field), getattr(self.properties, field)
+            expected, found = getattr(self.meta, field), getattr(properties, field)
             if expected != found:
                 raise CorruptionError(
                     f"not the table that the manifest names: {field} differs",

@@ -21,7 +21,7 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.ids import MAX_SEQ
-from seerdb.storage import commit
+from seerdb.storage import commit, inbox
 from seerdb.storage.batch import Batch
 from seerdb.storage.commit import INTERVAL, LOCAL, MEMORY, OBJECT, Committer, Outcome, Sink
 from seerdb.storage.layout import Layout
@@ -530,7 +530,7 @@ def fill_inbox(rig: Rig, sink: Sink, size: int = 100) -> int:
 
 def test_the_bounds_of_the_inbox_hold_while_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """It once counted from zero at every group, whatever still waited behind that."""
-    monkeypatch.setattr(commit, "MAX_QUEUED_BYTES", 1000)
+    monkeypatch.setattr(inbox, "MAX_QUEUED_BYTES", 1000)
     monkeypatch.setattr(commit, "MAX_GROUP_REQUESTS", 2)
     rig = Rig()
     waiting, levels = 0, []
@@ -556,8 +556,8 @@ def test_the_bounds_of_the_inbox_hold_while_it_is_served(monkeypatch: pytest.Mon
 def test_what_is_submitted_at_once_by_many_is_counted_exactly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commit, "MAX_QUEUED_BYTES", 5000)
-    monkeypatch.setattr(commit, "MAX_QUEUED_REQUESTS", 20)
+    monkeypatch.setattr(inbox, "MAX_QUEUED_BYTES", 5000)
+    monkeypatch.setattr(inbox, "MAX_QUEUED_REQUESTS", 20)
     rig = Rig()
     with Served(rig), rig.committer._mutex:
         full = fill_inbox(rig, forget)
@@ -571,7 +571,7 @@ def test_what_is_submitted_at_once_by_many_is_counted_exactly(
 
 
 def test_a_request_larger_than_the_inbox_waits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "MAX_QUEUED_BYTES", 1000)
+    monkeypatch.setattr(inbox, "MAX_QUEUED_BYTES", 1000)
     large = batch_of([("put", b"large", bytes(5000))])
     with Served(Rig()) as served, served.rig.committer._mutex:
         served.submit(batch_of([("put", b"small", b"v")]), 1)

@@ -62,8 +62,8 @@ def test_order_holds_across_the_steps_of_one_call() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [Entry(b"k", 0), Entry(b"k", MAX_SEQ + 1), Entry(b"k", 1, DELETE_RANGE), Entry(b"k", 1, 0)],
-    ids=["seq 0", "seq too large", "range delete", "kind 0"],
+    [Entry(b"k", -1), Entry(b"k", MAX_SEQ + 1), Entry(b"k", 1, DELETE_RANGE), Entry(b"k", 1, 0)],
+    ids=["seq -1", "seq too large", "range delete", "kind 0"],
 )
 def test_what_is_no_entry_of_a_table_is_refused(entry: Entry) -> None:
     with pytest.raises(InternalError):

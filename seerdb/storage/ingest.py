@@ -1,0 +1,165 @@
+"""Ingest: any number of pairs become tables at once, shown by one manifest edit.
+
+No log and no memtable: pairs are sorted on the local disk (``sorting.py``), and a job makes tables
+of them and uploads them. All that takes time happens while readers and writers go on; what it
+leaves behind, whenever it dies, is garbage that the collector takes. Then, with all writers held,
+what they have committed so far is flushed, and the tables become the newest run under the next
+seq, all in one step. So the seq is above everything that was committed before, and nothing that
+is older lies above the tables (I3, I5). The entries are stored without it, as it is known last;
+see ``sstable/format.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from seerdb.ids import TableId
+from seerdb.storage.commit import Committer
+from seerdb.storage.files import FileSystem
+from seerdb.storage.flush import TableFormat, add_chunk, upload
+from seerdb.storage.jobs import JobRunner
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.outputs import TableOutputs
+from seerdb.storage.pace import Pace
+from seerdb.storage.publish import Publisher
+from seerdb.storage.sorting import (
+    MergeJob,
+    Scratch,
+    ScratchDirectory,
+    SortedRun,
+    merge_groups,
+    merged,
+    run_merge,
+    sort,
+)
+from seerdb.storage.sstable.builder import TableBuilder
+
+TABLE_SIZE = 64 << 20
+"""Bytes at which a table is finished and the next one begun."""
+
+_ENTRY_OVERHEAD = 32
+"""Bytes that a table adds to an entry: more than it ever is, for an estimate."""
+
+
+class IngestReport(msgspec.Struct, frozen=True):
+    """What an ingest brought: entries (of equal keys one), bytes of the tables, their ids, and the
+    seq that all entries share; 0 when there were none, and nothing was changed."""
+
+    entries: int
+    bytes: int
+    tables: list[str]
+    seq: int
+
+
+@dataclass(frozen=True)
+class IngestJob:
+    """Sorted runs, oldest first, and the ids that tables of them may take; the last id takes all
+    the rest."""
+
+    runs: tuple[SortedRun, ...]
+    outputs: tuple[TableId, ...]
+    format: TableFormat
+    target_size: int
+
+
+def run_ingest(
+    job: IngestJob, files: FileSystem, store: ObjectStore, pace: Pace
+) -> tuple[TableMeta, ...]:
+    """Build and upload the tables, in key order. They count once the manifest names them, and
+    have no seq and no run until then."""
+    tables: list[TableMeta] = []
+    builder: TableBuilder | None = None
+    for chunk in merged(files, job.runs, pace):
+        if builder is None:
+            builder = job.format.builder()
+        add_chunk(builder, chunk)
+        is_last = len(tables) + 1 == len(job.outputs)
+        if builder.size_estimate >= job.target_size and not is_last:
+            tables.append(_finish(job.outputs[len(tables)], builder, store))
+            builder = None
+    if builder is not None:
+        tables.append(_finish(job.outputs[len(tables)], builder, store))
+    return tuple(tables)
+
+
+def _finish(table: TableId, builder: TableBuilder, store: ObjectStore) -> TableMeta:
+    return upload(store, table, builder.finish(0, 0), level=0, run=0)
+
+
+class Ingester:
+    """Ingests into one database. Thread-safe.
+
+    ``flushed`` waits until everything up to a seq, which is sealed, is in tables, and raises when
+    that fails. ``check_disk`` raises when there is no room for a run.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        publisher: Publisher,
+        outputs: TableOutputs,
+        runner: JobRunner,
+        scratch: ScratchDirectory,
+        *,
+        table_format: TableFormat,
+        flushed: Callable[[int], None],
+        check_disk: Callable[[], None],
+    ) -> None:
+        self._committer = committer
+        self._publisher = publisher
+        self._outputs = outputs
+        self._runner = runner
+        self._directory = scratch
+        self._format = table_format
+        self._flushed = flushed
+        self._check_disk = check_disk
+
+    def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
+        """Take all pairs and show them at once; see :meth:`seerdb.DB.ingest`."""
+        with self._directory.scratch() as scratch:
+            runs = self._narrow(sort(pairs, scratch, self._check_disk), scratch)
+            if not runs:
+                return IngestReport(entries=0, bytes=0, tables=[], seq=0)
+            tables = self._build(runs)
+        # Most of what there is to flush, while writers go on.
+        self._flushed(self._committer.rotate())
+        seq = self._committer.insert(
+            self._flushed, lambda seq: self._publisher.ingested(tables, seq)
+        )
+        self._outputs.finish(table.id for table in tables)
+        return IngestReport(
+            entries=sum(table.entries for table in tables),
+            bytes=sum(table.size for table in tables),
+            tables=[table.id for table in tables],
+            seq=seq,
+        )
+
+    def _narrow(self, runs: list[SortedRun], scratch: Scratch) -> list[SortedRun]:
+        """Merge runs until one merge can take all that are left."""
+        while len(groups := merge_groups(runs)) > 1:
+            runs = [self._merge(group, scratch) for group in groups]
+        return runs
+
+    def _merge(self, group: tuple[SortedRun, ...], scratch: Scratch) -> SortedRun:
+        if len(group) == 1:
+            return group[0]
+        self._check_disk()
+        run = self._runner.run(run_merge, MergeJob(group, scratch.new_path()), Purpose.INGEST)
+        scratch.remove(group)
+        return run
+
+    def _build(self, runs: list[SortedRun]) -> tuple[TableMeta, ...]:
+        most = sum(run.size + _ENTRY_OVERHEAD * run.entries for run in runs)
+        ids = self._outputs.begin(1 + most // TABLE_SIZE)
+        job = IngestJob(tuple(runs), ids, self._format, TABLE_SIZE)
+        made: tuple[TableMeta, ...] = ()
+        try:
+            made = self._runner.run(run_ingest, job, Purpose.INGEST)
+        finally:
+            self._outputs.finish(set(ids) - {table.id for table in made})
+        return made
