@@ -444,11 +444,8 @@ class Committer:
 
     def insert(self, flush: Callable[[int], None], publish: Callable[[int], None]) -> int:
         """Seal and ``flush`` all there is, up to the seq it is given, then have ``publish`` show
-        what takes the next one, which is returned. All writers wait.
-
-        If ``publish`` raises, an empty commit takes that seq, which the bucket may know by then:
-        no other write gets it (I3).
-        """
+        what takes the next one, which is returned. All writers wait. If ``publish`` fails, the
+        bucket may know that seq by then: an empty commit takes it, no other write gets it (I3)."""
         with self._mutex:
             self._poison.check()
             if self._live.current.active:
@@ -457,8 +454,11 @@ class Committer:
             seq = self._live.visible_seq + 1
             try:
                 publish(seq)
-            except BaseException:
+            except Exception:
                 self._skip_seq()
+                raise
+            except BaseException as interrupt:
+                self._fail(interrupt)
                 raise
             return seq
 

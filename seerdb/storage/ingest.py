@@ -126,17 +126,23 @@ class Ingester:
             if not runs:
                 return IngestReport(entries=0, bytes=0, tables=[], seq=0)
             tables = self._build(runs)
-        # Most of what there is to flush, while writers go on.
-        self._flushed(self._committer.rotate())
-        seq = self._committer.insert(
-            self._flushed, lambda seq: self._publisher.ingested(tables, seq)
-        )
-        self._outputs.finish(table.id for table in tables)
+        try:
+            seq = self._publish(tables)
+        finally:
+            if not self._publisher.is_in_doubt:
+                self._outputs.finish(table.id for table in tables)
         return IngestReport(
             entries=sum(table.entries for table in tables),
             bytes=sum(table.size for table in tables),
             tables=[table.id for table in tables],
             seq=seq,
+        )
+
+    def _publish(self, tables: tuple[TableMeta, ...]) -> int:
+        # Most of what there is to flush, while writers go on.
+        self._flushed(self._committer.rotate())
+        return self._committer.insert(
+            self._flushed, lambda seq: self._publisher.ingested(tables, seq)
         )
 
     def _narrow(self, runs: list[SortedRun], scratch: Scratch) -> list[SortedRun]:

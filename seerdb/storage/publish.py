@@ -71,6 +71,11 @@ class Publisher:
             self._live.replace_layout(Layout(state.version, self._tables, rows))
         del warmed
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it is unknown what became of an ingest; its tables must not be deleted then."""
+        return bool(self._in_doubt)
+
     def ingested(self, tables: Sequence[TableMeta], seq: int) -> None:
         """``tables`` hold the commit ``seq``, as a new run above all others.
 

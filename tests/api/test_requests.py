@@ -73,7 +73,7 @@ def test_wrong_methods_on_the_pages_of_the_framework(client: Client) -> None:
 def test_a_bug_in_a_route_is_a_problem_with_a_request_id(
     client: Client, db: FakeDatabase, logs: list[EventDict]
 ) -> None:
-    db.status = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    db.stats = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     answer = client.get("/v1/admin/status", x_request_id="r7")
     document = answer.problem(500, "internal")
     assert "r7" in document["detail"]

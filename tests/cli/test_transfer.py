@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 from pathlib import Path
 
 import pytest
 
+from seerdb import DB
 from seerdb.cli.transfer import BATCH_BYTES, BATCH_OPERATIONS
+from seerdb.storage.dump import DumpDecoder, DumpEncoder
 from tests.cli.conftest import Commands, fake_server, reply, reply_problem
 
 Handler = http.server.BaseHTTPRequestHandler
@@ -164,3 +167,151 @@ def test_lines_are_found_wherever_the_network_cuts_them() -> None:
     with fake_server(answer) as server:
         assert server.commands("dump").out == body
         assert server.commands("scan").text == "a\t1\n" * 3
+
+
+AWKWARD = {
+    **{bytes([byte]): bytes([255 - byte, byte]) for byte in range(256)},
+    bytes(range(256)): bytes(range(256)) * 40,
+    b"empty": b"",
+    b"k" * 65_535: b"longest key",
+    b"large": bytes(3 << 20),
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory with awkward rows, and no server."""
+    monkeypatch.setenv("SEERDB_MIN_FREE_DISK", "0")
+    monkeypatch.setenv("SEERDB_BACKGROUND", "thread")
+    path = tmp_path / "data"
+    with DB.open(str(path), min_free_disk=0) as db:
+        for key, value in AWKWARD.items():
+            db.put(key, value, durability="memory")
+    return path
+
+
+def contents(path: Path) -> dict[bytes, bytes]:
+    with DB.open(str(path), min_free_disk=0) as db:
+        return dict(db.scan())
+
+
+@pytest.mark.parametrize("form", ["json", "binary"])
+def test_every_byte_survives_a_dump_and_a_load_between_directories(
+    directory: Path, tmp_path: Path, form: str
+) -> None:
+    commands, file, other = Commands(), str(tmp_path / "dump"), tmp_path / "other"
+    dumped = commands("dump", file, "--format", form, "--data-dir", str(directory), "--json").json
+    assert dumped == {"entries": len(AWKWARD), "bytes": Path(file).stat().st_size}
+    loaded = commands("load", file, "--data-dir", str(other), "--json").json
+    assert (loaded["entries"], loaded["bytes"]) == (len(AWKWARD), dumped["bytes"])
+    assert (loaded["seq"], len(loaded["tables"])) == (1, 1)
+    assert contents(other) == AWKWARD
+    piped = commands("dump", "--format", form, "--data-dir", str(directory)).out
+    assert piped == Path(file).read_bytes()
+    third = tmp_path / "third"
+    assert commands("load", "-", "--data-dir", str(third), stdin=piped).text.startswith(
+        "loaded 260"
+    )
+    assert contents(third) == AWKWARD
+
+
+@pytest.mark.parametrize("form", ["json", "binary"])
+def test_a_dump_of_a_directory_loads_through_a_server_and_comes_back(
+    seerdb: Commands, directory: Path, form: str
+) -> None:
+    out = seerdb("dump", "--format", form, "--data-dir", str(directory)).out
+    summary = seerdb("load", "--json", stdin=out).json
+    assert summary == {"entries": len(AWKWARD), "bytes": len(out)}
+    served = seerdb("dump", "--format", "binary").out
+    local = seerdb("dump", "--format", "binary", "--data-dir", str(directory)).out
+    assert pairs(served) == pairs(local) == sorted(AWKWARD.items())
+
+
+def pairs(data: bytes) -> list[tuple[bytes, bytes]]:
+    decoder = DumpDecoder(io.BytesIO(data).read, "it")
+    return [pair for chunk in decoder for pair in zip(*chunk, strict=True)]
+
+
+def test_a_range_of_a_directory_is_dumped(directory: Path) -> None:
+    out = Commands()("dump", "--data-dir", str(directory), "--prefix", "e").out
+    assert [json.loads(line)["key"] for line in out.splitlines()] == ["e", "empty"]
+
+
+def test_what_is_loaded_may_come_in_any_order_and_more_than_once(tmp_path: Path) -> None:
+    lines = b"".join(b'{"key":"%d","value":"%d"}\n' % (n * 7 % 10, n) for n in range(25))
+    commands, path = Commands(), tmp_path / "data"
+    loaded = commands("load", "--data-dir", str(path), "--json", stdin=lines).json
+    assert (loaded["entries"], loaded["bytes"]) == (10, len(lines))
+    assert contents(path) == {b"%d" % (n * 7 % 10): b"%d" % n for n in range(25)}
+
+
+def test_an_empty_input_loads_nothing(tmp_path: Path) -> None:
+    for number, nothing in enumerate((b"", b"\n \n")):
+        path = str(tmp_path / str(number))
+        loaded = Commands()("load", "--data-dir", path, "--json", stdin=nothing).json
+        assert (loaded["entries"], loaded["seq"], loaded["tables"]) == (0, 0, [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no json",
+        b'{"key":"","value":"1"}',
+        b'{"key":"%s","value":"1"}' % (b"k" * 65_536),
+        b'{"key":"a"}',
+    ],
+)
+def test_a_bad_line_is_named_and_a_directory_is_not_changed(directory: Path, line: bytes) -> None:
+    error = Commands()("load", "--data-dir", str(directory), stdin=LINES + line, expect=2).err
+    assert f"line {2 * BATCH_OPERATIONS + 2:,} cannot be loaded" in error
+    assert error.endswith("; nothing was changed\n")
+    assert contents(directory) == AWKWARD
+
+
+def test_a_blank_first_line_counts(tmp_path: Path) -> None:
+    error = Commands()("load", "--data-dir", str(tmp_path / "d"), stdin=b"\nno\n", expect=2).err
+    assert "line 2 " in error
+
+
+def test_a_binary_dump_that_is_cut_or_damaged_changes_nothing(directory: Path) -> None:
+    encoder = DumpEncoder(compress=True)
+    chunks = b"".join(encoder.chunks([b"a", b"b"], [b"1" * 50, b"2"]))
+    whole = encoder.start() + chunks + encoder.end()
+    commands, before = Commands(), contents(directory)
+    for size in range(1, len(whole), 9):
+        error = commands("load", "--data-dir", str(directory), stdin=whole[:size], expect=6).err
+        assert f"standard input at byte {size}: the dump is cut off" in error
+        assert "nothing was changed" in error
+    flipped = whole[:60] + bytes([whole[60] ^ 1]) + whole[61:]
+    error = commands("load", "--data-dir", str(directory), stdin=flipped, expect=6).err
+    assert "standard input at byte 16: the dump is damaged" in error
+    assert contents(directory) == before
+    file = directory.parent / "dump"
+    file.write_bytes(whole[:-1])
+    assert str(file) in commands("load", str(file), "--data-dir", str(directory), expect=6).err
+
+
+def test_a_directory_that_a_server_has_open_is_locked(seerdb: Commands, server_data: Path) -> None:
+    for command in ("load", "dump"):
+        assert "locked" in seerdb(command, "--data-dir", str(server_data), expect=4).err
+
+
+def test_arguments_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    commands, path = Commands(), str(tmp_path / "data")
+    assert "--data-dir" in commands("load", "--store", path, expect=2).err
+    assert "--data-dir" in commands("dump", "--store", path, expect=2).err
+    assert (
+        "--durability"
+        in commands("load", "--data-dir", path, "--durability", "local", expect=2).err
+    )
+    assert "not a data directory" in commands("dump", "--data-dir", path, expect=3).err
+    assert not Path(path).exists()
+
+
+def test_the_bucket_of_a_directory_may_be_elsewhere(directory: Path, tmp_path: Path) -> None:
+    commands, bucket = Commands(), str(tmp_path / "bucket")
+    path = str(tmp_path / "other")
+    out = commands("dump", "--data-dir", str(directory), "--format", "binary").out
+    commands("load", "--data-dir", path, "--store", bucket, stdin=out)
+    assert Path(bucket, "tables").is_dir()
+    assert commands("dump", "--data-dir", path, "--store", bucket, "--format", "binary").out == out

@@ -16,6 +16,7 @@ from msgspec import structs
 from seerdb.errors import AlreadyExistsError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage import flush, flusher, garbage, merge, opening, recovery
+from seerdb.storage.commit import Committer
 from seerdb.storage.compaction import plan
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.entry import DELETE
@@ -45,6 +46,7 @@ from tests.crash import (
     test_disk_faults,
     test_every_operation,
     test_flush_order,
+    test_ingest,
     test_seq_after_crash,
     test_shipped_log,
     test_store_faults,
@@ -352,6 +354,14 @@ def _note_removal_late(patch: Patch) -> None:
     patch.setattr(Compactor, "_account", accounting)
 
 
+def _give_the_seq_of_a_failed_ingest_away(patch: Patch) -> None:
+    patch.setattr(Committer, "_skip_seq", lambda committer: None)
+
+
+def _leave_an_ingest_in_doubt(patch: Patch) -> None:
+    patch.setattr(Publisher, "_settle", lambda publisher: None)
+
+
 def with_patch(test: Callable[[Patch], None]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         test(patch)
@@ -464,6 +474,24 @@ MUTANTS = [
         "I5",
         _forget_to_replace_rows,
         lambda: test_configurations.test_a_configuration_changes_no_answer("large blocks"),
+    ),
+    Mutant(
+        "the seq of an ingest of unknown outcome goes to the next write",
+        "I3",
+        _give_the_seq_of_a_failed_ingest_away,
+        lambda: test_ingest.test_a_death_with_an_unknown_outcome_loses_no_write_made_since(
+            happens=True, level="memory"
+        ),
+    ),
+    Mutant(
+        "an edit of unknown outcome is published over",
+        "I5",
+        _leave_an_ingest_in_doubt,
+        lambda: (
+            test_ingest.test_an_outcome_that_was_unknown_is_found_out_before_anything_else_is_published(
+                happens=True, then="flush"
+            )
+        ),
     ),
     Mutant(
         "the collector ignores what is read or was just removed",
