@@ -10,12 +10,13 @@ from typing import Any, Final, NamedTuple, Self
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value, prefix_end
-from seerdb.storage.commit import LEVELS, OBJECT, Sink
+from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
 from seerdb.storage.lookup import Need
 from seerdb.storage.memtable import Version
 from seerdb.storage.merge import Chunk
+from seerdb.storage.request import Sink
 from seerdb.storage.runtime import Components
 from seerdb.storage.state import State
 from seerdb.storage.status import (

@@ -30,12 +30,12 @@ from seerdb.clock import Clock
 from seerdb.errors import BusyError, ConflictError, SeerDBError
 from seerdb.options import Durability
 from seerdb.storage.batch import Batch
-from seerdb.storage.entry import PUT
 from seerdb.storage.inbox import Inbox
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.poison import Poison
+from seerdb.storage.request import Outcome, Request, Sink
 from seerdb.storage.state import LiveState
-from seerdb.storage.wal.format import encode_operations, encode_put, encode_record
+from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.writer import LogWriter
 
 MAX_GROUP_BYTES = 4 << 20
@@ -46,10 +46,6 @@ RECORD_OVERHEAD = 64
 
 LEVELS = {level.value: rank for rank, level in enumerate(Durability)}
 MEMORY, INTERVAL, LOCAL, OBJECT = range(4)
-
-Outcome = tuple[object, int | Exception]
-"""A ticket and the seq of its commit, or why there was none."""
-Sink = Callable[[list[Outcome]], None]
 
 
 class CommitEnv(Protocol):
@@ -75,50 +71,6 @@ class CommitEnv(Protocol):
 
     def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
         """Tell each ticket its seq once everything up to ``seq`` is in the bucket."""
-
-
-class Request:
-    """The columns of one batch on their way; filled in by the leader that commits it.
-
-    Holds the columns, not the batch: what was encoded is what is applied, whatever becomes of
-    the batch meanwhile.
-    """
-
-    __slots__ = (
-        "done",
-        "error",
-        "expect",
-        "keys",
-        "kinds",
-        "level",
-        "payload",
-        "seq",
-        "sink",
-        "ticket",
-        "values",
-    )
-
-    def __init__(
-        self,
-        batch: Batch,
-        level: int,
-        expect: tuple[bytes, int] | None,
-        ticket: object = None,
-        sink: Sink | None = None,
-    ) -> None:
-        batch = batch.normalised()
-        self.kinds, self.keys, self.values = batch.kinds, batch.keys, batch.values
-        if len(self.kinds) == 1 and self.kinds[0] == PUT:
-            self.payload = encode_put(self.keys[0], self.values[0])
-        else:
-            self.payload = encode_operations(self.kinds, self.keys, self.values)
-        self.level = level
-        self.expect = expect
-        self.ticket = ticket
-        self.sink = sink
-        self.done = False
-        self.seq = 0
-        self.error: SeerDBError | None = None
 
 
 class CommitStatistics(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from seerdb.options import Options
 from seerdb.storage.admission import Admission
 from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
-from seerdb.storage.commit import OBJECT, Committer, Sink
+from seerdb.storage.commit import OBJECT, Committer
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.load import OperationCounts, RecentLoad
 from seerdb.storage.compaction.plan import URGENT_RUNS
@@ -37,6 +37,7 @@ from seerdb.storage.pace import GivingWay, Pace, at_full_speed
 from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
+from seerdb.storage.request import Sink
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.ship import Shipper

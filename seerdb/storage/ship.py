@@ -36,13 +36,13 @@ from seerdb.errors import (
     SeerDBError,
 )
 from seerdb.ids import MAX_SEQ, Epoch, SeqNo
-from seerdb.storage.commit import Sink
 from seerdb.storage.files import FileSystem
 from seerdb.storage.manifest.store import read_record
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name, wal_name
 from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.request import Sink
 from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.reader import read_segment

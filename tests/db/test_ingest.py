@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_everything_is_there_under_one_seq_in_one_new_run() -> None:
-    db = World().open()
+    db = World(memtable_capacity=64 << 20).open()  # so large that nothing is merged yet
     rows = some(500)
     first = db.put(b"first", b"1")
     report = db.ingest(rows.items())

@@ -19,7 +19,7 @@ from seerdb import (
     UnavailableError,
 )
 from seerdb.storage import inbox
-from seerdb.storage.commit import Outcome
+from seerdb.storage.request import Outcome
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import ROOMY, World
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Batch, BusyError, UnavailableError
-from seerdb.storage.commit import Outcome
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.request import Outcome
 from tests.fixtures.database import World, fill
 
 pytestmark = pytest.mark.timeout(20)

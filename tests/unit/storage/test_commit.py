@@ -23,13 +23,14 @@ from seerdb.errors import (
 from seerdb.ids import MAX_SEQ
 from seerdb.storage import commit, inbox
 from seerdb.storage.batch import Batch
-from seerdb.storage.commit import INTERVAL, LOCAL, MEMORY, OBJECT, Committer, Outcome, Sink
+from seerdb.storage.commit import INTERVAL, LOCAL, MEMORY, OBJECT, Committer
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.pace import at_full_speed
 from seerdb.storage.poison import Poison
 from seerdb.storage.replay import replay_sealed
+from seerdb.storage.request import Outcome, Sink
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.wal.reader import scan_segment
