@@ -42,6 +42,8 @@ DURABILITY_LEVELS = tuple(level.value for level in Durability)
 _RETENTION = re.compile(r"flushed|count:[0-9]{1,6}|duration:[0-9]{1,9}")
 _COMPACTION = ("lazy_leveled", "leveled", "tiered", "adaptive")
 _BACKGROUND = ("inline", "thread", "process")
+DASK_SCHEME = "dask://"
+_DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", re.ASCII)
 
 
 def _number(low: float, high: float) -> Callable[[object], str | None]:
@@ -81,6 +83,12 @@ def _retention(value: object) -> str | None:
     if isinstance(value, str) and _RETENTION.fullmatch(value):
         return None
     return f"must be 'flushed', 'count:N' or 'duration:SECONDS', not {value!r}"
+
+
+def _background(value: object) -> str | None:
+    if value in _BACKGROUND or (isinstance(value, str) and _DASK.fullmatch(value)):
+        return None
+    return f"must be one of {', '.join(_BACKGROUND)}, 'dask://HOST:PORT', not {value!r}"
 
 
 def _store(value: object) -> str | None:
@@ -144,8 +152,10 @@ class Options:
     """Memory for blocks and single rows of tables, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
     """Local disk for parts of tables in a remote bucket; 0 turns it off."""
-    background: str = _setting("thread", _choice(*_BACKGROUND))
-    """Where flush and compaction run: in the writer's call, a thread, or worker processes."""
+    background: str = _setting("thread", _background)
+    """Where flush and compaction run: in the writer's call, a thread, or worker processes. With
+    ``dask://HOST:PORT``: compaction on the workers of the Dask scheduler there, flush in worker
+    processes."""
     compaction: str = _setting("lazy_leveled", _choice(*_COMPACTION))
     """How tables are merged: ``lazy_leveled`` keeps the space near what is live with few
     rewrites; ``leveled`` has the fewest runs to read and the most rewrites, in small merges;

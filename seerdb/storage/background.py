@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from seerdb.errors import FencedError, UnavailableError
+from seerdb.errors import ClosedError, FencedError, UnavailableError
 from seerdb.events import Fenced, GarbageCollected, Listener, WorkFailed
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.flusher import Flusher
@@ -37,6 +37,8 @@ class Background:
         self._listener = listener
         self.lanes: list[Lane] = []
         self.deleted_objects = 0
+        self.is_closing = False
+        """Whether what is cancelled is cancelled on purpose."""
         # Guarded by the lock: when the collector is woken last; inline, not before when.
         self._lock = threading.Lock()
         self._collect_at: float | None = None
@@ -141,6 +143,8 @@ class Background:
         if isinstance(error, FencedError):
             if self._poison.set(error):
                 self._listener(Fenced(str(error)))
+            return False
+        if self.is_closing and isinstance(error, ClosedError):
             return False
         self._listener(WorkFailed(name, str(error), attempts, retry_seconds))
         return True

@@ -37,6 +37,7 @@ from seerdb.storage.pace import GivingWay, Pace, at_full_speed
 from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
+from seerdb.storage.remote_jobs import DaskRunner, require_shared
 from seerdb.storage.request import Sink
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
@@ -57,13 +58,13 @@ class Engine:
     def __init__(self, path: str, options: Options, components: Components) -> None:
         self.options = options
         self.components = components
-        self.opened = opened = open_database(path, options, components)
         self._owns_runtime = components.runtime is None
         self.runtime = components.runtime or Runtime(
             background=options.background,
             block_cache_capacity=options.block_cache_capacity,
             clock=components.clock,
         )
+        self.opened = opened = self._open(path)
         self.poison = Poison()
         self._inbox_thread: Thread | None = None
         self._start_lock = Lock()
@@ -77,6 +78,17 @@ class Engine:
             self._start()
         except BaseException:
             self._give_up(opened)
+            raise
+
+    def _open(self, path: str) -> Opened:
+        options, components = self.options, self.components
+        try:
+            if self.runtime.cluster is not None:
+                require_shared(options.store, components.object_store)
+            return open_database(path, options, components)
+        except BaseException:
+            if self._owns_runtime:
+                self.runtime.close()
             raise
 
     def _give_up(self, opened: Opened) -> None:
@@ -121,6 +133,7 @@ class Engine:
         self.outputs = outputs = TableOutputs(self.manifest.epoch, clock)
         self.publisher = publisher = Publisher(self.live, self.manifest, self.tables)
         self.runner = runner = self._job_runner()
+        self._remote = self._remote_runner()
         self.table_format = table_format = TableFormat(
             options.block_size, options.compression, options.filter_bits_per_key
         )
@@ -138,7 +151,7 @@ class Engine:
             publisher,
             self.tables,
             outputs,
-            runner,
+            self._remote or runner,
             planner=Planner(
                 POLICIES[options.compaction],
                 PolicyOptions.of(options),
@@ -228,6 +241,12 @@ class Engine:
     def _compaction_is_urgent(self) -> bool:
         runs = len(self.live.current.layout.runs)
         return runs > URGENT_RUNS or self.background.compaction.is_awaited
+
+    def _remote_runner(self) -> DaskRunner | None:
+        stores, cluster = self.stores, self.runtime.cluster
+        if cluster is None or stores.location is None:
+            return None
+        return DaskRunner(cluster, stores.location, stores.meter, stores.of)
 
     def _start(self) -> None:
         self.retention.flushed(self.opened.recovery.release)
@@ -371,6 +390,9 @@ class Engine:
         """
         if self._closed:
             return
+        self.background.is_closing = True
+        if self._remote is not None:
+            self._remote.close()
         try:
             if self.poison.cause is None:
                 self._close_cleanly()

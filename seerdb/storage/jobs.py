@@ -1,4 +1,5 @@
-"""Running a job where it belongs: in this thread, or in a worker process.
+"""Running a job where it belongs: in this thread, or in a worker process; ``remote_jobs``: on
+another machine.
 
 A job is a small picklable record that names durable inputs; its function takes the job, a file
 system, an object store and a pace, and returns a small picklable record. What it wrote counts only
@@ -91,9 +92,15 @@ def _store_at(location: StoreLocation) -> ObjectStore:
 def _run_job(
     function: JobFunction[Job, Result], job: Job, location: StoreLocation, purpose: Purpose
 ) -> tuple[Result, tuple[RequestStatistics, ...]]:
-    clock = SystemClock()
     meter = RequestMeter()
-    metered = stack(
+    store = metered_store(location, purpose, meter)
+    return function(job, OsFileSystem(), store, at_full_speed), meter.statistics()
+
+
+def metered_store(location: StoreLocation, purpose: Purpose, meter: RequestMeter) -> ObjectStore:
+    """The store of one job, in whatever process it runs."""
+    clock = SystemClock()
+    return stack(
         _store_at(location),
         meter=meter,
         purpose=purpose,
@@ -101,4 +108,3 @@ def _run_job(
         clock=clock,
         random=Random(),
     )
-    return function(job, OsFileSystem(), metered, at_full_speed), meter.statistics()

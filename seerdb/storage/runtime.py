@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from seerdb.clock import Clock, SystemClock
 from seerdb.events import Listener, ignore
+from seerdb.options import DASK_SCHEME
+from seerdb.storage.cluster import Cluster
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.os_files import OsFileSystem
@@ -22,14 +24,17 @@ ROW_CACHE_SHARE = 32
 
 
 class Runtime:
-    """Threads, worker processes and the block cache of a process. Thread-safe.
+    """Threads, worker processes and the block cache of a process, and its connection to a Dask
+    cluster, if ``background`` names one. Thread-safe.
 
     One may be given to several databases, which then share its memory budget and threads;
     whoever made it closes it, after them.
     """
 
     def __init__(self, *, background: str, block_cache_capacity: int, clock: Clock) -> None:
-        self.workers = Workers(background, clock)
+        _, scheme, address = background.rpartition(DASK_SCHEME)
+        self.workers = Workers("process" if scheme else background, clock)
+        self.cluster = Cluster(address, self.workers.start_thread) if scheme else None
         self._rows_capacity = block_cache_capacity // ROW_CACHE_SHARE
         self.cache = BlockCache(block_cache_capacity - self._rows_capacity)
         self._row_caches: weakref.WeakSet[RowCache] = weakref.WeakSet()
@@ -45,7 +50,9 @@ class Runtime:
         return (self._rows_capacity + self.cache.spare // 2) // max(1, len(self._row_caches))
 
     def close(self) -> None:
-        """End its threads and processes."""
+        """End its threads, processes and connections."""
+        if self.cluster is not None:
+            self.cluster.close()
         self.workers.close()
 
 
@@ -53,9 +60,9 @@ class Runtime:
 class Components:
     """What a database is built on; the defaults are the real world.
 
-    ``object_store`` replaces the setting ``store`` (and rules out worker processes, which
-    could not reach it). ``runtime`` replaces the settings ``background`` and
-    ``block_cache_capacity``.
+    ``object_store`` replaces the setting ``store``; worker processes could not reach it and are
+    not used then, and Dask workers are refused. ``runtime`` replaces the settings ``background``
+    and ``block_cache_capacity``.
     """
 
     files: FileSystem = field(default_factory=OsFileSystem)

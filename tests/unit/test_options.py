@@ -33,7 +33,18 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "filter_bits_per_key": ([0, 64], [-1, 65, 1.5]),
     "block_cache_capacity": ([0, 1 << 44], [-1, (1 << 44) + 1]),
     "disk_cache_capacity": ([0, 1 << 50], [-1, (1 << 50) + 1]),
-    "background": (["inline", "thread", "process"], ["asyncio", None]),
+    "background": (
+        ["inline", "thread", "process", "dask://10.0.0.1:8786", "dask://[::1]:1", "dask://a-b.c:1"],
+        [
+            "asyncio",
+            None,
+            "dask://",
+            "dask://host",
+            "dask://host:port",
+            "tcp://host:1",
+            "dask://h:1/",
+        ],
+    ),
     "compaction": (
         ["lazy_leveled", "leveled", "tiered", "adaptive"],
         ["universal", "", None],

@@ -1,0 +1,187 @@
+"""A connection to a Dask scheduler: made when it is first needed, and anew after it was lost.
+
+The only module that knows Dask. Dask starts calls somewhere, sometimes twice, and brings back
+what they return, sometimes not; nothing more is asked of it, see docs/adr. Every wait here is
+bounded: a scheduler that does not answer is as good as none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any
+
+from seerdb.errors import ClosedError, InvalidRequestError, SeerDBError, UnavailableError
+
+ANSWER_SECONDS = 5.0
+"""How long the scheduler may take to answer."""
+CHECK_SECONDS = 5.0
+"""How often it is asked, while a call runs, whether there still are workers."""
+
+StartThread = Callable[[Callable[[], None], str], threading.Thread]
+
+
+class Cluster:
+    """The workers behind the scheduler at ``host:port``. Thread-safe.
+
+    Opening one makes no request. Raises: ``InvalidRequestError`` when Dask is not installed.
+    """
+
+    def __init__(self, address: str, start_thread: StartThread) -> None:
+        if find_spec("distributed") is None:
+            raise InvalidRequestError(
+                "background work on a Dask cluster needs more packages: pip install 'seerdb[dask]'"
+            )
+        # Now, as loading them takes a third of a second in which nothing else should go on.
+        import distributed
+        from tornado.ioloop import IOLoop
+
+        self.address = address
+        self._open_client: Callable[..., Any] = distributed.Client
+        self._open_loop: Callable[..., Any] = IOLoop
+        self._start_thread = start_thread
+        # Guarded by the lock:
+        self._lock = threading.Lock()
+        self._loop: Any = None
+        self._thread: threading.Thread | None = None
+        self._client: Any = None
+        self._closed = False
+
+    def submit(self, function: Callable[..., Any], argument: object) -> Call:
+        """Have ``function(argument)`` called by a worker, once or more often.
+
+        Both must be picklable, there too. Raises: ``UnavailableError`` when the scheduler cannot
+        be reached or has no workers, ``ClosedError``.
+        """
+        client = self._connected()
+        try:
+            self.check(client)
+            # Not pure: the same call again is another call, not the answer of the last one.
+            future = client.submit(function, argument, pure=False)
+        except SeerDBError:
+            raise
+        except Exception as error:
+            self._drop(client)
+            raise self.failure(error) from error
+        return Call(self, client, future)
+
+    def check(self, client: Any) -> None:
+        """Raise ``UnavailableError`` unless the scheduler answers and has workers."""
+        try:
+            # Dask reconnects by itself, but to a scheduler that may have forgotten our calls.
+            workers = client.nthreads(callback_timeout=ANSWER_SECONDS)
+        except (Exception, CancelledError) as error:
+            self._drop(client)
+            raise self.failure(error) from error
+        if not workers:
+            raise UnavailableError(
+                f"no worker is connected to the Dask scheduler at {self.address}; start one there"
+            )
+
+    def failure(self, error: BaseException) -> UnavailableError:
+        """What to raise when the cluster has failed with ``error``."""
+        return UnavailableError(
+            f"the Dask cluster at {self.address} did not do the job, which runs again later: "
+            f"{type(error).__name__}: {error}"
+        )
+
+    def close(self) -> None:
+        """Disconnect: what still runs there runs for nobody. Idempotent."""
+        with self._lock:
+            self._closed = True
+            client, self._client = self._client, None
+        self._disconnect(client)
+        if self._thread is not None:
+            self._loop.add_callback(self._loop.stop)
+            self._thread.join()
+            self._thread = None
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the runtime is closed; close it after its databases")
+            stale = self._client
+            if stale is not None and stale.status == "running":
+                return stale
+            self._client = None
+            self._disconnect(stale)
+            try:
+                self._client = self._open_client(
+                    self.address,
+                    loop=self._running_loop(),
+                    timeout=ANSWER_SECONDS,
+                    set_as_default=False,
+                    direct_to_workers=False,
+                    name="seerdb",
+                )
+            except Exception as error:
+                raise self.failure(error) from error
+            return self._client
+
+    def _running_loop(self) -> Any:
+        """One loop for all clients: each that cannot connect would leave a thread of its own."""
+        if self._thread is None:
+            self._loop = self._open_loop(make_current=False)
+            ready = threading.Event()
+            self._loop.add_callback(ready.set)
+            self._thread = self._start_thread(self._serve_loop, "seerdb-dask")
+            ready.wait()
+        return self._loop
+
+    def _serve_loop(self) -> None:
+        self._loop.start()
+        self._loop.close(all_fds=True)
+
+    def _drop(self, client: Any) -> None:
+        with self._lock:
+            if self._client is client:
+                self._client = None
+        self._disconnect(client)
+
+    def _disconnect(self, client: Any) -> None:
+        if client is not None:
+            # One that does not answer is not said goodbye to.
+            with suppress(Exception, CancelledError):
+                client.close(timeout=ANSWER_SECONDS)
+
+
+class Call:
+    """A call under way. Keep it: the cluster forgets a call that nobody waits for."""
+
+    def __init__(self, cluster: Cluster, client: Any, future: Any) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._future = future
+        self._cancelled = False
+        self._woken = threading.Event()
+        future.add_done_callback(lambda _: self._woken.set())
+
+    def result(self) -> Any:
+        """Wait for what the call returns; to be called once.
+
+        Raises: a ``SeerDBError`` that the call raised, ``ClosedError`` after :meth:`cancel`,
+        ``UnavailableError`` for all else: the call may then have been made, or still be.
+        """
+        try:
+            while not self._future.done():
+                self._woken.wait(CHECK_SECONDS)
+                if self._cancelled:
+                    raise ClosedError("the database is closed; its job elsewhere was cancelled")
+                if not self._future.done():
+                    self._cluster.check(self._client)
+            return self._future.result(timeout=ANSWER_SECONDS)
+        except SeerDBError:
+            raise
+        except (Exception, CancelledError) as error:
+            raise self._cluster.failure(error) from error
+        finally:
+            # Asks the scheduler to forget the call without waiting for its answer.
+            self._future.release()
+
+    def cancel(self) -> None:
+        """Have :meth:`result` return at once. A worker that has begun goes on to the end."""
+        self._cancelled = True
+        self._woken.set()

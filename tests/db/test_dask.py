@@ -1,0 +1,284 @@
+"""Compaction on the workers of a Dask cluster: real processes that share only the bucket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seerdb import DB, ClosedError, Components, Event, InvalidRequestError, UnavailableError
+from seerdb.clock import SystemClock
+from seerdb.errors import AlreadyExistsError
+from seerdb.events import CompactionCompleted, WorkFailed
+from seerdb.storage import cluster as cluster_module
+from seerdb.storage.compaction.run import run_compaction
+from seerdb.storage.garbage import collectable
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.object_store.names import table_name
+from seerdb.storage.outputs import GRACE_SECONDS
+from seerdb.storage.remote_jobs import RemoteJob, run_remotely
+from seerdb.testing.objects import MemoryObjectStore
+from tests.db.conftest import OpenDB
+from tests.fixtures.dask import (
+    WITHOUT_SEERDB,
+    DaskCluster,
+    Gate,
+    Through,
+    uncompressed_compaction,
+)
+
+pytest.importorskip("distributed")
+pytestmark = pytest.mark.integration
+
+PATIENCE = 60
+
+
+class Heard:
+    """A listener that one can wait on."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_for_error(self, text: str) -> None:
+        """Until a failure says ``text``."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: text in self.errors(), PATIENCE), self.errors()
+
+    def wait_for(self, kind: type[Event]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count(kind) > 0, PATIENCE)
+
+    def count(self, kind: type[Event]) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+    def errors(self) -> str:
+        return "\n".join(event.error for event in self.events if isinstance(event, WorkFailed))
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    cluster = DaskCluster(tmp_path_factory.mktemp("dask"))
+    try:
+        cluster.start(workers=2)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(started: DaskCluster) -> DaskCluster:
+    """A cluster with two workers, whatever the last test did to it."""
+    for _ in range(2 - len(started.pids())):
+        started.start_worker()
+    started.wait_for_workers(2)
+    return started
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
+
+
+def fill(db: DB) -> dict[bytes, bytes]:
+    """Three runs, which no plan merges by itself; returns what they hold."""
+    for run in range(3):
+        for number in range(run, 100 + run):
+            db.put(b"%04d" % number, b"%d" % run * 50, durability="memory")
+        db.flush()
+    return dict(db.scan())
+
+
+def gated(db: DB, gate: Gate) -> Through:
+    compactor = db._engine.compactor
+    compactor._runner = through = Through.gate(compactor._runner, gate)
+    return through
+
+
+def bucket(db: DB) -> StoreLocation:
+    location = db._engine.stores.location
+    assert location is not None
+    return location
+
+
+def assert_sound(db: DB, rows: dict[bytes, bytes]) -> None:
+    assert dict(db.scan()) == rows
+    assert db.verify().problems == []
+    assert [check for check in db.health() if not check.ok] == []
+
+
+def test_compaction_runs_on_a_worker_and_flush_does_not(
+    open_db: OpenDB, cluster: DaskCluster, gate: Gate, moto_store_url: tuple[str, dict[str, Any]]
+) -> None:
+    url, options = moto_store_url
+    heard = Heard()
+    db = open_db(
+        background=cluster.background,
+        store=url,
+        store_options=options,
+        components=Components(listener=heard),
+    )
+    rows = fill(db)
+    gated(db, gate)
+    with ThreadPoolExecutor(1) as caller:
+        compaction = caller.submit(db.compact)
+        assert gate.wait_for_job() in cluster.pids()
+        gate.let_go()
+        report = compaction.result(PATIENCE)
+    assert (len(report.removed), len(report.added)) == (3, 1)
+    assert_sound(db, rows)
+    requests = {(row.purpose, row.operation) for row in db.statistics().store_requests}
+    assert {("flush", "put"), ("compaction", "put_if_absent")} <= requests
+    assert ("compaction", "put") not in requests
+    assert heard.count(WorkFailed) == 0
+    assert options["secret"] not in repr(db._engine._remote)
+
+
+def test_a_worker_killed_in_the_middle(open_db: OpenDB, cluster: DaskCluster, gate: Gate) -> None:
+    """It has written a table, and dies before it says so: another one does the same job."""
+    db = open_db(background=cluster.background)
+    rows = fill(db)
+    through = gated(db, gate)
+    with ThreadPoolExecutor(1) as caller:
+        compaction = caller.submit(db.compact)
+        first = gate.wait_for_job()
+        os.kill(first, signal.SIGKILL)
+        assert gate.wait_for_job() in cluster.pids() - {first}
+        gate.let_go()
+        report = compaction.result(PATIENCE)
+    assert len(through.jobs) == 1, "the scheduler began it again"
+    assert report.added == [through.jobs[0].outputs[0]]
+    assert_sound(db, rows)
+
+
+def test_a_late_run_of_a_job_replaces_nothing(open_db: OpenDB, cluster: DaskCluster) -> None:
+    """A worker given up for dead goes on, after another one's tables were published."""
+    db = open_db(background=cluster.background)
+    rows = fill(db)
+    compactor = db._engine.compactor
+    compactor._runner = through = Through(compactor._runner, run_compaction)
+    db.compact()
+    [job], store = through.jobs, bucket(db).open()
+    before = {info.name: store.get(info.name) for info in store.list("tables/")}
+    again = RemoteJob.of(run_compaction, job, bucket(db), Purpose.COMPACTION)
+    reply = run_remotely(again)
+    assert {name for name, _, _ in reply.written} == {
+        table_name(table.id) for table in reply.result.tables
+    }
+    other = RemoteJob.of(uncompressed_compaction, job, bucket(db), Purpose.COMPACTION)
+    with pytest.raises(AlreadyExistsError):
+        run_remotely(other)
+    assert {info.name: store.get(info.name) for info in store.list("tables/")} == before
+    assert_sound(db, rows)
+
+
+def test_a_reply_that_is_lost(open_db: OpenDB, cluster: DaskCluster, gate: Gate) -> None:
+    """The connection breaks while the job runs: it runs again under new names, and what the
+    first run wrote is garbage."""
+    heard = Heard()
+    db = open_db(background=cluster.background, components=Components(listener=heard))
+    rows = fill(db)
+    through = gated(db, gate)
+    engine = db._engine
+    assert engine.runtime.cluster is not None
+    asked = engine.compactor.ask_for_full()
+    engine.background.compaction.wake()
+    gate.wait_for_job()
+    engine.compactor._runner = afterwards = Through(through.runner, run_compaction)
+    engine.runtime.cluster._client.close()
+    heard.wait_for_error("runs again later")
+    lane = engine.background.compaction
+    assert lane.wake_and_wait(lambda: engine.compactor.full_done >= asked, PATIENCE)
+    gate.let_go()
+    [first], [second] = through.jobs, afterwards.jobs
+    assert not set(first.outputs) & set(second.outputs)
+    assert [table.id for table in engine.manifest.state.version.tables] == [second.outputs[0]]
+    store = bucket(db).open()
+    garbage = collectable(
+        store.list(""),
+        engine.manifest.state,
+        now=SystemClock().now() + GRACE_SECONDS + 60,
+        grace_seconds=GRACE_SECONDS,
+        keep=set(map(table_name, engine.compactor._outputs.in_use())),
+    )
+    assert table_name(first.outputs[0]) in garbage
+    assert table_name(second.outputs[0]) not in garbage
+    assert_sound(db, rows)
+
+
+def test_closing_cancels_the_job(open_db: OpenDB, cluster: DaskCluster, gate: Gate) -> None:
+    heard = Heard()
+    db = open_db(background=cluster.background, components=Components(listener=heard))
+    rows = fill(db)
+    gated(db, gate)
+    with ThreadPoolExecutor(1) as caller:
+        compaction = caller.submit(db.compact)
+        gate.wait_for_job()
+        db.close()  # the job stands at the gate all the while
+        with pytest.raises(ClosedError):
+            compaction.result(PATIENCE)
+    gate.let_go()
+    assert heard.count(WorkFailed) == 0
+    assert dict(open_db().scan()) == rows
+
+
+def test_the_cluster_comes_late(
+    open_db: OpenDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a scheduler, nor workers, nor the right ones: writes go on, health says what is
+    missing, and it heals by itself."""
+    monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 1.0)
+    cluster, heard = DaskCluster(tmp_path), Heard()
+    try:
+        db = open_db(background=cluster.background, components=Components(listener=heard))
+        rows = fill(db)
+        threads = threading.active_count()
+        with pytest.raises(UnavailableError, match="Timed out"):
+            db.compact()
+        [bad] = [check for check in db.health() if not check.ok]
+        assert (bad.name, cluster.background[7:] in bad.detail) == ("compaction", True)
+        db.put(b"new", b"1")
+        assert threading.active_count() <= threads + 2, "no thread for each attempt"
+        cluster.start()
+        heard.wait_for_error("no worker is connected")
+        wrong = cluster.start_worker(before=WITHOUT_SEERDB)
+        heard.wait_for_error("No module named 'seerdb'")
+        cluster.end(wrong)
+        cluster.start_worker()
+        heard.wait_for(CompactionCompleted)
+        db.compact()
+        assert_sound(db, rows | {b"new": b"1"})
+        db.close()
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.parametrize("settings", [{"store": "memory://bucket"}, {}])
+def test_a_bucket_that_no_other_machine_can_reach(
+    open_db: OpenDB, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    store = None if settings else MemoryObjectStore()
+    with pytest.raises(InvalidRequestError, match="Dask workers open the bucket by its location"):
+        open_db(
+            background="dask://127.0.0.1:1", components=Components(object_store=store), **settings
+        )
+    assert store is None or store.list("") == []
+    assert not (tmp_path / "db").exists()
+
+
+def test_without_dask(open_db: OpenDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "find_spec", lambda _: None)
+    with pytest.raises(InvalidRequestError, match=r"pip install 'seerdb\[dask\]'"):
+        open_db(background="dask://127.0.0.1:1")
