@@ -7,11 +7,13 @@ bounded: a scheduler that does not answer is as good as none.
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from importlib.util import find_spec
+from io import BytesIO
 from typing import Any
 
 from seerdb.errors import ClosedError, InvalidRequestError, SeerDBError, UnavailableError
@@ -53,14 +55,16 @@ class Cluster:
     def submit(self, function: Callable[..., Any], argument: object) -> Call:
         """Have ``function(argument)`` called by a worker, once or more often.
 
-        Both must be picklable, there too. Raises: ``UnavailableError`` when the scheduler cannot
+        Both must be picklable. Raises: ``UnavailableError`` when the scheduler cannot
         be reached or has no workers, ``ClosedError``.
         """
         client = self._connected()
         try:
             self.check(client)
-            # Not pure: the same call again is another call, not the answer of the last one.
-            future = client.submit(function, argument, pure=False)
+            # As a file, of which neither logs nor the dashboard show the bytes. Not pure: the same
+            # call again is another call, not the answer of the last one.
+            sealed = BytesIO(pickle.dumps(_Evaluated(function, argument)))
+            future = client.submit(pickle.load, sealed, pure=False)
         except SeerDBError:
             raise
         except Exception as error:
@@ -146,6 +150,21 @@ class Cluster:
             # One that does not answer is not said goodbye to.
             with suppress(Exception, CancelledError):
                 client.close(timeout=ANSWER_SECONDS)
+
+
+class _Evaluated:
+    """Unpickled it is what the call returns.
+
+    So the call travels as bytes, in which nothing is looked up before it is a worker's turn to
+    make it: a worker on which a module is missing would not survive being sent a function.
+    """
+
+    def __init__(self, function: Callable[..., Any], argument: object) -> None:
+        self._function = function
+        self._argument = argument
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object]]:
+        return self._function, (self._argument,)
 
 
 class Call:

@@ -17,6 +17,7 @@ from seerdb.clock import SystemClock
 from seerdb.errors import AlreadyExistsError
 from seerdb.events import CompactionCompleted, WorkFailed
 from seerdb.storage import cluster as cluster_module
+from seerdb.storage import workers as workers_module
 from seerdb.storage.compaction.run import run_compaction
 from seerdb.storage.garbage import collectable
 from seerdb.storage.object_store.location import StoreLocation
@@ -37,7 +38,7 @@ from tests.fixtures.dask import (
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.integration
 
-PATIENCE = 60
+PATIENCE = 30
 
 
 class Heard:
@@ -240,6 +241,7 @@ def test_the_cluster_comes_late(
     """Neither a scheduler, nor workers, nor the right ones: writes go on, health says what is
     missing, and it heals by itself."""
     monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(workers_module, "LAST_RETRY_SECONDS", 0.2)
     cluster, heard = DaskCluster(tmp_path), Heard()
     try:
         db = open_db(background=cluster.background, components=Components(listener=heard))
@@ -254,7 +256,7 @@ def test_the_cluster_comes_late(
         cluster.start()
         heard.wait_for_error("no worker is connected")
         wrong = cluster.start_worker(before=WITHOUT_SEERDB)
-        heard.wait_for_error("No module named 'seerdb'")
+        heard.wait_for_error("No module named 'seerdb")
         cluster.end(wrong)
         cluster.start_worker()
         heard.wait_for(CompactionCompleted)
