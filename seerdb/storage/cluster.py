@@ -20,6 +20,8 @@ from seerdb.errors import ClosedError, InvalidRequestError, SeerDBError, Unavail
 
 ANSWER_SECONDS = 5.0
 """How long the scheduler may take to answer."""
+GOODBYE_SECONDS = 1.0
+"""How long disconnecting may take; one that does not answer is left without."""
 CHECK_SECONDS = 5.0
 """How often it is asked, while a call runs, whether there still are workers."""
 
@@ -147,9 +149,8 @@ class Cluster:
 
     def _disconnect(self, client: Any) -> None:
         if client is not None:
-            # One that does not answer is not said goodbye to.
             with suppress(Exception, CancelledError):
-                client.close(timeout=ANSWER_SECONDS)
+                client.close(timeout=GOODBYE_SECONDS)
 
 
 class _Evaluated:

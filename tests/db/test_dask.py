@@ -7,12 +7,21 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seerdb import DB, ClosedError, Components, Event, InvalidRequestError, UnavailableError
+from seerdb import (
+    DB,
+    ClosedError,
+    Components,
+    Event,
+    InvalidRequestError,
+    Runtime,
+    UnavailableError,
+)
 from seerdb.clock import SystemClock
 from seerdb.errors import AlreadyExistsError
 from seerdb.events import CompactionCompleted, WorkFailed
@@ -21,10 +30,10 @@ from seerdb.storage import workers as workers_module
 from seerdb.storage.compaction.run import run_compaction
 from seerdb.storage.garbage import collectable
 from seerdb.storage.object_store.location import StoreLocation
-from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.object_store.meter import Purpose, RequestMeter
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.outputs import GRACE_SECONDS
-from seerdb.storage.remote_jobs import RemoteJob, run_remotely
+from seerdb.storage.remote_jobs import DaskRunner, RemoteJob, run_remotely
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.dask import (
@@ -32,6 +41,7 @@ from tests.fixtures.dask import (
     DaskCluster,
     Gate,
     Through,
+    failing_job,
     uncompressed_compaction,
 )
 
@@ -219,7 +229,10 @@ def test_a_reply_that_is_lost(open_db: OpenDB, cluster: DaskCluster, gate: Gate)
     assert_sound(db, rows)
 
 
-def test_closing_cancels_the_job(open_db: OpenDB, cluster: DaskCluster, gate: Gate) -> None:
+@pytest.mark.parametrize("scheduler_hangs", [False, True])
+def test_closing_cancels_the_job(
+    open_db: OpenDB, cluster: DaskCluster, gate: Gate, scheduler_hangs: bool
+) -> None:
     heard = Heard()
     db = open_db(background=cluster.background, components=Components(listener=heard))
     rows = fill(db)
@@ -227,12 +240,31 @@ def test_closing_cancels_the_job(open_db: OpenDB, cluster: DaskCluster, gate: Ga
     with ThreadPoolExecutor(1) as caller:
         compaction = caller.submit(db.compact)
         gate.wait_for_job()
-        db.close()  # the job stands at the gate all the while
+        with ExitStack() as awake:
+            if scheduler_hangs:
+                cluster.scheduler.send_signal(signal.SIGSTOP)
+                awake.callback(cluster.scheduler.send_signal, signal.SIGCONT)
+            db.close()  # the job stands at the gate all the while
         with pytest.raises(ClosedError):
             compaction.result(PATIENCE)
     gate.let_go()
     assert heard.count(WorkFailed) == 0
     assert dict(open_db().scan()) == rows
+
+
+def test_no_log_shows_the_credentials_of_a_job_that_failed(cluster: DaskCluster) -> None:
+    runtime = Runtime(background=cluster.background, block_cache_capacity=0, clock=SystemClock())
+    assert runtime.cluster is not None
+    location = StoreLocation("s3://bucket/db", {"key": "me", "secret": "hunter2-secret"})
+    runner = DaskRunner(runtime.cluster, location, RequestMeter(), lambda _: location.open())
+    try:
+        with pytest.raises(UnavailableError, match="ZeroDivisionError: planned") as failure:
+            runner.run(failing_job, "a job", Purpose.COMPACTION)
+    finally:
+        runtime.close()
+    assert "hunter2" not in str(failure.value)
+    assert "planned" in cluster.output()
+    assert "hunter2" not in cluster.output()
 
 
 def test_the_cluster_comes_late(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,14 @@ class Here:
 
     def __init__(self, location: StoreLocation | None = None) -> None:
         self.location = location
-        self.before_reply = threading.Event().set
+        self.before_reply: Callable[[], object] = threading.Event().set
         self.cancelled = False
 
     def submit(self, function: Any, remote: RemoteJob) -> Here:
         if self.location is not None:
             run, job, _, purpose = remote.unseal()
             remote = RemoteJob.of(run, job, self.location, purpose)
-        self._outcome = lambda: function(remote)
+        self._outcome: Callable[[], Any] = lambda: function(remote)
         return self
 
     def result(self) -> Any:
