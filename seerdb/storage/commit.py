@@ -412,6 +412,8 @@ class Committer:
             except BaseException as interrupt:
                 self._fail(interrupt)
                 raise
+            self._segment_seq = seq + 1  # no record has it
+            self._commits += 1
             return seq
 
     def _skip_seq(self) -> None:

@@ -39,8 +39,9 @@ from seerdb.storage.sorting import (
 )
 from seerdb.storage.sstable.builder import TableBuilder
 
-TABLE_SIZE = 64 << 20
-"""Bytes at which a table is finished and the next one begun."""
+TABLE_SIZE = 32 << 20
+"""Bytes at which a table is finished and the next one begun: while it is uploaded and read back it
+is in memory three times."""
 
 _ENTRY_OVERHEAD = 32
 """Bytes that a table adds to an entry: more than it ever is, for an estimate."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB, FencedError, UnavailableError
+from seerdb import DB, ConflictError, FencedError, UnavailableError
 from seerdb.errors import DiskFullError
 from seerdb.events import CompactionCompleted
 from seerdb.storage import dump, ingest, sorting
@@ -214,6 +214,27 @@ def test_a_death_with_an_unknown_outcome_loses_no_write_made_since(
     for survives, after in outcomes(world, range(3)):
         after.store._faults.clear()
         check_recovery(after, model, survives)
+
+
+def test_a_segment_that_was_begun_and_not_written_to_goes_on_behind_an_ingest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, db, model = begin()
+    db.flush()
+    with pytest.raises(ConflictError):
+        db.put(b"a", b"2", expect=99)  # begins the segment
+    attempt(model)
+    model.acknowledge(db.ingest(ROWS.pairs).seq, "object")
+    commits = db.statistics().commits
+    assert (commits.commits, commits.operations) == (4, 3)
+    for number in range(3):
+        model.attempt([("put", b"b%d" % number, b"2")])
+        model.acknowledge(db.put(b"b%d" % number, b"2"), "local")
+    check_recovery(world.lose_power(1), model, "local")
+    seals: list[tuple[int, int]] = []
+    monkeypatch.setattr(db._engine.log, "seal", lambda *counts: seals.append(counts))
+    db._engine.committer.rotate()
+    assert seals == [(model.seq, 3)], "what the log says of itself is what it holds"
 
 
 def test_two_writers_and_the_older_one_ingests_nothing() -> None:
