@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks run|embedded|http|lone-put|plot``."""
+"""The command line: ``python -m benchmarks run|embedded|http|lone-put|simulate|plot``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from benchmarks.plot import plot_results
 from benchmarks.report import print_report
 from benchmarks.results import EMBEDDED, HTTP, Results
 from benchmarks.servers import SERVER_NAMES
+from benchmarks.simulator.picture import draw
+from benchmarks.simulator.report import print_simulation
+from benchmarks.simulator.simulate import COMPACTION, simulate
 
 WORK = Path(__file__).parent / "work"
 """Where databases are made and deleted; has to be on the disk that is to be measured."""
@@ -103,6 +106,19 @@ def lone_put(*, rounds: Rounds = 3, work: Work = WORK, tag: Tag = "") -> None:
     _measure("lone-put", [plan], work, tag)
 
 
+@app.command("simulate")
+def simulate_command(
+    *,
+    flushes: Annotated[int, typer.Option(min=40, help="How many each tree takes in.")] = 1_000,
+    seed: int = 1,
+    tag: Tag = "",
+) -> None:
+    """The compaction policies on simulated trees, beside the textbook: about a minute."""
+    with console.status("starting") as status:
+        results = simulate(flushes, seed, tag or source_version(), status.update)
+    _show(results, results.save())
+
+
 @app.command()
 def plot(file: Annotated[Path, typer.Argument(help="A result file.")]) -> None:
     """Print a saved result again and draw its plots beside it."""
@@ -126,6 +142,10 @@ def _measure(kind: str, plans: list[Plan], work: Path, tag: str) -> None:
 
 
 def _show(results: Results, file: Path) -> None:
+    if results.kind == COMPACTION:
+        print_simulation(console, results)
+        console.print(f"written: {file.name}\nwritten: {draw(results, file).name}")
+        return
     print_report(console, results)
     for path in [file, *plot_results(results, file)]:
         console.print(f"written: {path.name}")

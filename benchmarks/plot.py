@@ -25,7 +25,7 @@ from benchmarks.results import EMBEDDED, HTTP, Results
 from benchmarks.served import PEER_CASES
 from benchmarks.servers import SERVER_NAMES
 
-_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
+COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
 """Okabe and Ito's palette, told apart by colour-blind readers."""
 
 _LABELS = {
@@ -124,7 +124,7 @@ def _draw(groups: Sequence[_Group], title: str, results: Results, path: Path) ->
     figure = Figure(figsize=(10, 2.2 + rows * _BAR_INCHES), layout="constrained")
     axes = figure.add_subplot()
     peers = list(dict.fromkeys(bar.peer for group in groups for bar in group.bars))
-    colours = dict(zip(peers, _COLOURS, strict=False))
+    colours = dict(zip(peers, COLOURS, strict=False))
     _draw_bars(axes, groups, colours)
     _draw_scale(axes, [bar.ratio for group in groups for bar in group.bars])
     figure.suptitle(title, fontsize=14, fontweight="bold")

@@ -1,7 +1,7 @@
 """The record of a run: measurements with all their rounds, kept as one JSON file.
 
 A measurement's ``value`` is the median of its rounds. Every unit but ``ms``, ``us`` and
-``MiB`` is a rate, so more is better.
+``MiB`` is a rate, so more is better; but for kind ``compaction``, see ``simulator/simulate.py``.
 """
 
 from __future__ import annotations

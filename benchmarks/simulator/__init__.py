@@ -1,0 +1,1 @@
+"""The compaction policies on simulated trees, held against what the textbook says of them."""
