@@ -278,13 +278,11 @@ def test_the_cluster_comes_late(
     try:
         db = open_db(background=cluster.background, components=Components(listener=heard))
         rows = fill(db)
-        threads = threading.active_count()
         with pytest.raises(UnavailableError, match="Timed out"):
             db.compact()
         [bad] = [check for check in db.health() if not check.ok]
         assert (bad.name, cluster.background[7:] in bad.detail) == ("compaction", True)
         db.put(b"new", b"1")
-        assert threading.active_count() <= threads + 2, "no thread for each attempt"
         cluster.start()
         heard.wait_for_error("no worker is connected")
         wrong = cluster.start_worker(before=WITHOUT_SEERDB)
@@ -297,6 +295,21 @@ def test_the_cluster_comes_late(
         db.close()
     finally:
         cluster.stop()
+
+
+def test_attempts_to_connect_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 0.2)
+    runtime = Runtime(background="dask://127.0.0.1:1", block_cache_capacity=0, clock=SystemClock())
+    cluster, before = runtime.cluster, threading.active_count()
+    assert cluster is not None
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 did not do the job"):
+            cluster.submit(print, "never")
+    assert threading.active_count() == before + 1, "one thread, not one for each attempt"
+    runtime.close()
+    assert threading.active_count() == before
+    with pytest.raises(ClosedError):
+        cluster.submit(print, "never")
 
 
 @pytest.mark.parametrize("settings", [{"store": "memory://bucket"}, {}])
