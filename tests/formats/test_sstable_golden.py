@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from msgspec.structs import replace
+
+from seerdb.errors import CorruptionError, InternalError
 from seerdb.ids import MAX_SEQ, Epoch, table_id
 from seerdb.storage.entry import DELETE, PUT, RangeTombstone
 from seerdb.storage.manifest.version import TableMeta
-from seerdb.storage.sstable.block import FINGERPRINT_SHIFT
+from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.format import unseal
 from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.sstable.verify import verify_table
 
 GOLDEN = (Path(__file__).parent / "golden" / "sstable_v1.bin").read_bytes()
 
@@ -89,3 +94,62 @@ def test_version_1_is_read() -> None:
 
 def test_compressed_parts_are_read() -> None:
     assert unseal(SEALED_ZSTD, name="", offset=0) == b"seerdb" * 20
+
+
+UNASSIGNED = (Path(__file__).parent / "golden" / "sstable_v1_unassigned.bin").read_bytes()
+"""As an ingest makes it: without seqs of its own."""
+
+
+def build_unassigned() -> BuiltTable:
+    """The golden table without seqs, built today."""
+    rows = [(key, value) for key, _, kind, value in ROWS if kind == PUT]
+    unique = dict(rows)
+    builder = TableBuilder(block_size=64, compression="none", filter_bits_per_key=10)
+    keys, count = list(unique), len(unique)
+    builder.add(keys, [0] * count, bytes([PUT]) * count, list(unique.values()))
+    return builder.finish(0, 0)
+
+
+def test_a_table_without_seqs_has_the_one_that_the_manifest_names() -> None:
+    built = build_unassigned()
+    assert built.data == UNASSIGNED
+    for seq in (1, 255, 256, 1 << 40, MAX_SEQ):
+        meta = TableMeta(
+            id=META.id,
+            level=0,
+            run=1,
+            size=len(built.data),
+            checksum=built.checksum,
+            entries=built.entries,
+            deletes=0,
+            range_deletes=0,
+            smallest=built.smallest,
+            largest=built.largest,
+            min_seq=seq,
+            max_seq=seq,
+            tail_offset=built.tail_offset,
+        )
+        verify_table(meta, UNASSIGNED)
+        reader = TableReader(meta, UNASSIGNED[meta.tail_offset :])
+        for index in range(reader.block_count):
+            offset, length = reader.block_range(index)
+            block = reader.decode_block(index, UNASSIGNED[offset : offset + length])
+            assert set(block.columns().seqs) == {seq}
+            key = block.first_key
+            fingerprint = key_hash(key) >> FINGERPRINT_SHIFT
+            assert block.find(key, fingerprint, seq - 1) is None
+            assert block.find(key, fingerprint, seq) == (seq, dict(zip_rows(block))[key])
+    with pytest.raises(CorruptionError, match="min_seq differs"):
+        TableReader(replace(meta, min_seq=1), UNASSIGNED[meta.tail_offset :])
+
+
+def zip_rows(block: Block) -> list[tuple[bytes, bytes]]:
+    columns = block.columns()
+    return list(zip(columns.keys, columns.values, strict=True))
+
+
+def test_a_table_has_seqs_or_has_none() -> None:
+    builder = TableBuilder(block_size=64, compression="none", filter_bits_per_key=10)
+    builder.add([b"a"], [0], bytes([PUT]), [b""])
+    with pytest.raises(InternalError, match="with and without"):
+        builder.add([b"b"], [1], bytes([PUT]), [b""])
