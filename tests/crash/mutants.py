@@ -19,12 +19,14 @@ from seerdb.storage import flush, flusher, garbage, merge, opening, recovery
 from seerdb.storage.commit import Committer
 from seerdb.storage.compaction import plan
 from seerdb.storage.compaction.compactor import Compactor
+from seerdb.storage.compaction.policy import leveled
 from seerdb.storage.entry import DELETE
 from seerdb.storage.flush import FlushJob, run_flush
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.home import Home
 from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.version import Run
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.retrying import RetryingObjectStore
@@ -56,6 +58,7 @@ from tests.crash import (
 )
 from tests.model import test_configurations
 from tests.regression import test_background, test_range_deletes, test_recovery
+from tests.unit.storage.compaction import test_policies
 
 Patch = pytest.MonkeyPatch
 
@@ -221,6 +224,16 @@ def _take_any_log_for_ours(patch: Patch) -> None:
 
 def _drop_tombstones_early(patch: Patch) -> None:
     patch.setattr(plan, "_older", lambda *where: False)
+
+
+def _merge_less_than_overlaps(patch: Patch) -> None:
+    whole = plan.overlapping
+
+    def overlapping(run: Run, start: bytes, end: bytes) -> Run:
+        found = whole(run, start, end)
+        return Run(found.level, found.number, found.tables[:-1])
+
+    patch.setattr(leveled, "overlapping", overlapping)
 
 
 def _filter_without_deletes(patch: Patch) -> None:
@@ -456,6 +469,12 @@ MUTANTS = [
         "I7",
         _drop_tombstones_early,
         lambda: test_configurations.test_a_configuration_changes_no_answer("small tables"),
+    ),
+    Mutant(
+        "a table goes down past an older one that it overlaps",
+        "I7",
+        _merge_less_than_overlaps,
+        lambda: test_policies.test_merges_change_no_answer_and_come_to_an_end(policy="leveled"),
     ),
     Mutant(
         "filters leave deletes out",

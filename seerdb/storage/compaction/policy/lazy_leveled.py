@@ -46,12 +46,16 @@ def _merge_into_last(
 ) -> Plan | None:
     """Merge what is above the last run into it, when it is too much."""
     last = version.runs[-1]
+    target = BOTTOM_LEVEL, -last.number
+    if last.level < BOTTOM_LEVEL:
+        down = make_plan(version, (last,), target, options.table_size)
+        if down is not None and down.move:
+            return down
     above = oldest_free(version.runs[:-1], running)
     if not above or not _is_too_much(above, last, options.size_ratio):
         return None
     if last.level == BOTTOM_LEVEL:
         last = overlapping(last, *bounds(above))
-    target = BOTTOM_LEVEL, -last.number
     return make_plan(version, (*above, last), target, options.table_size)
 
 

@@ -83,20 +83,24 @@ def test_what_overlaps_nothing_joins_the_last_run_unread() -> None:
     assert (found.move, found.level, found.run) == (True, 7, 1)
 
 
-def test_a_last_run_of_an_older_release_settles_at_the_bottom() -> None:
-    """It lay in level 1."""
-    found = plan(Version.of([*upper(300), table(1, 1000, level=1, run=5)]))
-    assert found is not None
-    assert (found.level, found.run) == (7, 5)
-    part = table(1, 1000, level=1, run=5, keys=(b"a", b"c"))
+def test_a_last_run_that_is_elsewhere_is_moved_to_the_bottom() -> None:
+    """One that was ingested, in level 0, or that an older release made, in level 1."""
+    for level in (0, 1):
+        found = plan(Version.of([*upper(20), table(1, 1000, level=level, run=5)]))
+        assert numbers(found) == [1]
+        assert found is not None
+        assert (found.move, found.level, found.run) == (True, 7, 5)
+
+
+def test_a_last_run_that_cannot_be_moved_goes_to_the_bottom_with_its_first_merge() -> None:
+    found = plan(Version.of([*upper(200), table(1, 1000, level=1, run=5, deletes=1)]))
+    assert found is None
+    part = table(1, 1000, level=1, run=5, keys=(b"a", b"c"), deletes=1)
     rest = table(2, 1000, level=1, run=5, keys=(b"d", b"f"))
     found = plan(Version.of([table(10, 900, keys=(b"a", b"b")), part, rest]))
     assert numbers(found) == [10, 1, 2], "all of it, also what is not overlapped"
     assert found is not None
-    assert (found.level, found.run, found.move) == (7, 5, False)
-    found = plan(Version.of([table(10, 900, keys=(b"g", b"h")), part, rest]))
-    assert found is not None
-    assert (len(found.tables), found.level, found.move) == (3, 7, True)
+    assert (found.level, found.run) == (7, 5)
 
 
 def test_while_the_last_run_is_merged_newer_runs_are_tiered() -> None:

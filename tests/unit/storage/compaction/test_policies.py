@@ -101,18 +101,27 @@ def test_plans_that_run_beside_each_other_change_no_answer(
 
 
 @st.composite
+def key_ranges(draw: st.DrawFn) -> list[tuple[int, int, bool]]:
+    """First and last keys of the tables of a run. The end of a range delete, of which the third
+    tells, may be the first key of the next table."""
+    borders = sorted(draw(st.lists(st.integers(0, 99), min_size=2, max_size=12, unique=True)))
+    ranges = []
+    while len(borders) > 1:
+        low, high = borders[:2]
+        touches = len(borders) > 2 and draw(st.booleans())
+        ranges.append((low, high, touches))
+        borders = borders[1:] if touches else borders[2:]
+    return ranges
+
+
+@st.composite
 def versions(draw: st.DrawFn) -> Version:
     """Any version at all, of any policy or none: the newer a run, the higher its seqs."""
     tables: list[TableMeta] = []
-    places = draw(
-        st.lists(st.tuples(st.integers(0, 7), st.integers(1, 30)), unique=True, max_size=12).map(
-            lambda found: sorted(found, key=lambda place: (-place[0], place[1]))
-        )
-    )
-    for age, (level, run) in enumerate(places):
-        borders = draw(st.lists(st.integers(0, 99), min_size=2, max_size=8, unique=True))
-        borders = sorted(borders)[: len(borders) // 2 * 2]
-        for low, high in zip(borders[::2], borders[1::2], strict=True):
+    places = st.tuples(st.integers(0, 7), st.integers(1, 30))
+    runs = draw(st.lists(places, unique=True, max_size=12))
+    for age, (level, run) in enumerate(sorted(runs, key=lambda place: (-place[0], place[1]))):
+        for low, high, touches in draw(key_ranges()):
             deletes = draw(st.sampled_from([0, 0, 1, 9]))
             tables.append(
                 table(
@@ -123,10 +132,12 @@ def versions(draw: st.DrawFn) -> Version:
                     keys=(b"%02d" % low, b"%02d" % high),
                     seqs=(100 * age + 1, 100 * age + 99),
                     deletes=deletes,
-                    range_deletes=deletes // 9,
+                    range_deletes=max(touches, deletes // 9),
                 )
             )
-    return Version.of(tables)
+    version = Version.of(tables)
+    check_version(version)
+    return version
 
 
 @pytest.mark.parametrize("policy", SHAPES)
@@ -162,9 +173,16 @@ def outcome(plan: Plan, number: int) -> list[TableMeta]:
     inputs = sorted(plan.tables, key=lambda each: each.smallest)
     keys = (inputs[0].smallest, max(each.largest for each in inputs))
     seqs = (min(each.min_seq for each in inputs), max(each.max_seq for each in inputs))
-    deletes = 0 if plan.bottom else max(each.deletes for each in inputs)
     made = table(
-        number, plan.size, level=plan.level, run=plan.run, keys=keys, seqs=seqs, deletes=deletes
+        number,
+        plan.size,
+        level=plan.level,
+        run=plan.run,
+        keys=keys,
+        seqs=seqs,
+        deletes=0 if plan.bottom else max(each.deletes for each in inputs),
+        # Never dropped here: without them the table would end before its last key.
+        range_deletes=max(each.range_deletes for each in inputs),
     )
     return [made]
 
