@@ -80,6 +80,8 @@ ENGINE: dict[str, EngineMetric] = {
     "compaction_failures": EngineMetric(COUNTER, "Compactions that failed."),
     "stalls": EngineMetric(COUNTER, "Times that writes were held back."),
     "stall_seconds": EngineMetric(COUNTER, "Time that writes were held back."),
+    "slowdowns": EngineMetric(COUNTER, "Times that writes began to be slowed down."),
+    "slowed_seconds": EngineMetric(COUNTER, "Time by which writes were slowed down."),
     "refused_writes": EngineMetric(COUNTER, "Times that holding back did not help: busy."),
     "breaker_open": EngineMetric(GAUGE, "1 while requests to the object store are held back."),
     "store_dollars": EngineMetric(COUNTER, "Estimated price of the requests to the bucket."),
@@ -95,6 +97,11 @@ FAMILIES: dict[str, str] = {
     "http_requests_total": "Requests answered, by method, route and class of status.",
     "http_request_seconds": "Time from a request to its reply, by method and route.",
     "healthy": "1 while the named check of readiness holds, else 0.",
+    "backpressure_slowdowns_total": "Times that writes began to be slowed down, by reason.",
+    "backpressure_slowed_seconds_total": "Time by which writes were slowed down, by reason.",
+    "backpressure_stops_total": "Times that writes were stopped, by reason.",
+    "backpressure_stopped_seconds_total": "Time that writes were stopped, by reason.",
+    "backpressure_refused_total": "Writes or groups of them that were refused, by reason.",
     "level_tables": "Tables of a level.",
     "level_bytes": "Bytes of the tables of a level.",
     "store_requests_total": "Requests to the object store, by purpose and operation.",
@@ -152,6 +159,7 @@ class Metrics(Collector):
         yield from self._http()
         statistics = self._service.db.statistics()
         yield from _single_numbers(statistics)
+        yield from _backpressure(statistics)
         yield from _levels(statistics)
         yield from _health(self._service.db.health())
         yield from _store(statistics)
@@ -194,6 +202,14 @@ def _health(checks: Sequence[HealthCheck]) -> Iterator[Metric]:
     for check in checks:
         healthy.add_metric((check.name,), check.ok)
     yield healthy
+
+
+def _backpressure(statistics: Statistics) -> Iterator[Metric]:
+    for column in ("slowdowns", "slowed_seconds", "stops", "stopped_seconds", "refused"):
+        family = _counter(f"backpressure_{column}_total", ("reason",))
+        for row in statistics.stalls.reasons:
+            family.add_metric((row.reason,), getattr(row, column))
+        yield family
 
 
 def _levels(statistics: Statistics) -> Iterator[Metric]:

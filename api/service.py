@@ -44,6 +44,31 @@ class LevelSize(Protocol):
     def bytes(self) -> int: ...
 
 
+class HeldBack(Protocol):
+    """How writes were held back for one reason since the database was opened."""
+
+    @property
+    def reason(self) -> str: ...
+    @property
+    def slowdowns(self) -> int: ...
+    @property
+    def slowed_seconds(self) -> float: ...
+    @property
+    def stops(self) -> int: ...
+    @property
+    def stopped_seconds(self) -> float: ...
+    @property
+    def refused(self) -> int: ...
+
+
+class Stalls(Protocol):
+    """How writes were held back since the database was opened."""
+
+    @property
+    def reasons(self) -> Sequence[HeldBack]:
+        """One row for each reason there may be."""
+
+
 class StoreRequests(Protocol):
     """What one purpose and operation asked of the object store since the database was opened."""
 
@@ -74,6 +99,8 @@ class Statistics(Protocol):
     def levels(self) -> Sequence[LevelSize]:
         """Each level that has tables."""
 
+    @property
+    def stalls(self) -> Stalls: ...
     @property
     def store_requests(self) -> Sequence[StoreRequests]:
         """One row for each purpose and operation."""

@@ -77,6 +77,13 @@ class WorkFailed(Event, frozen=True):
     retry_seconds: float
 
 
+class WriteSlowed(Event, frozen=True):
+    """Writes begin to be slowed down, now to about ``bytes_per_second``."""
+
+    reason: str
+    bytes_per_second: float
+
+
 class WriteStalled(Event, frozen=True):
     """Writers wait until background work has caught up."""
 

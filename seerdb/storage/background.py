@@ -149,6 +149,12 @@ class Background:
         self._listener(WorkFailed(name, str(error), attempts, retry_seconds))
         return True
 
+    def begin_closing(self) -> None:
+        """What is cancelled from now on is cancelled on purpose; writers wait for no lane."""
+        self.is_closing = True
+        for lane in self.lanes:
+            lane.nudge()
+
     def close(self) -> None:
         """Take no more turns; waits for those under way."""
         for lane in self.lanes:

@@ -44,12 +44,19 @@ MAX_GROUP_REQUESTS = 1024
 RECORD_OVERHEAD = 64
 """At least what the log adds to the payload of a record."""
 
+SHORT_WAIT_SECONDS = 0.01
+"""How long the timer waits for the mutex."""
+
 LEVELS = {level.value: rank for rank, level in enumerate(Durability)}
 MEMORY, INTERVAL, LOCAL, OBJECT = range(4)
 
 
 class CommitEnv(Protocol):
     """What the write path needs of its surroundings."""
+
+    def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
+        """Slow the writer down as the pressure demands, when ``appended`` bytes of log have been
+        written in all; returns at how many to ask again."""
 
     def admit(self) -> None:
         """Wait until one more memtable may be sealed. Raises ``BusyError``, ``DiskFullError``."""
@@ -123,6 +130,7 @@ class Committer:
         self._sync_due = False
         self._unstarted = True
         self._room = 0  # bytes lone puts may take before memtable and segment are looked at again
+        self._hold_back_at = 0  # bytes of log in all
         self._segment_seq = live.visible_seq + 1
         self._commits = self._operations = self._groups = self._largest_group = 0  # no lone puts
 
@@ -313,13 +321,23 @@ class Committer:
             self._env.call_later(self._sync_interval, self._sync_late)
 
     def _sync_late(self) -> None:
-        with self._mutex:
-            self._sync_due = False
+        # The timer's thread serves others too. Who leads for long has synced before it waited.
+        if not self._mutex.acquire(timeout=SHORT_WAIT_SECONDS):
+            self._env.call_later(SHORT_WAIT_SECONDS, self._sync_late)
+            return
+        try:
             if self._poison.cause is None:
-                try:
-                    self._sync()
-                except SeerDBError as error:
-                    self._fail(error)
+                self._sync_if_due()
+        except SeerDBError as error:
+            self._fail(error)
+        finally:
+            self._mutex.release()
+
+    def _sync_if_due(self) -> None:
+        """What a writer does before it waits while it leads: nobody else can sync then."""
+        if self._sync_due:
+            self._sync_due = False
+            self._sync_or_fail()
 
     def _fail(self, error: BaseException) -> SeerDBError:
         if self._poison.set(error):
@@ -359,13 +377,18 @@ class Committer:
         """Freeze before write: a full memtable is sealed before the group that overflows it."""
         if self._unstarted:
             self._start_segment()
+        log = self._log
+        if log.appended >= self._hold_back_at:
+            self._hold_back_at = self._env.hold_back(log.appended, self._sync_if_due)
         active = self._live.current.active
-        if active and (active.size >= self._capacity or not self._log.fits(size)):
+        if active and (active.size >= self._capacity or not log.fits(size)):
+            self._sync_if_due()
             self._env.admit()
             self._rotate()
             self._start_segment()
             active = self._live.current.active
-        self._room = min(self._capacity - active.size, self._log.room) - size
+        unhindered = self._hold_back_at - log.appended
+        self._room = min(self._capacity - active.size, log.room, unhindered) - size
 
     def _rotate(self) -> None:
         """Seal the active memtable together with its segment; the next write starts another."""

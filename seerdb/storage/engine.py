@@ -18,7 +18,6 @@ from seerdb.storage.batch import Batch
 from seerdb.storage.commit import OBJECT, Committer
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.load import OperationCounts, RecentLoad
-from seerdb.storage.compaction.plan import URGENT_RUNS
 from seerdb.storage.compaction.planner import Planner
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import PolicyOptions
@@ -26,6 +25,7 @@ from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import COLLECT_EVERY, GarbageCollector
+from seerdb.storage.gauges import Gauges
 from seerdb.storage.ingest import Ingester, IngestReport
 from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
 from seerdb.storage.layout import Layout
@@ -35,6 +35,7 @@ from seerdb.storage.opening import Opened, open_database
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.pace import GivingWay, Pace, at_full_speed
 from seerdb.storage.poison import Poison
+from seerdb.storage.pressure import URGENT_RUNS
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.remote_jobs import DaskRunner, require_shared
@@ -177,14 +178,14 @@ class Engine:
 
     def _wire_writes(self, opened: Opened) -> None:
         components, options = self.components, self.options
+        lanes = self.background.flush, self.background.compaction
+        self.gauges = Gauges(self.live, lanes, components.files, opened.directory, options)
         self.admission = Admission(
-            self.live,
-            self.background.flush,
-            components.files,
-            opened.directory,
-            options=options,
+            self.gauges,
+            memtable_capacity=options.memtable_capacity,
             clock=components.clock,
             listener=components.listener,
+            is_closing=lambda: self.background.is_closing,
         )
         self.committer = Committer(
             self.live,
@@ -262,6 +263,9 @@ class Engine:
             self.call_later(LOOK_SECONDS, self._look_again)
 
     # What the write path needs: see commit.CommitEnv.
+
+    def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
+        return self.admission.hold_back(appended, before_waiting)
 
     def admit(self) -> None:
         self.admission.admit()
@@ -390,7 +394,7 @@ class Engine:
         """
         if self._closed:
             return
-        self.background.is_closing = True
+        self.background.begin_closing()
         if self._remote is not None:
             self._remote.close()
         try:

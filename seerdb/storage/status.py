@@ -181,6 +181,8 @@ class Statistics(msgspec.Struct, frozen=True):
             "stalls": self.stalls.stalls,
             "stall_seconds": self.stalls.stalled_seconds,
             "refused_writes": self.stalls.refused,
+            "slowdowns": self.stalls.slowdowns,
+            "slowed_seconds": self.stalls.slowed_seconds,
             "breaker_open": self.store_breaker_open,
             "store_dollars": self.store_dollars,
             "recovery_seconds": self.recovery.seconds,
@@ -266,7 +268,7 @@ def _levels(engine: Engine) -> list[LevelStatistics]:
 def _wal(engine: Engine) -> WalStatistics:
     log = engine.log.statistics()
     return WalStatistics(
-        bytes=engine.admission.wal_bytes,
+        bytes=engine.gauges.wal_bytes,
         active_segment=engine.log.segment,
         appends=log.appends,
         appended_bytes=log.bytes,
@@ -290,13 +292,11 @@ def _cache(engine: Engine) -> CacheStatistics:
 
 def health(engine: Engine) -> list[HealthCheck]:
     """What a working database fulfils. Never waits for disk or bucket."""
-    cause = engine.poison.cause
+    cause, stalls = engine.poison.cause, engine.admission.statistics()
     checks = [
         HealthCheck("writes", cause is None, str(engine.poison.error()) if cause else "taken"),
         HealthCheck(
-            "backpressure",
-            not engine.admission.statistics().reason,
-            engine.admission.statistics().reason or "none",
+            "backpressure", ok=not stalls.reason, detail=stalls.reason or stalls.slowed or "none"
         ),
         _store_health(engine),
     ]
@@ -310,7 +310,7 @@ def _store_health(engine: Engine) -> HealthCheck:
     breaker = engine.stores.breaker
     if not breaker.is_open:
         return HealthCheck("bucket", ok=True, detail="reachable")
-    left = engine.options.wal_budget - engine.admission.wal_bytes
+    left = engine.options.wal_budget - engine.gauges.wal_bytes
     return HealthCheck(
         "bucket",
         ok=False,

@@ -211,6 +211,21 @@ class Lane:
         """Whether somebody waits for what it does, or for its end."""
         return self._waiting > 0 or self._closed
 
+    @property
+    def tries_again(self) -> bool:
+        """Whether it goes on by itself after a failure: not inline, and not at its end."""
+        return not (self._workers.is_inline or self._closed)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it is at work, or failed and has to try again."""
+        return self._running or self.error is not None
+
+    def nudge(self) -> None:
+        """Have those who wait look at their conditions again."""
+        with self._condition:
+            self._condition.notify_all()
+
     def wake(self) -> None:
         """Have the work looked at soon; at once and in this thread when inline."""
         with self._condition:

@@ -38,6 +38,23 @@ class Level(NamedTuple):
     bytes: int
 
 
+class HeldBack(NamedTuple):
+    """How writes were held back for one reason."""
+
+    reason: str
+    slowdowns: int
+    slowed_seconds: float
+    stops: int
+    stopped_seconds: float
+    refused: int
+
+
+class Stalls(NamedTuple):
+    """How writes were held back."""
+
+    reasons: list[HeldBack]
+
+
 class Requests(NamedTuple):
     """Requests of one purpose and operation."""
 
@@ -56,6 +73,9 @@ class FakeStatistics:
 
     values: dict[str, float] = field(default_factory=lambda: {"visible_seq": 3, "wal_syncs": 2})
     levels: list[Level] = field(default_factory=lambda: [Level(0, 2, 4096)])
+    stalls: Stalls = field(
+        default_factory=lambda: Stalls([HeldBack("log", 5, 1.5, 2, 20.25, 1)]),
+    )
     store_requests: list[Requests] = field(
         default_factory=lambda: [Requests("flush", "put", 5, 1, 0, 4096, 0.25)]
     )

@@ -63,6 +63,15 @@ def test_levels_and_the_object_store_have_labels(client: Client) -> None:
     assert samples["seerdb_store_seconds_total", flush_put] == 0.25
 
 
+def test_what_held_writes_back_has_its_reason_as_label(client: Client) -> None:
+    samples = _samples(client)
+    values = [
+        samples[f"seerdb_backpressure_{column}_total", (("reason", "log"),)]
+        for column in ("slowdowns", "slowed_seconds", "stops", "stopped_seconds", "refused")
+    ]
+    assert values == [5, 1.5, 2, 20.25, 1]
+
+
 def test_requests_by_route_and_class_of_status(client: Client) -> None:
     client.get("/v1/kv")
     client.get("/v1/kv?limit=0")

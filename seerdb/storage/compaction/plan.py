@@ -35,9 +35,6 @@ BOTTOM_LEVEL = 7
 SPLIT_TABLES = 8
 """A merge is split into parts that read about as many full tables."""
 
-URGENT_RUNS = 12
-"""With more runs than this a merge does not give way to reads and writes."""
-
 MOVED_SHARE = 8
 """Tables that are on average smaller than this part of a full one are merged, not moved."""
 

@@ -126,12 +126,17 @@ class LogWriter:
         """Offset in the segment up to which everything is durable."""
         return self._synced
 
+    @property
+    def appended(self) -> int:
+        """Bytes of all frames since this writer was made."""
+        return self._bytes_before + self._bytes_here
+
     def statistics(self) -> LogStatistics:
         """Counts since this writer was made."""
         return LogStatistics(
             self._segments,
             self._appends,
-            self._bytes_before + self._bytes_here,
+            self.appended,
             self._syncs,
             self._sync_seconds,
         )

@@ -10,7 +10,8 @@ import pytest
 from seerdb.errors import BusyError, DiskFullError, UnavailableError
 from seerdb.events import Event, WriteResumed, WriteStalled
 from seerdb.options import Options
-from seerdb.storage.admission import MAX_SEALED, STALL_SECONDS, Admission
+from seerdb.storage.admission import STALL_SECONDS, Admission
+from seerdb.storage.gauges import MAX_SEALED, Gauges
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.memtable import Memtable
@@ -30,12 +31,20 @@ class FakeLane:
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
+        self.name = "flush"
         self.error: BaseException | None = None
+        self.tries_again = True
+        self.has_work = False
+        self.wakes = 0
         self.steps: list[Callable[[], object]] = []
         self.seconds = 5.0
         self.waits: list[float] = []
 
     def wake_and_wait(self, until: Callable[[], bool], timeout: float) -> bool:
+        self.wakes += 1
+        return self.wait(until, timeout)
+
+    def wait(self, until: Callable[[], bool], timeout: float) -> bool:
         self.waits.append(timeout)
         if not until():
             self._clock.advance(min(self.seconds, timeout))
@@ -52,15 +61,19 @@ class Rig:
         self.layout = Layout(Version(), new_table_store(MemoryObjectStore()), RowCache(lambda: 0))
         self.live = LiveState(State(Memtable([1]), (), self.layout), 0)
         self.lane = FakeLane(self.clock)
+        self.compaction = FakeLane(self.clock)
+        self.compaction.name = "compaction"
+        self.is_closing = False
         self.events: list[Event] = []
+        options = Options(wal_segment_size=SEGMENT, min_free_disk=1000).with_values(settings)
+        lanes = cast(Lane, self.lane), cast(Lane, self.compaction)
+        self.gauges = Gauges(self.live, lanes, self.files, "db", options)
         self.admission = Admission(
-            self.live,
-            cast(Lane, self.lane),
-            self.files,
-            "db",
-            options=Options(wal_segment_size=SEGMENT, min_free_disk=1000).with_values(settings),
+            self.gauges,
+            memtable_capacity=options.memtable_capacity,
             clock=self.clock,
             listener=self.events.append,
+            is_closing=lambda: self.is_closing,
         )
 
     def seal(self, count: int) -> None:
@@ -134,7 +147,7 @@ def test_in_an_outage_writes_go_on_within_the_budget_of_the_log() -> None:
         rig.admission.admit()
         rig.seal(1)
     assert rig.events == []
-    assert rig.admission.wal_bytes == 10 * SEGMENT
+    assert rig.gauges.wal_bytes == 10 * SEGMENT
     with pytest.raises(BusyError, match=r"reached wal_budget \(655,360 bytes\); .* no bucket"):
         rig.admission.admit()
     rig.flush()
@@ -147,7 +160,7 @@ def test_a_full_log_waits_for_a_flush_that_works() -> None:
     rig.seal(2)
     rig.lane.steps = [rig.flush]
     rig.admission.admit()
-    assert rig.admission.wal_bytes == 2 * SEGMENT
+    assert rig.gauges.wal_bytes == 2 * SEGMENT
     assert isinstance(rig.events[0], WriteStalled)
     assert "wal_budget" in rig.events[0].reason
 
@@ -182,4 +195,4 @@ def test_a_full_disk_is_refused_at_once() -> None:
 def test_memtables_of_several_segments_count_all_of_them() -> None:
     rig = Rig()
     rig.live.rotate(Memtable([7, 8, 9]))
-    assert rig.admission.wal_bytes == 4 * SEGMENT
+    assert rig.gauges.wal_bytes == 4 * SEGMENT

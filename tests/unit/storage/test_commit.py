@@ -50,12 +50,21 @@ class FakeEnv:
     def __init__(self, live: LiveState) -> None:
         self._live = live
         self.admitted = 0
+        self.held_back: list[int] = []
+        self.unhindered = 1 << 40
+        self.waits = False
         self.refusal: BaseException | None = None
         self.unreadable: SeerDBError | None = None
         self.memtables: list[Memtable] = []
         self.causes: list[BaseException] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.shipped: list[tuple[int, list[tuple[Sink, object, int]]]] = []
+
+    def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
+        self.held_back.append(appended)
+        if self.waits:
+            before_waiting()
+        return appended + self.unhindered
 
     def admit(self) -> None:
         self.admitted += 1

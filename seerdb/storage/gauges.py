@@ -1,0 +1,118 @@
+"""What presses on writes, measured: memtables, log, runs and free disk against their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from seerdb.errors import DiskFullError
+from seerdb.options import Options
+from seerdb.storage.files import FileSystem
+from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
+from seerdb.storage.state import LiveState
+from seerdb.storage.workers import Lane
+
+MAX_SEALED = 2
+"""Sealed memtables that may wait for a flush that works: bounds memory."""
+
+
+class Obstacle(NamedTuple):
+    """Why no memtable may be sealed now."""
+
+    reason: Reason
+    lane: Lane
+    """Whose work takes it away."""
+    words: str
+    queue: int = 0
+    """How many wait for background work. When one of them is done, one more may come: after an
+    outage, or where more were found at the open, writes go on before all of them are done."""
+
+    def is_less_than(self, other: Obstacle) -> bool:
+        """Whether one of those that waited is done."""
+        return self.reason is other.reason and self.queue < other.queue
+
+
+class Gauges:
+    """The measures of one database. For the writer that leads; all but :meth:`measure_disk` and
+    :meth:`check_disk` read memory only, and are thread-safe."""
+
+    def __init__(
+        self,
+        live: LiveState,
+        lanes: tuple[Lane, Lane],
+        files: FileSystem,
+        directory: str,
+        options: Options,
+    ) -> None:
+        """``lanes``: those of flush and compaction, which take pressure away."""
+        self._live = live
+        self._flush, self._compaction = lanes
+        self._files = files
+        self._directory = directory
+        self._options = options
+        self._free = 0
+
+    @property
+    def wal_bytes(self) -> int:
+        """Local disk that the unflushed log takes, the active segment included."""
+        segments = sum(len(memtable.segments) for memtable in self._live.current.memtables)
+        return segments * self._options.wal_segment_size
+
+    def worst(self) -> Gauge:
+        """The one that slows writes down most now; free disk as of the last measurement."""
+        return worst(self._all())
+
+    def obstacle(self) -> Obstacle | None:
+        """What must change before a memtable may be sealed. Reads memory only."""
+        used = self.wal_bytes + self._options.wal_segment_size
+        budget = self._options.wal_budget
+        sealed, runs = len(self._live.current.sealed), self._runs()
+        if used > budget:
+            words = f"the unflushed log has reached wal_budget ({budget:,} bytes)"
+            return Obstacle(Reason.LOG, self._flush, words)
+        if sealed >= MAX_SEALED and self._flush.error is None:
+            words = f"{sealed} sealed memtables wait for their flush"
+            return Obstacle(Reason.MEMTABLES, self._flush, words, sealed)
+        if runs >= MAX_RUNS:
+            words = f"{runs} runs wait for a compaction; writes go on below {MAX_RUNS}"
+            return Obstacle(Reason.RUNS, self._compaction, words, runs)
+        return None
+
+    def check_disk(self) -> None:
+        """Raise ``DiskFullError`` when less than ``min_free_disk`` is free."""
+        free = self._files.free_bytes(self._directory)
+        if free < self._options.min_free_disk:
+            raise DiskFullError(
+                f"{free:,} bytes are free where {self._directory} is, less than min_free_disk "
+                f"({self._options.min_free_disk:,}); writes go on when there is room"
+            )
+
+    def _runs(self) -> int:
+        """Runs while there is something to merge: what a policy leaves as it is waits for
+        nothing."""
+        return len(self._live.current.layout.runs) if self._compaction.has_work else 0
+
+    def measure_disk(self) -> None:
+        """Find out how much of the disk is free. Raises ``DiskError``."""
+        if self._options.min_free_disk:
+            self._free = self._files.free_bytes(self._directory)
+
+    def _all(self) -> Iterator[Gauge]:
+        """All values as they are; free disk as of the last look. Reads memory only."""
+        options, state = self._options, self._live.current
+        runs, used, budget = self._runs(), self.wal_bytes, options.wal_budget
+        fill = min(state.active.size / options.memtable_capacity, 1.0)
+        segment = options.wal_segment_size
+        full = budget // segment * segment
+        words = f"{runs} runs wait for a compaction; at {MAX_RUNS} writes stop"
+        yield Gauge(Reason.RUNS, runs, URGENT_RUNS, MAX_RUNS, words)
+        words = f"the unflushed log takes {used:,} bytes of wal_budget ({budget:,})"
+        yield Gauge(Reason.LOG, used - segment + fill * segment, full * 3 / 4, full, words)
+        if self._flush.error is None:
+            sealed = len(state.sealed)
+            words = f"{sealed} sealed memtables wait for their flush, the next is {fill:.0%} full"
+            yield Gauge(Reason.MEMTABLES, sealed + fill, MAX_SEALED + 0.5, MAX_SEALED + 1.0, words)
+        if self._free:
+            least = options.min_free_disk
+            words = f"{self._free:,} bytes of disk are free, min_free_disk is {least:,}"
+            yield Gauge(Reason.DISK, self._free, least * 5 / 4, least, words)
