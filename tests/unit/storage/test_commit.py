@@ -53,6 +53,7 @@ class FakeEnv:
         self.held_back: list[int] = []
         self.unhindered = 1 << 40
         self.waits = False
+        self.while_leading: Callable[[], None] = lambda: None
         self.refusal: BaseException | None = None
         self.unreadable: SeerDBError | None = None
         self.memtables: list[Memtable] = []
@@ -64,6 +65,7 @@ class FakeEnv:
         self.held_back.append(appended)
         if self.waits:
             before_waiting()
+        self.while_leading()
         return appended + self.unhindered
 
     def admit(self) -> None:
