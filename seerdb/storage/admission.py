@@ -141,11 +141,17 @@ class Admission:
         has waited in vain just now; ``ClosedError`` when the database is being closed meanwhile.
         """
         self.check_disk()
-        obstacle = self._gauges.obstacle()
-        if obstacle is None:
-            return
-        if self._clock.monotonic() < self._refuse_until and obstacle.lane.tries_again:
-            self._refuse(obstacle)
+        deadline = self._clock.monotonic() + STALL_SECONDS
+        while obstacle := self._gauges.obstacle():
+            if self._clock.monotonic() < self._refuse_until and obstacle.lane.tries_again:
+                self._refuse(obstacle)
+            self._stop(obstacle, deadline)
+            now = self._gauges.obstacle()
+            if now and now.is_less_than(obstacle):
+                return
+
+    def _stop(self, obstacle: Obstacle, deadline: float) -> None:
+        """Wait, until the deadline at most, for what is in the way to be gone, less, or another."""
         count = self._counts[obstacle.reason]
         count.stops += 1
         count.last = obstacle.words
@@ -153,7 +159,7 @@ class Admission:
         self._listener(WriteStalled(obstacle.words))
         started = self._clock.monotonic()
         try:
-            self._wait(obstacle, started + STALL_SECONDS)
+            self._wait(self._is_over(obstacle), obstacle.lane, deadline)
         finally:
             waited = self._clock.monotonic() - started
             count.stopped_seconds += waited
@@ -170,22 +176,21 @@ class Admission:
             count.last = str(refusal)
             raise
 
-    def _wait(self, first: Obstacle, deadline: float) -> None:
-        """Wait until the obstacle is gone or less; what is in the way may change meanwhile."""
-        woken: Lane | None = None
-        while (obstacle := self._gauges.obstacle()) and not obstacle.is_less_than(first):
-            lane = obstacle.lane
+    def _wait(self, is_over: Callable[[], bool], lane: Lane, deadline: float) -> None:
+        is_woken = False
+        while not is_over():
             left = deadline - self._clock.monotonic()
-            if left <= 0 or (lane is woken and not lane.tries_again):
+            obstacle = self._gauges.obstacle()
+            if obstacle and (left <= 0 or (is_woken and not lane.tries_again)):
                 self._refuse_until = self._clock.monotonic() + REFUSAL_SECONDS
                 self._refuse(obstacle)
-            if lane is woken:  # it tries again by itself, when it is time
-                lane.wait(self._is_over(obstacle), left)
+            if is_woken:  # it tries again by itself, when it is time
+                lane.wait(is_over, left)
             else:
-                lane.wake_and_wait(self._is_over(obstacle), left)
-                woken = lane
-            if self._is_closing():
-                raise ClosedError("the database is being closed; open it again")
+                lane.wake_and_wait(is_over, left)
+                is_woken = True
+        if self._is_closing():
+            raise ClosedError("the database is being closed; open it again")
 
     def _is_over(self, obstacle: Obstacle) -> Callable[[], bool]:
         def is_over() -> bool:

@@ -51,12 +51,15 @@ class Heard:
             self.events.append(event)
             self._changed.notify_all()
 
-    def wait_for(self, kind: type[Event]) -> Event:
+    def wait_for(self, kind: type[Event], about: str = "") -> Event:
+        """The first event of a kind whose text has ``about`` in it."""
+
+        def found() -> list[Event]:
+            return [e for e in self.events if isinstance(e, kind) and about in str(e)]
+
         with self._changed:
-            assert self._changed.wait_for(
-                lambda: any(isinstance(e, kind) for e in self.events), PATIENCE
-            )
-        return next(event for event in self.events if isinstance(event, kind))
+            assert self._changed.wait_for(found, PATIENCE)
+        return found()[0]
 
 
 def components(heard: Heard) -> Components:

@@ -344,6 +344,25 @@ def test_writes_stop_where_compaction_is_far_behind_until_it_has_done_something(
     rig.admission.admit()
 
 
+def test_a_stop_whose_reason_changes_is_two_and_no_longer_than_one() -> None:
+    rig = pressed_rig()
+    rig.seal(MAX_SEALED)
+    rig.compaction.has_work = True
+
+    def step() -> None:
+        rig.flush()
+        rig.pile_up(MAX_RUNS)
+
+    rig.lane.steps = [step]
+    with pytest.raises(BusyError, match="36 runs wait"):
+        rig.admission.admit()
+    assert rig.clock.monotonic() == STALL_SECONDS
+    stops = [event.reason for event in rig.events if isinstance(event, WriteStalled)]
+    assert [words.split()[1] for words in stops] == ["sealed", "runs"]
+    assert statistics_of(rig, "memtables").stopped_seconds == 5
+    assert statistics_of(rig, "runs").stopped_seconds == STALL_SECONDS - 5
+
+
 def test_after_an_outage_one_may_come_for_each_that_is_flushed() -> None:
     rig = Rig()
     rig.seal(30)
