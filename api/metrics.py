@@ -58,6 +58,7 @@ ENGINE: dict[str, EngineMetric] = {
     "memtable_bytes": EngineMetric(GAUGE, "Memory of the active memtable."),
     "sealed_memtables": EngineMetric(GAUGE, "Sealed memtables that wait for their flush."),
     "sealed_memtable_bytes": EngineMetric(GAUGE, "Memory of the sealed memtables."),
+    "user_bytes": EngineMetric(COUNTER, "Keys and values of what was written and ingested."),
     "wal_bytes": EngineMetric(GAUGE, "Local disk that the log of what is not flushed takes."),
     "wal_appended_bytes": EngineMetric(COUNTER, "Bytes appended to the log."),
     "wal_syncs": EngineMetric(COUNTER, "Syncs of the log."),
@@ -65,8 +66,16 @@ ENGINE: dict[str, EngineMetric] = {
     "commits": EngineMetric(COUNTER, "Batches committed; a single write is a batch of one."),
     "operations": EngineMetric(COUNTER, "Puts, deletes and range deletes committed."),
     "commit_groups": EngineMetric(COUNTER, "Groups of batches that were logged together."),
+    "written_bytes": EngineMetric(COUNTER, "Bytes of the tables that were written."),
+    "write_amplification": EngineMetric(GAUGE, "Bytes of tables written for a byte of the user."),
+    "live_bytes": EngineMetric(GAUGE, "Estimated bytes of tables without what is overwritten."),
+    "space_amplification": EngineMetric(GAUGE, "Bytes of tables over the live bytes."),
+    "runs": EngineMetric(GAUGE, "Sorted runs, which a read may have to ask all."),
     "tables": EngineMetric(GAUGE, "Tables of the current version."),
     "table_bytes": EngineMetric(GAUGE, "Bytes of the tables of the current version."),
+    "scans": EngineMetric(COUNTER, "Scans begun."),
+    "blocks_per_get": EngineMetric(GAUGE, "Blocks fetched from the bucket for a get of tables."),
+    "row_cache_bytes": EngineMetric(GAUGE, "Memory of the row cache."),
     "block_cache_admissions": EngineMetric(COUNTER, "Blocks that came into the block cache."),
     "block_cache_evictions": EngineMetric(COUNTER, "Blocks that made room for others."),
     "block_cache_bytes": EngineMetric(GAUGE, "Memory of the block cache."),
@@ -77,6 +86,7 @@ ENGINE: dict[str, EngineMetric] = {
     "flushes": EngineMetric(COUNTER, "Memtables flushed into tables."),
     "flush_failures": EngineMetric(COUNTER, "Flushes that failed and were tried again."),
     "compactions": EngineMetric(COUNTER, "Compactions done."),
+    "ingests": EngineMetric(COUNTER, "Ingests done."),
     "compaction_failures": EngineMetric(COUNTER, "Compactions that failed."),
     "stalls": EngineMetric(COUNTER, "Times that writes were held back."),
     "stall_seconds": EngineMetric(COUNTER, "Time that writes were held back."),
@@ -85,6 +95,10 @@ ENGINE: dict[str, EngineMetric] = {
     "refused_writes": EngineMetric(COUNTER, "Times that holding back did not help: busy."),
     "breaker_open": EngineMetric(GAUGE, "1 while requests to the object store are held back."),
     "store_dollars": EngineMetric(COUNTER, "Estimated price of the requests to the bucket."),
+    "store_dollars_per_month": EngineMetric(
+        GAUGE, "What the requests to the bucket come to in a month if it goes on like this."
+    ),
+    "storage_dollars_per_month": EngineMetric(GAUGE, "Price of keeping the tables for a month."),
     "recovery_seconds": EngineMetric(GAUGE, "How long the last recovery took."),
     "recovered_batches": EngineMetric(GAUGE, "Batches that the last recovery replayed."),
     "recovery_truncated_bytes": EngineMetric(
@@ -102,13 +116,20 @@ FAMILIES: dict[str, str] = {
     "backpressure_stops_total": "Times that writes were stopped, by reason.",
     "backpressure_stopped_seconds_total": "Time that writes were stopped, by reason.",
     "backpressure_refused_total": "Writes or groups of them that were refused, by reason.",
+    "level_runs": "Sorted runs of a level.",
     "level_tables": "Tables of a level.",
     "level_bytes": "Bytes of the tables of a level.",
+    "level_entries": "Versions of keys in a level, tombstones included.",
+    "level_tombstones": "Tombstones of single keys in a level.",
+    "level_range_tombstones": "Range tombstones in a level.",
+    "table_gets_total": "Gets that reached the tables, by the tier that had what they needed.",
+    "sampled_gets_total": "Gets of the sample, by the tier that answered.",
     "store_requests_total": "Requests to the object store, by purpose and operation.",
     "store_errors_total": "Requests to the object store that failed.",
     "store_received_bytes_total": "Bytes received from the object store.",
     "store_sent_bytes_total": "Bytes sent to the object store.",
     "store_seconds_total": "Time spent waiting for the object store.",
+    "store_request_dollars_total": "Estimated price of the requests to the object store.",
 }
 """Metrics with labels: name without the prefix, and what it says."""
 
@@ -161,6 +182,7 @@ class Metrics(Collector):
         yield from _single_numbers(statistics)
         yield from _backpressure(statistics)
         yield from _levels(statistics)
+        yield from _tiers(statistics)
         yield from _health(self._service.db.health())
         yield from _store(statistics)
 
@@ -213,15 +235,31 @@ def _backpressure(statistics: Statistics) -> Iterator[Metric]:
 
 
 def _levels(statistics: Statistics) -> Iterator[Metric]:
-    tables, sizes = (
-        GaugeMetricFamily(f"{PREFIX}{name}", FAMILIES[name], labels=("level",))
-        for name in ("level_tables", "level_bytes")
-    )
-    for row in statistics.levels:
-        tables.add_metric((str(row.level),), row.tables)
-        sizes.add_metric((str(row.level),), row.bytes)
-    yield tables
-    yield sizes
+    columns = {
+        "level_runs": "runs",
+        "level_tables": "tables",
+        "level_bytes": "bytes",
+        "level_entries": "entries",
+        "level_tombstones": "deletes",
+        "level_range_tombstones": "range_deletes",
+    }
+    for name, column in columns.items():
+        family = GaugeMetricFamily(f"{PREFIX}{name}", FAMILIES[name], labels=("level",))
+        for row in statistics.levels:
+            family.add_metric((str(row.level),), getattr(row, column))
+        yield family
+
+
+def _tiers(statistics: Statistics) -> Iterator[Metric]:
+    counts = {
+        "table_gets_total": statistics.get_tiers,
+        "sampled_gets_total": statistics.sampled_gets,
+    }
+    for name, tiers in counts.items():
+        family = _counter(name, ("tier",))
+        for tier, gets in tiers.items():
+            family.add_metric((tier,), gets)
+        yield family
 
 
 def _store(statistics: Statistics) -> Iterator[Metric]:
@@ -231,6 +269,7 @@ def _store(statistics: Statistics) -> Iterator[Metric]:
         "store_received_bytes_total": "bytes_in",
         "store_sent_bytes_total": "bytes_out",
         "store_seconds_total": "seconds",
+        "store_request_dollars_total": "dollars",
     }
     for name, column in columns.items():
         family = _counter(name, ("purpose", "operation"))

@@ -42,6 +42,14 @@ class LevelSize(Protocol):
     def tables(self) -> int: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def runs(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def deletes(self) -> int: ...
+    @property
+    def range_deletes(self) -> int: ...
 
 
 class HeldBack(Protocol):
@@ -86,6 +94,10 @@ class StoreRequests(Protocol):
     def bytes_out(self) -> int: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def dollars(self) -> float: ...
+    @property
+    def dollars_per_month(self) -> float: ...
 
 
 class Statistics(Protocol):
@@ -101,6 +113,14 @@ class Statistics(Protocol):
 
     @property
     def stalls(self) -> Stalls: ...
+    @property
+    def get_tiers(self) -> Mapping[str, int]:
+        """Gets that reached the tables, by the tier that had what they needed."""
+
+    @property
+    def sampled_gets(self) -> Mapping[str, int]:
+        """Gets of the sample, by the tier that answered."""
+
     @property
     def store_requests(self) -> Sequence[StoreRequests]:
         """One row for each purpose and operation."""

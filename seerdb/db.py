@@ -19,14 +19,9 @@ from seerdb.storage.merge import Chunk
 from seerdb.storage.request import Sink
 from seerdb.storage.runtime import Components
 from seerdb.storage.state import State
-from seerdb.storage.status import (
-    CompactionReport,
-    FlushReport,
-    HealthCheck,
-    Statistics,
-    gather,
-    health,
-)
+from seerdb.storage.status.health import HealthCheck, health
+from seerdb.storage.status.reports import CompactionReport, FlushReport
+from seerdb.storage.status.statistics import Statistics, gather
 from seerdb.storage.verify import VerifyReport
 
 
@@ -68,7 +63,10 @@ class DB:
         self._engine = engine
         self._level = LEVELS[engine.options.durability]
         self._put = engine.committer.put
-        self._try_get: Callable[[bytes], Version | Need | None] = engine.reads.try_get
+        engine.sampler.attach(self._serve_gets)
+
+    def _serve_gets(self, try_get: Callable[[bytes], Version | Need | None]) -> None:
+        self._try_get = try_get
 
     @classmethod
     def open(

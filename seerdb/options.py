@@ -42,6 +42,7 @@ DURABILITY_LEVELS = tuple(level.value for level in Durability)
 _RETENTION = re.compile(r"flushed|count:[0-9]{1,6}|duration:[0-9]{1,9}")
 _COMPACTION = ("lazy_leveled", "leveled", "tiered", "adaptive")
 _BACKGROUND = ("inline", "thread", "process")
+PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", re.ASCII)
 
@@ -101,6 +102,17 @@ def _mapping(value: object) -> str | None:
     if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
         return None
     return f"must be a table of names and values, not {value!r}"
+
+
+def _prices(value: object) -> str | None:
+    names = ", ".join(PRICE_NAMES)
+    if not isinstance(value, Mapping) or not set(value) <= set(PRICE_NAMES):
+        return f"must be a table of dollars under {names}, not {value!r}"
+    for name, price in value.items():
+        complaint = _number(0, 1000)(price)
+        if complaint:
+            return f"must be dollars, of which {name} {complaint}"
+    return None
 
 
 def _setting(default: Any, check: Callable[[object], str | None]) -> Any:
@@ -163,6 +175,10 @@ class Options:
     by the reads and writes of the last minutes."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
     """Writes are refused while the local disk has less than this free."""
+    prices: dict[str, Any] = _setting({}, _prices)
+    """What the bucket costs, for the statistics: dollars for 1,000 requests (``put_or_list``,
+    ``get``, ``delete``) and for a GiB kept a month (``gigabyte_month``). Those not given are Amazon
+    S3 Standard's."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -239,6 +255,7 @@ class DBOptions:
     background = _Setter[str]()
     compaction = _Setter[str]()
     min_free_disk = _Setter[int]()
+    prices = _Setter[dict[str, Any]]()
 
     def __init__(self, **values: Any) -> None:
         self.values: Mapping[str, Any] = values

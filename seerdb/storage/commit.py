@@ -85,6 +85,8 @@ class CommitStatistics(msgspec.Struct, frozen=True):
 
     commits: int
     operations: int
+    user_bytes: int
+    """Keys and values of the operations."""
     groups: int
     largest_group: int
     queued: int
@@ -133,6 +135,7 @@ class Committer:
         self._hold_back_at = 0  # bytes of log in all
         self._segment_seq = live.visible_seq + 1
         self._commits = self._operations = self._groups = self._largest_group = 0  # no lone puts
+        self._sealed_bytes = 0  # of memtables, without what they keep for snapshots
 
     def put(self, key: bytes, value: bytes, level: int) -> int:
         """Commit one put. At level ``memory`` with nobody else writing it skips the queue."""
@@ -400,7 +403,9 @@ class Committer:
             raise self._fail(error) from error
         self._unstarted = True
         self._room = 0
-        self._env.sealed(live.rotate(Memtable([log.segment + 1])))
+        sealed = live.rotate(Memtable([log.segment + 1]))
+        self._sealed_bytes += sealed.size - sealed.kept
+        self._env.sealed(sealed)
 
     def _start_segment(self) -> None:
         """Give the active memtable its segment; tried again by the next writer if it fails."""
@@ -472,9 +477,14 @@ class Committer:
         """A copy of the counters."""
         commits = self._live.visible_seq - self._first_seq + 1
         lone_puts = commits - self._commits
+        operations = self._operations + lone_puts
+        # What lone puts add is counted by the memtables alone.
+        active = self._live.current.active
+        taken = self._sealed_bytes + active.size - active.kept
         return CommitStatistics(
             commits=commits,
-            operations=self._operations + lone_puts,
+            operations=operations,
+            user_bytes=max(0, taken - ENTRY_OVERHEAD * operations),
             groups=self._groups + lone_puts,
             largest_group=self._largest_group,
             queued=len(self._inbox) + len(self._queue),

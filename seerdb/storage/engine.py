@@ -42,6 +42,7 @@ from seerdb.storage.remote_jobs import DaskRunner, require_shared
 from seerdb.storage.request import Sink
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
+from seerdb.storage.sampling import GetSampler
 from seerdb.storage.ship import Shipper
 from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
@@ -115,6 +116,7 @@ class Engine:
             State(Memtable([opened.next_segment]), sealed, layout), opened.recovery.last_seq
         )
         self.reads = Reads(self.live, self.tables)
+        self.sampler = GetSampler(self.live, self.reads.try_get)
 
     def _open_disk_tier(self, directory: str) -> DiskTier | None:
         files, capacity = self.components.files, self.options.disk_cache_capacity

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from threading import Lock
 
 import msgspec
 
@@ -55,6 +56,15 @@ class IngestReport(msgspec.Struct, frozen=True):
     bytes: int
     tables: list[str]
     seq: int
+
+
+class IngestStatistics(msgspec.Struct, frozen=True):
+    """Since the database was opened. ``user_bytes``: keys and values of the pairs that came."""
+
+    ingests: int = 0
+    bytes: int = 0
+    entries: int = 0
+    user_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class Ingester:
         self._format = table_format
         self._flushed = flushed
         self._check_disk = check_disk
+        self._lock = Lock()
+        self.statistics = IngestStatistics()
 
     def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
         """Take all pairs and show them at once; see :meth:`seerdb.DB.ingest`."""
@@ -132,12 +144,24 @@ class Ingester:
         finally:
             if not self._publisher.is_in_doubt:
                 self._outputs.finish(table.id for table in tables)
-        return IngestReport(
+        report = IngestReport(
             entries=sum(table.entries for table in tables),
             bytes=sum(table.size for table in tables),
             tables=[table.id for table in tables],
             seq=seq,
         )
+        self._count(report, scratch.pair_bytes)
+        return report
+
+    def _count(self, report: IngestReport, user_bytes: int) -> None:
+        with self._lock:
+            total = self.statistics
+            self.statistics = IngestStatistics(
+                total.ingests + 1,
+                total.bytes + report.bytes,
+                total.entries + report.entries,
+                total.user_bytes + user_bytes,
+            )
 
     def _publish(self, tables: tuple[TableMeta, ...]) -> int:
         # Most of what there is to flush, while writers go on.

@@ -2,7 +2,8 @@
 
 A ``dict`` answers point reads; its keys are sorted lazily, only when a scan asks. An
 overwritten version is kept aside only while a snapshot may need it: taking a snapshot sets
-``pinned`` to its seq, and the writer keeps what it overwrites if that is not newer.
+``pinned`` to its seq, and the writer keeps what it overwrites if that is not newer. ``size`` is the
+memory of all, overheads counted; ``kept`` the part of it for what is kept aside.
 
 Thread-safety: one writer at a time (the holder of the engine's state lock); any number of
 readers, without a lock. Readers rely on each dict operation being one step under the
@@ -46,6 +47,7 @@ class Memtable:
         "_index",
         "_index_lock",
         "entries",
+        "kept",
         "last_seq",
         "older",
         "pinned",
@@ -62,6 +64,7 @@ class Memtable:
         self.tombstones: RangeTombstones = NO_TOMBSTONES
         self.ranged = False
         self.size = 0
+        self.kept = 0
         self.last_seq = 0
         self.pinned = 0
         self._index_lock = threading.Lock()
@@ -89,6 +92,7 @@ class Memtable:
             size = len(keys[0]) + len(values[0]) + ENTRY_OVERHEAD
             self.put(seq, keys[0], None if kinds[0] == DELETE else values[0], size)
             return
+        self.size += sum(map(len, keys)) + sum(map(len, values)) + ENTRY_OVERHEAD * len(kinds)
         versions: list[bytes | None] | list[bytes] = values
         if DELETE in kinds or DELETE_RANGE in kinds:
             keys, versions = self._apply_deletes(seq, kinds, keys, values)
@@ -96,7 +100,6 @@ class Memtable:
         if self.pinned:
             self._keep(fresh)
         self.entries.update(fresh)
-        self.size += sum(map(len, keys)) + sum(map(len, values)) + ENTRY_OVERHEAD * len(kinds)
         self.last_seq = seq
 
     def _apply_deletes(
@@ -125,6 +128,7 @@ class Memtable:
         if newer.tombstones:
             self.add_tombstones(list(newer.tombstones.tombstones))
         self.size += newer.size
+        self.kept += newer.kept
         self.last_seq = newer.last_seq
 
     def add_tombstones(self, tombstones: list[RangeTombstone]) -> None:
@@ -138,7 +142,9 @@ class Memtable:
             version = entries.get(key)
             if version is not None and version[0] <= pinned:
                 self.older.setdefault(key, []).append(version)
-                self.size += ENTRY_OVERHEAD + (len(version[1]) if version[1] else 0)
+                memory = ENTRY_OVERHEAD + (len(version[1]) if version[1] else 0)
+                self.size += memory
+                self.kept += memory
 
     def find(self, key: bytes, at: int) -> Version | None:
         """The newest version of ``key`` not above ``at``; range tombstones not considered."""

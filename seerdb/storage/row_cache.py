@@ -121,6 +121,9 @@ class RowCache:
         while rows and self._bytes > target:
             self._bytes -= _size(*rows.popitem(last=False))
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     @property
     def bytes(self) -> int:
         """What its rows cost now."""

@@ -54,6 +54,8 @@ class Scratch:
     def __init__(self, files: FileSystem, stem: str) -> None:
         self.files = files
         self._stem = stem
+        self.pair_bytes = 0
+        """Keys and values of all pairs that came."""
         self._paths: list[str] = []
 
     def new_path(self) -> str:
@@ -108,7 +110,7 @@ def sort(
     """
     runs: list[SortedRun] = []
     gathered: dict[bytes, bytes] = {}
-    size = 0
+    size = number = 0
     for number, (key, value) in enumerate(pairs, 1):
         if (
             type(key) is not bytes
@@ -122,7 +124,9 @@ def sort(
         if size > SORT_MEMORY:
             before_write()
             runs.append(_write_sorted(gathered, scratch))
+            scratch.pair_bytes += size
             gathered, size = {}, 0
+    scratch.pair_bytes += size - PAIR_OVERHEAD * number
     if gathered:
         before_write()
         runs.append(_write_sorted(gathered, scratch))

@@ -19,7 +19,7 @@ class Stores:
         self, inner: ObjectStore, location: StoreLocation | None, *, clock: Clock, random: Random
     ) -> None:
         self.location = location
-        self.meter = RequestMeter()
+        self.meter = RequestMeter(clock)
         self.breaker = CircuitBreaker(clock)
         self._inner = inner
         self._stacks = {

@@ -62,6 +62,11 @@ class TableStore:
             weakref.WeakValueDictionary()
         )
         self._lock = threading.Lock()
+        # Racing readers may lose a count.
+        self.blocks_from_disk = 0
+        """Single blocks, as point reads want them, that the disk tier had."""
+        self.blocks_fetched = 0
+        """Single blocks that came from the bucket."""
 
     def handle(self, meta: TableMeta) -> TableHandle:
         """The one living handle of a table."""
@@ -132,8 +137,11 @@ class TableStore:
         if block is not None:
             return block
         block = self._block_from_disk(handle, reader, number)
-        if block is None:
+        if block is not None:
+            self.blocks_from_disk += 1
+        else:
             block = self._fetch(handle, reader, number, number + 1)[0]
+            self.blocks_fetched += 1
         if fill:
             self._cache.admit(reader, number, block)
         return block

@@ -36,6 +36,10 @@ class Level(NamedTuple):
     level: int
     tables: int
     bytes: int
+    runs: int
+    entries: int
+    deletes: int
+    range_deletes: int
 
 
 class HeldBack(NamedTuple):
@@ -65,6 +69,8 @@ class Requests(NamedTuple):
     bytes_in: int
     bytes_out: int
     seconds: float
+    dollars: float
+    dollars_per_month: float
 
 
 @dataclass
@@ -72,12 +78,14 @@ class FakeStatistics:
     """The numbers of the engine."""
 
     values: dict[str, float] = field(default_factory=lambda: {"visible_seq": 3, "wal_syncs": 2})
-    levels: list[Level] = field(default_factory=lambda: [Level(0, 2, 4096)])
     stalls: Stalls = field(
         default_factory=lambda: Stalls([HeldBack("log", 5, 1.5, 2, 20.25, 1)]),
     )
+    levels: list[Level] = field(default_factory=lambda: [Level(0, 2, 4096, 1, 50, 6, 1)])
+    get_tiers: dict[str, int] = field(default_factory=lambda: {"block_cache": 8, "bucket": 2})
+    sampled_gets: dict[str, int] = field(default_factory=lambda: {"memtable": 4, "tables": 3})
     store_requests: list[Requests] = field(
-        default_factory=lambda: [Requests("flush", "put", 5, 1, 0, 4096, 0.25)]
+        default_factory=lambda: [Requests("flush", "put", 5, 1, 0, 4096, 0.25, 0.5, 9.0)]
     )
 
 

@@ -55,12 +55,19 @@ def test_levels_and_the_object_store_have_labels(client: Client) -> None:
     samples = _samples(client)
     assert samples["seerdb_level_tables", (("level", "0"),)] == 2
     assert samples["seerdb_level_bytes", (("level", "0"),)] == 4096
+    assert samples["seerdb_level_runs", (("level", "0"),)] == 1
+    assert samples["seerdb_level_entries", (("level", "0"),)] == 50
+    assert samples["seerdb_level_tombstones", (("level", "0"),)] == 6
+    assert samples["seerdb_level_range_tombstones", (("level", "0"),)] == 1
+    assert samples["seerdb_table_gets_total", (("tier", "bucket"),)] == 2
+    assert samples["seerdb_sampled_gets_total", (("tier", "memtable"),)] == 4
     flush_put = (("operation", "put"), ("purpose", "flush"))
     assert samples["seerdb_store_requests_total", flush_put] == 5
     assert samples["seerdb_store_errors_total", flush_put] == 1
     assert samples["seerdb_store_received_bytes_total", flush_put] == 0
     assert samples["seerdb_store_sent_bytes_total", flush_put] == 4096
     assert samples["seerdb_store_seconds_total", flush_put] == 0.25
+    assert samples["seerdb_store_request_dollars_total", flush_put] == 0.5
 
 
 def test_what_held_writes_back_has_its_reason_as_label(client: Client) -> None:

@@ -50,6 +50,10 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
         ["universal", "", None],
     ),
     "min_free_disk": ([0, 1 << 50], [-1, (1 << 50) + 1]),
+    "prices": (
+        [{}, {"put_or_list": 0.005, "get": 0, "delete": 1000, "gigabyte_month": 0.023}],
+        [None, [], {"put": 1}, {1: 1}, {"get": -1}, {"get": "1"}, {"get": float("nan")}],
+    ),
 }
 
 

@@ -16,6 +16,7 @@ from typing import Self
 from seerdb.clock import Clock
 from seerdb.errors import CorruptionError, UnavailableError
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.recent import RecentCounts
 
 PAGE = 1000
 """Objects per request of a listing or a deletion."""
@@ -48,19 +49,21 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """US dollars. Defaults: Amazon S3 Standard, us-east-1, first 50 TB
-    (https://aws.amazon.com/s3/pricing/, 2025)."""
+    """US dollars, as price lists have them: for 1,000 requests, and for a GiB kept a month.
+    Defaults: Amazon S3 Standard, us-east-1, first 50 TB (https://aws.amazon.com/s3/pricing/, 2025).
 
-    put_or_list: float = 0.005 / 1000
-    get: float = 0.0004 / 1000
+    The setting ``prices`` has the same names."""
+
+    put_or_list: float = 0.005
+    get: float = 0.0004
     delete: float = 0.0
     gigabyte_month: float = 0.023
 
     def of_request(self, operation: Operation) -> float:
         """One request of the kind."""
         if operation in (Operation.GET, Operation.GET_RANGE):
-            return self.get
-        return self.delete if operation is Operation.DELETE else self.put_or_list
+            return self.get / 1000
+        return (self.delete if operation is Operation.DELETE else self.put_or_list) / 1000
 
     def of_storage(self, size: int) -> float:
         """Keeping ``size`` bytes for a month; Amazon's gigabyte is 2^30 bytes."""
@@ -86,9 +89,10 @@ class RequestStatistics:
 
 
 class RequestMeter:
-    """Counts requests by purpose and operation. Thread-safe."""
+    """Counts requests by purpose and operation; with a clock, those of late too. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._recent = RecentCounts[tuple[Purpose, Operation]](clock) if clock else None
         self._lock = threading.Lock()
         # Guarded by the lock:
         self._sums: dict[tuple[Purpose, Operation], _Sums] = {}
@@ -114,6 +118,8 @@ class RequestMeter:
             sums.bytes_in += bytes_in
             sums.bytes_out += bytes_out
             sums.seconds += seconds
+        if self._recent is not None:
+            self._recent.add((purpose, operation), requests)
 
     def merge(self, statistics: Iterable[RequestStatistics]) -> None:
         """Add what was counted elsewhere, for example in a worker process."""
@@ -133,9 +139,9 @@ class RequestMeter:
         """All requests, whatever became of them."""
         return sum(each.requests for each in self.statistics())
 
-    def dollars(self, prices: Prices) -> float:
-        """What the requests cost; storage and traffic apart."""
-        return sum(each.requests * prices.of_request(each.operation) for each in self.statistics())
+    def recent_in_seconds(self, seconds: float) -> dict[tuple[Purpose, Operation], float]:
+        """Requests in so many seconds at the rate of late; see :meth:`RecentCounts.in_seconds`."""
+        return self._recent.in_seconds(seconds) if self._recent is not None else {}
 
 
 class MeteredObjectStore:

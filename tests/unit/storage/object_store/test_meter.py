@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import pytest
 
 from seerdb.errors import AlreadyExistsError, NotFoundError, TruncatedError, UnavailableError
+from seerdb.options import PRICE_NAMES
 from seerdb.storage.object_store.meter import (
     MeteredObjectStore,
     Operation,
@@ -128,11 +130,26 @@ def test_no_request_is_lost_between_threads(store: MeteredObjectStore, meter: Re
     assert meter.total_requests() == of(meter, Operation.PUT).bytes_out == 2_000
 
 
-def test_dollars_follow_the_price_list(meter: RequestMeter) -> None:
-    assert meter.dollars(Prices()) == 0
-    for operation in Operation:
-        meter.merge([RequestStatistics(Purpose.READ, operation, 1_000_000)])
-    # PUT, PUT if absent and LIST at $5, GET and ranged GET at $0.40, DELETE free
-    assert meter.dollars(Prices()) == pytest.approx(3 * 5.0 + 2 * 0.4)
-    assert meter.dollars(Prices(0, 0, delete=1e-6)) == pytest.approx(1.0)
+def test_dollars_follow_the_price_list() -> None:
+    paid = {operation: 1_000_000 * Prices().of_request(operation) for operation in Operation}
+    assert paid[Operation.GET] == paid[Operation.GET_RANGE] == pytest.approx(0.4)
+    assert paid[Operation.PUT] == paid[Operation.PUT_IF_ABSENT] == pytest.approx(5.0)
+    assert paid[Operation.LIST] == pytest.approx(5.0)
+    assert paid[Operation.DELETE] == 0
+    assert Prices(0, 0, delete=0.5).of_request(Operation.DELETE) == 0.0005
     assert Prices().of_storage(100 << 30) == pytest.approx(2.30)
+
+
+def test_prices_are_named_as_in_the_setting() -> None:
+    assert tuple(price.name for price in fields(Prices)) == PRICE_NAMES
+
+
+def test_a_meter_with_a_clock_knows_what_was_asked_of_late(clock: FakeClock) -> None:
+    meter = RequestMeter(clock)
+    flush_put = (Purpose.FLUSH, Operation.PUT)
+    meter.merge([RequestStatistics(*flush_put, 6)])
+    assert meter.recent_in_seconds(60) == {flush_put: 6}
+    clock.advance(86_400)
+    assert meter.recent_in_seconds(60) == {}
+    assert of(meter, Operation.PUT).requests == 6
+    assert RequestMeter().recent_in_seconds(60) == {}

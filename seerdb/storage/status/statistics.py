@@ -1,4 +1,4 @@
-"""Numbers, status and health of an open database, gathered on request from its parts."""
+"""Everything an open database counts, gathered on request from its parts."""
 
 from __future__ import annotations
 
@@ -11,32 +11,12 @@ from seerdb.storage.commit import CommitStatistics
 from seerdb.storage.compaction.compactor import CompactionStatistics
 from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.flusher import FlushStatistics
+from seerdb.storage.ingest import IngestStatistics
 from seerdb.storage.object_store.meter import Prices
+from seerdb.storage.status import caches, costs, tree
 
 if TYPE_CHECKING:
     from seerdb.storage.engine import Engine
-
-
-class FlushReport(msgspec.Struct, frozen=True):
-    """What a flush brought about: the seq the tables reach, and the tables that came."""
-
-    last_seq: int
-    tables: list[str]
-
-
-class CompactionReport(msgspec.Struct, frozen=True):
-    """The tables that went and those that came."""
-
-    removed: list[str]
-    added: list[str]
-
-
-class HealthCheck(msgspec.Struct, frozen=True):
-    """One condition that a working database fulfils."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 class MemtableStatistics(msgspec.Struct, frozen=True):
@@ -59,36 +39,6 @@ class WalStatistics(msgspec.Struct, frozen=True):
     sync_seconds: float
     kept_segments: int
     shipped_seq: int
-
-
-class LevelStatistics(msgspec.Struct, frozen=True, array_like=True):
-    """The tables of a level."""
-
-    level: int
-    tables: int
-    bytes: int
-
-
-class StoreStatistics(msgspec.Struct, frozen=True, array_like=True):
-    """Requests of one purpose and operation since the open."""
-
-    purpose: str
-    operation: str
-    requests: int
-    errors: int
-    bytes_in: int
-    bytes_out: int
-    seconds: float
-
-
-class CacheStatistics(msgspec.Struct, frozen=True):
-    """The block cache; it may be shared by several databases."""
-
-    bytes: int
-    capacity: int
-    blocks: int
-    admissions: int
-    evictions: int
 
 
 class RecoveryStatistics(msgspec.Struct, frozen=True):
@@ -124,19 +74,22 @@ class Statistics(msgspec.Struct, frozen=True):
     tables: int
     table_bytes: int
     table_entries: int
-    levels: list[LevelStatistics]
+    levels: list[tree.LevelStatistics]
+    amplifications: tree.AmplificationStatistics
     memtables: MemtableStatistics
     wal: WalStatistics
     commits: CommitStatistics
     flushes: FlushStatistics
     compactions: CompactionStatistics
+    ingests: IngestStatistics
     deleted_objects: int
     stalls: StallStatistics
-    block_cache: CacheStatistics
+    reads: caches.ReadStatistics
+    row_cache: caches.RowCacheStatistics
+    block_cache: caches.CacheStatistics
     disk_cache: DiskTierStatistics | None
-    store_requests: list[StoreStatistics]
-    store_dollars: float
-    """Price of the requests since the open, at S3 Standard's prices."""
+    store_requests: list[costs.StoreStatistics]
+    costs: costs.CostStatistics
     store_breaker_open: bool
     recovery: RecoveryStatistics
     workers: list[WorkerStatistics]
@@ -149,12 +102,40 @@ class Statistics(msgspec.Struct, frozen=True):
         return plain
 
     @property
+    def get_tiers(self) -> dict[str, int]:
+        """Gets that reached the tables, by the tier that had what they needed."""
+        return {
+            "block_cache": self.reads.block_cache_hits,
+            "disk_cache": self.reads.blocks_from_disk,
+            "bucket": self.reads.blocks_from_bucket,
+        }
+
+    @property
+    def sampled_gets(self) -> dict[str, int]:
+        """Gets of the sample, by the tier that answered."""
+        sample = self.reads.sample
+        return {
+            "memtable": sample.memtable,
+            "row_cache": sample.row_cache,
+            "tables": sample.tables,
+        }
+
+    @property
     def values(self) -> dict[str, float]:
         """Single numbers by name, for metrics."""
         disk = self.disk_cache
         failures = {worker.name: worker.failures for worker in self.workers}
         return {
             "visible_seq": self.visible_seq,
+            "user_bytes": self.amplifications.user_bytes,
+            "written_bytes": self.amplifications.written_bytes,
+            "live_bytes": self.amplifications.live_bytes,
+            "write_amplification": self.amplifications.write,
+            "space_amplification": self.amplifications.space,
+            "runs": self.runs,
+            "scans": self.reads.scans,
+            "blocks_per_get": self.amplifications.blocks_per_get,
+            "row_cache_bytes": self.row_cache.bytes,
             "memtable_bytes": self.memtables.active_bytes,
             "sealed_memtables": self.memtables.sealed,
             "sealed_memtable_bytes": self.memtables.sealed_bytes,
@@ -177,6 +158,7 @@ class Statistics(msgspec.Struct, frozen=True):
             "flushes": self.flushes.flushes,
             "flush_failures": failures["flush"],
             "compactions": self.compactions.compactions,
+            "ingests": self.ingests.ingests,
             "compaction_failures": failures["compaction"],
             "stalls": self.stalls.stalls,
             "stall_seconds": self.stalls.stalled_seconds,
@@ -184,7 +166,9 @@ class Statistics(msgspec.Struct, frozen=True):
             "slowdowns": self.stalls.slowdowns,
             "slowed_seconds": self.stalls.slowed_seconds,
             "breaker_open": self.store_breaker_open,
-            "store_dollars": self.store_dollars,
+            "store_dollars": self.costs.requests,
+            "store_dollars_per_month": self.costs.requests_per_month,
+            "storage_dollars_per_month": self.costs.storage_per_month,
             "recovery_seconds": self.recovery.seconds,
             "recovered_batches": self.recovery.records,
             "recovery_truncated_bytes": self.recovery.torn_bytes,
@@ -199,7 +183,9 @@ def gather(engine: Engine) -> Statistics:
     """The statistics of this moment. Never waits for disk or bucket."""
     state, live = engine.manifest.state, engine.live.current
     tables = state.version.tables
-    meter = engine.stores.meter
+    table_bytes = sum(table.size for table in tables)
+    prices = Prices(**engine.options.prices)
+    requests = costs.store_requests(engine.stores.meter, prices)
     recovered = engine.opened.event
     return Statistics(
         database_id=state.database_id,
@@ -209,9 +195,10 @@ def gather(engine: Engine) -> Statistics:
         manifest_number=state.number,
         runs=len(state.version.runs),
         tables=len(tables),
-        table_bytes=sum(table.size for table in tables),
+        table_bytes=table_bytes,
         table_entries=sum(table.entries for table in tables),
-        levels=_levels(engine),
+        levels=tree.levels(state.version),
+        amplifications=_amplifications(engine),
         memtables=MemtableStatistics(
             active_bytes=live.active.size,
             active_entries=len(live.active.entries),
@@ -222,23 +209,15 @@ def gather(engine: Engine) -> Statistics:
         commits=engine.committer.statistics(),
         flushes=engine.flusher.statistics,
         compactions=engine.compactor.statistics,
+        ingests=engine.ingester.statistics,
         deleted_objects=engine.background.deleted_objects,
         stalls=engine.admission.statistics(),
-        block_cache=_cache(engine),
-        disk_cache=engine.disk.statistics() if engine.disk else None,
-        store_requests=[
-            StoreStatistics(
-                row.purpose.value,
-                row.operation.value,
-                row.requests,
-                row.errors,
-                row.bytes_in,
-                row.bytes_out,
-                row.seconds,
-            )
-            for row in meter.statistics()
-        ],
-        store_dollars=meter.dollars(Prices()),
+        reads=caches.reads(engine),
+        row_cache=caches.row_cache(engine),
+        block_cache=caches.block_cache(engine),
+        disk_cache=caches.disk_cache(engine),
+        store_requests=requests,
+        costs=costs.costs(requests, table_bytes, prices),
         store_breaker_open=engine.stores.breaker.is_open,
         recovery=RecoveryStatistics(
             seconds=recovered.seconds,
@@ -258,11 +237,21 @@ def gather(engine: Engine) -> Statistics:
     )
 
 
-def _levels(engine: Engine) -> list[LevelStatistics]:
-    levels: dict[int, list[int]] = {}
-    for table in engine.manifest.state.version.tables:
-        levels.setdefault(table.level, []).append(table.size)
-    return [LevelStatistics(level, len(s), sum(s)) for level, s in sorted(levels.items())]
+def _amplifications(engine: Engine) -> tree.AmplificationStatistics:
+    version, ingests = engine.manifest.state.version, engine.ingester.statistics
+    user = engine.committer.statistics().user_bytes + ingests.user_bytes
+    compacted = engine.compactor.statistics.bytes_written
+    written = engine.flusher.statistics.bytes + compacted + ingests.bytes
+    live = tree.live_bytes(version)
+    return tree.AmplificationStatistics(
+        user_bytes=user,
+        written_bytes=written,
+        write=tree.ratio(written, user),
+        live_bytes=live,
+        space=tree.ratio(sum(run.size for run in version.runs), live),
+        runs=len(version.runs),
+        blocks_per_get=tree.ratio(engine.tables.blocks_fetched, engine.reads.table_gets),
+    )
 
 
 def _wal(engine: Engine) -> WalStatistics:
@@ -276,43 +265,4 @@ def _wal(engine: Engine) -> WalStatistics:
         sync_seconds=log.sync_seconds,
         kept_segments=engine.retention.kept,
         shipped_seq=engine.shipper.shipped_seq,
-    )
-
-
-def _cache(engine: Engine) -> CacheStatistics:
-    cache = engine.runtime.cache.statistics()
-    return CacheStatistics(
-        bytes=cache.bytes,
-        capacity=cache.capacity,
-        blocks=cache.entries,
-        admissions=cache.admissions,
-        evictions=cache.evictions,
-    )
-
-
-def health(engine: Engine) -> list[HealthCheck]:
-    """What a working database fulfils. Never waits for disk or bucket."""
-    cause, stalls = engine.poison.cause, engine.admission.statistics()
-    checks = [
-        HealthCheck("writes", cause is None, str(engine.poison.error()) if cause else "taken"),
-        HealthCheck(
-            "backpressure", ok=not stalls.reason, detail=stalls.reason or stalls.slowed or "none"
-        ),
-        _store_health(engine),
-    ]
-    for lane in engine.background.lanes:
-        detail = f"attempt {lane.attempts} failed: {lane.error}" if lane.error else "working"
-        checks.append(HealthCheck(lane.name, lane.error is None, detail))
-    return checks
-
-
-def _store_health(engine: Engine) -> HealthCheck:
-    breaker = engine.stores.breaker
-    if not breaker.is_open:
-        return HealthCheck("bucket", ok=True, detail="reachable")
-    left = engine.options.wal_budget - engine.gauges.wal_bytes
-    return HealthCheck(
-        "bucket",
-        ok=False,
-        detail=f"degraded: {breaker.last_error}; writes go on for {max(left, 0):,} bytes more",
     )

@@ -1,0 +1,86 @@
+"""The tiers a get goes through, and what the caches among them hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from seerdb.storage.disk_tier import DiskTierStatistics
+from seerdb.storage.sampling import GetSample
+
+if TYPE_CHECKING:
+    from seerdb.storage.engine import Engine
+
+
+class ReadStatistics(msgspec.Struct, frozen=True):
+    """Reads since the open. Racing readers may lose a count.
+
+    ``table_gets`` are the keys looked for in tables, which neither a memtable nor the row cache
+    had; several keys at once and gets of snapshots count here whoever answers. Each found what it
+    needed in memory, or had blocks loaded: ``blocks_from_disk`` from the disk tier,
+    ``blocks_from_bucket`` from there. ``block_cache_hits`` are the gets less the blocks loaded: a
+    get that needs two is taken for two. ``sample``: who answers the gets of single keys.
+    """
+
+    table_gets: int
+    block_cache_hits: int
+    blocks_from_disk: int
+    blocks_from_bucket: int
+    scans: int
+    sample: GetSample
+
+
+class CacheStatistics(msgspec.Struct, frozen=True):
+    """The block cache; it may be shared by several databases."""
+
+    bytes: int
+    capacity: int
+    blocks: int
+    admissions: int
+    evictions: int
+
+
+class RowCacheStatistics(msgspec.Struct, frozen=True):
+    """The row cache. It takes what the blocks leave free, and a share of its own."""
+
+    bytes: int
+    rows: int
+
+
+def reads(engine: Engine) -> ReadStatistics:
+    """The reads so far. Begins another sample."""
+    sample = engine.sampler.statistics()
+    engine.sampler.begin()
+    gets, tables = engine.reads.table_gets, engine.tables
+    return ReadStatistics(
+        table_gets=gets,
+        block_cache_hits=max(0, gets - tables.blocks_from_disk - tables.blocks_fetched),
+        blocks_from_disk=tables.blocks_from_disk,
+        blocks_from_bucket=tables.blocks_fetched,
+        scans=engine.reads.scans,
+        sample=sample,
+    )
+
+
+def block_cache(engine: Engine) -> CacheStatistics:
+    """The block cache now."""
+    cache = engine.runtime.cache.statistics()
+    return CacheStatistics(
+        bytes=cache.bytes,
+        capacity=cache.capacity,
+        blocks=cache.entries,
+        admissions=cache.admissions,
+        evictions=cache.evictions,
+    )
+
+
+def row_cache(engine: Engine) -> RowCacheStatistics:
+    """The row cache now."""
+    rows = engine.live.current.layout.rows
+    return RowCacheStatistics(bytes=rows.bytes, rows=len(rows))
+
+
+def disk_cache(engine: Engine) -> DiskTierStatistics | None:
+    """The disk tier now; ``None`` where there is none."""
+    return engine.disk.statistics() if engine.disk else None
