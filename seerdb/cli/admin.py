@@ -9,14 +9,17 @@ import msgspec
 from seerdb.cli.arguments import DEFAULT_URL, Json, Url
 from seerdb.cli.client import Client
 from seerdb.cli.output import print_json, print_table
+from seerdb.cli.summary import summary
 
 
 def stats(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
-    """Show levels, tables, memtables, log, caches, requests to the bucket and background work."""
+    """Show a summary, then every number: levels, memtables, log, caches, requests and costs."""
     report = _ask("GET", "/v1/admin/status", url)
     if as_json:
         print_json(report)
         return
+    print_table(("summary", ""), summary(report))
+    print()
     rows = _flat(report)
     tables = {name: value for name, value in rows.items() if _is_table(value)}
     print_table(("name", "value"), [row for row in rows.items() if row[0] not in tables])

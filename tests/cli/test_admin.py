@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from seerdb.cli.summary import summary
 from tests.cli.conftest import Commands
 
 
@@ -31,3 +33,86 @@ def test_stats_are_a_table_for_people_and_json_for_programs(seerdb: Commands) ->
     assert re.search(rf"^visible_seq +{report['visible_seq']:,} *$", shown, re.MULTILINE)
     assert re.search(r"^wal\.bytes +[\d,]+ *$", shown, re.MULTILINE)
     assert re.search(r"^flush +\d+ +\d+", shown, re.MULTILINE), "the lanes are a table of their own"
+
+
+def test_stats_begin_with_a_summary(seerdb: Commands) -> None:
+    seerdb("put", "a", "1")
+    seerdb("flush")
+    report = seerdb("stats", "--json").json
+    shown = dict(re.split(r" {2,}", line, maxsplit=1) for line in seerdb("stats").lines[2:10])
+    assert shown["data"].startswith(f"{report['table_bytes']:,} bytes, ")
+    assert f"{report['amplifications']['user_bytes']:,} of users" in shown["writes"]
+    assert shown["stalls"].strip() == "none"
+    assert re.match(r"\S+ per month \(\S+ requests of late, \S+ storage\)", shown["dollars"])
+
+
+STATUS: dict[str, Any] = {
+    "table_bytes": 12_000_000,
+    "table_entries": 100_000,
+    "tables": 7,
+    "runs": 3,
+    "amplifications": {
+        "user_bytes": 10_000_000,
+        "written_bytes": 25_000_000,
+        "write": 2.5,
+        "live_bytes": 10_000_000,
+        "space": 1.2,
+        "runs": 3,
+        "blocks_per_get": 0.0625,
+    },
+    "reads": {
+        "block_cache_hits": 90,
+        "blocks_from_disk": 6,
+        "blocks_from_bucket": 4,
+        "sample": {"memtable": 300, "row_cache": 600, "tables": 100},
+    },
+    "stalls": {
+        "stalls": 2,
+        "stalled_seconds": 31.5,
+        "refused": 1,
+        "reason": "",
+        "slowdowns": 3,
+        "slowed_seconds": 0.25,
+        "slowed": "it is late",
+        "reasons": [
+            {"reason": "memtables", "last": ""},
+            {"reason": "log", "last": "it was full"},
+            {"reason": "runs", "last": "too many"},
+        ],
+    },
+    "costs": {
+        "requests": 0.5,
+        "requests_per_month": 12.25,
+        "storage_per_month": 0.75,
+        "total_per_month": 13.0,
+    },
+}
+
+
+STALLS = (
+    "2 stops (31.5 s), 3 slowdowns (0.25 s), 1 refused; now: it is late; "
+    "last by log: it was full; last by runs: too many"
+)
+
+
+def test_the_summary_says_what_an_operator_looks_for() -> None:
+    assert summary(STATUS) == [
+        ("data", "12,000,000 bytes, 100,000 entries, 7 tables, 3 runs"),
+        ("writes", "25,000,000 bytes of tables for 10,000,000 of users: 2.50 times"),
+        ("space", "1.20 times the 10,000,000 bytes that live (estimated)"),
+        ("reads", "3 runs to ask at most, 0.0625 blocks fetched for a get of tables"),
+        ("gets, sampled", "memtable 30.0%, row cache 60.0%, tables 10.0% of 1,000"),
+        (
+            "gets of tables",
+            "block cache hits 90.0%, blocks from disk 6.0%, blocks from bucket 4.0% of 100",
+        ),
+        ("stalls", STALLS),
+        ("dollars", "13 per month (12.25 requests of late, 0.75 storage); 0.5 for requests so far"),
+    ]
+
+
+def test_the_summary_of_a_new_database_divides_nothing_by_nothing() -> None:
+    sample = {"memtable": 0, "row_cache": 0, "tables": 0}
+    reads = {"block_cache_hits": 0, "blocks_from_disk": 0, "blocks_from_bucket": 0}
+    shown = dict(summary(STATUS | {"reads": reads | {"sample": sample}}))
+    assert shown["gets, sampled"] == shown["gets of tables"] == "none yet"

@@ -1,0 +1,85 @@
+"""The status of a database in a few lines: what an operator looks for first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def summary(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """What each line is about, and what it says, of a reply of ``/v1/admin/status``."""
+    amplifications, reads, stalls = status["amplifications"], status["reads"], status["stalls"]
+    sample = reads["sample"]
+    return [
+        ("data", _data(status)),
+        ("writes", _writes(amplifications)),
+        ("space", _space(amplifications)),
+        ("reads", _reads(amplifications)),
+        ("gets, sampled", _shares(sample, ("memtable", "row_cache", "tables"))),
+        (
+            "gets of tables",
+            _shares(reads, ("block_cache_hits", "blocks_from_disk", "blocks_from_bucket")),
+        ),
+        ("stalls", _stalls(stalls)),
+        ("dollars", _dollars(status["costs"])),
+    ]
+
+
+def _data(status: dict[str, Any]) -> str:
+    return (
+        f"{status['table_bytes']:,} bytes, {status['table_entries']:,} entries, "
+        f"{status['tables']:,} tables, {status['runs']:,} runs"
+    )
+
+
+def _writes(amplifications: dict[str, Any]) -> str:
+    return (
+        f"{amplifications['written_bytes']:,} bytes of tables for "
+        f"{amplifications['user_bytes']:,} of users: {amplifications['write']:.2f} times"
+    )
+
+
+def _space(amplifications: dict[str, Any]) -> str:
+    return (
+        f"{amplifications['space']:.2f} times the {amplifications['live_bytes']:,} bytes that live "
+        "(estimated)"
+    )
+
+
+def _reads(amplifications: dict[str, Any]) -> str:
+    return (
+        f"{amplifications['runs']:,} runs to ask at most, "
+        f"{amplifications['blocks_per_get']:.3g} blocks fetched for a get of tables"
+    )
+
+
+def _shares(counts: dict[str, int], names: tuple[str, ...]) -> str:
+    total = sum(counts[name] for name in names)
+    if not total:
+        return "none yet"
+    shares = (f"{name.replace('_', ' ')} {counts[name] / total:.1%}" for name in names)
+    return f"{', '.join(shares)} of {total:,}"
+
+
+def _stalls(stalls: dict[str, Any]) -> str:
+    reasons = [row for row in stalls["reasons"] if row["last"]]
+    if not reasons:
+        return "none"
+    counts = (
+        f"{stalls['stalls']:,} stops ({stalls['stalled_seconds']:,.3g} s), "
+        f"{stalls['slowdowns']:,} slowdowns ({stalls['slowed_seconds']:,.3g} s), "
+        f"{stalls['refused']:,} refused"
+    )
+    told = [counts]
+    now = stalls["reason"] or stalls["slowed"]
+    if now:
+        told.append(f"now: {now}")
+    told += [f"last by {row['reason']}: {row['last']}" for row in reasons]
+    return "; ".join(told)
+
+
+def _dollars(costs: dict[str, Any]) -> str:
+    return (
+        f"{costs['total_per_month']:,.4g} per month "
+        f"({costs['requests_per_month']:,.4g} requests of late, "
+        f"{costs['storage_per_month']:,.4g} storage); {costs['requests']:,.4g} for requests so far"
+    )
