@@ -31,7 +31,7 @@ from seerdb_api.errors import (
     RefusalError,
     problem_reply,
 )
-from seerdb_api.query import DURABILITY, parse_query
+from seerdb_api.query import DURABILITY, TTL, parse_query
 from seerdb_api.reply import Header, Reply, seq_header
 from seerdb_api.service import Service
 
@@ -39,7 +39,8 @@ PREFIX = b"/v1/kv/"
 ROUTE = "/v1/kv/{key}"
 """The name of these requests in metrics and logs."""
 METHODS = ("DELETE", "GET", "HEAD", "PUT")
-WRITE_PARAMETERS = (DURABILITY,)
+PUT_PARAMETERS = (DURABILITY, TTL)
+DELETE_PARAMETERS = (DURABILITY,)
 ABSENT = problem_reply(NO_SUCH_KEY, "there is no such key")
 """What a read of an absent key is answered with, but for its seq."""
 
@@ -65,7 +66,8 @@ class Keys:
         if method not in METHODS:
             allowed = ((b"allow", ", ".join(METHODS).encode()),)
             raise RefusalError(METHOD_NOT_ALLOWED, f"a key takes {', '.join(METHODS)}", allowed)
-        values = parse_query(scope["query_string"], WRITE_PARAMETERS)
+        known = PUT_PARAMETERS if method == "PUT" else DELETE_PARAMETERS
+        values = parse_query(scope["query_string"], known)
         durability = values.get("durability")
         expect = None
         if not WRITE_CONDITIONS.isdisjoint(headers):
@@ -74,7 +76,10 @@ class Keys:
         if method == "DELETE":
             return await self._delete(key, durability, expect)
         value = await read_body(headers, receive, self._service.settings.body_limit)
-        return await self._put(key, value, durability, expect)
+        batch = Batch()
+        batch.put(key, value, values.get("ttl"))
+        seq, sent = await self._commit(batch, durability, expect)
+        return 204, [(b"etag", etag(seq)), *sent], b""
 
     async def _get(self, key: bytes, method: str, headers: Mapping[bytes, bytes]) -> Reply:
         db = self._service.db
@@ -92,14 +97,6 @@ class Keys:
         if not READ_CONDITIONS.isdisjoint(headers):
             return _conditional(method, headers, value, at, sent)
         return 200, [_BYTES, (b"content-length", b"%d" % len(value)), *sent], value
-
-    async def _put(
-        self, key: bytes, value: bytes, durability: str | None, expect: tuple[bytes, int] | None
-    ) -> Reply:
-        batch = Batch()
-        batch.put(key, value)
-        seq, sent = await self._commit(batch, durability, expect)
-        return 204, [(b"etag", etag(seq)), *sent], b""
 
     async def _delete(
         self, key: bytes, durability: str | None, expect: tuple[bytes, int] | None

@@ -66,6 +66,7 @@ READ_PROBLEMS = tuple(
     PROBLEMS[kind]
     for kind in (
         errors.InvalidRequestError,
+        errors.MergeError,
         errors.InternalError,
         errors.CorruptionError,
         errors.UnavailableError,
@@ -98,12 +99,14 @@ EXAMPLES: dict[type[Struct], Json] = {
         "ops": [
             {"op": "put", "key": "a", "value": "1"},
             {"op": "put", "key_base64": "/wA=", "value_base64": "AP8="},
+            {"op": "put", "key": "session", "value": "x", "ttl": 30},
+            {"op": "merge", "key": "counter", "operand_base64": "AQAAAAAAAAA="},
             {"op": "delete", "key": "b"},
             {"op": "delete_range", "start": "c", "end": "d"},
         ],
         "durability": "local",
     },
-    BatchReply: {"seq": 9, "count": 4},
+    BatchReply: {"seq": 9, "count": 6},
     MultiGetRequest: {"keys": ["a", "b"]},
     MultiGetReply: {"items": [_ITEM, {"key": "b", "value": None}]},
     Page: {"items": [_ITEM], "cursor": None},

@@ -6,13 +6,14 @@ A name that a route does not declare, or a repeated one, is an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from seerdb.errors import InvalidRequestError
-from seerdb.options import DURABILITY_LEVELS
+from seerdb.options import DURABILITY_LEVELS, MAX_TTL
 
 SHOWN_BYTES = 64
 """How much of what a client sent an error message repeats."""
@@ -73,6 +74,20 @@ def positive_integer(name: str, description: str, maximum: int) -> Parameter:
     return Parameter(name, description, read, schema)
 
 
+def seconds(name: str, description: str, maximum: int) -> Parameter:
+    """A parameter that is a number above 0 and at most ``maximum``."""
+
+    def read(value: bytes) -> float:
+        if not re.fullmatch(rb"[0-9]{1,20}(\.[0-9]{1,20})?", value):
+            raise ValueError("must be a number of seconds")
+        if not 0 < float(value) <= maximum:
+            raise ValueError(f"must be more than 0 and at most {maximum:,}")
+        return float(value)
+
+    schema = {"type": "number", "exclusiveMinimum": 0, "maximum": maximum}
+    return Parameter(name, description, read, schema)
+
+
 def choice(name: str, description: str, values: tuple[str, ...]) -> Parameter:
     """A parameter that is one of ``values``."""
 
@@ -90,6 +105,9 @@ DURABILITY = choice(
     "What the acknowledged write must survive; by default what the database is set to.",
     DURABILITY_LEVELS,
 )
+
+
+TTL = seconds("ttl", "Seconds after which the value is gone; by default it stays.", MAX_TTL)
 
 
 def parse_query(raw: bytes, parameters: tuple[Parameter, ...]) -> dict[str, Any]:

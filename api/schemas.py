@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from seerdb import Batch, Entry
 from seerdb.errors import InvalidRequestError
+from seerdb.options import MAX_TTL
 
 MAX_KEYS = 10_000
 """Keys of one multi-get, and items of one page."""
@@ -25,18 +26,36 @@ KeyBase64: TypeAlias = Annotated[bytes, Meta(min_length=1)] | UnsetType
 
 
 class Put(Struct, tag_field="op", tag="put", forbid_unknown_fields=True):
-    """Set a key to a value."""
+    """Set a key to a value, for ``ttl`` seconds or for good."""
 
     key: Key = UNSET
     key_base64: KeyBase64 = UNSET
     value: Text = UNSET
     value_base64: Base64 = UNSET
+    ttl: Annotated[float, Meta(gt=0, le=MAX_TTL)] | UnsetType = UNSET
 
     def add_to(self, batch: Batch) -> None:
         """Append this operation to ``batch``."""
         batch.put(
             one_form("key", self.key, self.key_base64),
             one_form("value", self.value, self.value_base64),
+            None if self.ttl is UNSET else self.ttl,
+        )
+
+
+class Merge(Struct, tag_field="op", tag="merge", forbid_unknown_fields=True):
+    """Fold an operand into what a key holds, with the merge operator of the database."""
+
+    key: Key = UNSET
+    key_base64: KeyBase64 = UNSET
+    operand: Text = UNSET
+    operand_base64: Base64 = UNSET
+
+    def add_to(self, batch: Batch) -> None:
+        """Append this operation to ``batch``."""
+        batch.merge(
+            one_form("key", self.key, self.key_base64),
+            one_form("operand", self.operand, self.operand_base64),
         )
 
 
@@ -67,11 +86,12 @@ class DeleteRange(Struct, tag_field="op", tag="delete_range", forbid_unknown_fie
         )
 
 
-Operation: TypeAlias = Put | Delete | DeleteRange
+Operation: TypeAlias = Put | Merge | Delete | DeleteRange
 
 
 class BatchRequest(Struct, forbid_unknown_fields=True):
-    """Operations to commit together, all or none; of several on one key the last wins."""
+    """Operations to commit together, all or none; of several on one key the last wins, except
+    that a merge builds on those before it."""
 
     ops: Annotated[list[Operation], Meta(min_length=1)]
     durability: Literal["memory", "interval", "local", "object"] | None = None

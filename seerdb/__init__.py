@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from seerdb.db import DB, NEEDS_IO, Entry, NeedsIO, Snapshot
+from seerdb.db import DB, NEEDS_IO, NeedsIO, Snapshot
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -24,6 +24,7 @@ from seerdb.errors import (
     InternalError,
     InvalidRequestError,
     LockedError,
+    MergeError,
     NotFoundError,
     PoisonedError,
     ReadOnlyError,
@@ -35,6 +36,8 @@ from seerdb.errors import (
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
 from seerdb.storage.batch import Batch, WriteBatch
+from seerdb.storage.operators import MergeOperator, register_merge_operator
+from seerdb.storage.rows import Entry
 from seerdb.storage.runtime import Components, Runtime
 
 __all__ = [
@@ -58,6 +61,8 @@ __all__ = [
     "InternalError",
     "InvalidRequestError",
     "LockedError",
+    "MergeError",
+    "MergeOperator",
     "NeedsIO",
     "NotFoundError",
     "Options",
@@ -70,6 +75,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedFormatError",
     "WriteBatch",
+    "register_merge_operator",
 ]
 
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Protocol
 
@@ -34,3 +35,43 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+class ForwardClock:
+    """A clock whose wall time never goes back, whatever the wall clock does. Thread-safe.
+
+    What expires goes by it: it has passed every time that it ever told, and every commit.
+    """
+
+    def __init__(self, clock: Clock, reached_us: int = 0) -> None:
+        """``reached_us``: microseconds since 1970 that it has passed already."""
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
+        self.wall_ns = clock.now_ns
+        """The wall clock as it is."""
+        self._lock = threading.Lock()
+        self._told_us = reached_us  # guarded by the lock
+        self.committed_us = reached_us
+        """Time of the newest commit. Set by the one who commits, to ever later times."""
+        self.committing = False
+        """Set by the one who commits, before the time of a commit is taken until all see it."""
+
+    def now_us(self) -> int:
+        """Microseconds since 1970, no less than any time told before."""
+        now = self.wall_ns() // 1000
+        with self._lock:
+            self._told_us = max(now, self._told_us, self.committed_us)
+            return self._told_us
+
+    def settled_us(self) -> int:
+        """A time before which no commit will yet appear."""
+        now = self.now_us()
+        return self.committed_us if self.committing else now
+
+    def now_ns(self) -> int:
+        """As :meth:`now_us`, in nanoseconds."""
+        return self.now_us() * 1000
+
+    def now(self) -> float:
+        """As :meth:`now_us`, in seconds."""
+        return self.now_us() / 1e6

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
-from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value, prefix_end
+from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
 from seerdb.storage.lookup import Need
-from seerdb.storage.memtable import Version
-from seerdb.storage.merge import Chunk
+from seerdb.storage.reads import View
 from seerdb.storage.request import Sink
+from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
 from seerdb.storage.runtime import Components
-from seerdb.storage.state import State
 from seerdb.storage.status.health import HealthCheck, health
 from seerdb.storage.status.reports import CompactionReport, FlushReport
 from seerdb.storage.status.statistics import Statistics, gather
+from seerdb.storage.value import Shown
 from seerdb.storage.verify import VerifyReport
-
-
-class Entry(NamedTuple):
-    """A key, its value, and the sequence number of the commit that wrote it."""
-
-    key: bytes
-    value: bytes
-    seq: int
 
 
 class NeedsIO:
@@ -65,7 +56,7 @@ class DB:
         self._put = engine.committer.put
         engine.sampler.attach(self._serve_gets)
 
-    def _serve_gets(self, try_get: Callable[[bytes], Version | Need | None]) -> None:
+    def _serve_gets(self, try_get: Callable[[bytes], Shown | Need | None]) -> None:
         self._try_get = try_get
 
     @classmethod
@@ -109,7 +100,7 @@ class DB:
         self._try_get = self._refuse
         self._engine.close()
 
-    def _refuse(self, key: bytes) -> Version | Need | None:
+    def _refuse(self, key: bytes) -> Shown | Need | None:
         self._engine.check_open()
         return self._engine.reads.try_get(key)
 
@@ -120,21 +111,23 @@ class DB:
         *,
         durability: str | None = None,
         expect: int | None = None,
+        ttl: float | None = None,
     ) -> int:
         """Set ``key`` to ``value``; returns the commit's sequence number.
 
         ``expect``: do it only if the key's seq is that (0: only if it is absent); raises
-        ``ConflictError`` otherwise.
+        ``ConflictError`` otherwise. ``ttl``: in so many seconds, rounded up to the next whole
+        second of the clock, the value is gone.
         """
         if type(key) is not bytes or not 0 < len(key) <= 65_535:
             check_key(key)
         if type(value) is not bytes or len(value) > 1 << 30:
             check_value(value)
         level = self._level if durability is None else _level(durability)
-        if expect is None and level != OBJECT:
+        if expect is None and level != OBJECT and ttl is None:
             return self._put(key, value, level)
         batch = Batch()
-        batch.put(key, value)
+        batch.put(key, value, ttl)
         return self._engine.commit(batch, level, None if expect is None else (key, expect))
 
     def delete(
@@ -152,6 +145,17 @@ class DB:
         """Remove every key in ``[start, end)`` in one step, however many there are."""
         batch = Batch()
         batch.delete_range(start, end)
+        return self._commit(batch, durability, None)
+
+    def merge(self, key: bytes, operand: bytes, *, durability: str | None = None) -> int:
+        """Fold ``operand`` into what ``key`` holds, with the setting ``merge_operator``, without
+        reading it; returns the commit's sequence number. A value's time to live stays.
+
+        Raises ``InvalidRequestError`` when there is no operator or it refuses the operand. Where
+        the value turns out not to fit, reads of the key raise ``MergeError``.
+        """
+        batch = Batch()
+        batch.merge(key, operand)
         return self._commit(batch, durability, None)
 
     def batch(self, *, durability: str | None = None) -> WriteBatch:
@@ -205,7 +209,7 @@ class DB:
             found = self._engine.reads.finish(key, found)
         return None if found is None else found[1]
 
-    def _get(self, key: bytes) -> Version | None:
+    def _get(self, key: bytes) -> Shown | None:
         check_key(key)
         self._engine.check_open()
         return self._engine.reads.get(key)
@@ -230,7 +234,7 @@ class DB:
         """As :meth:`multi_get`, with sequence numbers."""
         return list(map(_entry, keys, self._get_many(keys)))
 
-    def _get_many(self, keys: list[bytes]) -> list[Version | None]:
+    def _get_many(self, keys: list[bytes]) -> list[Shown | None]:
         for key in keys:
             check_key(key)
         self._engine.check_open()
@@ -249,12 +253,12 @@ class DB:
         """Keys and values (or keys, if ``keys_only``) in ``[start, end)`` and with ``prefix``,
         ascending, or descending if ``reverse``; at most ``limit``.
 
-        The view is that of the call, whatever is written while the iterator is used.
+        The view is that of the call, whatever is written or expires while the iterator is used.
         """
         self._engine.check_open()
-        low, high = _bounds(start, end, prefix)
+        low, high = bounds(start, end, prefix)
         chunks = self._engine.reads.scan(low, high, reverse=reverse)
-        return _rows(chunks, _keys if keys_only else _pairs, reverse=reverse, limit=limit)
+        return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 
     def scan_entries(
         self,
@@ -268,9 +272,9 @@ class DB:
     ) -> Iterator[Entry]:
         """As :meth:`scan`, with sequence numbers; values are empty if ``keys_only``."""
         self._engine.check_open()
-        low, high = _bounds(start, end, prefix)
+        low, high = bounds(start, end, prefix)
         chunks = self._engine.reads.scan(low, high, reverse=reverse)
-        return _rows(chunks, _key_entries if keys_only else _entries, reverse=reverse, limit=limit)
+        return rows(chunks, key_entries if keys_only else entries, reverse=reverse, limit=limit)
 
     def snapshot(self) -> Snapshot:
         """The database as it is now, to be read later. Close it: it keeps memory and tables."""
@@ -338,15 +342,17 @@ class DB:
 
 
 class Snapshot:
-    """The database as it was when the snapshot was taken. Thread-safe.
+    """The database as it was when the snapshot was taken, what expired since included.
+    Thread-safe.
 
     Lives in memory only. Keeps the memtables and tables of its moment until closed.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._state: State | None
-        self._state, self._seq = engine.live.snapshot()
+        view = engine.reads.view()
+        self._view: View | None = view
+        self._seq = view.at
 
     @property
     def seq(self) -> int:
@@ -366,25 +372,25 @@ class Snapshot:
 
     def close(self) -> None:
         """Let go of what it keeps. Idempotent; reads raise ``ClosedError`` afterwards."""
-        self._state = None
+        self._view = None
 
-    def _open_state(self) -> State:
+    def _open_view(self) -> View:
         self._engine.check_open()
-        if self._state is None:
+        if self._view is None:
             raise ClosedError("the snapshot is closed; take another")
-        return self._state
+        return self._view
 
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key``; ``None`` when it was absent."""
         check_key(key)
-        version = self._engine.reads.get_at(self._open_state(), key, self._seq)
+        version = self._engine.reads.get_at(self._open_view(), key)
         return version and version[1]
 
     def multi_get(self, keys: list[bytes]) -> list[bytes | None]:
         """The values of several keys, in order."""
         for key in keys:
             check_key(key)
-        found = self._engine.reads.get_many_at(self._open_state(), self._seq, keys)
+        found = self._engine.reads.get_many_at(self._open_view(), keys)
         return [version and version[1] for version in found]
 
     def scan(
@@ -398,11 +404,9 @@ class Snapshot:
         keys_only: bool = False,
     ) -> Iterator[Any]:
         """As :meth:`DB.scan`, of the snapshot's moment."""
-        low, high = _bounds(start, end, prefix)
-        chunks = self._engine.reads.scan_at(
-            self._open_state(), self._seq, low, high, reverse=reverse
-        )
-        return _rows(chunks, _keys if keys_only else _pairs, reverse=reverse, limit=limit)
+        low, high = bounds(start, end, prefix)
+        chunks = self._engine.reads.scan_at(self._open_view(), low, high, reverse=reverse)
+        return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 
 
 def _level(durability: str) -> int:
@@ -414,64 +418,7 @@ def _level(durability: str) -> int:
     return level
 
 
-def _entry(key: bytes, version: Version | None) -> Entry | None:
+def _entry(key: bytes, version: Shown | None) -> Entry | None:
     if version is None or version[1] is None:
         return None
     return Entry(key, version[1], version[0])
-
-
-def _bounds(
-    start: bytes | None, end: bytes | None, prefix: bytes | None
-) -> tuple[bytes | None, bytes | None]:
-    for name, bound in (("start", start), ("end", end), ("prefix", prefix)):
-        if bound is not None and type(bound) is not bytes:
-            raise InvalidRequestError(f"{name} must be bytes, not {type(bound).__name__}")
-    if start is not None and end is not None and start >= end:
-        raise InvalidRequestError(
-            f"the start of a range must be before its end: {start!r}, {end!r}"
-        )
-    if prefix:
-        start = prefix if start is None else max(start, prefix)
-        last = prefix_end(prefix)
-        if last is not None:
-            end = last if end is None else min(end, last)
-    return start, end
-
-
-def _rows(
-    chunks: Iterator[Chunk],
-    show: Callable[[Chunk], Any],
-    *,
-    reverse: bool,
-    limit: int | None,
-) -> Iterator[Any]:
-    if limit is not None and (type(limit) is not int or limit < 0):
-        raise InvalidRequestError(f"limit must be a whole number from 0, not {limit!r}")
-    pieces = (
-        list(show(_living(chunk)))[::-1] if reverse else show(_living(chunk)) for chunk in chunks
-    )
-    rows = chain.from_iterable(pieces)
-    return rows if limit is None else islice(rows, limit)
-
-
-def _living(chunk: Chunk) -> Chunk:
-    if None not in chunk.values:
-        return chunk
-    kept = [entry for entry in zip(*chunk, strict=True) if entry[2] is not None]
-    return Chunk([e[0] for e in kept], [e[1] for e in kept], [e[2] for e in kept])
-
-
-def _keys(chunk: Chunk) -> Sequence[bytes]:
-    return chunk.keys
-
-
-def _pairs(chunk: Chunk) -> Iterator[tuple[bytes, bytes | None]]:
-    return zip(chunk.keys, chunk.values, strict=True)
-
-
-def _entries(chunk: Chunk) -> Iterator[Entry]:
-    return map(Entry, chunk.keys, chunk.values, chunk.seqs)  # type: ignore[arg-type]
-
-
-def _key_entries(chunk: Chunk) -> Iterator[Entry]:
-    return (Entry(key, b"", seq) for key, seq in zip(chunk.keys, chunk.seqs, strict=True))

@@ -8,6 +8,7 @@
       AlreadyExistsError         an object of that name is already there
       ConflictError              re-read and try again (a precondition did not hold)
         LockedError              another process holds the data directory; stop it or use another
+      MergeError                 put or delete the key: its operands do not fold
       ReadOnlyError              go to the primary
       BusyError                  slow down; carries retry_after_seconds
       DiskError                  the local disk failed; look at the cause
@@ -53,6 +54,11 @@ class ConflictError(SeerDBError):
 
 class LockedError(ConflictError):
     """Another process has the data directory open."""
+
+
+class MergeError(SeerDBError):
+    """The operands of a key cannot be folded: they do not fit its value, or the merge operator
+    failed. Nothing is lost; a put or a delete of the key begins anew."""
 
 
 class ReadOnlyError(SeerDBError):

@@ -24,6 +24,8 @@ GIB = 1 << 30
 
 MAX_KEY_SIZE = 65_535
 MAX_VALUE_SIZE = GIB
+MAX_TTL = 100 * 365 * 24 * 3600
+"""Seconds: 100 years."""
 
 T = TypeVar("T")
 
@@ -98,6 +100,12 @@ def _store(value: object) -> str | None:
     return f"must be a URL or a directory, not {value!r}"
 
 
+def _operator(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return None
+    return f"must be the name of a merge operator, not {value!r}"
+
+
 def _mapping(value: object) -> str | None:
     if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
         return None
@@ -164,6 +172,9 @@ class Options:
     """Memory for blocks and single rows of tables, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
     """Local disk for parts of tables in a remote bucket; 0 turns it off."""
+    merge_operator: str | None = _setting(None, _operator)
+    """What folds the operands of merges: ``int64_add``, ``append``, ``max``, ``min``,
+    ``set_union`` or a registered name. Kept by the database: once set, only that."""
     background: str = _setting("thread", _background)
     """Where flush and compaction run: in the writer's call, a thread, or worker processes. With
     ``dask://HOST:PORT``: compaction on the workers of the Dask scheduler there, flush in worker
@@ -252,6 +263,7 @@ class DBOptions:
     filter_bits_per_key = _Setter[int]()
     block_cache_capacity = _Setter[int]()
     disk_cache_capacity = _Setter[int]()
+    merge_operator = _Setter[str | None]()
     background = _Setter[str]()
     compaction = _Setter[str]()
     min_free_disk = _Setter[int]()

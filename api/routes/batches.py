@@ -70,7 +70,7 @@ async def _body(request: Request, service: Service) -> bytes:
     ),
 )
 async def commit_batch(request: Request) -> Response:
-    """Puts, deletes and range deletes, committed together: all of them or none."""
+    """Puts, merges, deletes and range deletes, committed together: all of them or none."""
     service = service_of(request)
     body = await _body(request, service)
     if len(body) <= INLINE_BYTES:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from seerdb_api.errors import NO_SUCH_KEY, PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE, TOO_LARGE
-from seerdb_api.keys import WRITE_PARAMETERS, Keys
+from seerdb_api.keys import DELETE_PARAMETERS, PUT_PARAMETERS, Keys
 from seerdb_api.openapi import (
     BYTES_CONTENT,
     READ_PROBLEMS,
@@ -98,7 +98,7 @@ async def head_key(request: Request) -> Response:
             IF_MATCH,
             header_parameter("If-None-Match", "`*`: only if the key is not there; else 412."),
         ),
-        query=WRITE_PARAMETERS,
+        query=PUT_PARAMETERS,
         body=BYTES_CONTENT,
         success={204: Success("Written", headers=("ETag", *WRITTEN))},
         problems=(*WRITE_PROBLEMS, PRECONDITION_FAILED, TOO_LARGE),
@@ -113,7 +113,7 @@ async def put_key(request: Request) -> Response:
     PATH,
     **documented(
         parameters=(KEY, IF_MATCH),
-        query=WRITE_PARAMETERS,
+        query=DELETE_PARAMETERS,
         success={204: Success("It is not there (any more)", headers=WRITTEN)},
         problems=(*WRITE_PROBLEMS, PRECONDITION_FAILED),
     ),

@@ -16,10 +16,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from seerdb.cli.output import item
-from seerdb.db import Entry
 from seerdb.errors import InvalidRequestError
 from seerdb.storage.batch import check_key, check_value
 from seerdb.storage.dump import CHUNK_BYTES, MAGIC, DumpDecoder, DumpEncoder
+from seerdb.storage.rows import Entry
 
 Pair = tuple[bytes, bytes]
 

@@ -19,7 +19,7 @@ from seerdb.cli.output import item, named, print_json, print_table, write_bytes
 from seerdb.cli.target import find
 from seerdb.errors import CorruptionError, InvalidRequestError, NotFoundError, TruncatedError
 from seerdb.ids import TableId
-from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT
+from seerdb.storage.entry import DELETE, DELETE_RANGE, MERGE, PUT, PUT_WITH_EXPIRY
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load, read_record
 from seerdb.storage.manifest.version import TableMeta
@@ -27,13 +27,28 @@ from seerdb.storage.object_store.names import parse_table_name, table_name
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.sstable.format import FOOTER_SIZE, TableProperties, decode_footer, unseal
 from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.value import (
+    BELOW,
+    SECOND_US,
+    Expiring,
+    Merge,
+    Operand,
+    Value,
+    unpack_expiring,
+)
 from seerdb.storage.wal.format import decode_operations
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, read_segment, read_whole
 from seerdb.storage.wal.segments import parse_segment_name
 
 app = typer.Typer(no_args_is_help=True, help="Show what an object or file holds, decoded.")
 
-OPERATIONS = {PUT: "put", DELETE: "delete", DELETE_RANGE: "delete_range"}
+OPERATIONS = {
+    PUT: "put",
+    DELETE: "delete",
+    DELETE_RANGE: "delete_range",
+    MERGE: "merge",
+    PUT_WITH_EXPIRY: "put",
+}
 BYTES_SHOWN = 60
 """Of a key or value in a line for people; JSON has all of them."""
 
@@ -125,6 +140,7 @@ def _print_state(state: ManifestState) -> None:
             ("database", state.database_id),
             ("epoch", state.epoch),
             ("home", state.home),
+            ("merge operator", state.merge_operator),
             ("tables reach seq", state.last_seq),
             ("log begins at segment", state.log_start),
             ("checkpoint", state.checkpoint),
@@ -230,7 +246,8 @@ def _print_entries(reader: TableReader, data: bytes, *, as_json: bool) -> None:
     for number in range(reader.block_count):
         offset, length = reader.block_range(number)
         block = reader.decode_block(number, data[offset : offset + length])
-        for key, seq, kind, value in zip(*block.columns(), strict=True):
+        for key, seq, kind, stored in zip(*block.columns(), strict=True):
+            value = block.decode(kind, stored)
             if as_json:
                 print_json({"seq": seq, **_operation(kind, key, value)})
             else:
@@ -258,23 +275,54 @@ def _print_segment_json(scan: SegmentScan) -> None:
         )
 
 
-def _commits(scan: SegmentScan) -> Iterator[tuple[int, int, list[tuple[int, bytes, bytes]]]]:
+def _commits(scan: SegmentScan) -> Iterator[tuple[int, int, list[tuple[int, bytes, Value]]]]:
     for seq, time_us, payload in scan.records:
-        yield seq, time_us, decode_operations(payload, scan.name)
+        operations = decode_operations(payload, scan.name)
+        yield (
+            seq,
+            time_us,
+            [(kind, key, _logged(kind, stored, time_us)) for kind, key, stored in operations],
+        )
 
 
-def _operation(kind: int, key: bytes, value: bytes) -> dict[str, Any]:
-    """An operation as ``POST /v1/batch`` takes it."""
+def _logged(kind: int, stored: bytes, time_us: int) -> Value:
+    """The value of an operation in a log; the end, if it is a range delete."""
+    if kind == MERGE:
+        return Merge(BELOW, (Operand(time_us // SECOND_US, stored),))
+    return unpack_expiring(stored) if kind == PUT_WITH_EXPIRY else stored
+
+
+def _operation(kind: int, key: bytes, value: Value) -> dict[str, Any]:
+    """An operation, much as ``POST /v1/batch`` takes it."""
     name = OPERATIONS[kind]
-    if kind == PUT:
-        return {"op": name, **item(key, value)}
+    if isinstance(value, Merge):
+        operands = [named("operand", each.operand) for each in value.operands]
+        return {"op": name, **named("key", key), **_base(value), "operands": operands}
+    if isinstance(value, Expiring):
+        return {"op": name, **item(key, value.value), "expires": value.expires}
     if kind == DELETE_RANGE:
-        return {"op": name, **named("start", key), **named("end", value)}
-    return {"op": name, **named("key", key)}
+        return {"op": name, **named("start", key), **named("end", value or b"")}
+    return {"op": name, **(item(key, value or b"") if kind == PUT else named("key", key))}
 
 
-def _operation_text(kind: int, key: bytes, value: bytes) -> str:
-    return f"{OPERATIONS[kind]}\t{_short(key)}\t{_short(value)}".rstrip("\t")
+def _base(merge: Merge) -> dict[str, Any]:
+    """What operands are to be folded onto, where that is known."""
+    base = merge.base
+    if base is BELOW or base is None:
+        return {} if base is BELOW else {"base": None}
+    if isinstance(base, Expiring):
+        return {**named("base", base.value), "expires": base.expires}
+    return named("base", base)
+
+
+def _operation_text(kind: int, key: bytes, value: Value) -> str:
+    if isinstance(value, Merge):
+        shown = "\t".join(_short(each.operand) for each in value.operands)
+    elif isinstance(value, Expiring):
+        shown = f"{_short(value.value)}\texpires {_time(value.expires * SECOND_US)}"
+    else:
+        shown = _short(value or b"")
+    return f"{OPERATIONS[kind]}\t{_short(key)}\t{shown}".rstrip("\t")
 
 
 def _short(data: bytes) -> str:

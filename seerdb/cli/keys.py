@@ -86,6 +86,9 @@ def put(  # noqa: PLR0913 - an argument for each option
         bool, typer.Option("--if-absent", help="Only if the key is not there; else exit 4.")
     ] = False,
     if_seq: IfSeq = None,
+    ttl: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="After so many the value is gone.")
+    ] = None,
     durability: Durability = None,
     as_hex: Hex = False,
     as_json: Json = False,
@@ -98,11 +101,12 @@ def put(  # noqa: PLR0913 - an argument for each option
         raise InvalidRequestError("give either --if-absent or --if-seq")
     conditions = {"if-none-match": "*"} if if_absent else _if_seq(if_seq)
     target = key_target(key_bytes(key, as_hex=as_hex))
+    query = {"durability": durability, "ttl": None if ttl is None else f"{ttl:f}"}
     content = _value(value, file)
     with Client(url) as client:
         reply = client.request(
             "PUT",
-            with_query(target, {"durability": durability}),
+            with_query(target, query),
             content=content,
             headers=conditions,
         )

@@ -22,7 +22,7 @@ from seerdb.cli.keys import End, Item, Prefix, Start, range_query
 from seerdb.cli.output import item, print_json, progress_bar
 from seerdb.cli.serve import load_settings
 from seerdb.clock import Clock, SystemClock
-from seerdb.db import DB, Entry
+from seerdb.db import DB
 from seerdb.errors import (
     BusyError,
     CorruptionError,
@@ -31,6 +31,7 @@ from seerdb.errors import (
     SeerDBError,
 )
 from seerdb.options import Options
+from seerdb.storage.rows import Entry
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

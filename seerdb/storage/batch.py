@@ -5,14 +5,24 @@ Kept in columns (kinds, keys, values), which is how the WAL encodes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from seerdb.errors import InvalidRequestError
 from seerdb.ids import MAX_SEQ
-from seerdb.options import MAX_KEY_SIZE, MAX_VALUE_SIZE
-from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT, RangeTombstone, RangeTombstones
+from seerdb.options import MAX_KEY_SIZE, MAX_TTL, MAX_VALUE_SIZE
+from seerdb.storage.entry import (
+    DELETE,
+    DELETE_RANGE,
+    MERGE,
+    PUT,
+    PUT_WITH_EXPIRY,
+    RangeTombstone,
+    RangeTombstones,
+)
+from seerdb.storage.value import SECOND_US, expires_at, pack_expiring, unpack_expiring
 
 
 def check_key(key: object) -> None:
@@ -33,6 +43,20 @@ def check_value(value: object) -> None:
         )
 
 
+def lifetime_us(ttl: object) -> int:
+    """A time to live of ``ttl`` seconds, in microseconds.
+
+    Raises ``InvalidRequestError`` unless it is a number above 0, of at most 100 years.
+    """
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise InvalidRequestError(f"a ttl must be a number of seconds, not {type(ttl).__name__}")
+    if not 0 < ttl <= MAX_TTL:
+        raise InvalidRequestError(
+            f"a ttl must be more than 0 and at most {MAX_TTL:,} seconds, not {ttl}"
+        )
+    return math.ceil(ttl * SECOND_US)
+
+
 def check_range(start: object, end: object) -> None:
     """Raise ``InvalidRequestError`` unless both are keys and ``start < end``."""
     check_key(start)
@@ -50,7 +74,8 @@ def prefix_end(prefix: bytes) -> bytes | None:
 
 
 class Batch:
-    """Operations not yet committed; the last one on a key wins.
+    """Operations not yet committed, in their order: the last put or delete of a key wins, and
+    merges build on what is before them. A value's time to live begins with the commit.
 
     Not thread-safe. Every method raises ``InvalidRequestError`` for a bad key, value or
     range and then leaves the batch as it was.
@@ -67,15 +92,27 @@ class Batch:
     def __len__(self) -> int:
         return len(self.kinds)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set ``key`` to ``value``."""
+    def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
+        """Set ``key`` to ``value``, for ``ttl`` seconds (default: for good)."""
         if type(key) is not bytes or not 0 < len(key) <= MAX_KEY_SIZE:
             check_key(key)
         if type(value) is not bytes or len(value) > MAX_VALUE_SIZE:
             check_value(value)
-        self.kinds.append(PUT)
+        if ttl is None:
+            self.kinds.append(PUT)
+        else:
+            value = pack_expiring(lifetime_us(ttl), value)
+            self.kinds.append(PUT_WITH_EXPIRY)
         self.keys.append(key)
         self.values.append(value)
+
+    def merge(self, key: bytes, operand: bytes) -> None:
+        """Have the database's merge operator fold ``operand`` into what ``key`` holds."""
+        check_key(key)
+        check_value(operand)
+        self.kinds.append(MERGE)
+        self.keys.append(key)
+        self.values.append(operand)
 
     def delete(self, key: bytes) -> None:
         """Remove ``key``; no error when it is not there."""
@@ -108,6 +145,17 @@ class Batch:
     def size(self) -> int:
         """Bytes of its keys and values."""
         return sum(map(len, self.keys)) + sum(map(len, self.values))
+
+    def stamped(self, now_us: Callable[[], int]) -> Batch:
+        """An equal batch in which values expire at a time, where here they have lifetimes."""
+        if PUT_WITH_EXPIRY not in self.kinds:
+            return self
+        twin, now = self.copy(), now_us()
+        for position, kind in enumerate(self.kinds):
+            if kind == PUT_WITH_EXPIRY:
+                value, lifetime = unpack_expiring(self.values[position])
+                twin.values[position] = pack_expiring(expires_at(now, lifetime), value)
+        return twin
 
     def normalised(self) -> Batch:
         """An equal batch in which no operation is hidden by a later range delete.

@@ -26,14 +26,14 @@ from typing import Protocol
 
 import msgspec
 
-from seerdb.clock import Clock
+from seerdb.clock import ForwardClock
 from seerdb.errors import BusyError, ConflictError, SeerDBError
 from seerdb.options import Durability
 from seerdb.storage.batch import Batch
 from seerdb.storage.inbox import Inbox
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.poison import Poison
-from seerdb.storage.request import Outcome, Request, Sink
+from seerdb.storage.request import Outcome, Request, Sink, ready
 from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.writer import LogWriter
@@ -101,11 +101,10 @@ class Committer:
         log: LogWriter,
         env: CommitEnv,
         *,
-        clock: Clock,
+        clock: ForwardClock,
         poison: Poison,
         memtable_capacity: int,
         sync_interval: float,
-        last_timestamp_us: int,
     ) -> None:
         self._live = live
         self._log = log
@@ -115,7 +114,7 @@ class Committer:
         self._capacity = memtable_capacity
         self._sync_interval = sync_interval
         self._mutex = threading.Lock()
-        self._now_ns = clock.now_ns
+        self._now_ns = clock.wall_ns
         self._append_put = log.append_put
         self._try_lead = self._mutex.acquire
         self._stop_leading = self._mutex.release
@@ -127,7 +126,6 @@ class Committer:
         self._queue: deque[Request] = deque()
         self._inbox: Inbox[Request] = Inbox()
         # Guarded by the mutex.
-        self._timestamp_us = last_timestamp_us
         self._synced_at = clock.monotonic()
         self._sync_due = False
         self._unstarted = True
@@ -149,13 +147,15 @@ class Committer:
             if self._room < 0 or self._poison.cause is not None:
                 self._poison.check()
                 self._make_room(size)
+                self._timestamp()  # what readers saw expired must not outlive a crash
             live = self._live
             seq = live.visible_seq + 1
+            clock = self._clock
             now = self._now_ns() // 1000
-            if now > self._timestamp_us:
-                self._timestamp_us = now
+            if now > clock.committed_us:
+                clock.committed_us = now
             try:
-                self._append_put(seq, self._timestamp_us, key, value)
+                self._append_put(seq, clock.committed_us, key, value)
                 self._lock_state()  # as ``with``, for half of what that costs
                 try:
                     live.current.active.put(seq, key, value, size)
@@ -178,7 +178,7 @@ class Committer:
         Requires: the batch is not empty; nobody adds to it, not even after an interrupt
         (Ctrl-C), for it may yet be committed.
         """
-        request = Request(batch, level, expect)
+        request = Request(self._ready(batch), level, expect)
         self._queue.append(request)
         with self._mutex:
             while not request.done:
@@ -186,6 +186,9 @@ class Committer:
         if request.error is not None:
             raise request.error
         return request.seq
+
+    def _ready(self, batch: Batch) -> Batch:
+        return ready(batch, self._live.current.active.operator, self._clock.now_us)
 
     def submit(
         self,
@@ -202,7 +205,7 @@ class Committer:
         batch as it is: ``BusyError`` when too much waits already, or what poisoned the database.
         """
         self._poison.check()
-        request = Request(batch, level, expect, ticket, sink)
+        request = Request(self._ready(batch), level, expect, ticket, sink)
         self._inbox.reserve(len(request.payload))
         batch.clear()
         self._inbox.put(request)
@@ -235,6 +238,7 @@ class Committer:
             interrupted = "the thread that led this group of writes was interrupted; try again"
             self._finish(group, BusyError(interrupted, retry_after_seconds=0.0))
             raise
+        self._clock.committing = True
         try:
             self._publish(group, self._write(group))
         except BaseException as error:
@@ -242,16 +246,19 @@ class Committer:
             if isinstance(error, Exception):
                 return  # every waiter gets it
             raise
+        finally:
+            self._clock.committing = False
         self._room = 0
         self._count(group)
         self._finish(group, None)
 
     def _publish(self, group: list[Request], last: int) -> None:
         live = self._live
+        time_us = self._clock.committed_us
         with live.lock:
             active = live.current.active
             for request in group:
-                active.apply(request.seq, request.kinds, request.keys, request.values)
+                active.apply(request.seq, request.kinds, request.keys, request.values, time_us)
             live.visible_seq = last
 
     def _take_group(self) -> list[Request]:
@@ -307,10 +314,9 @@ class Committer:
 
     def _timestamp(self) -> int:
         """Microseconds since 1970, never going back whatever the wall clock does."""
-        now = self._now_ns() // 1000
-        if now > self._timestamp_us:
-            self._timestamp_us = now
-        return self._timestamp_us
+        clock = self._clock
+        clock.committed_us = clock.now_us()
+        return clock.committed_us
 
     def _sync(self) -> None:
         self._log.sync()
@@ -403,7 +409,8 @@ class Committer:
             raise self._fail(error) from error
         self._unstarted = True
         self._room = 0
-        sealed = live.rotate(Memtable([log.segment + 1]))
+        operator = live.current.active.operator
+        sealed = live.rotate(Memtable([log.segment + 1], operator))
         self._sealed_bytes += sealed.size - sealed.kept
         self._env.sealed(sealed)
 

@@ -113,9 +113,10 @@ class Engine:
         layout = Layout(self.manifest.state.version, self.tables, rows)
         sealed = tuple(reversed(opened.recovery.memtables))
         self.live = LiveState(
-            State(Memtable([opened.next_segment]), sealed, layout), opened.recovery.last_seq
+            State(Memtable([opened.next_segment], opened.operator), sealed, layout),
+            opened.recovery.last_seq,
         )
-        self.reads = Reads(self.live, self.tables)
+        self.reads = Reads(self.live, self.tables, opened.clock, opened.operator)
         self.sampler = GetSampler(self.live, self.reads.try_get)
 
     def _open_disk_tier(self, directory: str) -> DiskTier | None:
@@ -138,7 +139,7 @@ class Engine:
         self.runner = runner = self._job_runner()
         self._remote = self._remote_runner()
         self.table_format = table_format = TableFormat(
-            options.block_size, options.compression, options.filter_bits_per_key
+            options.block_size, options.compression, options.filter_bits_per_key, opened.operator
         )
         self.flusher = Flusher(
             self.live,
@@ -161,7 +162,7 @@ class Engine:
                 RecentLoad(self._operations, clock),
             ),
             table_format=table_format,
-            clock=clock,
+            clock=opened.clock,
             listener=listener,
         )
         collector = GarbageCollector(
@@ -193,11 +194,10 @@ class Engine:
             self.live,
             self.log,
             self,
-            clock=components.clock,
+            clock=opened.clock,
             poison=self.poison,
             memtable_capacity=options.memtable_capacity,
             sync_interval=options.sync_interval,
-            last_timestamp_us=opened.recovery.last_timestamp_us,
         )
         self.shipper = Shipper(
             self.stores.of(Purpose.WAL),

@@ -15,8 +15,10 @@ from typing import NamedTuple
 PUT = 1
 DELETE = 2
 DELETE_RANGE = 3
+MERGE = 4
+PUT_WITH_EXPIRY = 5
 """Kinds of operation. Part of the WAL and table formats: do not change the numbers.
-Tables hold PUT and DELETE as entries; DELETE_RANGE has a section of its own."""
+Tables hold all but DELETE_RANGE as entries; that has a section of its own."""
 
 
 class RangeTombstone(NamedTuple):

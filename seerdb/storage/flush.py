@@ -19,9 +19,11 @@ from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk, collapse
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+from seerdb.storage.value import encode_values
 
 _STEP = 4096
 """Entries between two looks at the pace."""
@@ -29,11 +31,12 @@ _STEP = 4096
 
 @dataclass(frozen=True)
 class TableFormat:
-    """How tables are to be built."""
+    """How tables are to be built. ``operator`` folds what is merged."""
 
     block_size: int
     compression: str
     filter_bits_per_key: int
+    operator: MergeOperator | None = None
 
     def builder(self) -> TableBuilder:
         """A builder for one table."""
@@ -65,7 +68,9 @@ class FlushResult:
 
 def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) -> FlushResult:
     """Build and upload the table. Durable when it returns; it counts once the manifest says so."""
-    memtable, first_us, last_us = replay_sealed(files, job.directory, job.segments, pace)
+    memtable, first_us, last_us = replay_sealed(
+        files, job.directory, job.segments, pace, job.format.operator
+    )
     chunk = collapse([_sorted_entries(memtable, pace)], memtable.tombstones)
     tombstones = list(memtable.tombstones.tombstones)
     if not chunk.keys and not tombstones:
@@ -73,7 +78,8 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
     builder = job.format.builder()
     for start in range(0, len(chunk.keys), _STEP):
         step = slice(start, start + _STEP)
-        add_chunk(builder, Chunk(chunk.keys[step], chunk.seqs[step], chunk.values[step]))
+        part = Chunk(chunk.keys[step], chunk.seqs[step], chunk.values[step])
+        add_chunk(builder, part, special=memtable.special)
         pace()
     builder.add_range_tombstones(tombstones)
     built = builder.finish(first_us, last_us)
@@ -93,12 +99,14 @@ def _sorted_entries(memtable: Memtable, pace: Pace) -> Chunk:
     return Chunk(keys, [version[0] for version in versions], [version[1] for version in versions])
 
 
-def add_chunk(builder: TableBuilder, chunk: Chunk) -> None:
-    """Append a chunk's columns to a table."""
+def add_chunk(builder: TableBuilder, chunk: Chunk, *, special: bool = False) -> None:
+    """Append a chunk's columns to a table. ``special``: it may hold more than bytes and deletes."""
     keys, seqs, values = list(chunk.keys), list(chunk.seqs), chunk.values
-    if None in values:
+    if special:
+        builder.add(keys, seqs, *encode_values(values))
+    elif None in values:
         kinds = bytes(DELETE if value is None else PUT for value in values)
-        builder.add(keys, seqs, kinds, [value or b"" for value in values])
+        builder.add(keys, seqs, kinds, [value or b"" for value in values])  # type: ignore[misc]
     else:
         builder.add(keys, seqs, bytes([PUT]) * len(keys), list(values))  # type: ignore[arg-type]
 
@@ -128,4 +136,6 @@ def upload(
         min_seq=built.min_seq,
         max_seq=built.max_seq,
         tail_offset=built.tail_offset,
+        expiring=built.expiring,
+        merges=built.merges,
     )

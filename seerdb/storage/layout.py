@@ -1,9 +1,11 @@
 """A version made ready for reading: its runs as sorted columns of handles.
 
 Immutable but for ``tombstones``, which is ``None`` until every table with range tombstones has
-been opened. ``rows`` is the row cache, which all layouts of a database share; ``generation`` tells
-it what a row comes from. A layout keeps the handles of its tables alive, which
-keeps the garbage collector away from them; a snapshot lives on the layout it was taken with.
+been opened. ``special`` says that some table has values that expire or are merged, ``plain`` that
+none has those or range tombstones. ``rows`` is the row cache, which all layouts of a database
+share; ``generation`` tells it what a row comes from. A layout keeps the handles of its tables
+alive, which keeps the garbage collector away from them; a snapshot lives on the layout it was
+taken with.
 """
 
 from __future__ import annotations
@@ -37,7 +39,16 @@ class TableRun:
 class Layout:
     """The runs of a version, newest first."""
 
-    __slots__ = ("generation", "ranged", "rows", "runs", "tombstones", "version")
+    __slots__ = (
+        "generation",
+        "plain",
+        "ranged",
+        "rows",
+        "runs",
+        "special",
+        "tombstones",
+        "version",
+    )
 
     def __init__(self, version: Version, tables: TableStore, rows: RowCache) -> None:
         self.version = version
@@ -47,6 +58,8 @@ class Layout:
         self.ranged = [
             handle for run in self.runs for handle in run.handles if handle.meta.range_deletes
         ]
+        self.special = any(table.special for table in version.tables)
+        self.plain = not self.ranged and not self.special
         self.tombstones: RangeTombstones | None = None if self.ranged else NO_TOMBSTONES
 
     def load_tombstones(self, tables: TableStore) -> RangeTombstones:

@@ -11,11 +11,11 @@ from bisect import bisect_right
 
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.layout import Layout
-from seerdb.storage.memtable import Version
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.state import State
 from seerdb.storage.table_store import BlockKey, TableHandle, TableStore
+from seerdb.storage.value import Version, is_open, stack
 
 
 class Need:
@@ -36,32 +36,46 @@ Loaded = dict[BlockKey, Block]
 
 
 def find(
-    state: State, key: bytes, at: int = MAX_SEQ, loaded: Loaded | None = None
+    state: State, key: bytes, at: int = MAX_SEQ, loaded: Loaded | None = None, *, skip: int = 0
 ) -> Version | Need | None:
     """The version of ``key`` visible at ``at``: ``None`` if it never was or is deleted.
 
-    A deleted key may also come back as a version whose value is ``None``. Requires: with
-    ``at`` below the newest seq, the active memtable was pinned there; with range tombstones
-    in the active memtable and no ``at``, the state lock is held.
+    A deleted key may also come back as a version whose value is ``None``. What is merged comes
+    stacked, not folded, and what has expired as it is. Requires: with ``at`` below the newest
+    seq, the active memtable was pinned there; with range tombstones in the active memtable and
+    no ``at``, the state lock is held. ``skip``: how many of the newest memtables to leave out.
     """
     covered = 0
-    for memtable in state.memtables:
+    for memtable in state.memtables[skip:] if skip else state.memtables:
         version = memtable.find(key, at)
         if memtable.ranged:
             covered = memtable.tombstones.covering(key, at)
         if version is not None:
-            return version if version[0] >= covered else None
+            if version[0] < covered:
+                return None
+            if memtable.special and is_open(version[1]):
+                below = state.memtables.index(memtable) + 1
+                return _onto(version, find(state, key, version[0] - 1, loaded, skip=below))
+            return version
         if covered:
             return None
     # A row is the newest version in the tables of the newest layout, so no other that ``at`` may
-    # see is newer, also not in the tables of an older layout.
+    # see is newer, also not in the tables of an older layout. There, what is deleted may only
+    # have expired, and after the moment that is read.
     row = state.layout.rows.get(key)
-    if row is not None and row[0] <= at:
+    if row is not None and row[0] <= at and (row[1] is not None or not state.layout.special):
         return row
     return find_in_tables(state.layout, key, at, loaded)
 
 
-def find_in_tables(  # noqa: C901 - a call more would cost a tenth of the read
+def _onto(newer: Version, older: Version | Need | None) -> Version | Need:
+    """An open merge with what was found under it."""
+    if isinstance(older, Need):
+        return older
+    return newer[0], stack(newer[1], None if older is None else older[1])
+
+
+def find_in_tables(
     layout: Layout, key: bytes, at: int = MAX_SEQ, loaded: Loaded | None = None
 ) -> Version | Need | None:
     """As :func:`find`, past the memtables."""
@@ -92,13 +106,21 @@ def find_in_tables(  # noqa: C901 - a call more would cost a tenth of the read
         version = block.find(key, digest >> FINGERPRINT_SHIFT, at)
         if version is None:
             continue
-        if layout.ranged:
-            if layout.tombstones is None:
-                return _NEED_TOMBSTONES
-            if layout.tombstones.covering(key, at) > version[0]:
-                return None
-        return version
+        return version if layout.plain else _whole(version, layout, key, at, loaded)
     return None
+
+
+def _whole(
+    version: Version, layout: Layout, key: bytes, at: int, loaded: Loaded | None
+) -> Version | Need | None:
+    """The newest version in the tables with what is under it, unless a range delete hides it."""
+    if layout.tombstones is None:
+        return _NEED_TOMBSTONES
+    if layout.tombstones.covering(key, at) > version[0]:
+        return None
+    if is_open(version[1]):
+        return _onto(version, find_in_tables(layout, key, version[0] - 1, loaded))
+    return version
 
 
 def load(need: Need, layout: Layout, tables: TableStore, loaded: Loaded) -> None:

@@ -10,7 +10,8 @@ readers, without a lock. Readers rely on each dict operation being one step unde
 interpreter lock. No point read sees half of a batch: its entries arrive by a single
 ``dict.update`` from another dict, which allocates nothing that could run other code. A batch
 with range deletes changes two things, the tombstones first; so a reader that finds ``ranged``
-set after it looked a key up must look again under the state lock.
+set after it looked a key up must look again under the state lock. ``special`` says that values
+may expire or be operands, and ``plain`` that neither is so; both are told before it is.
 """
 
 from __future__ import annotations
@@ -21,23 +22,50 @@ from itertools import islice, repeat
 
 from sortedcontainers import SortedList
 
+from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import (
     DELETE,
     DELETE_RANGE,
+    MERGE,
     NO_TOMBSTONES,
+    PUT,
+    PUT_WITH_EXPIRY,
     RangeTombstone,
     RangeTombstones,
 )
 from seerdb.storage.merge import Chunk, Piece
-
-Version = tuple[int, bytes | None]
-"""Seq and value of one version of a key; a value of ``None`` says that it was deleted."""
+from seerdb.storage.operators import MergeOperator, absorb
+from seerdb.storage.value import (
+    BELOW,
+    SECOND_US,
+    Expiring,
+    Merge,
+    Operand,
+    Value,
+    Version,
+    unpack_expiring,
+)
 
 ENTRY_OVERHEAD = 280
 """Bytes an entry costs beside its key and value: two bytes objects, a tuple, an int, a dict
 slot at average fill (measured with CPython 3.11)."""
 
 SCAN_CHUNK = 512
+
+NEVER = 1 << 63
+"""The second of the oldest operand, where nothing was merged."""
+
+
+def memory_of(value: Value) -> int:
+    """About what a value costs, in bytes, beside its entry."""
+    if value is None:
+        return 0
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Expiring):
+        return len(value.value)
+    base = 0 if value.base is BELOW else memory_of(value.base)
+    return base + sum(ENTRY_OVERHEAD + len(each.operand) for each in value.operands)
 
 
 class Memtable:
@@ -50,22 +78,31 @@ class Memtable:
         "kept",
         "last_seq",
         "older",
+        "oldest_operand",
+        "operator",
         "pinned",
+        "plain",
         "ranged",
         "segments",
         "size",
+        "special",
         "tombstones",
     )
 
-    def __init__(self, segments: list[int]) -> None:
+    def __init__(self, segments: list[int], operator: MergeOperator | None = None) -> None:
+        """``operator``: folds what is merged; without it operands are kept as they are."""
         self.segments = segments
+        self.operator = operator
         self.entries: dict[bytes, Version] = {}
         self.older: dict[bytes, list[Version]] = {}
         self.tombstones: RangeTombstones = NO_TOMBSTONES
+        self.plain = True
         self.ranged = False
+        self.special = False
         self.size = 0
         self.kept = 0
         self.last_seq = 0
+        self.oldest_operand = NEVER
         self.pinned = 0
         self._index_lock = threading.Lock()
         self._index: SortedList[bytes] = SortedList()
@@ -85,38 +122,68 @@ class Memtable:
         self.last_seq = seq
 
     def apply(
-        self, seq: int, kinds: bytes | bytearray, keys: list[bytes], values: list[bytes]
+        self,
+        seq: int,
+        kinds: bytes | bytearray,
+        keys: list[bytes],
+        values: list[bytes],
+        time_us: int = 0,
     ) -> None:
-        """Apply a normalised batch in one step. Requires: ``seq`` above every one before."""
-        if len(kinds) == 1 and kinds[0] != DELETE_RANGE:
+        """Apply a normalised batch, committed at ``time_us``, in one step.
+
+        Requires: ``seq`` above every one before.
+        """
+        if len(kinds) == 1 and kinds[0] <= DELETE:
             size = len(keys[0]) + len(values[0]) + ENTRY_OVERHEAD
             self.put(seq, keys[0], None if kinds[0] == DELETE else values[0], size)
             return
         self.size += sum(map(len, keys)) + sum(map(len, values)) + ENTRY_OVERHEAD * len(kinds)
-        versions: list[bytes | None] | list[bytes] = values
-        if DELETE in kinds or DELETE_RANGE in kinds:
-            keys, versions = self._apply_deletes(seq, kinds, keys, values)
-        fresh = dict(zip(keys, zip(repeat(seq), versions), strict=False))
+        if kinds.count(PUT) == len(kinds):
+            fresh: dict[bytes, Version] = dict(zip(keys, zip(repeat(seq), values), strict=False))
+        else:
+            fresh = self.prepare(seq, list(zip(kinds, keys, values, strict=True)), time_us)
         if self.pinned:
             self._keep(fresh)
         self.entries.update(fresh)
         self.last_seq = seq
 
-    def _apply_deletes(
-        self, seq: int, kinds: bytes | bytearray, keys: list[bytes], values: list[bytes]
-    ) -> tuple[list[bytes], list[bytes | None]]:
-        point_keys: list[bytes] = []
-        point_values: list[bytes | None] = []
-        ranges: list[RangeTombstone] = []
-        for kind, key, value in zip(kinds, keys, values, strict=True):
-            if kind == DELETE_RANGE:
-                ranges.append(RangeTombstone(key, value, seq))
-            else:
-                point_keys.append(key)
-                point_values.append(None if kind == DELETE else value)
-        if ranges:
-            self.add_tombstones(ranges)
-        return point_keys, point_values
+    def prepare(
+        self, seq: int, operations: list[tuple[int, bytes, bytes]], time_us: int
+    ) -> dict[bytes, Version]:
+        """The new versions that a normalised batch makes; adds its range tombstones, first."""
+        ranges = [RangeTombstone(k, v, seq) for kind, k, v in operations if kind == DELETE_RANGE]
+        self.add_tombstones(ranges)
+        fresh: dict[bytes, Version] = {}
+        for kind, key, value in operations:
+            if kind <= DELETE:
+                fresh[key] = seq, None if kind == DELETE else value
+            elif kind != DELETE_RANGE:
+                self.plain, self.special = False, True
+                fresh[key] = seq, self._special(kind, key, value, fresh.get(key), time_us)
+        return fresh
+
+    def _special(
+        self, kind: int, key: bytes, stored: bytes, before: Version | None, time_us: int
+    ) -> Value:
+        """What an operation makes of a key of which this batch already made ``before``."""
+        if kind == PUT_WITH_EXPIRY:
+            return unpack_expiring(stored)
+        assert kind == MERGE
+        operand = Operand(time_us // SECOND_US, stored)
+        self.oldest_operand = min(self.oldest_operand, operand.second)
+        return self._merged(key, before or self.entries.get(key), (operand,))
+
+    def _merged(self, key: bytes, before: Version | None, operands: tuple[Operand, ...]) -> Value:
+        """What operands make of a key of which ``before`` is the newest version here."""
+        covered = self.tombstones.covering(key, MAX_SEQ) if self.ranged else 0
+        if before is None or before[0] < covered:
+            if not covered:
+                return Merge(BELOW, operands)
+            before = covered, None
+        value = before[1]
+        for operand in operands:
+            value = absorb(value, operand, self.operator)
+        return value
 
     def absorb(self, newer: Memtable) -> None:
         """Add all of a memtable that begins above where this one ends, and its segments.
@@ -124,17 +191,32 @@ class Memtable:
         Requires: nobody else uses either.
         """
         self.segments += newer.segments
-        self.entries.update(newer.entries)
-        if newer.tombstones:
-            self.add_tombstones(list(newer.tombstones.tombstones))
+        if newer.special:
+            self.plain, self.special = False, True
+            self.oldest_operand = min(self.oldest_operand, newer.oldest_operand)
+            self.entries.update(self._onto_here(newer.entries))
+        else:
+            self.entries.update(newer.entries)
+        self.add_tombstones(list(newer.tombstones.tombstones))
         self.size += newer.size
         self.kept += newer.kept
         self.last_seq = newer.last_seq
 
+    def _onto_here(self, newer: dict[bytes, Version]) -> Iterator[tuple[bytes, Version]]:
+        """Newer entries, those of which more is further down together with what is here."""
+        for key, version in newer.items():
+            value = version[1]
+            if isinstance(value, Merge) and value.base is BELOW:
+                merged = self._merged(key, self.entries.get(key), value.operands)
+                yield key, (version[0], merged)
+            else:
+                yield key, version
+
     def add_tombstones(self, tombstones: list[RangeTombstone]) -> None:
-        """Add range tombstones; ``ranged`` tells readers first."""
-        self.ranged = True
-        self.tombstones = self.tombstones.with_added(tombstones)
+        """Add range tombstones, if any; ``ranged`` tells readers first."""
+        if tombstones:
+            self.plain, self.ranged = False, True
+            self.tombstones = self.tombstones.with_added(tombstones)
 
     def _keep(self, keys: Iterable[bytes]) -> None:
         entries, pinned = self.entries, self.pinned
@@ -142,7 +224,7 @@ class Memtable:
             version = entries.get(key)
             if version is not None and version[0] <= pinned:
                 self.older.setdefault(key, []).append(version)
-                memory = ENTRY_OVERHEAD + (len(version[1]) if version[1] else 0)
+                memory = ENTRY_OVERHEAD + memory_of(version[1])
                 self.size += memory
                 self.kept += memory
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import RangeTombstones
+from seerdb.storage.value import Value, is_open, stack
 
 
 class Chunk(NamedTuple):
@@ -24,7 +25,7 @@ class Chunk(NamedTuple):
 
     keys: Sequence[bytes]
     seqs: Sequence[int]
-    values: Sequence[bytes | None]
+    values: Sequence[Value]
 
 
 EMPTY = Chunk([], [], [])
@@ -80,21 +81,28 @@ def _split(chunk: Chunk, bound: bytes, *, reverse: bool) -> tuple[Chunk, Chunk]:
     return (high, low) if reverse else (low, high)
 
 
-def collapse(window: list[Chunk], tombstones: RangeTombstones, at: int = MAX_SEQ) -> Chunk:
+def collapse(
+    window: list[Chunk], tombstones: RangeTombstones, at: int = MAX_SEQ, *, special: bool = False
+) -> Chunk:
     """The newest version of each key of a window; deleted ones keep a value of ``None``.
 
     Requires: for one key, an earlier chunk holds a higher seq than a later one. What a range
-    tombstone (not above ``at``) hides is left out altogether.
+    tombstone (not above ``at``) hides is left out altogether. ``special``: there may be open
+    merges, which are stacked onto what is under them.
     """
     filled = [chunk for chunk in window if chunk.keys]
     if not filled:
         return EMPTY
-    merged = filled[0] if len(filled) == 1 else _newest(filled)
+    if len(filled) == 1:
+        merged = filled[0]
+    else:
+        merged = _in_order(filled)
+        merged = _newest(_stacked(merged, tombstones, at) if special else merged)
     return _without_covered(merged, tombstones, at) if tombstones else merged
 
 
-def _newest(filled: list[Chunk]) -> Chunk:
-    """The first version of each key, in key order; ``filled`` has several chunks."""
+def _in_order(filled: list[Chunk]) -> Chunk:
+    """All versions by key, those of one key newest first; ``filled`` has several chunks."""
     keys: Sequence[bytes] = list(chain.from_iterable(chunk.keys for chunk in filled))
     # Stable, so that of equal keys the newest stays first; and it finds the sorted runs.
     order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -102,10 +110,37 @@ def _newest(filled: list[Chunk]) -> Chunk:
     keys = in_order(keys)
     seqs = in_order(list(chain.from_iterable(chunk.seqs for chunk in filled)))
     values = in_order(list(chain.from_iterable(chunk.values for chunk in filled)))
+    return Chunk(keys, seqs, values)
+
+
+def _stacked(chunk: Chunk, tombstones: RangeTombstones, at: int) -> Chunk:
+    """The same, where the newest version of each key holds all that was found of its value."""
+    keys, _, values = chunk
+    stacked = list(values)
+    for position, value in enumerate(values):
+        if is_open(value) and (position == 0 or keys[position - 1] != keys[position]):
+            stacked[position] = _stacked_at(chunk, position, tombstones, at)
+    return chunk._replace(values=stacked)
+
+
+def _stacked_at(chunk: Chunk, newest: int, tombstones: RangeTombstones, at: int) -> Value:
+    keys, seqs, values = chunk
+    key, value = keys[newest], values[newest]
+    covered = tombstones.covering(key, at)
+    for position in range(newest + 1, len(keys)):
+        if keys[position] != key or not is_open(value):
+            break
+        value = stack(value, values[position] if seqs[position] >= covered else None)
+    return value
+
+
+def _newest(chunk: Chunk) -> Chunk:
+    """The first version of each key."""
+    keys, seqs, values = chunk
     is_first = [True, *map(ne, keys, islice(keys, 1, None))]
     if all(is_first):
         return Chunk(keys, seqs, values)
-    return Chunk(*(list(compress(column, is_first)) for column in (keys, seqs, values)))
+    return Chunk(*(list(compress(column, is_first)) for column in (keys, seqs, values)))  # type: ignore[arg-type]
 
 
 def _without_covered(chunk: Chunk, tombstones: RangeTombstones, at: int) -> Chunk:

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 
 from msgspec.structs import replace
 
-from seerdb.errors import ConflictError, CorruptionError
+from seerdb.clock import ForwardClock
+from seerdb.errors import ConflictError, CorruptionError, InvalidRequestError
 from seerdb.events import Recovered
 from seerdb.options import Options
 from seerdb.storage.files import FileLock
@@ -32,6 +33,7 @@ from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.probe import probe, require
+from seerdb.storage.operators import MergeOperator, check_portable, find_operator
 from seerdb.storage.recovery import Recovery, quarantine, recover
 from seerdb.storage.replay import Replay
 from seerdb.storage.runtime import Components
@@ -52,6 +54,9 @@ class Opened:
     directory: str
     lock: FileLock
     stores: Stores
+    clock: ForwardClock
+    """Of this database: what its commits, its manifest and expiry go by."""
+    operator: MergeOperator | None
     manifest: ManifestWriter
     log: LogWriter
     recovery: Recovery
@@ -81,7 +86,7 @@ class _Opening:
         self._options = options
         self._components = components
         self._files = components.files
-        self._clock = components.clock
+        self._clock = ForwardClock(components.clock)
         self._lock = lock
         self._quarantined: list[str] = []
         self._shipped_records = 0
@@ -108,6 +113,7 @@ class _Opening:
         state = load(stores.of(Purpose.MANIFEST))
         home = load_home(self._files, self._wal)
         self._check_belongs(stores, state, home)
+        self._find_operator(state)
         capabilities = self._capabilities(stores, state)
         continues = state is None or (
             home is not None and home.complete and home.home == state.home
@@ -119,6 +125,7 @@ class _Opening:
             database = state.database_id if state else self._components.random_bytes(16).hex()
             home = Home(self._components.random_bytes(16).hex(), database, complete=False)
             unfinished = home
+        options = self._options
         manifest = ManifestWriter.claim(
             stores.of(Purpose.MANIFEST),
             state,
@@ -127,16 +134,32 @@ class _Opening:
                 home=home.home,
                 store=self._fingerprint(stores),
                 capabilities=capabilities,
+                merge_operator=options.merge_operator or "",
                 continues=continues,
             ),
             clock=self._clock,
             random_bytes=self._components.random_bytes,
         )
+        operator = self._find_operator(manifest.state)
         if continues:
-            recovery = self._recover(manifest.state)
+            recovery = self._recover(manifest.state, operator)
         else:
             recovery = self._adopt(stores, manifest.state, home)
-        return self._finish(stores, manifest, recovery, unfinished)
+        return self._finish(stores, manifest, recovery, unfinished, operator)
+
+    def _find_operator(self, state: ManifestState | None) -> MergeOperator | None:
+        """The merge operator of the database; what the setting says must not differ from it."""
+        stored = state.merge_operator if state else ""
+        wanted = self._options.merge_operator or stored
+        if stored and wanted != stored:
+            raise InvalidRequestError(
+                f"the database merges with {stored!r}, for good; the setting merge_operator says "
+                f"{wanted!r}: leave it out"
+            )
+        operator = find_operator(wanted) if wanted else None
+        if operator is not None and self._options.background not in ("inline", "thread"):
+            check_portable(wanted, operator)
+        return operator
 
     def _check_belongs(
         self, stores: Stores, state: ManifestState | None, home: Home | None
@@ -174,7 +197,7 @@ class _Opening:
         require(found, str(stores.location or "given"))
         return asdict(found)
 
-    def _recover(self, state: ManifestState) -> Recovery:
+    def _recover(self, state: ManifestState, operator: MergeOperator | None) -> Recovery:
         options = self._options
         return recover(
             self._files,
@@ -184,6 +207,7 @@ class _Opening:
             log_start=state.log_start,
             flushed_seq=state.last_seq,
             memtable_capacity=options.memtable_capacity,
+            operator=operator,
         )
 
     def _check_abandoned(self, home: Home | None) -> None:
@@ -236,9 +260,10 @@ class _Opening:
         manifest: ManifestWriter,
         recovery: Recovery,
         unfinished: Home | None,
+        operator: MergeOperator | None,
     ) -> Opened:
         options, state = self._options, manifest.state
-        recovery.last_timestamp_us = max(recovery.last_timestamp_us, state.time_us)
+        self._clock.committed_us = max(recovery.last_timestamp_us, state.time_us)
         log = LogWriter(
             self._files,
             self._wal,
@@ -255,7 +280,7 @@ class _Opening:
             begin_branch(stores.of(Purpose.WAL), state.epoch, recovery.branch_seq)
         following = max(recovery.last_segment + 1, state.log_start, 1)
         if recovery.relog:
-            self._relog(log, following, recovery, flushed_seq=state.last_seq)
+            self._relog(log, following, recovery, state.last_seq, operator)
             following += 1
         self._put_apart(recovery.quarantine)
         if unfinished is not None:
@@ -270,9 +295,27 @@ class _Opening:
             last_seq=recovery.last_seq,
             seconds=self._clock.monotonic() - self._started,
         )
-        return Opened(self._path, self._lock, stores, manifest, log, recovery, following, event)
+        return Opened(
+            directory=self._path,
+            lock=self._lock,
+            stores=stores,
+            clock=self._clock,
+            operator=operator,
+            manifest=manifest,
+            log=log,
+            recovery=recovery,
+            next_segment=following,
+            event=event,
+        )
 
-    def _relog(self, log: LogWriter, segment: int, recovery: Recovery, *, flushed_seq: int) -> None:
+    def _relog(
+        self,
+        log: LogWriter,
+        segment: int,
+        recovery: Recovery,
+        flushed_seq: int,
+        operator: MergeOperator | None,
+    ) -> None:
         """Write recovered records to a segment of their own, which replaces where they were."""
         records = recovery.relog
         before = recovery.memtables[-1].last_seq if recovery.memtables else flushed_seq
@@ -287,6 +330,6 @@ class _Opening:
                 )
             )
         log.seal(records[-1][0], len(records))
-        replay = Replay()
+        replay = Replay(operator=operator)
         replay.take(records)
         recovery.memtables.append(replay.memtable([segment]))

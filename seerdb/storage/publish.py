@@ -8,7 +8,7 @@ Before that, what reads will look for in the new tables is brought into memory.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
@@ -44,6 +44,23 @@ class Publisher:
         with self._lock:
             self._settle()
             return self._manifest.state.version
+
+    def merged_elsewhere(self, inputs: Collection[TableMeta]) -> int:
+        """A second before which nothing was merged that is not in ``inputs``, of keys in them."""
+        # In this order: what a flush brings from the one to the other meanwhile is in both.
+        memtables = self._live.current.memtables
+        tables = self._manifest.state.version.tables
+        ids = {table.id for table in inputs}
+        start, end = min(each.smallest for each in inputs), max(each.largest for each in inputs)
+        others = (table for table in tables if table.merges and table.id not in ids)
+        if any(start <= table.largest and table.smallest <= end for table in others):
+            return 0
+        return min(memtable.oldest_operand for memtable in memtables)
+
+    @property
+    def expires(self) -> bool:
+        """Whether something in the tables may expire."""
+        return any(table.expiring for table in self._manifest.state.version.tables)
 
     def flushed(self, memtable: Memtable, table: TableMeta | None, log_start: int) -> None:
         """``table`` holds what ``memtable`` held; the log is needed from ``log_start`` on."""

@@ -1,67 +1,111 @@
-"""Reading the current state: point reads that never block, ones that may, and scans."""
+"""Reading the current state: point reads that never block, ones that may, and scans.
+
+Layers below find versions as they were written; here they become what people see: what is merged
+is folded, and what has expired is gone. A :class:`View` expires things by the time it was taken.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from seerdb.clock import ForwardClock
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.lookup import Loaded, Need, find, find_in_tables, find_many, load
-from seerdb.storage.memtable import Version
 from seerdb.storage.merge import Chunk
+from seerdb.storage.operators import MergeOperator, show
 from seerdb.storage.scan import scan
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.value import SECOND_US, Shown, Version
+
+
+class View(NamedTuple):
+    """The database at one moment: a state, the newest seq seen of it, the second of expiry."""
+
+    state: State
+    at: int
+    second: int
 
 
 class Reads:
-    """The read side of an open database. Thread-safe."""
+    """The read side of an open database. Thread-safe.
 
-    def __init__(self, live: LiveState, tables: TableStore) -> None:
+    Whatever returns a version raises ``MergeError`` where its operands do not fold.
+    """
+
+    def __init__(
+        self,
+        live: LiveState,
+        tables: TableStore,
+        clock: ForwardClock,
+        operator: MergeOperator | None = None,
+    ) -> None:
         self._live = live
         self._tables = tables
+        self._clock = clock
+        self._operator = operator
         # Hints of how the database is used: racing readers may lose a count.
         self.table_gets = 0
         """Keys that were looked for in tables; what a memtable or the row cache told is not."""
         self.scans = 0
 
-    def try_get(self, key: bytes) -> Version | Need | None:
+    def view(self) -> View:
+        """The present moment, to be read later."""
+        return View(*self._live.snapshot(), self._second())
+
+    def _second(self) -> int:
+        return self._clock.now_us() // SECOND_US
+
+    def try_get(  # noqa: PLR0911 - the hot path: a call more would cost a tenth of the read
+        self, key: bytes
+    ) -> Shown | Need | None:
         """The newest version of a key, or what would have to be loaded to know. Never blocks."""
         state = self._live.current
         active = state.active
         version = active.entries.get(key)
-        if active.ranged:
-            return self._find_whole(key)
+        if not active.plain:
+            return self._show_newest(key)
         if version is not None:
-            return version
+            return version  # type: ignore[return-value]  # plain: as people see it
         if state.sealed:
-            return self._find_with_sealed(state, key)
+            return self._show_newest(key)
         layout = state.layout
         rows = layout.rows
         version = rows.get(key)
         if version is not None:
-            return version
+            return version  # type: ignore[return-value]  # only such are kept
         self.table_gets += 1
         found = find_in_tables(layout, key)
         if found is None or isinstance(found, Need):
             return found
+        if not layout.plain and not _is_plain(found):
+            return self._show(key, found)
         rows.offer(key, found, layout.generation)
-        return found
+        return found  # type: ignore[return-value]  # plain
 
-    def _find_with_sealed(self, state: State, key: bytes) -> Version | Need | None:
-        found = find(state, key)  # looks at the active memtable again
-        return self._find_whole(key) if state.active.ranged else found
+    def _show_newest(self, key: bytes) -> Shown | Need | None:
+        state = self._live.current
+        found = None if state.active.ranged else find(state, key)
+        if state.active.ranged:
+            # A batch with range deletes may be half applied; the lock waits it out.
+            with self._live.lock:
+                found = find(self._live.current, key)
+        if found is None or isinstance(found, Need):
+            return found
+        return self._show(key, found)
 
-    def _find_whole(self, key: bytes) -> Version | Need | None:
-        """A batch with range deletes may be half applied; the lock waits it out."""
-        with self._live.lock:
-            return find(self._live.current, key)
+    def _show(self, key: bytes, version: Version, second: int | None = None) -> Shown:
+        if _is_plain(version):
+            return version  # type: ignore[return-value]
+        return show(key, version, self._operator, self._second() if second is None else second)
 
-    def get(self, key: bytes) -> Version | None:
+    def get(self, key: bytes) -> Shown | None:
         """The newest version of a key; may load from disk or bucket."""
         found = self.try_get(key)
         return self.finish(key, found) if isinstance(found, Need) else found
 
-    def finish(self, key: bytes, need: Need) -> Version | None:
+    def finish(self, key: bytes, need: Need) -> Shown | None:
         """Go on with a read that :meth:`try_get` could not finish; may load."""
         state = self._live.current
         loaded: Loaded = {}
@@ -70,37 +114,60 @@ class Reads:
         if not state.active.ranged:
             found = self._find_loading(state, key, MAX_SEQ, loaded)
             if not state.active.ranged:
-                return found
+                return None if found is None else self._show(key, found)
         # A batch with range deletes may be half applied; a snapshot shows all of it or none.
         state, at = self._live.snapshot()
-        return self._find_loading(state, key, at, loaded)
+        found = self._find_loading(state, key, at, loaded)
+        return None if found is None else self._show(key, found)
 
-    def get_at(self, state: State, key: bytes, at: int) -> Version | None:
-        """The version of a key visible at ``at`` in a state; may load."""
+    def get_at(self, view: View, key: bytes) -> Shown | None:
+        """The version of a key that a view shows; may load."""
         self.table_gets += 1
-        return self._find_loading(state, key, at, {})
+        found = self._find_loading(view.state, key, view.at, {})
+        if found is None or type(found[1]) is bytes:
+            return found  # type: ignore[return-value]  # plain
+        return self._show(key, found, view.second)
 
     def _find_loading(self, state: State, key: bytes, at: int, loaded: Loaded) -> Version | None:
         while isinstance(found := find(state, key, at, loaded), Need):
             load(found, state.layout, self._tables, loaded)
         return found
 
-    def get_many(self, keys: list[bytes]) -> list[Version | None]:
+    def get_many(self, keys: list[bytes]) -> list[Shown | None]:
         """Versions of several keys of one moment, fetching what it needs in parallel."""
-        return self.get_many_at(*self._live.snapshot(), keys)
+        return self.get_many_at(self.view(), keys)
 
-    def get_many_at(self, state: State, at: int, keys: list[bytes]) -> list[Version | None]:
-        """As :meth:`get_many`, in a given state."""
+    def get_many_at(self, view: View, keys: list[bytes]) -> list[Shown | None]:
+        """As :meth:`get_many`, of a view."""
         self.table_gets += len(keys)
-        return find_many(state, keys, at, self._tables)
+        found = find_many(view.state, keys, view.at, self._tables)
+        if not view.state.special:
+            return found  # type: ignore[return-value]  # all plain
+        return [
+            None if version is None else self._show(key, version, view.second)
+            for key, version in zip(keys, found, strict=True)
+        ]
 
     def scan(self, start: bytes | None, end: bytes | None, *, reverse: bool) -> Iterator[Chunk]:
-        """Chunks of ``[start, end)`` as of now; see :func:`seerdb.storage.scan.scan`."""
-        return self.scan_at(*self._live.snapshot(), start, end, reverse=reverse)
+        """Chunks of ``[start, end)`` as of now; see :func:`seerdb.storage.scan.scan`. Values are
+        bytes, or ``None`` where a key is deleted or has expired."""
+        return self.scan_at(self.view(), start, end, reverse=reverse)
 
     def scan_at(
-        self, state: State, at: int, start: bytes | None, end: bytes | None, *, reverse: bool
+        self, view: View, start: bytes | None, end: bytes | None, *, reverse: bool
     ) -> Iterator[Chunk]:
-        """As :meth:`scan`, in a given state."""
+        """As :meth:`scan`, of a view."""
         self.scans += 1
-        return scan(state, start, end, at, self._tables, reverse=reverse)
+        chunks = scan(view.state, start, end, view.at, self._tables, reverse=reverse)
+        if not view.state.special:
+            return chunks
+        return (self._show_all(chunk, view.second) for chunk in chunks)
+
+    def _show_all(self, chunk: Chunk, second: int) -> Chunk:
+        rows = zip(*chunk, strict=True)
+        return chunk._replace(values=[self._show(k, (s, v), second)[1] for k, s, v in rows])
+
+
+def _is_plain(version: Version) -> bool:
+    value = version[1]
+    return value is None or type(value) is bytes

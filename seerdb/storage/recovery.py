@@ -16,6 +16,7 @@ from itertools import takewhile
 from seerdb.errors import CorruptionError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import Memtable
+from seerdb.storage.operators import MergeOperator
 from seerdb.storage.replay import Replay, WalRecord, check_database
 from seerdb.storage.wal.format import decode_columns
 from seerdb.storage.wal.frames import Take
@@ -56,12 +57,14 @@ class _Recoverer:
         mode: str,
         flushed_seq: int,
         capacity: int,
+        operator: MergeOperator | None,
     ) -> None:
         self._files = files
         self._directory = directory
         self._database_id = database_id
         self._mode = mode
         self._capacity = capacity
+        self._operator = operator
         self._stopped = False
         self.found = Recovery(last_seq=flushed_seq)
 
@@ -79,7 +82,7 @@ class _Recoverer:
         if self._stopped:
             self.found.quarantine.append(segment)
             return
-        replay = Replay(after=self.found.last_seq)
+        replay = Replay(after=self.found.last_seq, operator=self._operator)
         try:
             scan = self._scan(segment, salvage=False, take=replay.take)
             condition = classify(scan, is_last=is_last)
@@ -194,6 +197,7 @@ def recover(
     log_start: int,
     flushed_seq: int,
     memtable_capacity: int,
+    operator: MergeOperator | None = None,
 ) -> Recovery:
     """Read the log in ``directory``; make the last segment whole.
 
@@ -207,6 +211,7 @@ def recover(
         mode=mode,
         flushed_seq=flushed_seq,
         capacity=memtable_capacity,
+        operator=operator,
     ).run(log_start)
 
 

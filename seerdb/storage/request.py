@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from seerdb.errors import SeerDBError
+from seerdb.errors import InvalidRequestError, SeerDBError
 from seerdb.storage.batch import Batch
-from seerdb.storage.entry import PUT
+from seerdb.storage.entry import MERGE, PUT
+from seerdb.storage.operators import MergeOperator, check_operand
 from seerdb.storage.wal.format import encode_operations, encode_put
 
 Outcome = tuple[object, int | Exception]
@@ -15,7 +16,7 @@ Sink = Callable[[list[Outcome]], None]
 
 
 class Request:
-    """The columns of one batch on their way; filled in by the leader that commits it.
+    """The columns of a batch that is :func:`ready`; filled in by the leader that commits it.
 
     Holds the columns, not the batch: what was encoded is what is applied, whatever becomes of
     the batch meanwhile.
@@ -43,7 +44,6 @@ class Request:
         ticket: object = None,
         sink: Sink | None = None,
     ) -> None:
-        batch = batch.normalised()
         self.kinds, self.keys, self.values = batch.kinds, batch.keys, batch.values
         if len(self.kinds) == 1 and self.kinds[0] == PUT:
             self.payload = encode_put(self.keys[0], self.values[0])
@@ -56,3 +56,25 @@ class Request:
         self.done = False
         self.seq = 0
         self.error: SeerDBError | None = None
+
+
+def ready(batch: Batch, operator: MergeOperator | None, now_us: Callable[[], int]) -> Batch:
+    """The batch as it is logged: nothing in it hides another, and lifetimes begin now.
+
+    Raises ``InvalidRequestError`` where it merges what cannot be merged.
+    """
+    if batch.kinds.count(PUT) == len(batch.kinds):
+        return batch
+    if MERGE in batch.kinds:
+        _check_merges(batch, operator)
+    return batch.normalised().stamped(now_us)
+
+
+def _check_merges(batch: Batch, operator: MergeOperator | None) -> None:
+    if operator is None:
+        raise InvalidRequestError(
+            "the database has no merge operator; open it with the setting merge_operator"
+        )
+    for kind, operand in zip(batch.kinds, batch.values, strict=True):
+        if kind == MERGE:
+            check_operand(operator, operand)

@@ -3,7 +3,8 @@ again costs a dict lookup instead of hash, filter, index and block.
 
 It holds what the newest layout's tables say. A flush :meth:`~RowCache.advance`\\ s it: rows that
 the flushed memtable replaces go, and the generation changes, so that a reader still on an
-older layout cannot bring a replaced row back. A compaction changes nothing a read sees.
+older layout cannot bring a replaced row back. A compaction changes nothing a read sees. What
+expires or is merged is not kept, for what it shows may change.
 
 It may use what nobody else needs (:class:`Allowance`). While there is room every read inserts
 its row. When there is none, a row gets in, and the oldest goes, when its key is asked for twice
@@ -19,7 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
 
-from seerdb.storage.memtable import Memtable, Version
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.value import Version
 
 ROW_OVERHEAD = 360
 """Bytes a row costs beside its key and value (measured with CPython 3.11)."""

@@ -11,13 +11,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain
 
-from seerdb.storage.entry import DELETE, RangeTombstones
+from seerdb.storage.entry import DELETE, PUT, RangeTombstones
 from seerdb.storage.layout import TableRun
 from seerdb.storage.merge import EMPTY, Chunk, Piece, clip, collapse, windows
-from seerdb.storage.sstable.block import Block
+from seerdb.storage.sstable.block import Block, Columns
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableHandle, TableStore
+from seerdb.storage.value import Value
 
 MAX_READAHEAD = 64
 """Most blocks fetched by one request of a scan."""
@@ -34,8 +35,9 @@ def scan(
 ) -> Iterator[Chunk]:
     """What is in ``[start, end)`` at ``at``, newest versions only, a chunk at a time.
 
-    Deleted keys are in the chunks with a value of ``None``. Chunks come in the direction of
-    the scan; inside, keys ascend. Requires: as for :func:`~seerdb.storage.lookup.find`.
+    Deleted keys are in the chunks with a value of ``None``; what is merged is stacked, not
+    folded. Chunks come in the direction of the scan; inside, keys ascend. Requires: as for
+    :func:`~seerdb.storage.lookup.find`.
     """
     sources = [
         memtable.pieces(start, end, at, reverse=reverse)
@@ -45,8 +47,9 @@ def scan(
     runs = [run for run in state.layout.runs if run.overlapping(start, end)]
     sources += _begin(runs, start, end, tables, reverse=reverse)
     tombstones = _tombstones(state, tables)
+    special = state.special
     for window in windows(sources, reverse=reverse):
-        chunk = collapse(window, tombstones, at)
+        chunk = collapse(window, tombstones, at, special=special)
         if chunk.keys:
             yield chunk
 
@@ -158,7 +161,13 @@ def _columns(blocks: list[Block]) -> Chunk:
     seqs = list(chain.from_iterable(each.seqs for each in columns))
     values = list(chain.from_iterable(each.values for each in columns))
     kinds = b"".join(each.kinds for each in columns)
-    if DELETE not in kinds:
+    if kinds.count(PUT) == len(kinds):
         return Chunk(keys, seqs, values)
+    if any(block.special for block in blocks):
+        return Chunk(keys, seqs, list(chain.from_iterable(map(_decoded, blocks, columns))))
     shown = [None if kind == DELETE else value for kind, value in zip(kinds, values, strict=True)]
     return Chunk(keys, seqs, shown)
+
+
+def _decoded(block: Block, columns: Columns) -> Iterator[Value]:
+    return map(block.decode, columns.kinds, columns.values)

@@ -24,6 +24,12 @@ class State:
         self.layout = layout
         self.memtables = (active, *sealed)
 
+    @property
+    def special(self) -> bool:
+        """Whether some version alone does not tell what its key holds: it may expire, or is
+        open. Exact for what is visible in a snapshot of this state."""
+        return self.layout.special or any(memtable.special for memtable in self.memtables)
+
 
 class LiveState:
     """The current state. ``lock`` guards every change; see the module docstring."""

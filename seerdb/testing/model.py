@@ -16,13 +16,17 @@ never more than what was attempted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from math import ceil, floor
 from typing import NamedTuple
 
 from seerdb.options import Durability
 
 Operation = tuple[str, bytes, bytes]
-"""``put`` key value, ``delete`` key b"", ``delete_range`` start end."""
+"""``put`` key value, ``delete`` key b"", ``delete_range`` start end, ``merge`` key operand (which
+appends), ``put_ttl`` key value (for :data:`LIFETIME` seconds)."""
+
+LIFETIME = 10.0
 
 LEVELS = [level.value for level in Durability]
 
@@ -37,17 +41,34 @@ class Value(NamedTuple):
 Contents = dict[bytes, Value]
 
 
-class Model:
-    """A dict with its history. Requires: one writer, as seqs are predicted."""
+class _Stored(NamedTuple):
+    value: bytes
+    seq: int
+    expires: int | None
 
-    def __init__(self) -> None:
-        self._states: list[Contents] = [{}]
+
+_State = dict[bytes, _Stored]
+
+
+def _no_time() -> float:
+    return 0.0
+
+
+class Model:
+    """A dict with its history. Requires: one writer, as seqs are predicted.
+
+    ``now`` tells the seconds by which values expire; it never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = _no_time) -> None:
+        self.now = now
+        self._states: list[_State] = [{}]
         self._safe = dict.fromkeys(LEVELS, 0)
         self._attempted = False
 
     def copy(self) -> Model:
         """A model that goes its own way from here."""
-        twin = Model()
+        twin = Model(self.now)
         twin._states = list(self._states)
         twin._safe = dict(self._safe)
         twin._attempted = self._attempted
@@ -64,7 +85,7 @@ class Model:
             raise AssertionError("the commit before has neither succeeded nor failed")
         contents = dict(self._states[-1])
         for operation in operations:
-            _apply(contents, operation, len(self._states))
+            _apply(contents, operation, len(self._states), self.now())
         self._states.append(contents)
         self._attempted = True
 
@@ -98,13 +119,13 @@ class Model:
         self._safe = dict.fromkeys(LEVELS, 0) | {"object": self._safe["object"]}
         self.secure(seq, "local")
 
-    def contents(self, at: int | None = None) -> Contents:
-        """Everything there is after the commit ``at`` (the newest)."""
-        return self._states[-1 if at is None else at]
+    def contents(self, at: int | None = None, now: float | None = None) -> Contents:
+        """Everything there is after the commit ``at`` (the newest), at the time ``now``."""
+        return _shown(self._states[-1 if at is None else at], self.now() if now is None else now)
 
-    def get(self, key: bytes, at: int | None = None) -> bytes | None:
+    def get(self, key: bytes, at: int | None = None, now: float | None = None) -> bytes | None:
         """As ``DB.get``."""
-        found = self.contents(at).get(key)
+        found = self.contents(at, now).get(key)
         return None if found is None else found.value
 
     def scan(
@@ -116,11 +137,12 @@ class Model:
         reverse: bool = False,
         limit: int | None = None,
         at: int | None = None,
+        now: float | None = None,
     ) -> list[tuple[bytes, bytes]]:
         """As ``DB.scan``."""
         found = [
             (key, value)
-            for key, (value, _) in sorted(self.contents(at).items(), reverse=reverse)
+            for key, (value, _) in sorted(self.contents(at, now).items(), reverse=reverse)
             if (start is None or key >= start)
             and (end is None or key < end)
             and (prefix is None or key.startswith(prefix))
@@ -130,17 +152,32 @@ class Model:
 
 def contents_after(commits: Iterable[tuple[int, Iterable[Operation]]]) -> Contents:
     """What is there after commits of any seqs, for a log from which some were lost."""
-    contents: Contents = {}
+    contents: _State = {}
     for seq, operations in commits:
         for operation in operations:
-            _apply(contents, operation, seq)
-    return contents
+            _apply(contents, operation, seq, 0.0)
+    return _shown(contents, 0.0)
 
 
-def _apply(contents: Contents, operation: Operation, seq: int) -> None:
+def _shown(state: _State, now: float) -> Contents:
+    return {
+        key: Value(value, seq)
+        for key, (value, seq, expires) in state.items()
+        if expires is None or floor(now) < expires
+    }
+
+
+def _apply(contents: _State, operation: Operation, seq: int, now: float) -> None:
     kind, key, value = operation
     if kind == "put":
-        contents[key] = Value(value, seq)
+        contents[key] = _Stored(value, seq, None)
+    elif kind == "put_ttl":
+        contents[key] = _Stored(value, seq, ceil(now + LIFETIME))
+    elif kind == "merge":
+        found = contents.get(key)
+        if found is None or (found.expires is not None and floor(now) >= found.expires):
+            found = _Stored(b"", 0, None)
+        contents[key] = _Stored(found.value + value, seq, found.expires)
     elif kind == "delete":
         contents.pop(key, None)
     else:

@@ -10,7 +10,7 @@ from seerdb import NEEDS_IO, Batch, Entry, NeedsIO
 from seerdb.errors import ConflictError
 from seerdb_api.service import Sink
 
-PUT, DELETE, DELETE_RANGE = 1, 2, 3
+PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY = 1, 2, 3, 4, 5
 
 
 @dataclass
@@ -90,7 +90,7 @@ class FakeStatistics:
 
 
 class FakeDatabase:
-    """A dict of entries.
+    """A dict of entries; merges append. Nothing expires: ``lifetimes_us`` says what would.
 
     ``cold``: keys whose reads need I/O; ``fetched``: which of them were read. ``failure``: raised
     by submissions; ``fate``: what commits end in instead of a seq. ``broken_at``: a key on which
@@ -99,6 +99,7 @@ class FakeDatabase:
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
+        self.lifetimes_us: dict[bytes, int] = {}
         self.visible_seq = 0
         self.cold: set[bytes] = set()
         self.fetched: set[bytes] = set()
@@ -204,6 +205,12 @@ class FakeDatabase:
         for kind, key, value in zip(batch.kinds, batch.keys, batch.values, strict=True):
             if kind == PUT:
                 self.entries[key] = Entry(key, value, seq)
+            elif kind == PUT_WITH_EXPIRY:
+                self.lifetimes_us[key] = int.from_bytes(value[:8], "little")
+                self.entries[key] = Entry(key, value[8:], seq)
+            elif kind == MERGE:
+                before = self.entries.get(key, Entry(key, b"", 0))
+                self.entries[key] = Entry(key, before.value + value, seq)
             elif kind == DELETE:
                 self.entries.pop(key, None)
             else:

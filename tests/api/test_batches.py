@@ -29,6 +29,22 @@ def test_a_batch_is_committed_together(client: Client, db: FakeDatabase) -> None
     assert db.durabilities == ["object"]
 
 
+def test_values_expire_and_operands_merge_in_a_batch(client: Client, db: FakeDatabase) -> None:
+    ops = [
+        {"op": "put", "key": "a", "value": "1", "ttl": 30},
+        {"op": "put", "key": "b", "value": "", "ttl": 0.25},
+        {"op": "merge", "key": "a", "operand": "2"},
+        {"op": "merge", "key_base64": "/w==", "operand_base64": "AP8="},
+    ]
+    assert client.post("/v1/batch", {"ops": ops}).json == {"seq": 1, "count": 4}
+    assert db.lifetimes_us == {b"a": 30_000_000, b"b": 250_000}
+    assert {key: entry.value for key, entry in db.entries.items()} == {
+        b"a": b"12",
+        b"b": b"",
+        b"\xff": b"\x00\xff",
+    }
+
+
 def test_the_default_durability_is_named(client: Client, db: FakeDatabase) -> None:
     answer = client.post("/v1/batch", {"ops": [{"op": "delete", "key": "b"}]})
     assert answer.headers["seerdb-durability"] == "local"
@@ -67,7 +83,15 @@ PUT = {"op": "put", "key": "a", "value": "1"}
         {"op": "put", "key": "k" * 65_536, "value": "1"},
         {"op": "put", "key": "a", "value": None},
         {"op": "put", "key": "a", "value": 1},
-        {"op": "put", "key": "a", "value": "1", "ttl": 3},
+        {"op": "put", "key": "a", "value": "1", "ttl": 0},
+        {"op": "put", "key": "a", "value": "1", "ttl": -1.5},
+        {"op": "put", "key": "a", "value": "1", "ttl": 3_153_600_001},
+        {"op": "put", "key": "a", "value": "1", "ttl": "3"},
+        {"op": "put", "key": "a", "value": "1", "ttl": None},
+        {"op": "delete", "key": "a", "ttl": 3},
+        {"op": "merge", "key": "a"},
+        {"op": "merge", "key": "a", "operand": "1", "operand_base64": "MQ=="},
+        {"op": "merge", "key": "a", "operand": "1", "ttl": 3},
         {"op": "put", "key_base64": "YQ=", "value": "1"},
         {"op": "put", "key_base64": "Y!==", "value": "1"},
         {"op": "put", "key_base64": "_w==", "value": "1"},

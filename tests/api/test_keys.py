@@ -35,6 +35,23 @@ def test_put_then_get(client: Client) -> None:
     assert read.headers["content-length"] == "1"
 
 
+def test_a_put_may_say_how_long_it_lives(client: Client, db: FakeDatabase) -> None:
+    assert client.put("/v1/kv/a?ttl=30&durability=memory", b"1").status == 204
+    assert client.put("/v1/kv/b?ttl=0.5", b"1").status == 204
+    assert db.lifetimes_us == {b"a": 30_000_000, b"b": 500_000}
+
+
+@pytest.mark.parametrize("ttl", ["", "0", "-1", "nan", "inf", "1e3", "x", "3153600001", "1&ttl=1"])
+def test_a_bad_lifetime_changes_nothing(client: Client, db: FakeDatabase, ttl: str) -> None:
+    client.put(f"/v1/kv/a?ttl={ttl}", b"1").problem(400, "invalid-request")
+    assert not db.entries
+
+
+def test_only_a_put_takes_a_lifetime(client: Client) -> None:
+    client.delete("/v1/kv/a?ttl=1").problem(400, "invalid-request")
+    client.get("/v1/kv/a?ttl=1").problem(400, "invalid-request")
+
+
 def test_an_empty_value_is_a_value(client: Client) -> None:
     assert client.put("/v1/kv/a").status == 204
     read = client.get("/v1/kv/a")
@@ -277,7 +294,7 @@ def test_durability_of_one_write(client: Client, db: FakeDatabase) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-@pytest.mark.parametrize("query", ["ttl=3", "as_of=3", "x", "durability=local&durability=local"])
+@pytest.mark.parametrize("query", ["tll=3", "as_of=3", "x", "durability=local&durability=local"])
 def test_unknown_and_repeated_parameters_are_refused(
     client: Client, db: FakeDatabase, method: str, query: str
 ) -> None:

@@ -106,7 +106,7 @@ def test_a_connection_is_used_again_after_every_kind_of_reply(port: int) -> None
             ("GET", "/v1/kv/none", 404),
             ("HEAD", "/v1/kv/none", 404),
             ("GET", "/v1/kv?prefix=k", 200),
-            ("PUT", "/v1/kv/k?ttl=1", 400),
+            ("PUT", "/v1/kv/k?ttl=0", 400),
             ("PATCH", "/v1/kv/k", 405),
             ("GET", "/metrics", 200),
             ("DELETE", "/v1/kv/none", 204),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from structlog.typing import EventDict
 
-from seerdb import DB, Event
+from seerdb import DB, Components, Event
 from seerdb.clock import SystemClock
 from seerdb.events import Fenced, Poisoned, WorkFailed, WriteStalled
+from seerdb.testing.clock import FakeClock
 from seerdb_api.app import create_app
 from seerdb_api.database import log_event
 from seerdb_api.fast import FastPath
@@ -21,7 +25,7 @@ from seerdb_api.settings import ServiceSettings
 from tests.api.client import Client
 from tests.api.test_ranges import ODD_KEYS, key_of, walk
 
-SETTINGS = {"background": "thread", "min_free_disk": 0, "wal_segment_size": 1 << 20}
+SETTINGS: dict[str, Any] = {"background": "thread", "min_free_disk": 0, "wal_segment_size": 1 << 20}
 
 
 @pytest.fixture
@@ -52,6 +56,53 @@ def test_one_key(client: Client) -> None:
     assert client.get("/v1/kv/a%00%FF").status == 404
     assert client.put("/v1/kv/a%00%FF", b"3", if_none_match="*").status == 204
     assert client.delete("/v1/kv/never").status == 204
+
+
+def test_a_value_is_gone_when_its_time_is_over(settings: ServiceSettings) -> None:
+    clock = FakeClock()
+    db = DB.open(str(settings.data_dir), components=Components(clock=clock), **SETTINGS)
+    with served(settings, db) as client:
+        tag = client.put("/v1/kv/a?ttl=30", b"1").headers["etag"]
+        clock.advance(29.0)
+        assert client.get("/v1/kv/a").body == b"1"
+        clock.advance(2.0)
+        assert client.get("/v1/kv/a").status == 404
+        assert client.request("HEAD", "/v1/kv/a").status == 404
+        assert client.get("/v1/kv?prefix=a").json["items"] == []
+        assert client.post("/v1/mget", {"keys": ["a"]}).json == {
+            "items": [{"key": "a", "value": None}]
+        }
+        assert client.put("/v1/kv/a", b"2", if_match=tag).status == 412
+        assert client.put("/v1/kv/a", b"2", if_none_match="*").status == 204
+
+
+def test_operands_merge_and_what_does_not_fold_says_so(settings: ServiceSettings) -> None:
+    settings = replace(settings, options=replace(settings.options, merge_operator="int64_add"))
+    one = b64encode((1).to_bytes(8, "little")).decode()
+    with served(settings) as client:
+        for key in ("n", "n", "word"):
+            op = {"op": "merge", "key": key, "operand_base64": one}
+            assert client.post("/v1/batch", {"ops": [op]}).status == 200
+        assert client.get("/v1/kv/n").body == (2).to_bytes(8, "little")
+        bad = {"ops": [{"op": "merge", "key": "n", "operand": "one"}]}
+        assert "8 bytes" in client.post("/v1/batch", bad).problem(400, "invalid-request")["detail"]
+        client.put("/v1/kv/word", b"eleven bytes")
+        client.post("/v1/batch", {"ops": [{"op": "merge", "key": "word", "operand_base64": one}]})
+        assert "word" in client.get("/v1/kv/word").problem(409, "merge")["detail"]
+        client.post("/v1/mget", {"keys": ["n", "word"]}).problem(409, "merge")
+        client.get("/v1/kv").problem(409, "merge")
+        assert client.delete("/v1/kv/word").status == 204
+        assert len(client.get("/v1/kv").json["items"]) == 1
+
+
+def test_a_merge_without_an_operator_is_refused(client: Client) -> None:
+    bad = {
+        "ops": [{"op": "put", "key": "a", "value": "1"}, {"op": "merge", "key": "b", "operand": ""}]
+    }
+    assert (
+        "merge_operator" in client.post("/v1/batch", bad).problem(400, "invalid-request")["detail"]
+    )
+    assert client.get("/v1/kv/a").status == 404
 
 
 @pytest.mark.parametrize("level", ["memory", "interval", "local", "object"])

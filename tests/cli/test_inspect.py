@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB
+from seerdb import DB, Components
+from seerdb.testing.clock import FakeClock
 from tests.cli.conftest import Commands
 
 SETTINGS: dict[str, Any] = {
@@ -144,3 +145,32 @@ def test_behind_damage_the_commits_are_shown_too(run: Commands, data: Path) -> N
     path.write_bytes(b"no segment")
     run("inspect", "wal", str(path), expect=6)
     run("inspect", "wal", str(path) + "x", expect=1)
+
+
+def test_what_expires_and_what_is_merged_is_shown(run: Commands, tmp_path: Path) -> None:
+    live, clock = tmp_path / "live", FakeClock(1_700_000_000.0)
+    components = Components(clock=clock)
+    with DB.open(str(live), components=components, merge_operator="append", **SETTINGS) as db:
+        db.put(b"a", b"1", ttl=10)
+        db.merge(b"b", b"x")
+        clock.advance(1.0)
+        db.merge(b"b", b"y")
+        db.flush()
+        db.put(b"c", b"2", ttl=10)
+        db.merge(b"d", b"z")
+        shutil.copytree(live, tmp_path / "data")
+    data = tmp_path / "data"
+    entries = run("inspect", "table", str(data), TABLE, "--entries", "--json").json_lines
+    assert entries == [
+        {"seq": 1, "op": "put", "key": "a", "value": "1", "expires": 1_700_000_010},
+        {"seq": 3, "op": "merge", "key": "b", "operands": [{"operand": "x"}, {"operand": "y"}]},
+    ]
+    text = run("inspect", "table", str(data), TABLE, "--entries").text
+    assert text.splitlines()[0].startswith("1\tput\ta\t1\texpires 2023-11-14T22:13:30")
+    assert text.splitlines()[1] == "3\tmerge\tb\tx\ty"
+    _, *commits = run("inspect", "wal", segment_of(data), "--json").json_lines
+    assert [commit["ops"] for commit in commits] == [
+        [{"op": "put", "key": "c", "value": "2", "expires": 1_700_000_011}],
+        [{"op": "merge", "key": "d", "operands": [{"operand": "z"}]}],
+    ]
+    assert run("inspect", "manifest", str(data), "--json").json["merge_operator"] == "append"

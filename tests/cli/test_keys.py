@@ -54,6 +54,14 @@ def test_a_key_must_fit_and_exist(seerdb: Commands) -> None:
     assert "does not fit a path" in seerdb("get", "\n" * 30_000, expect=2).err
 
 
+def test_a_value_may_have_a_lifetime(seerdb: Commands) -> None:
+    seerdb("put", "k", "v", "--ttl", "2.5")
+    assert seerdb("get", "k").out == b"v"
+    for wrong in ("0", "-1", "nan", "3153600001", "soon"):
+        seerdb("put", "k", "w", f"--ttl={wrong}", expect=2)
+    assert seerdb("get", "k").out == b"v"
+
+
 def test_a_value_comes_from_the_argument_stdin_or_a_file(seerdb: Commands, tmp_path: Path) -> None:
     file = tmp_path / "value"
     file.write_bytes(b"from \xff a file\n")

@@ -23,8 +23,10 @@ from tests.crash.trace import (
     check_recovery,
     delete,
     delete_range,
+    merge,
     outcomes,
     put,
+    put_ttl,
 )
 from tests.fixtures.database import CrashPoint, World
 
@@ -61,6 +63,32 @@ TRACE: tuple[Step, ...] = (
     put(b"l", FAT),
 )
 
+SPECIAL: tuple[Step, ...] = (
+    put(b"a", b"1", "memory"),
+    put_ttl(b"b", FAT),
+    merge(b"a", b"2", "memory"),
+    merge(b"b", b"3"),
+    Verb("flush"),
+    merge(b"a", b"4"),
+    Write((("merge", b"b", b"5"), ("put_ttl", b"c", b"6"), ("merge", b"c", b"7"))),
+    merge(b"d", FAT, "object"),
+    Verb("flush"),
+    delete_range(b"b", b"c"),
+    merge(b"b", b"8", "memory"),
+    Verb("reopen"),
+    merge(b"d", b"9"),
+    Verb("wait"),
+    merge(b"c", b"10"),
+    put_ttl(b"a", b"11", "object"),
+    Verb("compact"),
+    merge(b"a", b"12", "memory"),
+    merge(b"b", b"13"),
+    Verb("wait"),
+    Verb("compact"),
+    merge(b"a", b"14"),
+)
+"""Values that expire and operands, over flushes, compactions and the end of lifetimes."""
+
 UNFLUSHED = tuple(
     step
     for step in TRACE
@@ -70,6 +98,7 @@ UNFLUSHED = tuple(
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "special": {"merge_operator": "append"},
     "zstd": {"wal_compression": "zstd", "compression": "none", "filter_bits_per_key": 0},
     "direct": {"wal_direct_io": True, "wal_segment_size": 64 << 10},
     "kept": {"wal_retention": "count:3", "sync": "full", "disk_cache_capacity": 4096},
@@ -90,7 +119,8 @@ SHARDS = 8
 def run(setting: str, point: CrashPoint | None) -> Run:
     world = World(**SETTINGS[setting])
     world.crash_at(point)
-    return Run(world).execute(TRACE if world.takes_tables else UNFLUSHED)
+    trace = TRACE if world.takes_tables else UNFLUSHED
+    return Run(world).execute(SPECIAL if setting == "special" else trace)
 
 
 def crashes(setting: str, shard: int) -> Iterator[tuple[Model, str, World]]:
@@ -129,7 +159,7 @@ def test_the_trace_does_everything_there_is_to_do() -> None:
     check_recovery(done.world.kill(), done.model, "memory")
 
 
-@pytest.mark.parametrize("setting", ["plain", "kept", "unflushed direct zstd"])
+@pytest.mark.parametrize("setting", ["plain", "special", "kept", "unflushed direct zstd"])
 def test_a_crash_at_every_operation(setting: str) -> None:
     for shard in range(SHARDS):
         for model, level, world in crashes(setting, shard):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from seerdb import DB
 from seerdb.storage.batch import Batch
 from seerdb.testing.crash import CrashError
-from seerdb.testing.model import Model, Operation
+from seerdb.testing.model import LIFETIME, Model, Operation
 from tests.fixtures.database import World
 
 
@@ -48,18 +49,30 @@ def delete_range(start: bytes, end: bytes, level: str = "local") -> Write:
     return Write((("delete_range", start, end),), level)
 
 
+def merge(key: bytes, operand: bytes, level: str = "local") -> Write:
+    return Write((("merge", key, operand),), level)
+
+
+def put_ttl(key: bytes, value: bytes, level: str = "local") -> Write:
+    return Write((("put_ttl", key, value),), level)
+
+
 def commit(db: DB, write: Write) -> int:
     batch = Batch()
-    for kind, key, value in write.operations:
-        if kind == "put":
-            batch.put(key, value)
-        elif kind == "delete":
-            batch.delete(key)
-        else:
-            batch.delete_range(key, value)
+    add_to(batch, write.operations)
     if len(write.operations) == 1 and write.operations[0][0] == "put":
         return db.put(batch.keys[0], batch.values[0], durability=write.level)
     return db.write(batch, durability=write.level)
+
+
+def add_to(batch: Batch, operations: Iterable[Operation]) -> None:
+    for kind, key, value in operations:
+        if kind == "put_ttl":
+            batch.put(key, value, LIFETIME)
+        elif kind == "delete":
+            batch.delete(key)
+        else:
+            getattr(batch, kind)(key, value)
 
 
 @dataclass
@@ -69,6 +82,9 @@ class Run:
     world: World
     model: Model = field(default_factory=Model)
     died: bool = False
+
+    def __post_init__(self) -> None:
+        self.model.now = self.world.clock.now
 
     def execute(self, steps: tuple[Step, ...]) -> Run:
         try:

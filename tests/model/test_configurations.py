@@ -91,26 +91,34 @@ class Script:
 
     def _operation(self) -> Operation:
         draw = self._random
-        kind = draw.choices(["put", "delete", "delete_range"], [8, 3, 1])[0]
+        kinds = ["put", "delete", "delete_range", "put_ttl", "merge"]
+        kind = draw.choices(kinds, [8, 3, 1, 2, 4])[0]
         if kind == "delete_range":
             start = draw.randrange(len(self.keys) - 1)
             end = min(len(self.keys) - 1, start + draw.choice([1, 1, 2, 3, 20]))
             return (kind, self.keys[start], self.keys[end])
         if kind == "delete":
             return (kind, draw.choice(self.keys), b"")
-        size = draw.choice([0, 1, 5, 60, 400])
+        size = draw.choice([0, 1, 5, 60, 400] if kind != "merge" else [0, 1, 2])
         return (kind, draw.choice(self.keys), draw.randbytes(3) * size)
 
 
 Answers = list[object]
 
 
+def time_of(step: int) -> float:
+    """Seconds after the start; some lifetimes end between flushes, some between crashes."""
+    return 0.4 * step
+
+
 def play(script: Script, settings: dict[str, Any], interrupt: Interruption) -> Answers:
     """What the database says, asked after every few operations."""
-    world = World(**settings)
+    world = World(merge_operator="append", **settings)
+    started = world.clock.now()
     db = world.open()
     answers: Answers = []
     for number, step in enumerate(script.steps):
+        world.clock.set_now(started + time_of(number))
         answers.append(commit(db, Write(tuple(step), "local")))
         if number % 7 == 0:
             answers.append(db.multi_get(script.keys))
@@ -134,8 +142,11 @@ def play(script: Script, settings: dict[str, Any], interrupt: Interruption) -> A
 def expected(seed: int) -> tuple[Script, Answers]:
     """By the plainest configuration, itself checked against the model."""
     script = Script(seed)
-    model = Model()
-    for step in script.steps:
+    world = World()
+    model = Model(world.clock.now)
+    started = world.clock.now()
+    for number, step in enumerate(script.steps):
+        world.clock.set_now(started + time_of(number))
         model.attempt(step)
         model.acknowledge(model.seq, "local")
     settings, interrupt = CONFIGURATIONS["all in memory"]

@@ -4,7 +4,7 @@ order, through flushes, compactions, reopens and crashes, both say the same."""
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from seerdb import DB, ConflictError, Snapshot
 from seerdb.testing.model import Model, Operation
-from tests.crash.trace import Write, commit
+from tests.crash.trace import Write, add_to, commit
 from tests.fixtures.database import World
 
 KEYS = [
@@ -43,6 +43,7 @@ KEYS = [
 
 keys = st.sampled_from(KEYS)
 values = st.sampled_from([b"", b"1", b"\x00", b"two", b"v" * 300, b"w" * 900])
+operands = st.sampled_from([b"", b"+1", b"+2", b"o" * 200])
 levels = st.sampled_from(["memory", "local", "local", "object"])
 ranges = st.tuples(keys, keys).filter(lambda pair: pair[0] < pair[1])
 operations: st.SearchStrategy[Operation] = st.one_of(
@@ -50,6 +51,9 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just("put"), keys, values),
     st.tuples(st.just("delete"), keys, st.just(b"")),
     ranges.map(lambda pair: ("delete_range", *pair)),
+    st.tuples(st.just("put_ttl"), keys, values),
+    st.tuples(st.just("merge"), keys, operands),
+    st.tuples(st.just("merge"), keys, operands),
 )
 bounds = st.one_of(st.none(), keys)
 
@@ -59,20 +63,35 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"filter_bits_per_key": 0, "compression": "none", "table_size": 300},
     {"wal_compression": "zstd", "memtable_capacity": 1 << 20, "wal_segment_size": 1 << 20},
     {"wal_retention": "count:2", "memtable_capacity": 1024, "table_size": 300},
+    {"compaction": "leveled", "memtable_capacity": 1024, "table_size": 300},
 ]
+
+
+class Kept(NamedTuple):
+    """A snapshot, and the life of the process and the time that it was taken in."""
+
+    snapshot: Snapshot
+    life: int
+    taken: float
 
 
 class DatabaseMachine(RuleBasedStateMachine):
     """See the module docstring."""
 
-    snapshots: Bundle[tuple[Snapshot, int]] = Bundle("snapshots")
+    snapshots: Bundle[Kept] = Bundle("snapshots")
 
     @initialize(configuration=st.sampled_from(CONFIGURATIONS))
     def start(self, configuration: dict[str, Any]) -> None:
-        self.world = World(**configuration)
-        self.model = Model()
+        self.world = World(merge_operator="append", **configuration)
+        self.latest = 0.0
+        self.model = Model(self._now)
         self.life = 0
         self.db: DB = self.world.open()
+
+    def _now(self) -> float:
+        """The latest time there was: nobody's clock goes back behind it."""
+        self.latest = max(self.latest, self.world.clock.now())
+        return self.latest
 
     @rule(operation=operations, level=levels)
     def write(self, operation: Operation, level: str) -> None:
@@ -90,12 +109,11 @@ class DatabaseMachine(RuleBasedStateMachine):
     @rule(batch=st.lists(operations, max_size=4))
     def drop_batch(self, batch: list[Operation]) -> None:
         with pytest.raises(ZeroDivisionError):
-            self.begin_batch(batch)
+            self._begin_batch(batch)
 
-    def begin_batch(self, batch: list[Operation]) -> None:
+    def _begin_batch(self, batch: list[Operation]) -> None:
         with self.db.batch() as dropped:
-            for kind, key, value in batch:
-                getattr(dropped, kind)(*((key,) if kind == "delete" else (key, value)))
+            add_to(dropped, batch)
             raise ZeroDivisionError
 
     def commit(self, batch: list[Operation], level: str) -> None:
@@ -140,25 +158,25 @@ class DatabaseMachine(RuleBasedStateMachine):
         assert list(self.db.scan(keys_only=True, **arguments)) == [key for key, _ in expected]
 
     @rule(target=snapshots)
-    def take_snapshot(self) -> tuple[Snapshot, int]:
+    def take_snapshot(self) -> Kept:
         snapshot = self.db.snapshot()
         assert snapshot.seq == self.model.seq
-        return snapshot, self.life
+        return Kept(snapshot, self.life, self._now())
 
     @rule(kept=snapshots, key=keys, reverse=st.booleans())
-    def read_snapshot(self, kept: tuple[Snapshot, int], key: bytes, reverse: bool) -> None:
-        snapshot, life = kept
+    def read_snapshot(self, kept: Kept, key: bytes, reverse: bool) -> None:
+        snapshot, life, now = kept
         if life != self.life:
             return
-        at = snapshot.seq
-        assert snapshot.get(key) == self.model.get(key, at)
-        assert snapshot.multi_get(KEYS) == [self.model.get(each, at) for each in KEYS]
-        assert list(snapshot.scan(reverse=reverse)) == self.model.scan(reverse=reverse, at=at)
-        assert list(snapshot.scan(key, limit=2)) == self.model.scan(key, limit=2, at=at)
+        model, at = self.model, snapshot.seq
+        assert snapshot.get(key) == model.get(key, at, now)
+        assert snapshot.multi_get(KEYS) == [model.get(each, at, now) for each in KEYS]
+        assert list(snapshot.scan(reverse=reverse)) == model.scan(reverse=reverse, at=at, now=now)
+        assert list(snapshot.scan(key, limit=2)) == model.scan(key, limit=2, at=at, now=now)
 
     @rule(kept=consumes(snapshots))
-    def close_snapshot(self, kept: tuple[Snapshot, int]) -> None:
-        kept[0].close()
+    def close_snapshot(self, kept: Kept) -> None:
+        kept.snapshot.close()
 
     @rule(reverse=st.booleans(), operation=operations, level=levels, flush=st.booleans())
     def write_during_a_scan(
@@ -167,6 +185,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         expected = self.model.scan(reverse=reverse)
         rows = self.db.scan(reverse=reverse)
         first = list(islice(rows, 2))
+        self.world.clock.advance(3.0)
         self.commit([operation], level)
         if flush:
             self.flush()
@@ -183,9 +202,13 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.model.secure(self.model.seq, "object")
         assert self.db.statistics().runs <= 1
 
-    @rule(seconds=st.sampled_from([1.0, 400.0]))
+    @rule(seconds=st.sampled_from([0.25, 1.0, 6.0, 400.0]))
     def wait(self, seconds: float) -> None:
         self.world.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 1000.0]))
+    def set_the_clock_back(self, seconds: float) -> None:
+        self.world.clock.set_now(self.world.clock.now() - seconds)
 
     @rule()
     def reopen(self) -> None:
@@ -207,6 +230,8 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.crash(self.world.lose_machine(seed), "object")
 
     def crash(self, world: World, level: str) -> None:
+        # What only reads knew of the time is lost; commits and the manifest knew less.
+        world.clock.set_now(self._now())
         self.world = world
         self.life += 1
         self.db = world.open()

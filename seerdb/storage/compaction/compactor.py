@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec.structs import replace
 
-from seerdb.clock import Clock
+from seerdb.clock import ForwardClock
 from seerdb.events import CompactionCompleted, Listener
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.planner import Planner
@@ -24,6 +24,7 @@ from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.outputs import TableOutputs
 from seerdb.storage.publish import Publisher
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.value import SECOND_US
 
 
 class CompactionStatistics(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ class Compactor:
         *,
         planner: Planner,
         table_format: TableFormat,
-        clock: Clock,
+        clock: ForwardClock,
         listener: Listener,
     ) -> None:
         self._publisher = publisher
@@ -133,7 +134,17 @@ class Compactor:
     ) -> tuple[TableMeta, ...]:
         started = self._clock.monotonic()
         outputs = self._outputs.begin(CompactionJob.outputs_needed(work.plan, start, end))
-        job = CompactionJob(work.plan, start, end, outputs, self._format)
+        settled = self._clock.settled_us() // SECOND_US  # before looking where operands are
+        job = CompactionJob(
+            work.plan,
+            start,
+            end,
+            outputs,
+            self._format,
+            now_us=self._clock.now_us(),
+            forgotten=min(settled, self._publisher.merged_elsewhere(work.plan.tables)),
+            expiring_below=self._publisher.expires,
+        )
         made: tuple[TableMeta, ...] = ()
         try:
             made = self._runner.run(run_compaction, job, Purpose.COMPACTION).tables

@@ -14,7 +14,7 @@ whichever of those that run together is done first (:func:`check_plan`):
 - P4  **bottom** is claimed only if nothing that is left can be older than the inputs where they
   lie, so that tombstones have nothing left to hide (I7);
 - P5  a **move**, which gives tables another place and rewrites nothing, moves only what does not
-  overlap, and no tombstone that could be dropped.
+  overlap, and nothing that could be dropped or folded.
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ def make_plan(
 ) -> Plan | None:
     """The merge of ``inputs`` (newest first; empty ones do not count) into a run at ``target``.
 
-    ``None`` when all of them are there already and no tombstone could be dropped.
+    ``None`` when all of them are there already and nothing could be dropped or folded.
     """
     inputs = tuple(run for run in inputs if run.tables)
     tables = [table for run in inputs for table in run.tables]
     bottom = not _older(version, inputs, target)
-    drops = bottom and any(table.deletes or table.range_deletes for table in tables)
+    drops = bottom and any(map(_may_shrink, tables))
     is_there = all(position(run) == target for run in inputs)
     if is_there and not drops:
         return None
@@ -212,9 +212,14 @@ def _false_claim(version: Version, plan: Plan) -> str:
         return "it claims the bottom above older data"
     if plan.move and not _are_apart(plan.inputs):
         return "it moves tables that overlap"
-    if plan.move and plan.bottom and any(t.deletes or t.range_deletes for t in plan.tables):
-        return "it moves tombstones that could be dropped"
+    if plan.move and plan.bottom and any(map(_may_shrink, plan.tables)):
+        return "it moves what could be dropped or folded"
     return ""
+
+
+def _may_shrink(table: TableMeta) -> bool:
+    """Whether at the bottom something of a table may be dropped, or folded."""
+    return table.deletes > 0 or table.range_deletes > 0 or table.special
 
 
 def _names(plan: Plan) -> str:

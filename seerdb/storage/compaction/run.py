@@ -2,9 +2,11 @@
 with the tables.
 
 A job does one part of a plan, a range of keys. Tombstones are kept unless the plan reaches the
-bottom (I7); range tombstones are cut at the borders of parts and of output tables. Inputs are
-not touched: the manifest edit that names the outputs removes them, and the garbage collector
-deletes them later.
+bottom (I7); range tombstones are cut at the borders of parts and of output tables. What has
+expired becomes a tombstone, for it must not uncover what is older; it remembers when, as long as
+something merged into it may be elsewhere. Operands are folded once their base is at hand, and
+combined before. Inputs are not touched: the manifest edit that names the outputs removes them,
+and the garbage collector deletes them later.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.merge import Chunk, collapse, windows
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.operators import settle
 from seerdb.storage.pace import Pace
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.scan import MAX_READAHEAD, run_pieces
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.builder import TableBuilder
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.value import SECOND_US
 from seerdb.storage.workers import InlineExecutor
 
 
@@ -40,6 +44,12 @@ class CompactionJob:
     end: bytes | None
     outputs: tuple[TableId, ...]
     format: TableFormat
+    now_us: int = 0
+    """The time by which values expire."""
+    forgotten: int = 0
+    """The second before which nothing was merged that is not in the inputs of the plan."""
+    expiring_below: bool = True
+    """Whether data older than the inputs may expire."""
 
     @staticmethod
     def outputs_needed(plan: Plan, start: bytes | None, end: bytes | None) -> int:
@@ -68,13 +78,31 @@ def run_compaction(
         for run in layout.runs
     ]
     for window in windows(sources, reverse=False):
-        chunk = collapse(window, tombstones)
+        chunk = collapse(window, tombstones, special=layout.special)
+        if layout.special:
+            chunk = _settled(chunk, job)
         if job.plan.bottom:
             chunk = _without_deletes(chunk)
         if chunk.keys:
-            outputs.add(chunk)
+            outputs.add(chunk, special=layout.special)
         pace()
     return CompactionResult(outputs.finish())
+
+
+def _settled(chunk: Chunk, job: CompactionJob) -> Chunk:
+    operator, second, bottom = job.format.operator, job.now_us // SECOND_US, job.plan.bottom
+    values = [
+        settle(
+            value,
+            operator,
+            second=second,
+            forgotten=job.forgotten,
+            bottom=bottom,
+            expiring_below=job.expiring_below,
+        )
+        for value in chunk.values
+    ]
+    return chunk._replace(values=values)
 
 
 def _without_deletes(chunk: Chunk) -> Chunk:
@@ -99,7 +127,7 @@ class _Outputs:
         self._builder: TableBuilder | None = None
         self._tables: list[TableMeta] = []
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Chunk, *, special: bool) -> None:
         builder = self._builder
         if (
             builder is not None
@@ -110,7 +138,7 @@ class _Outputs:
             builder = None
         if builder is None:
             builder = self._builder = self._job.format.builder()
-        add_chunk(builder, chunk)
+        add_chunk(builder, chunk, special=special)
 
     def finish(self) -> tuple[TableMeta, ...]:
         self._finish_table(self._job.end)

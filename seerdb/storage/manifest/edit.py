@@ -67,7 +67,7 @@ class Record(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_field
             raise ValueError("number, epoch or checkpoint is out of range")
 
 
-class Claim(Record, frozen=True, kw_only=True, tag="claim"):
+class Claim(Record, frozen=True, kw_only=True, tag="claim", omit_defaults=True):
     """A writer opened the database and shuts out all writers before it.
 
     The number after a writer's last record is always the claim of its successor, so the next
@@ -84,6 +84,9 @@ class Claim(Record, frozen=True, kw_only=True, tag="claim"):
     """Fingerprint of the store's URL: tells a copied bucket from the original."""
     capabilities: dict[str, bool]
     """What the probe found the store able to do."""
+    merge_operator: str = ""
+    """Name of the operator that folds what is merged; left out while there is none. Once there
+    is one, no later record names another."""
 
 
 class Edit(Record, frozen=True, kw_only=True, tag="edit"):
@@ -98,7 +101,7 @@ class Edit(Record, frozen=True, kw_only=True, tag="edit"):
     """``flush``, ``compaction`` ...: for people."""
 
 
-class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint"):
+class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint", omit_defaults=True):
     """The whole state, changing nothing: loading starts here."""
 
     checkpoint_before: int
@@ -111,6 +114,7 @@ class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint"):
     claims: list[int]
     """Numbers of all claims so far, ascending: what the collector must leave alone."""
     tables: list[TableMeta]
+    merge_operator: str = ""
 
 
 ManifestRecord = Claim | Edit | Checkpoint

@@ -45,6 +45,8 @@ class Claimant:
     """Fingerprint of the store's URL."""
     capabilities: dict[str, bool] = field(default_factory=dict)
     """What the probe found the store able to do."""
+    merge_operator: str = ""
+    """Name of the merge operator for a database that has none yet."""
     continues: bool = False
     """Whether the log of ``home`` continues the state that was loaded. Then it does not
     continue that of a home which claims in between."""
@@ -94,6 +96,7 @@ def take_over(
             home=claimant.home,
             store=claimant.store,
             capabilities=claimant.capabilities,
+            merge_operator=before.merge_operator or claimant.merge_operator,
         )
         after = before.after(claim)
         if _create(store, claim):

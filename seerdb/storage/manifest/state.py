@@ -35,6 +35,8 @@ class ManifestState(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the store's URL at the last claim."""
     capabilities: dict[str, bool] = {}
     """Of the store, at the last claim."""
+    merge_operator: str = ""
+    """Name of the operator that folds what is merged."""
     version: Version = Version()
     last_seq: SeqNo = SeqNo(0)
     """Everything up to here is in the tables."""
@@ -69,6 +71,7 @@ class ManifestState(msgspec.Struct, frozen=True, kw_only=True):
             checkpoint=record.checkpoint,
             checkpoint_before=record.checkpoint_before,
             claims=tuple(record.claims),
+            merge_operator=record.merge_operator,
         )
 
     def after(self, record: ManifestRecord) -> ManifestState:
@@ -113,9 +116,15 @@ def _claimed(state: ManifestState, record: Claim) -> ManifestState:
         raise InternalError(
             f"it claims database {record.database_id!r}, but this is {state.database_id!r}"
         )
+    if state.merge_operator and record.merge_operator != state.merge_operator:
+        raise InternalError(
+            f"its merge operator is {record.merge_operator!r}, but the database's is "
+            f"{state.merge_operator!r}"
+        )
     return replace(
         state,
         database_id=record.database_id,
+        merge_operator=record.merge_operator,
         home=record.home,
         store=record.store,
         capabilities=record.capabilities,

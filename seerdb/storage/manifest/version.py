@@ -22,7 +22,7 @@ from seerdb.errors import InternalError
 from seerdb.ids import TableId
 
 
-class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the manifest knows of a table: enough to decide whether it can hold a key."""
 
     id: TableId
@@ -45,6 +45,15 @@ class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_seq: int
     tail_offset: int
     """Where the data blocks end: one GET from here to ``size`` opens the table."""
+    expiring: int = 0
+    """Entries that expire, or whose base does."""
+    merges: int = 0
+    """Entries that hold operands."""
+
+    @property
+    def special(self) -> bool:
+        """Whether some entry alone does not tell what its key holds."""
+        return self.expiring > 0 or self.merges > 0
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -194,6 +194,7 @@ class ManifestWriter:
             home=state.home,
             store=state.store,
             capabilities=state.capabilities,
+            merge_operator=state.merge_operator,
             claims=list(state.claims),
             tables=state.version.tables,
         )

@@ -9,7 +9,7 @@ Payload, little-endian, ``n`` entries ordered by key ascending and seq descendin
     zero            u8
     parts           joined          key 0, value 0, key 1, value 1, …
     fingerprints    u8 x n          top 8 bits of the key's hash, filter.py
-    kinds           u8 x n          PUT or DELETE
+    kinds           u8 x n          PUT, DELETE, MERGE or PUT_WITH_EXPIRY; values: value.py
     seqs            planes x n
     offsets         planes x (2n + 1)   part i is payload[offset i : offset i + 1]
 
@@ -30,8 +30,9 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
-from seerdb.errors import CorruptionError, InternalError
-from seerdb.storage.entry import DELETE, PUT
+from seerdb.errors import CorruptionError, InternalError, UnsupportedFormatError
+from seerdb.storage.entry import DELETE, MERGE, PUT, PUT_WITH_EXPIRY
+from seerdb.storage.value import Value, decode_value
 
 FINGERPRINT_SHIFT = 56
 """``h >> FINGERPRINT_SHIFT`` is the fingerprint of a key with hash ``h``."""
@@ -42,6 +43,9 @@ HEADER_SIZE = _HEADER.size
 _MAX_PAYLOAD = (1 << 32) - 1
 
 _PUT = bytes((PUT,))
+KINDS = bytes((PUT, DELETE, MERGE, PUT_WITH_EXPIRY))
+"""Those that a table holds as entries."""
+_SIMPLE = bytes((PUT, DELETE))
 
 _BLOCK_MEMORY = 650
 """Measured: a Block, its columns' headers and its place in the cache."""
@@ -167,6 +171,7 @@ class Block:
         "_kinds",
         "_offsets",
         "_parts",
+        "_place",
         "_seqs",
         "memory",
         "several_versions",
@@ -176,7 +181,8 @@ class Block:
     def __init__(self, payload: bytes, *, name: str, offset: int) -> None:
         """``payload`` is that of table ``name``'s block at ``offset``.
 
-        Raises ``CorruptionError`` when it is no block.
+        Raises ``CorruptionError`` when it is no block, ``UnsupportedFormatError`` when it has
+        entries of a kind that this release does not know.
         """
         unpacked = _unpack(payload)
         if unpacked is None:
@@ -184,6 +190,17 @@ class Block:
         self._parts, self._offsets, self._fingerprints, kinds, self._seqs, flags = unpacked
         # In most blocks all are puts; then there is nothing to look up and nothing to keep.
         self._kinds = b"" if kinds.count(PUT) == len(kinds) else kinds
+        unknown = self._kinds.translate(None, KINDS)
+        if unknown:
+            raise UnsupportedFormatError(
+                "an entry of unknown kind",
+                name=name,
+                offset=offset,
+                expected=tuple(KINDS),
+                found=unknown[0],
+                hint="a newer release wrote it: upgrade",
+            )
+        self._place = (name, offset) if self._kinds.translate(None, _SIMPLE) else None
         self.several_versions = bool(flags & _SEVERAL_VERSIONS)
         count = len(kinds)
         self.memory = (
@@ -206,7 +223,7 @@ class Block:
         self._seqs = array(_typecode(planes), [seq]) * len(self._seqs)
         self.memory += len(self._seqs) * self._seqs.itemsize
 
-    def find(self, key: bytes, fingerprint: int, seq_limit: int) -> tuple[int, bytes | None] | None:
+    def find(self, key: bytes, fingerprint: int, seq_limit: int) -> tuple[int, Value] | None:
         """Seq and value of the newest version of ``key`` with a seq up to ``seq_limit``; the
         value is ``None`` where that is a delete.
 
@@ -221,11 +238,28 @@ class Block:
             if parts[offsets[i + i] : key_end] == key:
                 seq = self._seqs[i]
                 if seq <= seq_limit:
-                    if self._kinds and self._kinds[i] == DELETE:
-                        return seq, None
+                    if self._kinds and self._kinds[i] != PUT:
+                        return seq, self._value(i)
                     return seq, parts[key_end : offsets[i + i + 2]]
             i = fingerprints.find(fingerprint, i + 1)
         return None
+
+    def _value(self, i: int) -> Value:
+        offsets = self._offsets
+        return self.decode(self._kinds[i], self._parts[offsets[i + i + 1] : offsets[i + i + 2]])
+
+    @property
+    def special(self) -> bool:
+        """Whether some entry is neither a put nor a delete."""
+        return self._place is not None
+
+    def decode(self, kind: int, stored: bytes) -> Value:
+        """The value of an entry with these in its columns. Raises ``CorruptionError``."""
+        try:
+            return decode_value(kind, stored)
+        except CorruptionError as error:
+            name, offset = self._place or ("", None)
+            raise CorruptionError(error.reason, name=name, offset=offset) from error
 
     def columns(self) -> Columns:
         """All entries, decoded in bulk; not kept, because that would treble the memory."""

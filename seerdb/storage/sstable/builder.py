@@ -15,8 +15,8 @@ from crc32c import crc32c
 
 from seerdb.errors import InternalError
 from seerdb.ids import MAX_SEQ
-from seerdb.storage.entry import DELETE, PUT, RangeTombstone
-from seerdb.storage.sstable.block import HEADER_SIZE, Columns, encode_block
+from seerdb.storage.entry import DELETE, MERGE, PUT, RangeTombstone
+from seerdb.storage.sstable.block import HEADER_SIZE, KINDS, Columns, encode_block
 from seerdb.storage.sstable.filter import build_filter, key_hash
 from seerdb.storage.sstable.format import (
     UNASSIGNED_SEQ,
@@ -27,6 +27,7 @@ from seerdb.storage.sstable.format import (
     encode_footer,
     seal,
 )
+from seerdb.storage.value import count_expiring
 
 _STEP = 128
 """Entries handled at a time: few enough to stay near the processor."""
@@ -46,6 +47,8 @@ class BuiltTable:
     largest: bytes
     min_seq: int
     max_seq: int
+    expiring: int
+    merges: int
 
 
 class TableBuilder:
@@ -71,7 +74,7 @@ class TableBuilder:
         self._tombstones: set[RangeTombstone] = set()
         self._last: tuple[bytes, int] = (b"", 0)
         self._seq_bounds: set[int] = set()
-        self._deletes = 0
+        self._deletes = self._expiring = self._merges = 0
         self._several_versions = False
         self._raw_bytes = 0
         # The unfinished block, as encode_block wants it.
@@ -136,6 +139,8 @@ class TableBuilder:
             largest=properties.largest,
             min_seq=properties.min_seq,
             max_seq=properties.max_seq,
+            expiring=properties.expiring,
+            merges=properties.merges,
         )
 
     def _add_step(self, columns: Columns) -> None:
@@ -153,10 +158,13 @@ class TableBuilder:
 
     def _check(self, columns: Columns) -> None:
         """Check entries, and note their deletes and the range of their seqs."""
-        keys, seqs, kinds, _ = columns
+        keys, seqs, kinds, values = columns
         deletes = kinds.count(DELETE)
         if kinds.count(PUT) + deletes != len(kinds):
-            raise InternalError(f"a table holds puts and deletes only, not {set(kinds)}")
+            if kinds.translate(None, KINDS):
+                raise InternalError(f"a table holds no entries of kinds {set(kinds)}")
+            self._merges += kinds.count(MERGE)
+            self._expiring += count_expiring(kinds, values)
         low, high = min(seqs), max(seqs)
         if low < UNASSIGNED_SEQ or high > MAX_SEQ:
             raise InternalError(f"not sequence numbers: {low}, {high}")
@@ -229,6 +237,8 @@ class TableBuilder:
             max_seq=max(seqs),
             min_timestamp_us=min_timestamp_us,
             max_timestamp_us=max_timestamp_us,
+            expiring=self._expiring,
+            merges=self._merges,
             raw_bytes=self._raw_bytes,
             created_by=created_by,
         )

@@ -81,7 +81,7 @@ class TableIndex(msgspec.Struct, frozen=True, array_like=True):
     last_key: bytes
 
 
-class TableProperties(msgspec.Struct, frozen=True, kw_only=True):
+class TableProperties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a table says of itself. Bounds and seqs include range tombstones."""
 
     entries: int
@@ -96,6 +96,10 @@ class TableProperties(msgspec.Struct, frozen=True, kw_only=True):
     raw_bytes: int
     """Bytes of all keys and values."""
     created_by: str
+    expiring: int = 0
+    """Entries that expire, or whose base does; left out when there are none."""
+    merges: int = 0
+    """Entries of kind MERGE; left out when there are none."""
 
 
 class Footer(NamedTuple):

@@ -175,6 +175,8 @@ class TableReader:
             "largest",
             "min_seq",
             "max_seq",
+            "expiring",
+            "merges",
         ):
             expected, found = getattr(self.meta, field), getattr(properties, field)
             if expected != found:

@@ -7,12 +7,13 @@ from itertools import pairwise
 from crc32c import crc32c
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
-from seerdb.storage.entry import DELETE
+from seerdb.storage.entry import DELETE, MERGE
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block, Columns
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.value import count_expiring
 
 Position = tuple[bytes, int]
 """Key and negated seq: entries are in the order of these."""
@@ -34,7 +35,7 @@ def verify_table(meta: TableMeta, data: bytes) -> None:
 
 def _verify_entries(reader: TableReader, data: bytes) -> None:
     meta = reader.meta
-    entries = deletes = 0
+    entries = deletes = expiring = merges = 0
     before = meta.smallest, -meta.max_seq - 1
     for number in range(reader.block_count):
         offset, length = reader.block_range(number)
@@ -45,12 +46,15 @@ def _verify_entries(reader: TableReader, data: bytes) -> None:
         before = columns.keys[-1], -columns.seqs[-1]
         entries += len(columns.keys)
         deletes += columns.kinds.count(DELETE)
-    if (entries, deletes) != (meta.entries, meta.deletes):
+        expiring += count_expiring(columns.kinds, columns.values)
+        merges += columns.kinds.count(MERGE)
+    expected = (meta.entries, meta.deletes, meta.expiring, meta.merges)
+    if (entries, deletes, expiring, merges) != expected:
         raise CorruptionError(
-            "wrong number of entries and deletes",
+            "wrong number of entries, deletes, expiring values and merges",
             name=table_name(meta.id),
-            expected=(meta.entries, meta.deletes),
-            found=(entries, deletes),
+            expected=expected,
+            found=(entries, deletes, expiring, merges),
         )
 
 
@@ -82,7 +86,7 @@ def _verify_lookups(reader: TableReader, block: Block, columns: Columns, offset:
     for key, seq, kind, value in zip(*columns, strict=True):
         digest = key_hash(key)
         hit = find(key, digest >> FINGERPRINT_SHIFT, seq)
-        if not may_contain(digest) or hit != (seq, None if kind == DELETE else value):
+        if not may_contain(digest) or hit != (seq, block.decode(kind, value)):
             raise CorruptionError(
                 f"key {key!r} is there but a lookup does not find it",
                 name=table_name(reader.meta.id),

@@ -53,8 +53,9 @@ offset bytes  field
 A BATCH is one atomic commit; its payload is in columns: count (4), kinds (1 each, see
 ``storage/entry.py``), key lengths (2 each), value lengths (4 each), the keys joined, the
 values joined. A DELETE has an empty value; a DELETE_RANGE has its start as key and its end as
-value. SEAL is the last record of a finished segment: its seq is the last one used, its payload
-the number of BATCH records (8). It has a frame of its own, written when all before it is durable.
+value; those of MERGE and PUT_WITH_EXPIRY are in ``storage/value.py``. SEAL is the last record of a
+finished segment: its seq is the last one used, its payload the number of BATCH records (8). It has
+a frame of its own, written when all before it is durable.
 
 Worked example: the frame at offset 4096 of a segment with salt 0x5EEDB0A7, nothing after the
 header synced; it holds seq 7 at time 1,700,000,000,000,000, which puts ``k`` = ``hello``::
@@ -82,7 +83,7 @@ from seerdb.errors import (
     TruncatedError,
     UnsupportedFormatError,
 )
-from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT
+from seerdb.storage.entry import DELETE, DELETE_RANGE, MERGE, PUT, PUT_WITH_EXPIRY
 
 MAGIC = b"SEERWAL\n"
 VERSION = 1
@@ -118,7 +119,9 @@ MAX_COMPRESSED_BODY = 64 << 20
 """Larger bodies are stored as they are, so that no reader ever allocates more than this
 because a header says so."""
 
-_KINDS = bytes((PUT, DELETE, DELETE_RANGE))
+_KINDS = bytes((PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY))
+_EXPIRY_SIZE = 8
+"""The second in which a value expires comes first."""
 
 
 class SegmentHeader(NamedTuple):
@@ -264,7 +267,20 @@ def decode_columns(payload: bytes, name: str = "") -> tuple[bytes, list[bytes], 
             found=size,
         )
     pieces = [payload[low:high] for low, high in pairwise(bounds)]
+    if PUT_WITH_EXPIRY in kinds:
+        _check_expiring(kinds, pieces[count:], name)
     return kinds, pieces[:count], pieces[count:]
+
+
+def _check_expiring(kinds: bytes, values: list[bytes], name: str) -> None:
+    for kind, value in zip(kinds, values, strict=True):
+        if kind == PUT_WITH_EXPIRY and len(value) < _EXPIRY_SIZE:
+            raise TruncatedError(
+                "a value that expires is too short to say when",
+                name=name,
+                expected=_EXPIRY_SIZE,
+                found=len(value),
+            )
 
 
 def encode_record(seq: int, timestamp_us: int, payload: bytes, salt: int) -> bytes:

@@ -20,6 +20,12 @@ OPERATIONS = st.one_of(
     st.builds(lambda key: ("delete", key, b""), KEYS),
     st.tuples(KEYS, KEYS).filter(lambda p: p[0] < p[1]).map(lambda p: ("delete_range", p[0], p[1])),
 )
+SPECIAL_OPERATIONS = OPERATIONS | st.builds(
+    lambda kind, key, value: (kind, key, value),
+    st.sampled_from(["put_ttl", "merge"]),
+    KEYS,
+    st.sampled_from([b"x", b"yz", b"uvw"]),
+)
 NAMES = {PUT: "put", DELETE: "delete", DELETE_RANGE: "delete_range"}
 
 
@@ -30,6 +36,10 @@ def batch_of(operations: list[Operation]) -> Batch:
             batch.put(key, value)
         elif kind == "delete":
             batch.delete(key)
+        elif kind == "put_ttl":
+            batch.put(key, value, ttl=len(value) + 1)
+        elif kind == "merge":
+            batch.merge(key, value)
         else:
             batch.delete_range(key, value)
     return batch

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pytest
 
+from seerdb.clock import ForwardClock
 from seerdb.errors import (
     BusyError,
     ConflictError,
@@ -33,6 +34,7 @@ from seerdb.storage.replay import replay_sealed
 from seerdb.storage.request import Outcome, Sink
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
+from seerdb.storage.value import Version as StoredVersion
 from seerdb.storage.wal.reader import scan_segment
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.testing.clock import FakeClock
@@ -121,11 +123,10 @@ class Rig:
             self.live,
             self.log,
             self.env,
-            clock=self.clock,
+            clock=ForwardClock(self.clock, settings.get("timestamp", 0)),
             poison=self.poison,
             memtable_capacity=settings.get("capacity", 1 << 20),
             sync_interval=0.5,
-            last_timestamp_us=settings.get("timestamp", 0),
         )
 
     def put(
@@ -138,8 +139,8 @@ class Rig:
     def syncs(self) -> int:
         return self.log.statistics().syncs
 
-    def entries(self) -> dict[bytes, tuple[int, bytes | None]]:
-        merged: dict[bytes, tuple[int, bytes | None]] = {}
+    def entries(self) -> dict[bytes, StoredVersion]:
+        merged: dict[bytes, StoredVersion] = {}
         for memtable in reversed(self.live.current.memtables):
             merged |= memtable.entries
         return merged

@@ -11,9 +11,10 @@ from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.layout import Layout
 from seerdb.storage.lookup import Loaded, Need, find, find_in_tables, find_many, load
 from seerdb.storage.manifest.version import TableMeta
-from seerdb.storage.memtable import Memtable, Version
+from seerdb.storage.memtable import Memtable
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.value import Version
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.tables import Rows, layout_of, many, new_table_store, put_table
 from tests.unit.storage.test_batch import batch_of

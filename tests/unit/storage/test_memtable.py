@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import RangeTombstone
-from seerdb.storage.memtable import ENTRY_OVERHEAD, SCAN_CHUNK, Memtable, Version
+from seerdb.storage.memtable import ENTRY_OVERHEAD, SCAN_CHUNK, Memtable
+from seerdb.storage.value import Value, Version
 from seerdb.testing.model import Operation
 from tests.unit.storage.test_batch import OPERATIONS, batch_of
 
-Row = tuple[bytes, int, bytes | None]
+Row = tuple[bytes, int, Value]
 
 
 def apply(memtable: Memtable, batch: Batch) -> int:

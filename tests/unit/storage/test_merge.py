@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import NO_TOMBSTONES, RangeTombstone, RangeTombstones
 from seerdb.storage.merge import EMPTY, Chunk, Piece, clip, collapse, windows
+from seerdb.storage.value import Value
 from tests.unit.storage.test_entry import naive
 
 KEYS = [bytes([letter]) for letter in b"abcdefghij"]
@@ -71,7 +72,7 @@ def test_windows_cut_as_one_likes_merge_to_the_same(
         pieces_of(each, cuts, reverse=reverse)
         for each, (_, cuts) in zip(rows, sources, strict=True)
     ]
-    found: list[tuple[bytes, int, bytes | None]] = []
+    found: list[tuple[bytes, int, Value]] = []
     for window in windows(streams, reverse=reverse):
         assert len(window) == len(sources)
         chunk = collapse(window, RangeTombstones(tombstones))

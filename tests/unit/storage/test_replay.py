@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 
 from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
+from seerdb.storage.operators import BUILT_IN
 from seerdb.storage.pace import at_full_speed
 from seerdb.storage.replay import Replay, WalRecord, replay_sealed
+from seerdb.storage.value import SECOND_US
 from seerdb.storage.wal.format import SINGLE, encode_operations, encode_put
 from seerdb.storage.wal.segments import segment_path
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.model import Operation
-from tests.unit.storage.test_batch import OPERATIONS, batch_of
+from tests.unit.storage.test_batch import OPERATIONS, SPECIAL_OPERATIONS, batch_of
 from tests.unit.storage.wal.samples import HEADER, flipped, frame, put, seal, segment
 
 
@@ -49,6 +51,40 @@ def test_a_replayed_memtable_is_the_one_that_was_written(
     assert (again.entries, again.last_seq) == (live.entries, live.last_seq)
     assert again.tombstones.tombstones == live.tombstones.tombstones
     assert again.ranged is live.ranged
+
+
+@given(
+    st.lists(st.lists(SPECIAL_OPERATIONS, min_size=1, max_size=4), min_size=1, max_size=12),
+    st.sets(st.integers(1, 11)),
+    st.booleans(),
+)
+def test_so_it_is_with_values_that_expire_and_merges_however_the_log_is_cut(
+    batches: list[list[Operation]], cuts: set[int], folds: bool
+) -> None:
+    operator = BUILT_IN["append"] if folds else None
+    live = Memtable([1], operator)
+    segments = [Replay(operator=operator)]
+    for seq, operations in enumerate(batches, 1):
+        time_us = seq * SECOND_US // 2
+        batch = batch_of(operations).normalised().stamped(lambda: time_us)  # noqa: B023 - at once
+        live.apply(seq, batch.kinds, batch.keys, batch.values, time_us)
+        if seq - 1 in cuts:
+            segments.append(Replay(operator=operator))
+        payload = encode_operations(batch.kinds, batch.keys, batch.values)
+        segments[-1].take([(seq, time_us, payload)])
+    again, *newer = [replay.memtable([number]) for number, replay in enumerate(segments)]
+    for each in newer:
+        again.absorb(each)
+    assert again.entries == live.entries
+    assert (again.last_seq, again.oldest_operand) == (live.last_seq, live.oldest_operand)
+    assert set(again.tombstones.tombstones) == set(live.tombstones.tombstones)
+    assert (again.ranged, again.special, again.plain) == (live.ranged, live.special, live.plain)
+
+
+def test_a_value_too_short_to_say_when_it_expires_is_damage() -> None:
+    payload = encode_operations(bytes([5]), [b"k"], [b"1234567"])
+    with pytest.raises(TruncatedError, match="too short to say when"):
+        replayed([(1, 1, payload)])
 
 
 def test_a_single_operation_is_taken_for_what_it_is() -> None:

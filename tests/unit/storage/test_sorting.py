@@ -32,7 +32,7 @@ def allow() -> None:
 
 def read(files: CrashableFileSystem, runs: list[SortedRun]) -> Rows:
     return [
-        (key, value or b"")
+        (key, value or b"")  # type: ignore[misc]
         for chunk in merged(files, runs, at_full_speed)
         for key, value in zip(chunk.keys, chunk.values, strict=True)
     ]

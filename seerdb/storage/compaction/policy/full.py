@@ -8,7 +8,7 @@ from seerdb.storage.manifest.version import Version
 
 
 def merge_all(version: Version, options: PolicyOptions) -> Plan | None:
-    """Nothing when it is one run without tombstones already.
+    """Nothing when it is one run already in which nothing is left to drop or to fold.
 
     Requires: no other plan is running.
     """

@@ -91,6 +91,20 @@ def test_a_tombstone_with_nothing_below_is_dropped_not_moved() -> None:
         assert "could be dropped" in faulty(version, replace(plan, move=True))
 
 
+@pytest.mark.parametrize(("expiring", "merges"), [(1, 0), (0, 1)])
+def test_what_may_expire_or_fold_at_the_bottom_is_not_moved_there(
+    expiring: int, merges: int
+) -> None:
+    above = table(1, level=6, keys=(b"x", b"z"), expiring=expiring, merges=merges)
+    version = Version.of([above, *three_levels()])
+    plan = plan_of(version, 1, level=7, run=1)
+    check_plan(version, plan)
+    assert (plan.bottom, plan.move) == (True, False)
+    assert "could be dropped or folded" in faulty(version, replace(plan, move=True))
+    alone = Version.of([table(1, level=7, expiring=expiring, merges=merges)])
+    assert not plan_of(alone, 1, level=7, run=1).move
+
+
 def test_a_tombstone_with_something_below_is_moved_along() -> None:
     version = Version.of([table(9, keys=(b"a", b"z"), deletes=1), table(1, level=7)])
     plan = plan_of(version, 9, level=5, run=9)

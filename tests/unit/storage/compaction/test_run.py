@@ -12,9 +12,9 @@ from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.manifest.version import TableMeta, Version, check_version
-from seerdb.storage.memtable import Version as RowVersion
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.pace import at_full_speed
+from seerdb.storage.value import Version as RowVersion
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.tables import (

@@ -36,6 +36,8 @@ def table(
     deletes: int = 0,
     range_deletes: int = 0,
     entries: int = 10,
+    expiring: int = 0,
+    merges: int = 0,
 ) -> TableMeta:
     """A table; unless told otherwise a run of its own that covers all keys."""
     low, high = seqs or (number, number)
@@ -53,6 +55,8 @@ def table(
         min_seq=low,
         max_seq=high,
         tail_offset=0,
+        expiring=expiring,
+        merges=merges,
     )
 
 

@@ -126,4 +126,5 @@ class OpenTable:
         if found is None:
             return None
         seq, value = found
+        assert value is None or isinstance(value, bytes)
         return Entry(key, seq, DELETE, b"") if value is None else Entry(key, seq, PUT, value)

@@ -23,6 +23,7 @@ from seerdb.storage.sstable.block import (
 )
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.value import Version
 from tests.unit.storage.sstable.samples import Entry, in_order, puts
 
 
@@ -45,7 +46,7 @@ def decode(payload: bytes) -> Block:
     return Block(payload, name="tables/t.sst", offset=40)
 
 
-def find(block: Block, key: bytes, seq_limit: int = MAX_SEQ) -> tuple[int, bytes | None] | None:
+def find(block: Block, key: bytes, seq_limit: int = MAX_SEQ) -> Version | None:
     """As a point read asks."""
     return block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, seq_limit)
 

@@ -68,7 +68,7 @@ def test_versions_in_the_wrong_order_are_found() -> None:
 def test_a_wrong_count_is_found() -> None:
     with pytest.raises(CorruptionError, match="wrong number") as caught:
         verify(careless(puts(5), lambda builder: setattr(builder, "_deletes", 3)))
-    assert (caught.value.expected, caught.value.found) == ((5, 3), (5, 0))
+    assert (caught.value.expected, caught.value.found) == ((5, 3, 0, 0), (5, 0, 0, 0))
 
 
 def test_seqs_out_of_bounds_are_found() -> None:

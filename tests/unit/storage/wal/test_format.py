@@ -128,7 +128,7 @@ def test_a_batch_cut_anywhere_is_refused() -> None:
 
 def test_an_unknown_kind_is_refused_with_its_place() -> None:
     for payload, offset in (
-        (encode_operations(b"\x04", [b"a"], [b"b"]), 4),
+        (encode_operations(b"\x7f", [b"a"], [b"b"]), 4),
         (encode_operations(b"\x01\x00\x01", [b"a"] * 3, [b"b"] * 3), 5),
     ):
         with pytest.raises(CorruptionError, match="unknown kind") as caught:

@@ -1,0 +1,254 @@
+"""Merge operators: how operands are folded into a value; those built in, and people's own.
+
+Operators may be code of a user, which may fail. Nothing is lost then: what does not fold stays
+as it is (:func:`absorb`, :func:`settle`), and only a read that needs the result fails
+(:func:`show`).
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from seerdb.errors import InvalidRequestError, MergeError
+from seerdb.options import MAX_VALUE_SIZE
+from seerdb.storage.value import BELOW, Expiring, Merge, Operand, Shown, Value, Version
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _itself(operand: bytes) -> bytes:
+    return operand
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOperator:
+    """How a database folds what :meth:`DB.merge` is given.
+
+    ``combine(older, newer)`` makes one of two neighbours: of a value and the operand after it,
+    and of two operands. It must be associative, as operands are combined in any grouping, though
+    never in another order. ``first(operand)`` is the value where there was none; it also is the
+    check of an operand before it is written: refuse one by raising. Both must be pure and quick:
+    they run inside writes and reads, in other threads and, if background work does, in other
+    processes; they must not use the database.
+    """
+
+    combine: Callable[[bytes, bytes], bytes]
+    first: Callable[[bytes], bytes] = _itself
+
+
+def _int64(operand: bytes) -> bytes:
+    if len(operand) != 8:
+        raise ValueError(f"an int64 is 8 bytes, little-endian, not {len(operand)}")
+    return operand
+
+
+def _add(older: bytes, newer: bytes) -> bytes:
+    total = int.from_bytes(_int64(older), "little") + int.from_bytes(_int64(newer), "little")
+    return (total & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little")
+
+
+def _append(older: bytes, newer: bytes) -> bytes:
+    return older + newer
+
+
+def _max(older: bytes, newer: bytes) -> bytes:
+    return newer if newer > older else older
+
+
+def _min(older: bytes, newer: bytes) -> bytes:
+    return newer if newer < older else older
+
+
+def _members(operand: bytes) -> bytes:
+    return b"\n".join(sorted({*operand.split(b"\n")} - {b""}))
+
+
+def _union(older: bytes, newer: bytes) -> bytes:
+    return b"\n".join(sorted({*older.split(b"\n"), *newer.split(b"\n")} - {b""}))
+
+
+BUILT_IN = {
+    "int64_add": MergeOperator(_add, _int64),
+    "append": MergeOperator(_append),
+    "max": MergeOperator(_max),
+    "min": MergeOperator(_min),
+    "set_union": MergeOperator(_union, _members),
+}
+"""int64_add: 8 bytes, little-endian, two's complement; wraps around. max, min: by the order of
+bytes. set_union: members are lines; the result is sorted, without empty lines."""
+
+_registered = dict(BUILT_IN)
+
+
+def register_merge_operator(
+    name: str, operator: MergeOperator | Callable[[bytes, bytes], bytes]
+) -> None:
+    """Make an operator known under ``name`` in this process, so that databases may name it.
+
+    A function alone is its ``combine``. Registering the same again does nothing. Thread-safe.
+    Raises ``InvalidRequestError`` for a bad name, or one that means another operator.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"the name of a merge operator is 1 to 64 letters, digits, '.', '_', '-', not {name!r}"
+        )
+    if not isinstance(operator, MergeOperator):
+        if not callable(operator):
+            raise InvalidRequestError(f"a merge operator is a function, not {operator!r}")
+        operator = MergeOperator(operator)
+    if _registered.setdefault(name, operator) != operator:
+        raise InvalidRequestError(f"merge operator {name!r} is another one already")
+
+
+def find_operator(name: str) -> MergeOperator:
+    """The operator of that name. Raises ``InvalidRequestError`` when this process has none."""
+    operator = _registered.get(name)
+    if operator is None:
+        raise InvalidRequestError(
+            f"there is no merge operator {name!r}; known are {', '.join(_registered)}; make "
+            "others known with seerdb.register_merge_operator before the database is opened"
+        )
+    return operator
+
+
+def check_portable(name: str, operator: MergeOperator) -> None:
+    """Raise ``InvalidRequestError`` unless other processes can use the operator."""
+    try:
+        pickle.dumps(operator)
+    except Exception as error:  # whatever pickling a user's object raises
+        raise InvalidRequestError(
+            f"merge operator {name!r} cannot go to worker processes: {error}; make it of "
+            "functions at the top of a module, or use background='thread'"
+        ) from error
+
+
+def check_operand(operator: MergeOperator, operand: bytes) -> None:
+    """Raise ``InvalidRequestError`` unless the operator takes ``operand`` as a first one."""
+    try:
+        _checked(operator.first(operand))
+    except Exception as error:  # whatever a user's code raises
+        raise InvalidRequestError(f"the merge operator refuses the operand: {error}") from error
+
+
+def absorb(value: Value, operand: Operand, operator: MergeOperator | None) -> Value:
+    """What a key holds after a merge, if it held ``value``; folded as far as that goes."""
+    if not isinstance(value, Merge):
+        return _try_fold(_unexpired(Merge(value, (operand,)), operand.second), operator)
+    *before, last = value.operands
+    if value.base is BELOW and last.second == operand.second and operator is not None:
+        combined = _try_combine(operator, last, operand)
+        if combined is not None:
+            return Merge(BELOW, (*before, combined))
+    return Merge(value.base, (*value.operands, operand))
+
+
+def settle(
+    value: Value,
+    operator: MergeOperator | None,
+    *,
+    second: int,
+    forgotten: int,
+    bottom: bool,
+    expiring_below: bool,
+) -> Value:
+    """What a compaction keeps of ``value``: of what has expired nothing but when, operands are
+    folded, or combined while their base may be further down.
+
+    ``forgotten``: what expired until then becomes a delete, for nothing that was merged before
+    is above. ``expiring_below``: a base may expire; then operands of different seconds stay
+    apart.
+    """
+    if isinstance(value, Merge):
+        if value.base is not BELOW or bottom:
+            base = None if value.base is BELOW else value.base
+            value = _try_fold(_unexpired(Merge(base, value.operands), second), operator)
+        elif operator is not None:
+            value = _combined(value, operator, across_seconds=not expiring_below)
+    if isinstance(value, Expiring) and value.expires <= second:
+        return None if value.expires <= forgotten else Expiring(b"", value.expires)
+    return value
+
+
+def show(key: bytes, version: Version, operator: MergeOperator | None, second: int) -> Shown:
+    """The version as it is read in ``second``. Raises ``MergeError`` when it does not fold."""
+    seq, value = version
+    if isinstance(value, Merge):
+        base = None if value.base is BELOW else value.base
+        try:
+            value = _fold(_unexpired(Merge(base, value.operands), second), operator)
+        except Exception as error:  # whatever a user's code raises
+            raise MergeError(
+                f"the operands of key {key!r} do not fold: {error}; they are kept; put or delete "
+                "the key to begin anew"
+            ) from error
+    if isinstance(value, Expiring):
+        return seq, value.value if second < value.expires else None
+    assert value is None or type(value) is bytes
+    return seq, value
+
+
+def _unexpired(merge: Merge, second: int) -> Merge | Expiring:
+    """A merge that is not open without what expired: its base, and what was merged into that."""
+    base = merge.base
+    if not isinstance(base, Expiring) or second < base.expires:
+        return merge
+    later = tuple(each for each in merge.operands if each.second >= base.expires)
+    return Merge(None, later) if later else Expiring(b"", base.expires)
+
+
+def _fold(merge: Merge | Expiring, operator: MergeOperator | None) -> bytes | Expiring:
+    """Requires: the merge is not open. Raises whatever the operator does."""
+    if isinstance(merge, Expiring):
+        return merge
+    if operator is None:
+        raise InvalidRequestError("the database has no merge operator")
+    value, expires = merge.base, None
+    if isinstance(value, Expiring):
+        value, expires = value
+    for _, operand in merge.operands:
+        if value is None:
+            value = _checked(operator.first(operand))
+        else:
+            assert type(value) is bytes
+            value = _checked(operator.combine(value, operand))
+    assert type(value) is bytes
+    return value if expires is None else Expiring(value, expires)
+
+
+def _try_fold(merge: Merge | Expiring, operator: MergeOperator | None) -> Value:
+    try:
+        return _fold(merge, operator)
+    except Exception:  # noqa: BLE001 - a read tells; the operands stay
+        return merge
+
+
+def _combined(merge: Merge, operator: MergeOperator, *, across_seconds: bool) -> Merge:
+    kept: list[Operand] = []
+    for operand in merge.operands:
+        combined = None
+        if kept and (across_seconds or kept[-1].second == operand.second):
+            combined = _try_combine(operator, kept[-1], operand)
+        if combined is None:
+            kept.append(operand)
+        else:
+            kept[-1] = combined
+    return Merge(merge.base, tuple(kept))
+
+
+def _try_combine(operator: MergeOperator, older: Operand, newer: Operand) -> Operand | None:
+    try:
+        return Operand(newer.second, _checked(operator.combine(older.operand, newer.operand)))
+    except Exception:  # noqa: BLE001 - a read tells; the operands stay
+        return None
+
+
+def _checked(result: bytes) -> bytes:
+    """Raise unless it is a value. What people's code returns is not to be trusted."""
+    if type(result) is not bytes:
+        raise TypeError(f"the merge operator returned {type(result).__name__}, not bytes")
+    if len(result) > MAX_VALUE_SIZE:
+        raise ValueError(f"the merge operator made {len(result):,} bytes of it")
+    return result

@@ -1,0 +1,28 @@
+"""The clock that expiry goes by."""
+
+from __future__ import annotations
+
+from seerdb.clock import ForwardClock
+from seerdb.testing.clock import FakeClock
+
+
+def test_a_forward_clock_never_goes_back() -> None:
+    wall = FakeClock(1000.0)
+    clock = ForwardClock(wall, 5_000_000)
+    assert clock.now_us() == 1_000_000_000
+    wall.set_now(10.0)
+    assert (clock.now_us(), clock.now_ns(), clock.now()) == (1_000_000_000, 10**12, 1000.0)
+    assert clock.wall_ns() == 10**10
+    clock.committed_us = 2_000_000_000
+    assert clock.now_us() == 2_000_000_000
+    wall.set_now(3000.0)
+    assert clock.now_us() == 3_000_000_000
+    assert ForwardClock(FakeClock(1.0), 5_000_000).now_us() == 5_000_000
+
+
+def test_what_is_settled_is_before_the_commit_on_its_way() -> None:
+    clock = ForwardClock(FakeClock(1000.0))
+    clock.committing, clock.committed_us = True, 999_000_000
+    assert clock.settled_us() == 999_000_000
+    clock.committing = False
+    assert clock.settled_us() == 1_000_000_000
