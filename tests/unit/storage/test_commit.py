@@ -52,10 +52,7 @@ class FakeEnv:
     def __init__(self, live: LiveState) -> None:
         self._live = live
         self.admitted = 0
-        self.held_back: list[int] = []
-        self.unhindered = 1 << 40
-        self.waits = False
-        self.while_leading: Callable[[], None] = lambda: None
+        self.pressure: Callable[[int, Callable[[], None]], int] = lambda at, _: at + (1 << 40)
         self.refusal: BaseException | None = None
         self.unreadable: SeerDBError | None = None
         self.memtables: list[Memtable] = []
@@ -64,11 +61,7 @@ class FakeEnv:
         self.shipped: list[tuple[int, list[tuple[Sink, object, int]]]] = []
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
-        self.held_back.append(appended)
-        if self.waits:
-            before_waiting()
-        self.while_leading()
-        return appended + self.unhindered
+        return self.pressure(appended, before_waiting)
 
     def admit(self) -> None:
         self.admitted += 1
