@@ -12,7 +12,7 @@ from bisect import bisect_right
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.layout import Layout
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
-from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.filter import LOW_BITS, key_hash
 from seerdb.storage.state import State
 from seerdb.storage.table_store import BlockKey, TableHandle, TableStore
 from seerdb.storage.value import Version, is_open, stack
@@ -91,7 +91,9 @@ def find_in_tables(
             if meta.smallest <= key <= meta.largest:
                 return Need(handle, -1)
             continue
-        if not reader.may_contain(digest):
+        table_filter = reader.filter
+        mask = table_filter.masks[digest & LOW_BITS]
+        if table_filter.words[digest % table_filter.count] & mask != mask:
             continue
         number = bisect_right(reader.first_keys, key) - 1
         if number < 0 or key > reader.largest:

@@ -82,12 +82,12 @@ def test_version_1_is_read() -> None:
     assert reader.tombstones.tombstones == tuple(sorted(RANGES))
     for key in {row[0] for row in ROWS}:
         h = key_hash(key)
-        assert reader.may_contain(h)
+        assert reader.filter.may_contain(h)
         block = blocks[reader.find_block(key)]
         _, seq, kind, value = next(row for row in ROWS if row[0] == key)
         shown = (seq, None if kind == DELETE else value)
         assert block.find(key, h >> FINGERPRINT_SHIFT, MAX_SEQ) == shown
-    assert not reader.may_contain(key_hash(b"absent"))
+    assert not reader.filter.may_contain(key_hash(b"absent"))
     assert reader.properties.min_timestamp_us == 1_700_000_000_000_000
     assert reader.properties.created_by == "seerdb 0.1.0"
 

@@ -23,11 +23,12 @@ from xxhash import xxh3_64_intdigest as key_hash
 
 from seerdb.errors import CorruptionError
 
-__all__ = ["Filter", "build_filter", "key_hash"]
+__all__ = ["LOW_BITS", "PASS_ALL", "Filter", "build_filter", "key_hash"]
 
 _WORD_BITS = 64
 _MASKS = 4096
-_LOW = _MASKS - 1
+LOW_BITS = _MASKS - 1
+"""``h & LOW_BITS`` is the number of a hash's mask."""
 _MOST_MASK_BITS = 7
 
 
@@ -40,14 +41,18 @@ def build_filter(hashes: array[int], bits_per_key: int) -> bytes:
     count = (len(hashes) * bits_per_key // _WORD_BITS) | 1
     words = [0] * count
     for h in hashes:
-        words[h % count] |= masks[h & _LOW]
+        words[h % count] |= masks[h & LOW_BITS]
     return array("Q", [mask_bits, *words]).tobytes()
 
 
 class Filter:
-    """A filter ready to be asked. Immutable, so thread-safe."""
+    """A filter ready to be asked. Immutable, so thread-safe.
 
-    __slots__ = ("_count", "_masks", "_words")
+    ``words``, ``count`` and ``masks`` are for whoever does what :meth:`may_contain` does without
+    the call.
+    """
+
+    __slots__ = ("count", "masks", "words")
 
     def __init__(self, payload: bytes, *, name: str, offset: int) -> None:
         """Raises ``CorruptionError`` when ``payload`` of table ``name`` is no filter."""
@@ -55,19 +60,19 @@ class Filter:
         mask_bits = int.from_bytes(payload[:8], "little")
         if rest or size < 2 or not 1 <= mask_bits <= _MOST_MASK_BITS:
             raise CorruptionError("the filter is malformed", name=name, offset=offset)
-        self._words = array("Q", payload[8:])
-        self._count = size - 1
-        self._masks = _masks(mask_bits)
+        self.words = array("Q", payload[8:])
+        self.count = size - 1
+        self.masks = _masks(mask_bits)
 
     def may_contain(self, h: int) -> bool:
         """Whether a key of hash ``h`` may be in the table; ``False`` is certain."""
-        mask = self._masks[h & _LOW]
-        return self._words[h % self._count] & mask == mask
+        mask = self.masks[h & LOW_BITS]
+        return self.words[h % self.count] & mask == mask
 
     @property
     def memory(self) -> int:
         """Bytes it costs; the masks are shared by all filters."""
-        return 8 * self._count + 160
+        return 8 * self.count + 160
 
 
 @cache
@@ -87,3 +92,7 @@ def _masks(mask_bits: int) -> list[int]:
                     mask |= 1 << (digits >> shift & 63)
         masks.append(mask)
     return masks
+
+
+PASS_ALL = Filter(array("Q", (1, (1 << _WORD_BITS) - 1)).tobytes(), name="", offset=0)
+"""For a table that has none."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable
 from itertools import accumulate, pairwise
 from sys import getsizeof
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +17,7 @@ from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.storage.entry import RangeTombstone, RangeTombstones
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block
-from seerdb.storage.sstable.filter import Filter
+from seerdb.storage.sstable.filter import PASS_ALL, Filter
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
     UNASSIGNED_SEQ,
@@ -42,6 +41,7 @@ _BLOCK_MEMORY = 3 * 8
 class TableReader:
     """An open table. Thread-safe: only ``slots`` changes, and each change is one store.
 
+    ``filter`` is over the keys of entries; it says nothing of range tombstones.
     ``first_keys`` are those of the blocks. ``slots`` has a place for each block: the block
     while the block cache keeps it, else ``None``. ``smallest`` and ``largest`` are ``meta``'s.
     ``memory`` is what the reader costs in bytes, without cached blocks.
@@ -51,9 +51,9 @@ class TableReader:
         "_last_key",
         "_name",
         "_offsets",
+        "filter",
         "first_keys",
         "largest",
-        "may_contain",
         "memory",
         "meta",
         "properties",
@@ -61,10 +61,6 @@ class TableReader:
         "smallest",
         "tombstones",
     )
-
-    may_contain: Callable[[int], bool]
-    """Whether a key of this hash (``filter.key_hash``) may have an entry here; ``False`` is
-    certain. Says nothing of range tombstones."""
 
     def __init__(self, meta: TableMeta, tail: bytes) -> None:
         """``tail`` is the object from ``meta.tail_offset`` to its end.
@@ -86,11 +82,10 @@ class TableReader:
         self._offsets = array("Q", accumulate(index.lengths, initial=0))
         self.memory = _READER_MEMORY + sum(map(getsizeof, index.first_keys))
         self.memory += self.block_count * _BLOCK_MEMORY
-        self.may_contain = _always
+        self.filter = PASS_ALL
         if parts[1][0]:
-            table_filter = Filter(parts[1][0], name=self._name, offset=parts[1][1])
-            self.may_contain = table_filter.may_contain
-            self.memory += table_filter.memory
+            self.filter = Filter(parts[1][0], name=self._name, offset=parts[1][1])
+            self.memory += self.filter.memory
 
     @property
     def block_count(self) -> int:
@@ -193,7 +188,3 @@ class TableReader:
             or sum(lengths) != self.meta.tail_offset
         ):
             raise CorruptionError("the index is malformed", name=self._name, offset=offset)
-
-
-def _always(_h: int) -> bool:
-    return True

@@ -82,7 +82,7 @@ def _verify_order(meta: TableMeta, before: Position, columns: Columns, offset: i
 
 def _verify_lookups(reader: TableReader, block: Block, columns: Columns, offset: int) -> None:
     """Check that each entry is found by the lookup for it."""
-    find, may_contain = block.find, reader.may_contain
+    find, may_contain = block.find, reader.filter.may_contain
     for key, seq, kind, value in zip(*columns, strict=True):
         digest = key_hash(key)
         hit = find(key, digest >> FINGERPRINT_SHIFT, seq)

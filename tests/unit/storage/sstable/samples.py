@@ -117,7 +117,7 @@ class OpenTable:
     def find(self, key: bytes, seq_limit: int = MAX_SEQ) -> Entry | None:
         """The newest version of a key up to a seq, found as a point read does."""
         h = key_hash(key)
-        if not self.reader.may_contain(h):
+        if not self.reader.filter.may_contain(h):
             return None
         index = self.reader.find_block(key)
         if index < 0:

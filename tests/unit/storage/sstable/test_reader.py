@@ -115,7 +115,7 @@ def test_a_table_of_range_tombstones_only_has_no_blocks() -> None:
     assert (reader.block_count, reader.slots, built.tail_offset) == (0, [], 0)
     assert (reader.smallest, reader.largest) == (b"a", b"m")
     assert reader.find_block(b"b") == -1
-    assert not reader.may_contain(key_hash(b"b"))
+    assert not reader.filter.may_contain(key_hash(b"b"))
     assert reader.tombstones.covering(b"b", MAX_SEQ) == 5
 
 
@@ -127,7 +127,7 @@ def test_range_tombstones_do_not_hide_entries_from_a_point_read() -> None:
 
 def test_without_a_filter_every_key_may_be_there() -> None:
     reader = OpenTable(build(puts(3), filter_bits_per_key=0)).reader
-    assert all(reader.may_contain(key_hash(b"%d" % number)) for number in range(100))
+    assert all(reader.filter.may_contain(key_hash(b"%d" % number)) for number in range(100))
 
 
 def small_table(compression: str) -> tuple[BuiltTable, list[Entry]]:
