@@ -103,9 +103,10 @@ class RowCache:
         what may replace any row."""
         with self._lock:
             self.generation += 1
-        # A range delete may hide any row.
-        replaced = list(self._rows) if memtable is None or memtable.ranged else memtable.entries
-        keys = iter(replaced)
+            if memtable is None or memtable.ranged:  # a range delete may hide any row
+                keys = iter(list(self._rows))
+            else:
+                keys = iter(memtable.entries)
         # A few at a time: readers wait for the lock.
         while some := list(islice(keys, _DROPPED_AT_ONCE)):
             with self._lock:
