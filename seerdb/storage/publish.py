@@ -76,7 +76,7 @@ class Publisher:
             rows = self._live.current.layout.rows
             rows.advance(memtable)
             self._live.release(memtable, Layout(state.version, self._tables, rows))
-        del warmed
+        del warmed  # held until the layout holds what it warmed
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:
         """``outputs`` hold what ``inputs`` held."""
@@ -86,7 +86,7 @@ class Publisher:
             state = self._manifest.commit(add=outputs, remove=inputs, reason="compaction")
             rows = self._live.current.layout.rows
             self._live.replace_layout(Layout(state.version, self._tables, rows))
-        del warmed
+        del warmed  # held until the layout holds what it warmed
 
     @property
     def is_in_doubt(self) -> bool:

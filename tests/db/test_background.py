@@ -17,7 +17,6 @@ from seerdb import (
     ChecksumError,
     Components,
     DiskFullError,
-    Event,
     FencedError,
     UnavailableError,
 )
@@ -35,31 +34,9 @@ from seerdb.events import (
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
+from tests.fixtures.events import Heard
 
 PATIENCE = 60
-
-
-class Heard:
-    """A listener that one can wait on."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._changed = threading.Condition()
-
-    def __call__(self, event: Event) -> None:
-        with self._changed:
-            self.events.append(event)
-            self._changed.notify_all()
-
-    def wait_for(self, kind: type[Event], about: str = "") -> Event:
-        """The first event of a kind whose text has ``about`` in it."""
-
-        def found() -> list[Event]:
-            return [e for e in self.events if isinstance(e, kind) and about in str(e)]
-
-        with self._changed:
-            assert self._changed.wait_for(found, PATIENCE)
-        return found()[0]
 
 
 def components(heard: Heard) -> Components:

@@ -16,8 +16,9 @@ from seerdb.storage.admission import ReasonStatistics
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS
 from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
-from tests.db.test_background import PATIENCE, Heard, SlowTables
+from tests.db.test_background import PATIENCE, SlowTables
 from tests.fixtures.database import World, fill_until
+from tests.fixtures.events import Heard
 
 MANY_RUNS = MAX_RUNS - 6
 """Writes are slow, and do not stop before some more are flushed."""

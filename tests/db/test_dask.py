@@ -17,7 +17,6 @@ from seerdb import (
     DB,
     ClosedError,
     Components,
-    Event,
     InvalidRequestError,
     Runtime,
     UnavailableError,
@@ -44,39 +43,12 @@ from tests.fixtures.dask import (
     failing_job,
     uncompressed_compaction,
 )
+from tests.fixtures.events import Heard
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.integration
 
 PATIENCE = 30
-
-
-class Heard:
-    """A listener that one can wait on."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._changed = threading.Condition()
-
-    def __call__(self, event: Event) -> None:
-        with self._changed:
-            self.events.append(event)
-            self._changed.notify_all()
-
-    def wait_for_error(self, text: str) -> None:
-        """Until a failure says ``text``."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: text in self.errors(), PATIENCE), self.errors()
-
-    def wait_for(self, kind: type[Event]) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.count(kind) > 0, PATIENCE)
-
-    def count(self, kind: type[Event]) -> int:
-        return sum(isinstance(event, kind) for event in self.events)
-
-    def errors(self) -> str:
-        return "\n".join(event.error for event in self.events if isinstance(event, WorkFailed))
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,20 @@ def key(number: int) -> bytes:
     return b"key%05d" % number
 
 
+class Gated(MemoryObjectStore):
+    """While ``gated``, ranged reads go on only when ``parties`` of them are under way."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__()
+        self.gated = False
+        self._gate = threading.Barrier(parties)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        if self.gated:
+            self._gate.wait(30)
+        return super().get_range(name, offset, length)
+
+
 @contextmanager
 def requests(world: World) -> Iterator[Counter[str]]:
     """How often each method of the bucket was called in the block."""
@@ -145,17 +159,7 @@ def test_a_cold_scan_begins_with_all_runs_at_the_same_time(
 ) -> None:
     """Every request waits until each run has made one: the tails, then a block of each."""
     runs = 3
-    gate = threading.Barrier(runs)
-
-    class Gated(MemoryObjectStore):
-        gated = False
-
-        def get_range(self, name: str, offset: int, length: int) -> bytes:
-            if self.gated:
-                gate.wait(30)
-            return super().get_range(name, offset, length)
-
-    store = Gated()
+    store = Gated(runs)
     components = Components(object_store=store)
     db = open_db(components=components, disk_cache_capacity=0)
     for run in range(runs):
@@ -208,17 +212,7 @@ def test_a_long_scan_reads_ahead() -> None:
 def test_keys_of_many_blocks_are_fetched_at_the_same_time(open_db: OpenDB) -> None:
     """Every request waits until all of them are under way."""
     blocks = 6
-    gate = threading.Barrier(blocks)
-
-    class Gated(MemoryObjectStore):
-        gated = False
-
-        def get_range(self, name: str, offset: int, length: int) -> bytes:
-            if self.gated:
-                gate.wait(30)
-            return super().get_range(name, offset, length)
-
-    store = Gated()
+    store = Gated(blocks)
     db = open_db(components=Components(object_store=store), disk_cache_capacity=0)
     with db.batch() as batch:
         for number in range(COUNT):

@@ -21,6 +21,7 @@ from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.format import unseal
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.sstable.verify import verify_table
+from tests.unit.storage.sstable.samples import block_number
 
 GOLDEN = (Path(__file__).parent / "golden" / "sstable_v1.bin").read_bytes()
 
@@ -83,7 +84,7 @@ def test_version_1_is_read() -> None:
     for key in {row[0] for row in ROWS}:
         h = key_hash(key)
         assert reader.filter.may_contain(h)
-        block = blocks[reader.find_block(key)]
+        block = blocks[block_number(reader, key)]
         _, seq, kind, value = next(row for row in ROWS if row[0] == key)
         shown = (seq, None if kind == DELETE else value)
         assert block.find(key, h >> FINGERPRINT_SHIFT, MAX_SEQ) == shown

@@ -34,6 +34,7 @@ from seerdb.storage.value import (
 )
 from seerdb.storage.wal.format import decode_operations, encode_operations
 from tests.unit.storage.manifest.samples import checkpoint_record, claim_record, table
+from tests.unit.storage.sstable.samples import block_number
 
 TABLE = Path(__file__).parent / "golden" / "sstable_v1_special.bin"
 
@@ -111,7 +112,7 @@ def test_a_table_with_all_of_them() -> None:
     verify_table(meta, built.data)
     reader = TableReader(meta, built.data[built.tail_offset :])
     for seq, (key, (value, _, _)) in enumerate(zip(KEYS, VALUES, strict=True), 1):
-        number = reader.find_block(key)
+        number = block_number(reader, key)
         offset, length = reader.block_range(number)
         block = reader.decode_block(number, built.data[offset : offset + length])
         assert block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, MAX_SEQ) == (seq, value)

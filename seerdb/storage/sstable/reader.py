@@ -6,7 +6,6 @@ The reader does no I/O: whoever owns it fetches the tail once, and blocks as nee
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from itertools import accumulate, pairwise
 from sys import getsizeof
 from typing import TYPE_CHECKING, TypeVar
@@ -48,7 +47,6 @@ class TableReader:
     """
 
     __slots__ = (
-        "_last_key",
         "_name",
         "_offsets",
         "filter",
@@ -78,7 +76,6 @@ class TableReader:
         self._check(index, offset=parts[2][1])
         self.first_keys = index.first_keys
         self.slots: list[Block | None] = [None] * self.block_count
-        self._last_key = index.last_key
         self._offsets = array("Q", accumulate(index.lengths, initial=0))
         self.memory = _READER_MEMORY + sum(map(getsizeof, index.first_keys))
         self.memory += self.block_count * _BLOCK_MEMORY
@@ -91,12 +88,6 @@ class TableReader:
     def block_count(self) -> int:
         """How many blocks the table has; none when it holds range tombstones only."""
         return len(self.first_keys)
-
-    def find_block(self, key: bytes) -> int:
-        """The number of the only block that can hold ``key``; -1 when none can."""
-        if key > self._last_key:
-            return -1
-        return bisect_right(self.first_keys, key) - 1
 
     def block_range(self, index: int) -> tuple[int, int]:
         """Offset and stored length of a block in the object; blocks lie back to back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -93,6 +94,11 @@ def found_as(entry: Entry) -> Entry:
     return entry if entry.kind == PUT else entry._replace(value=b"")
 
 
+def block_number(reader: TableReader, key: bytes) -> int:
+    """Of the only block that can hold ``key``; -1 when it is below all of them."""
+    return bisect_right(reader.first_keys, key) - 1
+
+
 class OpenTable:
     """A reader together with the bytes it is about, which may be damaged."""
 
@@ -119,7 +125,7 @@ class OpenTable:
         h = key_hash(key)
         if not self.reader.filter.may_contain(h):
             return None
-        index = self.reader.find_block(key)
+        index = block_number(self.reader, key)
         if index < 0:
             return None
         found = self.block(index).find(key, h >> FINGERPRINT_SHIFT, seq_limit)

@@ -17,6 +17,7 @@ from tests.unit.storage.sstable.samples import (
     Entry,
     OpenTable,
     add,
+    block_number,
     build,
     in_order,
     new_builder,
@@ -150,7 +151,7 @@ def test_only_blocks_with_repeated_keys_are_marked() -> None:
     marked = [
         index for index in range(table.reader.block_count) if table.block(index).several_versions
     ]
-    assert marked == [table.reader.find_block(b"key0100")]
+    assert marked == [block_number(table.reader, b"key0100")]
 
 
 def test_the_record_of_a_table_says_what_is_in_it() -> None:

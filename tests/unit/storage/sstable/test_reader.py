@@ -92,16 +92,6 @@ def test_blocks_lie_back_to_back_before_the_tail() -> None:
     assert sum(ranges[-1]) == built.tail_offset
 
 
-def test_a_key_belongs_to_one_block_or_to_none() -> None:
-    reader = OpenTable(build(puts(100), block_size=1000)).reader
-    assert reader.find_block(b"key") == -1
-    assert reader.find_block(b"key0000") == 0
-    assert reader.find_block(b"key0000x") == 0
-    assert reader.find_block(reader.first_keys[3]) == 3
-    assert reader.find_block(b"key0099") == reader.block_count - 1
-    assert reader.find_block(b"key0099\0") == -1
-
-
 def test_a_table_of_deletes_only_finds_them() -> None:
     entries = [Entry(b"key%d" % number, number + 1, DELETE) for number in range(9)]
     built = build(entries)
@@ -114,7 +104,6 @@ def test_a_table_of_range_tombstones_only_has_no_blocks() -> None:
     reader = OpenTable(built).reader
     assert (reader.block_count, reader.slots, built.tail_offset) == (0, [], 0)
     assert (reader.smallest, reader.largest) == (b"a", b"m")
-    assert reader.find_block(b"b") == -1
     assert not reader.filter.may_contain(key_hash(b"b"))
     assert reader.tombstones.covering(b"b", MAX_SEQ) == 5
 
