@@ -10,6 +10,7 @@ from itertools import accumulate, chain, pairwise
 from operator import lt, neg
 
 import msgspec
+import numpy as np
 import zstandard
 from crc32c import crc32c
 
@@ -248,7 +249,7 @@ class TableBuilder:
         index = TableIndex(self._first_keys, list(map(len, self._blocks)), self._last[0])
         parts = [
             seal(encode(sorted(self._tombstones)), self._compressor),
-            seal(build_filter(self._hashes, self._filter_bits_per_key), None),
+            seal(build_filter(np.asarray(self._hashes), self._filter_bits_per_key), None),
             seal(encode(index), self._compressor),
             seal(encode(properties), self._compressor),
         ]

@@ -19,6 +19,8 @@ from __future__ import annotations
 from array import array
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 from xxhash import xxh3_64_intdigest as key_hash
 
 from seerdb.errors import CorruptionError
@@ -32,17 +34,18 @@ LOW_BITS = _MASKS - 1
 _MOST_MASK_BITS = 7
 
 
-def build_filter(hashes: array[int], bits_per_key: int) -> bytes:
+def build_filter(hashes: npt.NDArray[np.uint64], bits_per_key: int) -> bytes:
     """The payload of a filter over keys with these hashes; empty for ``bits_per_key`` 0."""
     if not bits_per_key:
         return b""
     mask_bits = min(_MOST_MASK_BITS, 1 + 2 * bits_per_key // 5)
-    masks = _masks(mask_bits)
-    count = (len(hashes) * bits_per_key // _WORD_BITS) | 1
-    words = [0] * count
-    for h in hashes:
-        words[h % count] |= masks[h & LOW_BITS]
-    return array("Q", [mask_bits, *words]).tobytes()
+    count = (hashes.size * bits_per_key // _WORD_BITS) | 1
+    payload = np.zeros(1 + count, np.uint64)
+    payload[0] = mask_bits
+    # The division is much faster than the modulo: numpy knows how to divide by one number.
+    chosen = hashes - hashes // np.uint64(count) * np.uint64(count)
+    np.bitwise_or.at(payload[1:], chosen, _mask_column(mask_bits)[hashes & np.uint64(LOW_BITS)])
+    return payload.tobytes()
 
 
 class Filter:
@@ -92,6 +95,11 @@ def _masks(mask_bits: int) -> list[int]:
                     mask |= 1 << (digits >> shift & 63)
         masks.append(mask)
     return masks
+
+
+@cache
+def _mask_column(mask_bits: int) -> npt.NDArray[np.uint64]:
+    return np.array(_masks(mask_bits), np.uint64)
 
 
 PASS_ALL = Filter(array("Q", (1, (1 << _WORD_BITS) - 1)).tobytes(), name="", offset=0)

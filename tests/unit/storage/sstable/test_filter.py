@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from seerdb.storage.sstable.filter import Filter, _masks, build_filter, key_hash
 
 def filter_of(keys: list[bytes], bits_per_key: int) -> Filter:
     """A filter over ``keys``."""
-    payload = build_filter(array("Q", map(key_hash, keys)), bits_per_key)
+    payload = build_filter(np.array([*map(key_hash, keys)], np.uint64), bits_per_key)
     return Filter(payload, name="tables/t.sst", offset=0)
 
 
@@ -34,17 +33,30 @@ def test_few_absent_keys_pass(bits_per_key: int, bound: float, pattern: bytes) -
     assert sum(map(table_filter.may_contain, absent)) / 40_000 <= bound
 
 
+@given(st.lists(st.integers(0, (1 << 64) - 1), max_size=60), st.integers(1, 64))
+def test_its_bytes_are_what_the_format_says(hashes: list[int], bits_per_key: int) -> None:
+    """One key after the other, as the docstring of the module describes it."""
+    mask_bits, *words = np.frombuffer(
+        build_filter(np.array(hashes, np.uint64), bits_per_key), np.uint64
+    ).tolist()
+    expected = [0] * len(words)
+    for h in hashes:
+        expected[h % len(words)] |= _masks(mask_bits)[h % 4096]
+    assert words == expected
+    assert len(words) % 2 == 1
+
+
 def test_a_filter_over_no_keys_passes_nothing() -> None:
     table_filter = filter_of([], 10)
     assert not any(table_filter.may_contain(key_hash(b"%d" % n)) for n in range(1000))
 
 
 def test_no_bits_means_no_filter() -> None:
-    assert build_filter(array("Q", [1, 2, 3]), 0) == b""
+    assert build_filter(np.arange(3, dtype=np.uint64), 0) == b""
 
 
 def test_a_filter_takes_the_bits_it_was_given() -> None:
-    payload = build_filter(array("Q", range(64_000)), 10)
+    payload = build_filter(np.arange(64_000, dtype=np.uint64), 10)
     assert len(payload) == pytest.approx(64_000 * 10 / 8, rel=0.01)
     table_filter = Filter(payload, name="", offset=0)
     assert len(payload) <= table_filter.memory <= len(payload) + 500
