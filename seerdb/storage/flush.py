@@ -23,6 +23,7 @@ from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+from seerdb.storage.sstable.packed import Packed, pack
 from seerdb.storage.value import encode_values
 
 _STEP = 4096
@@ -79,7 +80,7 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
     for start in range(0, len(chunk.keys), _STEP):
         step = slice(start, start + _STEP)
         part = Chunk(chunk.keys[step], chunk.seqs[step], chunk.values[step])
-        add_chunk(builder, part, special=memtable.special)
+        builder.add(packed(part, special=memtable.special))
         pace()
     builder.add_range_tombstones(tombstones)
     built = builder.finish(first_us, last_us)
@@ -99,16 +100,15 @@ def _sorted_entries(memtable: Memtable, pace: Pace) -> Chunk:
     return Chunk(keys, [version[0] for version in versions], [version[1] for version in versions])
 
 
-def add_chunk(builder: TableBuilder, chunk: Chunk, *, special: bool = False) -> None:
-    """Append a chunk's columns to a table. ``special``: it may hold more than bytes and deletes."""
-    keys, seqs, values = list(chunk.keys), list(chunk.seqs), chunk.values
+def packed(chunk: Chunk, *, special: bool = False) -> Packed:
+    """A chunk as tables store it. ``special``: it may hold more than bytes and deletes."""
+    keys, seqs, values = chunk
     if special:
-        builder.add(keys, seqs, *encode_values(values))
-    elif None in values:
+        return pack(keys, seqs, *encode_values(values))
+    if None in values:
         kinds = bytes(DELETE if value is None else PUT for value in values)
-        builder.add(keys, seqs, kinds, [value or b"" for value in values])  # type: ignore[misc]
-    else:
-        builder.add(keys, seqs, bytes([PUT]) * len(keys), list(values))  # type: ignore[arg-type]
+        return pack(keys, seqs, kinds, [value or b"" for value in values])  # type: ignore[misc]
+    return pack(keys, seqs, bytes([PUT]) * len(keys), values)  # type: ignore[arg-type]
 
 
 def upload(

@@ -20,7 +20,7 @@ import msgspec
 from seerdb.ids import TableId
 from seerdb.storage.commit import Committer
 from seerdb.storage.files import FileSystem
-from seerdb.storage.flush import TableFormat, add_chunk, upload
+from seerdb.storage.flush import TableFormat, packed, upload
 from seerdb.storage.jobs import JobRunner
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
@@ -88,7 +88,7 @@ def run_ingest(
     for chunk in merged(files, job.runs, pace):
         if builder is None:
             builder = job.format.builder()
-        add_chunk(builder, chunk)
+        builder.add(packed(chunk))
         is_last = len(tables) + 1 == len(job.outputs)
         if builder.size_estimate >= job.target_size and not is_last:
             tables.append(_finish(job.outputs[len(tables)], builder, store))

@@ -240,7 +240,7 @@ class Memtable:
 
     def pieces(
         self, start: bytes | None, end: bytes | None, at: int, *, reverse: bool
-    ) -> Iterator[Piece]:
+    ) -> Iterator[Piece[Chunk]]:
         """The versions in ``[start, end)`` visible at ``at``, as a source for a merge.
 
         Requires: ``pinned`` was at least ``at`` since that was the newest seq, so that no

@@ -13,11 +13,18 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import chain, compress, islice
 from operator import itemgetter, ne
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import RangeTombstones
 from seerdb.storage.value import Value, is_open, stack
+
+
+class Splits(Protocol):
+    """Sorted entries that can be cut at a key."""
+
+    def split(self, bound: bytes) -> tuple[Self, Self]:
+        """Those below ``bound``, and the others."""
 
 
 class Chunk(NamedTuple):
@@ -27,28 +34,42 @@ class Chunk(NamedTuple):
     seqs: Sequence[int]
     values: Sequence[Value]
 
+    def split(self, bound: bytes) -> tuple[Chunk, Chunk]:
+        """The entries below ``bound``, and the others."""
+        keys, seqs, values = self
+        at = bisect_left(keys, bound)
+        if at == len(keys):
+            return self, EMPTY
+        if at == 0:
+            return EMPTY, self
+        return Chunk(keys[:at], seqs[:at], values[:at]), Chunk(keys[at:], seqs[at:], values[at:])
+
 
 EMPTY = Chunk([], [], [])
 
+Entries = TypeVar("Entries", bound=Splits)
 
-class Piece(NamedTuple):
+
+class Piece(NamedTuple, Generic[Entries]):
     """The next chunk of a source, and how far the source is told.
 
     Ascending: everything below ``frontier`` is told; descending: everything from ``frontier``
     up. ``None``: everything.
     """
 
-    chunk: Chunk
+    chunk: Entries
     frontier: bytes | None
 
 
-def windows(sources: list[Iterator[Piece]], *, reverse: bool) -> Iterator[list[Chunk]]:
+def windows(
+    sources: Sequence[Iterator[Piece[Entries]]], empty: Entries, *, reverse: bool = False
+) -> Iterator[list[Entries]]:
     """Cut the sources into windows of keys; each has what every source holds there.
 
     The chunks of a window are in the order of ``sources``; keys inside ascend even when
-    ``reverse``, only the windows then descend.
+    ``reverse``, only the windows then descend. A source that is at its end has ``empty``.
     """
-    held = [next(source, Piece(EMPTY, None)) for source in sources]
+    held = [next(source, Piece(empty, None)) for source in sources]
     while True:
         frontiers = [piece.frontier for piece in held if piece.frontier is not None]
         if not frontiers:
@@ -57,28 +78,15 @@ def windows(sources: list[Iterator[Piece]], *, reverse: bool) -> Iterator[list[C
         bound = max(frontiers) if reverse else min(frontiers)
         window = []
         for position, piece in enumerate(held):
-            inside, rest = _split(piece.chunk, bound, reverse=reverse)
+            low, high = piece.chunk.split(bound)
+            inside, rest = (high, low) if reverse else (low, high)
             window.append(inside)
             held[position] = Piece(rest, piece.frontier)
         yield window
         # Only now: a source may have to fetch, and whoever takes the windows may have enough.
         for position, piece in enumerate(held):
             if piece.frontier == bound:
-                held[position] = next(sources[position], Piece(EMPTY, None))
-
-
-def _split(chunk: Chunk, bound: bytes, *, reverse: bool) -> tuple[Chunk, Chunk]:
-    keys, seqs, values = chunk
-    if not keys:
-        return EMPTY, EMPTY
-    if not reverse and keys[-1] < bound:
-        return chunk, EMPTY
-    if reverse and keys[0] >= bound:
-        return chunk, EMPTY
-    at = bisect_left(keys, bound)
-    low = Chunk(keys[:at], seqs[:at], values[:at])
-    high = Chunk(keys[at:], seqs[at:], values[at:])
-    return (high, low) if reverse else (low, high)
+                held[position] = next(sources[position], Piece(empty, None))
 
 
 def collapse(
@@ -152,11 +160,8 @@ def _without_covered(chunk: Chunk, tombstones: RangeTombstones, at: int) -> Chun
     return Chunk(list(keys), list(seqs), list(values))
 
 
-def clip(chunk: Chunk, start: bytes | None, end: bytes | None) -> Chunk:
+def clip(chunk: Entries, start: bytes | None, end: bytes | None) -> Entries:
     """The part of ``chunk`` in ``[start, end)``."""
-    keys = chunk.keys
-    low = 0 if start is None else bisect_left(keys, start)
-    high = len(keys) if end is None else bisect_left(keys, end)
-    if low == 0 and high == len(keys):
-        return chunk
-    return Chunk(keys[low:high], chunk.seqs[low:high], chunk.values[low:high])
+    if start is not None:
+        chunk = chunk.split(start)[1]
+    return chunk if end is None else chunk.split(end)[0]

@@ -8,12 +8,12 @@ many each time. The first fetches of all runs, which every scan needs, are made 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from seerdb.storage.entry import DELETE, PUT, RangeTombstones
 from seerdb.storage.layout import TableRun
-from seerdb.storage.merge import EMPTY, Chunk, Piece, clip, collapse, windows
+from seerdb.storage.merge import EMPTY, Chunk, Entries, Piece, clip, collapse, windows
 from seerdb.storage.sstable.block import Block, Columns
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.state import State
@@ -48,7 +48,7 @@ def scan(
     sources += _begin(runs, start, end, tables, reverse=reverse)
     tombstones = _tombstones(state, tables)
     special = state.special
-    for window in windows(sources, reverse=reverse):
+    for window in windows(sources, EMPTY, reverse=reverse):
         chunk = collapse(window, tombstones, at, special=special)
         if chunk.keys:
             yield chunk
@@ -61,9 +61,9 @@ def _begin(
     tables: TableStore,
     *,
     reverse: bool,
-) -> list[Iterator[Piece]]:
+) -> list[Iterator[Piece[Chunk]]]:
     """The sources of runs. Where several must fetch first, they have done so, side by side."""
-    sources = [run_pieces(run, start, end, tables, reverse=reverse) for run in runs]
+    sources = [run_pieces(run, start, end, tables, decoded, reverse=reverse) for run in runs]
     if len(runs) < 2:
         return sources
     cold = [
@@ -101,15 +101,16 @@ def run_pieces(
     start: bytes | None,
     end: bytes | None,
     tables: TableStore,
+    decode: Callable[[list[Block]], Entries],
     *,
     reverse: bool = False,
     fill: bool = True,
     readahead: int = 1,
-) -> Iterator[Piece]:
+) -> Iterator[Piece[Entries]]:
     """The entries of a run in ``[start, end)`` as a source for a merge.
 
-    ``readahead`` is how many blocks the first request fetches; ``fill`` whether fetched
-    blocks go to the block cache.
+    ``decode`` makes a chunk of neighbouring blocks, or of none. ``readahead`` is how many blocks
+    the first request fetches; ``fill`` whether fetched blocks go to the block cache.
     """
     handles = run.overlapping(start, end)
     if reverse:
@@ -122,13 +123,13 @@ def run_pieces(
         )
         first, last = _block_span(reader, start, end)
         for low, high in _requests(first, last, reverse=reverse, readahead=readahead):
-            chunk = _columns(tables.load_range(handle, low, high, fill=fill))
+            chunk = decode(tables.load_range(handle, low, high, fill=fill))
             if low == first or high == last:
                 chunk = clip(chunk, start, end)
             ends = low == first if reverse else high == last
             yield Piece(chunk, beyond if ends else reader.first_keys[low if reverse else high])
         if first == last:
-            yield Piece(EMPTY, beyond)
+            yield Piece(decode([]), beyond)
 
 
 def _next_start(handles: list[TableHandle], position: int) -> bytes:
@@ -154,7 +155,7 @@ def _requests(first: int, last: int, *, reverse: bool, readahead: int) -> Iterat
         readahead = min(readahead * 2, MAX_READAHEAD)
 
 
-def _columns(blocks: list[Block]) -> Chunk:
+def decoded(blocks: list[Block]) -> Chunk:
     """The entries of neighbouring blocks as one chunk."""
     columns = [block.columns() for block in blocks]
     keys = list(chain.from_iterable(each.keys for each in columns))
@@ -164,10 +165,10 @@ def _columns(blocks: list[Block]) -> Chunk:
     if kinds.count(PUT) == len(kinds):
         return Chunk(keys, seqs, values)
     if any(block.special for block in blocks):
-        return Chunk(keys, seqs, list(chain.from_iterable(map(_decoded, blocks, columns))))
+        return Chunk(keys, seqs, list(chain.from_iterable(map(_values, blocks, columns))))
     shown = [None if kind == DELETE else value for kind, value in zip(kinds, values, strict=True)]
     return Chunk(keys, seqs, shown)
 
 
-def _decoded(block: Block, columns: Columns) -> Iterator[Value]:
+def _values(block: Block, columns: Columns) -> Iterator[Value]:
     return map(block.decode, columns.kinds, columns.values)

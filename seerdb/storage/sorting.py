@@ -183,7 +183,7 @@ def merged(files: FileSystem, runs: Iterable[SortedRun], pace: Pace) -> Iterator
     try:
         # Of equal keys the merge takes that of the first source.
         sources = [_pieces(file, run.path) for run, file in reversed(opened)]
-        for window in windows(sources, reverse=False):
+        for window in windows(sources, EMPTY):
             chunk = collapse(window, NO_TOMBSTONES)
             if chunk.keys:
                 yield chunk
@@ -193,7 +193,7 @@ def merged(files: FileSystem, runs: Iterable[SortedRun], pace: Pace) -> Iterator
             file.close()
 
 
-def _pieces(file: File, path: str) -> Iterator[Piece]:
+def _pieces(file: File, path: str) -> Iterator[Piece[Chunk]]:
     for keys, values in DumpDecoder(_Sequential(file).read, path):
         yield Piece(Chunk(keys, [UNASSIGNED_SEQ] * len(keys), values), keys[-1] + b"\0")
     yield Piece(EMPTY, None)

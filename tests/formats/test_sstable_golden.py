@@ -19,6 +19,7 @@ from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.format import unseal
+from seerdb.storage.sstable.packed import pack
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.sstable.verify import verify_table
 from tests.unit.storage.sstable.samples import block_number
@@ -62,7 +63,7 @@ def build() -> BuiltTable:
     """The golden table, built today."""
     builder = TableBuilder(block_size=64, compression="none", filter_bits_per_key=10)
     keys, seqs, kinds, values = (list(column) for column in zip(*ROWS, strict=True))
-    builder.add(keys, seqs, kinds, values)
+    builder.add(pack(keys, seqs, bytes(kinds), values))
     builder.add_range_tombstones(RANGES)
     return builder.finish(1_700_000_000_000_000, 1_700_000_000_000_001, created_by="seerdb 0.1.0")
 
@@ -107,7 +108,7 @@ def build_unassigned() -> BuiltTable:
     unique = dict(rows)
     builder = TableBuilder(block_size=64, compression="none", filter_bits_per_key=10)
     keys, count = list(unique), len(unique)
-    builder.add(keys, [0] * count, bytes([PUT]) * count, list(unique.values()))
+    builder.add(pack(keys, [0] * count, bytes([PUT]) * count, list(unique.values())))
     return builder.finish(0, 0)
 
 
@@ -151,6 +152,6 @@ def zip_rows(block: Block) -> list[tuple[bytes, bytes]]:
 
 def test_a_table_has_seqs_or_has_none() -> None:
     builder = TableBuilder(block_size=64, compression="none", filter_bits_per_key=10)
-    builder.add([b"a"], [0], bytes([PUT]), [b""])
+    builder.add(pack([b"a"], [0], bytes([PUT]), [b""]))
     with pytest.raises(InternalError, match="with and without"):
-        builder.add([b"b"], [1], bytes([PUT]), [b""])
+        builder.add(pack([b"b"], [1], bytes([PUT]), [b""]))

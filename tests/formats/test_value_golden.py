@@ -20,6 +20,7 @@ from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.packed import pack
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.sstable.verify import verify_table
 from seerdb.storage.value import (
@@ -77,7 +78,7 @@ def build() -> BuiltTable:
     """The golden table, built today."""
     builder = TableBuilder(block_size=64, compression="none", filter_bits_per_key=10)
     kinds, stored = encode_values([value for value, _, _ in VALUES])
-    builder.add(KEYS, list(range(1, 1 + len(KEYS))), kinds, stored)
+    builder.add(pack(KEYS, range(1, 1 + len(KEYS)), kinds, stored))
     return builder.finish(0, 0, created_by="seerdb 0.1.0")
 
 

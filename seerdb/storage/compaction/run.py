@@ -11,24 +11,26 @@ and the garbage collector deletes them later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from seerdb.ids import TableId
 from seerdb.storage.compaction.plan import Plan, between
-from seerdb.storage.entry import RangeTombstone, RangeTombstones
+from seerdb.storage.entry import DELETE, RangeTombstone, RangeTombstones
 from seerdb.storage.files import FileSystem
-from seerdb.storage.flush import TableFormat, add_chunk, upload
+from seerdb.storage.flush import TableFormat, packed, upload
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import TableMeta, Version
-from seerdb.storage.merge import Chunk, collapse, windows
+from seerdb.storage.merge import EMPTY, Chunk, Entries, Piece, collapse, windows
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.operators import settle
 from seerdb.storage.pace import Pace
 from seerdb.storage.row_cache import RowCache
-from seerdb.storage.scan import MAX_READAHEAD, run_pieces
+from seerdb.storage.scan import MAX_READAHEAD, decoded, run_pieces
+from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.builder import TableBuilder
+from seerdb.storage.sstable.packed import NOTHING, Packed, join
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.workers import InlineExecutor
@@ -73,20 +75,53 @@ def run_compaction(
     layout = Layout(Version(inputs), tables, RowCache(lambda: 0))
     tombstones = layout.load_tombstones(tables)
     outputs = _Outputs(job, tombstones, store)
-    sources = [
-        run_pieces(run, job.start, job.end, tables, fill=False, readahead=MAX_READAHEAD)
-        for run in layout.runs
-    ]
-    for window in windows(sources, reverse=False):
-        chunk = collapse(window, tombstones, special=layout.special)
-        if layout.special:
+    merge = _resolved if layout.special or tombstones else _newest
+    for entries in merge(job, layout, tables, tombstones):
+        if len(entries):
+            outputs.add(entries)
+        pace()
+    return CompactionResult(outputs.finish())
+
+
+def _newest(
+    job: CompactionJob, layout: Layout, tables: TableStore, _: RangeTombstones
+) -> Iterator[Packed]:
+    """The newest version of each key, where nothing but a newer one hides or changes another."""
+    for window in windows(_sources(job, layout, tables, _packed), NOTHING):
+        filled = [entries for entries in window if len(entries)]
+        if filled:
+            newest = join(filled).newest() if len(filled) > 1 else filled[0]
+            yield newest.without(DELETE) if job.plan.bottom else newest
+
+
+def _packed(blocks: list[Block]) -> Packed:
+    return join([block.packed() for block in blocks]) if blocks else NOTHING
+
+
+def _resolved(
+    job: CompactionJob, layout: Layout, tables: TableStore, tombstones: RangeTombstones
+) -> Iterator[Packed]:
+    """What is left of each key, where there may be range tombstones, merges and expiry."""
+    special = layout.special
+    for window in windows(_sources(job, layout, tables, decoded), EMPTY):
+        chunk = collapse(window, tombstones, special=special)
+        if special:
             chunk = _settled(chunk, job)
         if job.plan.bottom:
             chunk = _without_deletes(chunk)
-        if chunk.keys:
-            outputs.add(chunk, special=layout.special)
-        pace()
-    return CompactionResult(outputs.finish())
+        yield packed(chunk, special=special)
+
+
+def _sources(
+    job: CompactionJob,
+    layout: Layout,
+    tables: TableStore,
+    decode: Callable[[list[Block]], Entries],
+) -> list[Iterator[Piece[Entries]]]:
+    return [
+        run_pieces(run, job.start, job.end, tables, decode, fill=False, readahead=MAX_READAHEAD)
+        for run in layout.runs
+    ]
 
 
 def _settled(chunk: Chunk, job: CompactionJob) -> Chunk:
@@ -127,18 +162,18 @@ class _Outputs:
         self._builder: TableBuilder | None = None
         self._tables: list[TableMeta] = []
 
-    def add(self, chunk: Chunk, *, special: bool) -> None:
+    def add(self, entries: Packed) -> None:
         builder = self._builder
         if (
             builder is not None
             and builder.size_estimate >= self._job.plan.table_size
             and self._left > 1
         ):
-            self._finish_table(chunk.keys[0])
+            self._finish_table(entries.first_key)
             builder = None
         if builder is None:
             builder = self._builder = self._job.format.builder()
-        add_chunk(builder, chunk, special=special)
+        builder.add(entries)
 
     def finish(self) -> tuple[TableMeta, ...]:
         self._finish_table(self._job.end)

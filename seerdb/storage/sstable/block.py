@@ -27,11 +27,15 @@ import struct
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from seerdb.errors import CorruptionError, InternalError, UnsupportedFormatError
 from seerdb.storage.entry import DELETE, MERGE, PUT, PUT_WITH_EXPIRY
+from seerdb.storage.sstable.packed import Bytes, Lengths, Packed, Shape
 from seerdb.storage.value import Value, decode_value
 
 FINGERPRINT_SHIFT = 56
@@ -64,45 +68,49 @@ class Columns(NamedTuple):
     values: Sequence[bytes]
 
 
-def encode_block(
-    parts: list[bytes],
-    offsets: list[int],
-    seqs: list[int],
-    kinds: bytes,
-    hashes: array[int],
-    *,
-    several_versions: bool,
-) -> bytes:
-    """The payload of a block.
+def encode_block(entries: Packed, fingerprints: Bytes, *, several_versions: bool) -> bytes:
+    """The payload of a block. Requires: at least one entry, in order.
 
-    ``parts`` are key 0, value 0, key 1 …; ``offsets`` where each starts and the last ends,
-    from ``HEADER_SIZE`` on; ``hashes`` (typecode Q) are those of the keys. Requires: at least
-    one entry, in order. Raises ``InternalError`` when the block exceeds 4 GiB.
+    Raises ``InternalError`` when the block exceeds 4 GiB.
     """
-    count = len(seqs)
-    seq_planes, offset_planes = _planes_for(max(seqs)) or 1, _planes_for(offsets[-1])
-    columns_size = count * (2 + seq_planes) + (2 * count + 1) * offset_planes
-    if offsets[-1] + columns_size > _MAX_PAYLOAD:
-        raise InternalError(f"versions of key {parts[0]!r} exceed 4 GiB: release snapshots")
+    count = len(entries)
+    parts_end = HEADER_SIZE + entries.parts.size
+    seq_planes = _planes_for(int(entries.seqs.max())) or 1
+    offset_planes = _planes_for(parts_end)
+    if parts_end + count * (2 + seq_planes) + (2 * count + 1) * offset_planes > _MAX_PAYLOAD:
+        raise InternalError(f"versions of key {entries.first_key!r} exceed 4 GiB: end snapshots")
     return b"".join(
         (
             _HEADER.pack(count, _SEVERAL_VERSIONS * several_versions, seq_planes, offset_planes),
-            *parts,
-            hashes.tobytes()[FINGERPRINT_SHIFT // 8 :: 8],
-            kinds,
-            _to_planes(array("Q", seqs), seq_planes),
-            _to_planes(array("I", offsets), offset_planes),
+            entries.parts.data,
+            fingerprints.data,
+            entries.kinds.data,
+            _to_planes(entries.seqs, seq_planes),
+            _offset_planes(entries, offset_planes),
         )
     )
+
+
+def _offset_planes(entries: Packed, planes: int) -> bytes:
+    if entries.shape and len(entries) <= _MAX_STRIDE:
+        return _stride(*entries.shape, len(entries)).offset_planes
+    return _to_planes(_offsets_of(entries.lengths), planes)
+
+
+def _offsets_of(lengths: Lengths) -> NDArray[np.uint32]:
+    offsets = np.empty(lengths.size + 1, np.uint32)
+    offsets[0] = HEADER_SIZE
+    offsets[1:] = lengths.ravel().cumsum()
+    offsets[1:] += HEADER_SIZE
+    return offsets
 
 
 def _planes_for(largest: int) -> int:
     return (largest.bit_length() + 7) // 8
 
 
-def _to_planes(numbers: array[int], planes: int) -> bytes:
-    raw, width = numbers.tobytes(), numbers.itemsize
-    return b"".join([raw[plane::width] for plane in range(planes)])
+def _to_planes(numbers: NDArray[np.unsignedinteger], planes: int) -> bytes:
+    return numbers.view(np.uint8).reshape(len(numbers), -1).T[:planes].tobytes()
 
 
 def _typecode(planes: int) -> Literal["H", "I", "Q"]:
@@ -267,29 +275,58 @@ class Block:
         kinds = self._kinds or _PUT * len(self._seqs)
         return Columns(keys_and_values[0::2], self._seqs.tolist(), kinds, keys_and_values[1::2])
 
+    def packed(self) -> Packed:
+        """All entries, packed."""
+        count = len(self._seqs)
+        stride, lengths = self._stride(), None
+        if stride is None:
+            offsets = np.frombuffer(self._offsets, self._offsets.typecode).astype(np.int64)
+            lengths = np.diff(offsets).reshape(count, 2)
+        return Packed(
+            np.frombuffer(self._parts, np.uint8, offset=HEADER_SIZE),
+            np.frombuffer(self._seqs, self._seqs.typecode).astype(np.uint64),
+            np.frombuffer(self._kinds or _PUT * count, np.uint8),
+            lengths=lengths,
+            shape=stride and stride.shape,
+        )
+
     def _split(self) -> Sequence[bytes]:
         """Key 0, value 0, key 1, value 1, …"""
-        parts, offsets, count = self._parts, self._offsets, len(self._seqs)
+        stride = self._stride()
+        if stride is not None:
+            return stride.parts.unpack_from(self._parts, HEADER_SIZE)
+        parts, offsets = self._parts, self._offsets
+        return [parts[start:end] for start, end in pairwise(offsets.tolist())]
+
+    def _stride(self) -> _Stride | None:
+        """``None`` unless all entries are of one shape."""
+        offsets, count = self._offsets, len(self._seqs)
         key_size, row_size = offsets[1] - HEADER_SIZE, offsets[2] - HEADER_SIZE
         if row_size * count == offsets[-1] - HEADER_SIZE and count <= _MAX_STRIDE:
             stride = _stride(key_size, row_size - key_size, count)
             if offsets.tobytes() == stride.offsets:
-                return stride.parts.unpack_from(parts, HEADER_SIZE)
-        return [parts[start:end] for start, end in pairwise(offsets.tolist())]
+                return stride
+        return None
 
 
 class _Stride(NamedTuple):
     """How a block looks whose keys are all of one length and whose values are, too: one call
     takes it apart, in half the time."""
 
+    shape: Shape
     offsets: bytes
+    offset_planes: bytes
     parts: struct.Struct
 
 
 @lru_cache(maxsize=64)
 def _stride(key_size: int, value_size: int, count: int) -> _Stride:
-    offsets = list(accumulate((key_size, value_size) * count, initial=HEADER_SIZE))
+    shape = key_size, value_size
+    offsets = _offsets_of(np.broadcast_to(np.array(shape), (count, 2)))
+    planes = _planes_for(int(offsets[-1]))
     return _Stride(
-        array(_typecode(_planes_for(offsets[-1])), offsets).tobytes(),
+        shape,
+        array(_typecode(planes), offsets.tolist()).tobytes(),
+        _to_planes(offsets, planes),
         struct.Struct(f"{key_size}s{value_size}s" * count),
     )

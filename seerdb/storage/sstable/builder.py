@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
-from operator import lt, neg
+from itertools import accumulate, islice, pairwise
+from operator import lt, ne, neg
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import zstandard
 from crc32c import crc32c
 
 from seerdb.errors import InternalError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE, MERGE, PUT, RangeTombstone
-from seerdb.storage.sstable.block import HEADER_SIZE, KINDS, Columns, encode_block
+from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, KINDS, encode_block
+from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.filter import build_filter, key_hash
 from seerdb.storage.sstable.format import (
     UNASSIGNED_SEQ,
-    ZSTD_LEVEL,
     Footer,
     TableIndex,
     TableProperties,
     encode_footer,
     seal,
 )
+from seerdb.storage.sstable.packed import Flags, Hashes, Packed, join
 from seerdb.storage.value import count_expiring
-
-_STEP = 128
-"""Entries handled at a time: few enough to stay near the processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +48,51 @@ class BuiltTable:
     merges: int
 
 
+_NO_HASHES = np.empty(0, np.uint64)
+
+
+class _Stretch(NamedTuple):
+    """Entries that are not in a block yet, and what is known of their keys: ``is_new`` tells which
+    differ from the one before, ``None`` that all do."""
+
+    entries: Packed
+    hashes: Hashes
+    is_new: Flags | None
+
+    @classmethod
+    def joined(cls, several: Sequence[_Stretch]) -> _Stretch:
+        """All of them as one."""
+        if len(several) == 1:
+            return several[0]
+        flags = None
+        if any(each.is_new is not None for each in several):
+            flags = np.concatenate([each.flags() for each in several])
+        return cls(
+            join([each.entries for each in several]),
+            np.concatenate([each.hashes for each in several]),
+            flags,
+        )
+
+    def flags(self) -> Flags:
+        """``is_new`` of each."""
+        return np.ones(len(self.entries), np.bool_) if self.is_new is None else self.is_new
+
+    def after_key(self, stop: int) -> int:
+        """The first entry from ``stop`` on that has another key than the one before it."""
+        if self.is_new is None:
+            return stop
+        more = self.is_new[stop:]
+        return stop + int(more.argmax()) if more.any() else len(self.is_new)
+
+    def between(self, start: int, stop: int) -> _Stretch:
+        """Those at the positions from ``start`` up to ``stop``."""
+        return _Stretch(
+            self.entries.between(start, stop),
+            self.hashes[start:stop],
+            None if self.is_new is None else self.is_new[start:stop],
+        )
+
+
 class TableBuilder:
     """Builds one table. For one use, by one thread.
 
@@ -63,51 +104,46 @@ class TableBuilder:
         or ``"none"``), unless it holds a single entry or ends with many versions of a key."""
         self._block_size = block_size
         self._filter_bits_per_key = filter_bits_per_key
-        self._compressor = (
-            zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=False)
-            if compression == "zstd"
-            else None
-        )
+        self._compressor = Compressor() if compression == "zstd" else None
         self._blocks: list[bytes] = []
         self._blocks_size = 0
         self._first_keys: list[bytes] = []
-        self._hashes = array("Q")
+        self._entries = 0
+        self._hashes: list[Hashes] = []
         self._tombstones: set[RangeTombstone] = set()
         self._last: tuple[bytes, int] = (b"", 0)
         self._seq_bounds: set[int] = set()
         self._deletes = self._expiring = self._merges = 0
         self._several_versions = False
         self._raw_bytes = 0
-        # The unfinished block, as encode_block wants it.
-        self._parts: list[bytes] = []
-        self._offsets = [HEADER_SIZE]
-        self._seqs: list[int] = []
-        self._kinds = bytearray()
+        self._unfinished: list[_Stretch] = []
+        self._unfinished_size = 0
 
     @property
     def size_estimate(self) -> int:
         """About how many bytes the table would have if it were finished now."""
-        filter_size = len(self._hashes) * self._filter_bits_per_key // 8
-        return self._blocks_size + self._offsets[-1] + filter_size
+        filter_size = self._entries * self._filter_bits_per_key // 8
+        return self._blocks_size + self._unfinished_size + filter_size
 
-    def add(
-        self,
-        keys: list[bytes],
-        seqs: list[int],
-        kinds: bytes | bytearray | list[int],
-        values: list[bytes],
-    ) -> None:
+    def add(self, entries: Packed) -> None:
         """Append entries that follow all earlier ones: key ascending, then seq descending.
 
         Raises ``InternalError`` when they do not, or are no entries of a table.
         """
-        kinds = bytes(kinds)
-        if not len(keys) == len(seqs) == len(kinds) == len(values):
-            raise InternalError("the columns of a table differ in length")
-        # In steps, so that what one pass over the entries touches is near for the next.
-        for start in range(0, len(keys), _STEP):
-            step = slice(start, start + _STEP)
-            self._add_step(Columns(keys[step], seqs[step], kinds[step], values[step]))
+        count = len(entries)
+        if not count:
+            return
+        keys = entries.keys()
+        is_new = self._check(entries, keys)
+        hashes = np.fromiter(map(key_hash, keys), np.uint64, count)
+        self._last = (keys[-1], int(entries.seqs[-1]))
+        self._entries += count
+        self._raw_bytes += entries.parts.size
+        self._hashes.append(hashes)
+        self._unfinished.append(_Stretch(entries, hashes, is_new))
+        self._unfinished_size += entries.parts.size
+        if self._unfinished_size > self._block_size:
+            self._cut_blocks()
 
     def add_range_tombstones(self, tombstones: Iterable[RangeTombstone]) -> None:
         """Add range tombstones, in any order. Raises ``InternalError`` for an empty range."""
@@ -123,10 +159,10 @@ class TableBuilder:
 
         Raises ``InternalError`` when nothing was added.
         """
-        if not self._hashes and not self._tombstones:
+        if not self._entries and not self._tombstones:
             raise InternalError("a table must not be empty")
-        if self._seqs:
-            self._write_block(len(self._seqs))
+        if self._unfinished:
+            self._write_block(_Stretch.joined(self._unfinished))
         properties = self._properties(min_timestamp_us, max_timestamp_us, created_by)
         data = b"".join((*self._blocks, *self._tail(properties)))
         return BuiltTable(
@@ -144,86 +180,67 @@ class TableBuilder:
             merges=properties.merges,
         )
 
-    def _add_step(self, columns: Columns) -> None:
-        keys, seqs, kinds, values = columns
-        self._check(columns)
-        self._last = (keys[-1], seqs[-1])
-        self._hashes.extend(map(key_hash, keys))
-        parts = [b""] * (2 * len(keys))
-        parts[0::2], parts[1::2] = keys, values
-        self._parts += parts
-        self._offsets += accumulate(map(len, parts), initial=self._offsets.pop())
-        self._seqs += seqs
-        self._kinds += kinds
-        self._cut_blocks()
-
-    def _check(self, columns: Columns) -> None:
-        """Check entries, and note their deletes and the range of their seqs."""
-        keys, seqs, kinds, values = columns
+    def _check(self, entries: Packed, keys: list[bytes]) -> Flags | None:
+        """Check entries, note what they are, and tell which have a new key; ``None``: all."""
+        kinds = entries.kinds.tobytes()
         deletes = kinds.count(DELETE)
         if kinds.count(PUT) + deletes != len(kinds):
             if kinds.translate(None, KINDS):
                 raise InternalError(f"a table holds no entries of kinds {set(kinds)}")
             self._merges += kinds.count(MERGE)
-            self._expiring += count_expiring(kinds, values)
-        low, high = min(seqs), max(seqs)
-        if low < UNASSIGNED_SEQ or high > MAX_SEQ:
-            raise InternalError(f"not sequence numbers: {low}, {high}")
-        if not all(map(lt, chain((self._last[0],), keys), keys)):
-            self._check_versions(keys, seqs)
+            self._expiring += count_expiring(kinds, entries.values())
+        low, high = int(entries.seqs.min()), int(entries.seqs.max())
+        if high > MAX_SEQ:
+            raise InternalError(f"not a sequence number: {high}")
+        is_new = None
+        if self._last[0] >= keys[0] or not all(map(lt, keys, islice(keys, 1, None))):
+            is_new = self._check_versions(keys, entries.seqs.tolist())
         self._deletes += deletes
         self._seq_bounds |= {low, high}
         if UNASSIGNED_SEQ in self._seq_bounds and len(self._seq_bounds) > 1:
             raise InternalError("a table with and without sequence numbers")
+        return is_new
 
-    def _check_versions(self, keys: Sequence[bytes], seqs: list[int]) -> None:
+    def _check_versions(self, keys: list[bytes], seqs: list[int]) -> Flags:
         entries = list(zip(keys, map(neg, seqs), strict=True))
         previous = self._last[0], -self._last[1]
         for left, right in pairwise((previous, *entries)):
             if left >= right:
                 raise InternalError(f"entries out of order: {left} before {right}")
         self._several_versions = True
+        return np.fromiter(map(ne, (self._last[0], *keys), keys), np.bool_, len(keys))
 
     def _cut_blocks(self) -> None:
         """Write the blocks that are complete: full, and their last key cannot come again."""
-        limit = HEADER_SIZE + self._block_size
-        while self._offsets[-1] > limit:
-            fitting = (bisect_right(self._offsets, limit) - 1) // 2
-            stop = self._after_key(max(fitting, 1) - 1)
-            if stop == len(self._seqs):
-                return
-            self._write_block(stop)
+        stretch = _Stretch.joined(self._unfinished)
+        ends = stretch.entries.ends
+        start = begins = 0
+        while ends[-1] - begins > self._block_size:
+            fitting = int(ends.searchsorted(begins + self._block_size, "right"))
+            stop = stretch.after_key(max(fitting, start + 1))
+            if stop == len(ends):
+                break
+            self._write_block(stretch.between(start, stop))
+            start, begins = stop, int(ends[stop - 1])
+        self._unfinished = [stretch.between(start, len(ends))]
+        self._unfinished_size = int(ends[-1]) - begins
 
-    def _after_key(self, entry: int) -> int:
-        """The first entry of the unfinished block with a larger key than ``entry`` has."""
-        keys = self._parts[0::2]
-        return bisect_right(keys, keys[entry], lo=entry)
-
-    def _write_block(self, stop: int) -> None:
-        """Write the first ``stop`` entries of the unfinished block as one block."""
-        first = len(self._hashes) - len(self._seqs)
-        end = 2 * stop
+    def _write_block(self, stretch: _Stretch) -> None:
+        entries, hashes, is_new = stretch
         payload = encode_block(
-            self._parts[:end],
-            self._offsets[: end + 1],
-            self._seqs[:stop],
-            bytes(self._kinds[:stop]),
-            self._hashes[first : first + stop],
-            several_versions=self._several_versions and len(set(self._parts[0:end:2])) < stop,
+            entries,
+            (hashes >> FINGERPRINT_SHIFT).astype(np.uint8),
+            several_versions=is_new is not None and not is_new[1:].all(),
         )
         block = seal(payload, self._compressor)
         self._blocks.append(block)
         self._blocks_size += len(block)
-        self._first_keys.append(self._parts[0])
-        shift = self._offsets[end] - HEADER_SIZE
-        self._raw_bytes += shift
-        self._offsets = [offset - shift for offset in self._offsets[end:]]
-        del self._parts[:end], self._seqs[:stop], self._kinds[:stop]
+        self._first_keys.append(entries.first_key)
 
     def _properties(
         self, min_timestamp_us: int, max_timestamp_us: int, created_by: str
     ) -> TableProperties:
-        entries = len(self._hashes)
+        entries = self._entries
         bounds = [key for t in self._tombstones for key in (t.start, t.end)]
         if entries:
             bounds += (self._first_keys[0], self._last[0])
@@ -249,7 +266,12 @@ class TableBuilder:
         index = TableIndex(self._first_keys, list(map(len, self._blocks)), self._last[0])
         parts = [
             seal(encode(sorted(self._tombstones)), self._compressor),
-            seal(build_filter(np.asarray(self._hashes), self._filter_bits_per_key), None),
+            seal(
+                build_filter(
+                    np.concatenate([*self._hashes, _NO_HASHES]), self._filter_bits_per_key
+                ),
+                None,
+            ),
             seal(encode(index), self._compressor),
             seal(encode(properties), self._compressor),
         ]

@@ -48,12 +48,12 @@ import zstandard
 from crc32c import crc32c
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
+from seerdb.storage.sstable.compressor import Compressor
 
 assert sys.byteorder == "little", "table bytes are used in place: little-endian hosts only"
 
 VERSION = 1
 MAGIC = b"SEERDBST"
-ZSTD_LEVEL = 1
 
 UNASSIGNED_SEQ = 0
 """Of every entry of a table that was built before its seq was known: it has the manifest's."""
@@ -111,7 +111,7 @@ class Footer(NamedTuple):
     properties_offset: int
 
 
-def seal(payload: bytes, compressor: zstandard.ZstdCompressor | None) -> bytes:
+def seal(payload: bytes, compressor: Compressor | None) -> bytes:
     """The stored form of ``payload``, compressed when there is a compressor and it pays."""
     body, codec = payload, _RAW
     if compressor is not None:

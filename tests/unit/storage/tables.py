@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from seerdb.ids import Epoch, TableId, table_id
 from seerdb.storage.entry import RangeTombstone
-from seerdb.storage.flush import TableFormat, add_chunk, upload
+from seerdb.storage.flush import TableFormat, packed, upload
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.merge import Chunk
@@ -39,7 +39,7 @@ def put_table(
     builder = FORMAT.builder()
     if rows:
         keys = sorted(rows)
-        add_chunk(builder, Chunk(keys, [rows[k][0] for k in keys], [rows[k][1] for k in keys]))
+        builder.add(packed(Chunk(keys, [rows[k][0] for k in keys], [rows[k][1] for k in keys])))
     builder.add_range_tombstones(tombstones)
     built = builder.finish(1, 2)
     return upload(store, id_of(number), built, level=level, run=number if run is None else run)

@@ -40,7 +40,7 @@ def with_seqs(sources: list[dict[bytes, bytes | None]]) -> list[Rows]:
     ]
 
 
-def pieces_of(rows: Rows, cuts: list[bytes], *, reverse: bool) -> Iterator[Piece]:
+def pieces_of(rows: Rows, cuts: list[bytes], *, reverse: bool) -> Iterator[Piece[Chunk]]:
     """The rows as a source that tells them up to each cut, then the rest."""
     bounds: list[bytes | None] = [None, *sorted(cuts, reverse=reverse), None]
     for before, after in pairwise(bounds):
@@ -73,7 +73,7 @@ def test_windows_cut_as_one_likes_merge_to_the_same(
         for each, (_, cuts) in zip(rows, sources, strict=True)
     ]
     found: list[tuple[bytes, int, Value]] = []
-    for window in windows(streams, reverse=reverse):
+    for window in windows(streams, EMPTY, reverse=reverse):
         assert len(window) == len(sources)
         chunk = collapse(window, RangeTombstones(tombstones))
         entries = list(zip(*chunk, strict=True))
@@ -95,20 +95,20 @@ def test_a_range_delete_after_the_moment_hides_nothing(
 
 
 def test_no_source_is_one_empty_window() -> None:
-    assert list(windows([], reverse=False)) == [[]]
+    assert list(windows([], EMPTY)) == [[]]
     assert collapse([], NO_TOMBSTONES) == EMPTY
 
 
 def test_a_source_is_asked_only_when_its_next_rows_are_wanted() -> None:
     asked = []
 
-    def source(name: str) -> Iterator[Piece]:
+    def source(name: str) -> Iterator[Piece[Chunk]]:
         for number in range(3):
             asked.append((name, number))
             keys = [b"%d" % number]
             yield Piece(Chunk(keys, [1], [b"v"]), b"%d" % (number + 1) if number < 2 else None)
 
-    merged = windows([source("a"), source("b")], reverse=False)
+    merged = windows([source("a"), source("b")], EMPTY)
     assert asked == []
     next(merged)
     assert asked == [("a", 0), ("b", 0)], "the first window costs the first pieces only"

@@ -10,7 +10,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.scan import MAX_READAHEAD, run_pieces, scan
+from seerdb.storage.scan import MAX_READAHEAD, decoded, run_pieces, scan
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
 from seerdb.testing.objects import MemoryObjectStore
@@ -49,7 +49,9 @@ def keys_in_pieces(
     """The keys of all pieces; checks that a piece keeps what the frontiers promise."""
     found: list[bytes] = []
     told = end if reverse else start
-    pieces = list(run_pieces(run, start, end, tables, reverse=reverse, readahead=readahead))
+    pieces = list(
+        run_pieces(run, start, end, tables, decoded, reverse=reverse, readahead=readahead)
+    )
     assert [p.frontier for p in pieces if p.frontier is None] == [None] * bool(pieces)
     for chunk, frontier in pieces:
         keys = list(chunk.keys)
@@ -96,7 +98,7 @@ def test_the_first_request_is_small_and_the_next_are_twice_as_large(*, reverse: 
 
     place.store.get_range = noted  # type: ignore[method-assign]
     bounds: tuple[Bound, Bound] = (key(120), None) if reverse else (None, key(40))
-    pieces = run_pieces(place.run, bounds[0], bounds[1], place.tables, reverse=reverse)
+    pieces = run_pieces(place.run, bounds[0], bounds[1], place.tables, decoded, reverse=reverse)
     assert sizes == []
     next(pieces)
     assert len(sizes) == 1
@@ -111,10 +113,10 @@ def test_the_first_request_is_small_and_the_next_are_twice_as_large(*, reverse: 
 
 def test_tables_beside_the_range_are_not_opened() -> None:
     place = Runs()
-    list(run_pieces(place.run, key(70), key(75), place.tables))
+    list(run_pieces(place.run, key(70), key(75), place.tables, decoded))
     assert [handle.reader is not None for handle in place.run.handles] == [False, True, False]
-    assert list(run_pieces(place.run, key(45), key(50), place.tables)) == []
-    assert list(run_pieces(place.run, b"z", None, place.tables)) == []
+    assert list(run_pieces(place.run, key(45), key(50), place.tables, decoded)) == []
+    assert list(run_pieces(place.run, b"z", None, place.tables, decoded)) == []
 
 
 def rows_of(

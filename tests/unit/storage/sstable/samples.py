@@ -12,6 +12,7 @@ from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.packed import Packed, pack
 from seerdb.storage.sstable.reader import TableReader
 
 
@@ -37,10 +38,15 @@ def in_order(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (entry.key, -entry.seq))
 
 
+def packed(entries: list[Entry]) -> Packed:
+    """Rows as columns."""
+    keys, seqs, kinds, values = (list(column) for column in zip(*entries, strict=True))
+    return pack(keys, seqs, bytes(kinds), values)
+
+
 def add(builder: TableBuilder, entries: list[Entry]) -> None:
     """Append rows to a builder of columns."""
-    keys, seqs, kinds, values = (list(column) for column in zip(*entries, strict=True))
-    builder.add(keys, seqs, kinds, values)
+    builder.add(packed(entries))
 
 
 def new_builder(

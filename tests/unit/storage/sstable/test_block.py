@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
-from array import array
-from itertools import accumulate
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,19 +23,16 @@ from seerdb.storage.sstable.block import (
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.value import Version
-from tests.unit.storage.sstable.samples import Entry, in_order, puts
+from tests.unit.storage.sstable.samples import Entry, in_order, packed, puts
 
 
 def encode(entries: list[Entry]) -> bytes:
     """The payload of a block of rows."""
-    parts = [part for entry in entries for part in (entry.key, entry.value)]
     keys = [entry.key for entry in entries]
+    fingerprints = bytes(key_hash(key) >> FINGERPRINT_SHIFT for key in keys)
     return encode_block(
-        parts,
-        list(accumulate(map(len, parts), initial=HEADER_SIZE)),
-        [entry.seq for entry in entries],
-        bytes(entry.kind for entry in entries),
-        array("Q", map(key_hash, keys)),
+        packed(entries),
+        np.frombuffer(fingerprints, np.uint8),
         several_versions=len(set(keys)) < len(keys),
     )
 

@@ -13,6 +13,7 @@ from seerdb.errors import InternalError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT, RangeTombstone
 from seerdb.storage.sstable.builder import TableBuilder
+from seerdb.storage.sstable.packed import NOTHING, pack
 from tests.unit.storage.sstable.samples import (
     Entry,
     OpenTable,
@@ -73,12 +74,12 @@ def test_what_is_no_entry_of_a_table_is_refused(entry: Entry) -> None:
 
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(InternalError, match="differ in length"):
-        new_builder().add([b"a", b"b"], [1, 2], bytes([PUT]), [b"", b""])
+        pack([b"a", b"b"], [1, 2], bytes([PUT]), [b"", b""])
 
 
 def test_an_empty_table_is_refused() -> None:
     builder = new_builder()
-    builder.add([], [], b"", [])
+    builder.add(NOTHING)
     with pytest.raises(InternalError, match="empty"):
         builder.finish(0, 0)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_digest
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
+from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
     MAGIC,
@@ -27,9 +28,9 @@ FRAME_OF_A_PEBIBYTE = b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little") 
 """A zstd frame that announces so much that nobody could even make room for it."""
 
 
-def compressor() -> zstandard.ZstdCompressor:
+def compressor() -> Compressor:
     """As a builder has it."""
-    return zstandard.ZstdCompressor(level=1, write_content_size=False)
+    return Compressor()
 
 
 def resealed(body: bytes, codec: int, raw_length: int) -> bytes:

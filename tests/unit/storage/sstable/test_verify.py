@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
 from seerdb.storage.entry import DELETE, RangeTombstone
-from seerdb.storage.sstable.block import Columns
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.sstable.verify import verify_table
 from tests.unit.storage.sstable.samples import Entry, add, build, in_order, meta_of, puts
 
@@ -18,8 +19,8 @@ from tests.unit.storage.sstable.samples import Entry, add, build, in_order, meta
 class Careless(TableBuilder):
     """Takes entries in any order."""
 
-    def _check(self, columns: Columns) -> None:
-        self._seq_bounds |= set(columns.seqs)
+    def _check(self, entries: Packed, keys: list[bytes]) -> None:
+        self._seq_bounds |= set(entries.seqs.tolist())
 
 
 def careless(
@@ -79,7 +80,7 @@ def test_seqs_out_of_bounds_are_found() -> None:
 @pytest.mark.parametrize("filter_bits", [0, 10])
 def test_a_key_that_lookups_miss_is_found(filter_bits: int) -> None:
     def forget(builder: Careless) -> None:
-        builder._hashes[3] ^= -1 % (1 << 64)
+        builder._hashes[0][3] ^= np.uint64(-1 % (1 << 64))
 
     with pytest.raises(CorruptionError, match=r"key0003.* a lookup does not find it"):
         verify(careless(puts(5), forget, filter_bits=filter_bits))

@@ -1,0 +1,251 @@
+"""Entries packed in arrays: what tables are merged and built from, without an object for each.
+
+numpy does what would be a loop over entries: putting keys in order, choosing entries, finding
+where they end. A key or value becomes an object only where somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seerdb.errors import InternalError
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Lengths: TypeAlias = NDArray[np.int64]
+Seqs: TypeAlias = NDArray[np.uint64]
+Hashes: TypeAlias = NDArray[np.uint64]
+Flags: TypeAlias = NDArray[np.bool_]
+Order: TypeAlias = NDArray[np.intp]
+"""Positions of entries."""
+Shape: TypeAlias = tuple[int, int]
+"""The length of every key, and that of every value."""
+
+_MOST_PADDING = 4
+"""Keys of several lengths are sorted as arrays if that is at most so many times as large."""
+
+
+class Packed:
+    """``n`` entries in arrays. Immutable, so thread-safe.
+
+    ``parts`` is key 0, value 0, key 1, … joined; ``seqs`` and ``kinds`` have one number for each
+    entry; values are as tables store them (``value.py``). ``shape`` is there if all entries have
+    it, then all that is done with them is done to a matrix; ``None`` says nothing.
+    """
+
+    __slots__ = ("_ends", "_lengths", "kinds", "parts", "seqs", "shape")
+
+    def __init__(
+        self,
+        parts: Bytes,
+        seqs: Seqs,
+        kinds: Bytes,
+        *,
+        lengths: Lengths | None = None,
+        shape: Shape | None = None,
+    ) -> None:
+        """``lengths``, of shape ``(n, 2)``, are those of keys and values; or ``shape`` is given."""
+        self.parts = parts
+        self.seqs = seqs
+        self.kinds = kinds
+        self.shape = shape
+        self._lengths = lengths
+        self._ends: Lengths | None = None
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+    @property
+    def lengths(self) -> Lengths:
+        """The lengths of key and value of each entry."""
+        lengths = self._lengths
+        if lengths is None:
+            lengths = np.broadcast_to(np.array(self.shape, np.int64), (len(self), 2))
+        return lengths
+
+    @property
+    def ends(self) -> Lengths:
+        """Where in ``parts`` each entry ends."""
+        ends = self._ends
+        if ends is None:
+            lengths = self.lengths
+            ends = self._ends = (lengths[:, 0] + lengths[:, 1]).cumsum()
+        return ends
+
+    @property
+    def first_key(self) -> bytes:
+        """Requires: at least one entry."""
+        return self.key(0)
+
+    def key(self, position: int) -> bytes:
+        """The key of one entry."""
+        size = self.shape[0] if self.shape else self.lengths[position, 0]
+        start = self._start(position)
+        return self.parts[start : start + size].tobytes()
+
+    def keys(self) -> list[bytes]:
+        """All keys."""
+        matrix = self._key_matrix()
+        if matrix is not None:
+            column: list[bytes] = matrix.view(f"V{matrix.shape[1]}")[:, 0].tolist()
+            return column
+        starts = self._starts()
+        return self._cut(starts, starts + self.lengths[:, 0])
+
+    def values(self) -> list[bytes]:
+        """All values, as they are stored."""
+        return self._cut(self.ends - self.lengths[:, 1], self.ends)
+
+    def _cut(self, starts: Lengths, ends: Lengths) -> list[bytes]:
+        parts, bounds = self.parts.tobytes(), zip(starts.tolist(), ends.tolist(), strict=True)
+        return [parts[start:end] for start, end in bounds]
+
+    def _starts(self) -> Lengths:
+        starts = np.zeros(len(self), np.int64)
+        starts[1:] = self.ends[:-1]
+        return starts
+
+    def _rows(self, shape: Shape) -> NDArray[np.uint8]:
+        return self.parts.reshape(len(self), sum(shape))
+
+    def _key_matrix(self) -> Bytes | None:
+        """A row of bytes for each key, if all are of one length."""
+        if self.shape:
+            return np.ascontiguousarray(self._rows(self.shape)[:, : self.shape[0]])
+        sizes = self.lengths[:, 0]
+        size = int(sizes[0]) if len(sizes) else 0
+        if not size or (sizes != size).any():
+            return None
+        return self.parts.take(self._starts()[:, np.newaxis] + np.arange(size))
+
+    def between(self, start: int, stop: int) -> Packed:
+        """The entries at these positions; nothing is copied."""
+        lengths = self._lengths
+        return Packed(
+            self.parts[self._start(start) : self._start(stop)],
+            self.seqs[start:stop],
+            self.kinds[start:stop],
+            lengths=None if lengths is None else lengths[start:stop],
+            shape=self.shape,
+        )
+
+    def _start(self, position: int) -> int:
+        """Where in ``parts`` an entry starts, or the last one ends."""
+        if self.shape:
+            return position * sum(self.shape)
+        return int(self.ends[position - 1]) if position else 0
+
+    def split(self, bound: bytes) -> tuple[Packed, Packed]:
+        """The entries below ``bound``, and the others. Requires: in order."""
+        at = bisect_left(range(len(self)), bound, key=self.key)
+        if at == len(self):
+            return self, NOTHING
+        return (self.between(0, at), self.between(at, len(self))) if at else (NOTHING, self)
+
+    def take(self, order: Order) -> Packed:
+        """The entries at the positions ``order``."""
+        shape = self.shape
+        return Packed(
+            self._rows(shape).take(order, axis=0).ravel() if shape else self._parts_of(order),
+            self.seqs.take(order),
+            self.kinds.take(order),
+            lengths=None if shape else self.lengths.take(order, axis=0),
+            shape=shape,
+        )
+
+    def _parts_of(self, order: Order) -> Bytes:
+        entries = self._cut(self._starts().take(order), self.ends.take(order))
+        return np.frombuffer(b"".join(entries), np.uint8)
+
+    def without(self, kind: int) -> Packed:
+        """The entries that are of another kind."""
+        others = self.kinds != kind
+        return self if others.all() else self.take(others.nonzero()[0])
+
+    def newest(self) -> Packed:
+        """Of each key the first entry, in order of the keys. Requires: at least one entry."""
+        order, is_new = self._order()
+        return self.take(order if is_new.all() else order[is_new])
+
+    def _order(self) -> tuple[Order, Flags]:
+        """Positions by key, those of one key as they come, and which of them have a new key."""
+        keys = self._comparable_keys()
+        if keys is not None:
+            order = keys.argsort(kind="stable")
+            keys = keys.take(order)
+            is_new = np.append(True, keys[1:] != keys[:-1])
+            if self.shape or not self._padding_hides(order, is_new):
+                return order, is_new
+        listed = self.keys()
+        by_key = sorted(range(len(listed)), key=listed.__getitem__)
+        is_new = np.array([True, *(listed[a] != listed[b] for a, b in pairwise(by_key))])
+        return np.array(by_key, np.intp), is_new
+
+    def _padding_hides(self, order: Order, is_new: Flags) -> bool:
+        """Whether keys that end in zeros were taken for others that have fewer."""
+        sizes = self.lengths[:, 0].take(order)
+        return bool((~is_new[1:] & (sizes[1:] != sizes[:-1])).any())
+
+    def _comparable_keys(self) -> NDArray[np.bytes_] | None:
+        """The keys, padded with zeros, unless that is a waste."""
+        matrix = self._key_matrix()
+        if matrix is not None:
+            return matrix.view(f"S{matrix.shape[1]}")[:, 0]
+        sizes = self.lengths[:, 0]
+        longest = int(sizes.max())
+        if longest * len(sizes) > _MOST_PADDING * int(sizes.sum()):
+            return None
+        return np.array(self.keys(), f"S{longest}")
+
+
+def pack(
+    keys: Sequence[bytes], seqs: Sequence[int], kinds: bytes, values: Sequence[bytes]
+) -> Packed:
+    """Columns as packed entries.
+
+    Raises ``InternalError`` when they differ in length, or a seq is negative.
+    """
+    if not len(keys) == len(seqs) == len(kinds) == len(values):
+        raise InternalError("the columns of a table differ in length")
+    parts = [b""] * (2 * len(keys))
+    parts[0::2], parts[1::2] = keys, values
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts)).reshape(-1, 2)
+    try:
+        numbers = np.array(seqs, np.uint64)
+    except OverflowError as error:
+        raise InternalError(f"not a sequence number: {min(seqs)}") from error
+    shape = None
+    if len(lengths) and lengths[0, 0] and not (lengths != lengths[0]).any():
+        shape = len(keys[0]), len(values[0])
+    return Packed(
+        np.frombuffer(b"".join(parts), np.uint8),
+        numbers,
+        np.frombuffer(kinds, np.uint8),
+        lengths=None if shape else lengths,
+        shape=shape,
+    )
+
+
+def join(several: Sequence[Packed]) -> Packed:
+    """All entries of ``several``, at least one, in this order."""
+    if len(several) == 1:
+        return several[0]
+    shape = several[0].shape
+    if any(each.shape != shape for each in several):
+        shape = None
+    return Packed(
+        np.concatenate([each.parts for each in several]),
+        np.concatenate([each.seqs for each in several]),
+        np.concatenate([each.kinds for each in several]),
+        lengths=None if shape else np.concatenate([each.lengths for each in several]),
+        shape=shape,
+    )
+
+
+NOTHING = pack((), (), b"", ())
+"""No entries."""

@@ -1,0 +1,101 @@
+"""Packed entries, against lists of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seerdb.storage.entry import DELETE, PUT
+from seerdb.storage.sstable.packed import NOTHING, Packed, join
+from tests.unit.storage.sstable.samples import Entry, packed
+
+ALIKE = st.binary(min_size=3, max_size=3)
+KEYS = st.one_of(
+    ALIKE,
+    st.sampled_from([b"a", b"a\0", b"a\0\0", b"b", b"\0", b"\0\0"]),
+    st.binary(min_size=1, max_size=40),
+)
+KINDS = st.sampled_from([PUT, DELETE])
+
+
+def entries_of(keys: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Entry]]:
+    return st.lists(
+        st.builds(Entry, keys, st.integers(0, 1 << 62), KINDS, st.sampled_from([b"", b"1", b"22"])),
+        max_size=12,
+    )
+
+
+EQUAL = st.lists(st.builds(Entry, ALIKE, st.integers(0, 9), KINDS, st.just(b"vv")), max_size=12)
+LISTS = st.one_of(EQUAL, entries_of(ALIKE), entries_of(KEYS))
+
+
+def rows(entries: Packed) -> list[Entry]:
+    columns = entries.keys(), entries.seqs.tolist(), entries.kinds.tolist(), entries.values()
+    return [Entry(*row) for row in zip(*columns, strict=True)]
+
+
+def pack(entries: list[Entry]) -> Packed:
+    return packed(entries) if entries else NOTHING
+
+
+@given(LISTS)
+def test_what_goes_in_comes_out(entries: list[Entry]) -> None:
+    whole = pack(entries)
+    assert rows(whole) == entries
+    assert len(whole) == len(entries)
+    assert [whole.key(position) for position in range(len(whole))] == [e.key for e in entries]
+    sizes = [len(entry.key) + len(entry.value) for entry in entries]
+    assert whole.ends.tolist() == np.cumsum(sizes, dtype=int).tolist()
+    assert whole.lengths.tolist() == [[len(entry.key), len(entry.value)] for entry in entries]
+    if entries:
+        assert whole.first_key == entries[0].key
+
+
+@given(st.lists(LISTS, min_size=1, max_size=4))
+def test_joined_they_are_one(several: list[list[Entry]]) -> None:
+    assert rows(join(list(map(pack, several)))) == [entry for each in several for entry in each]
+
+
+@given(LISTS, st.data())
+def test_a_part_is_what_is_at_its_positions(entries: list[Entry], data: st.DataObject) -> None:
+    stop = data.draw(st.integers(0, len(entries)))
+    start = data.draw(st.integers(0, stop))
+    assert rows(pack(entries).between(start, stop)) == entries[start:stop]
+
+
+@given(LISTS, st.data())
+def test_taken_in_any_order(entries: list[Entry], data: st.DataObject) -> None:
+    positions = st.lists(st.integers(0, len(entries) - 1)) if entries else st.just([])
+    order = data.draw(positions)
+    taken = pack(entries).take(np.array(order, np.intp))
+    assert rows(taken) == [entries[position] for position in order]
+
+
+@given(LISTS, KEYS)
+def test_split_at_a_key(entries: list[Entry], bound: bytes) -> None:
+    entries = sorted(entries, key=lambda entry: entry.key)
+    low, high = pack(entries).split(bound)
+    assert rows(low) == [entry for entry in entries if entry.key < bound]
+    assert rows(high) == [entry for entry in entries if entry.key >= bound]
+
+
+@given(LISTS.filter(bool))
+def test_the_newest_is_the_first_of_each_key(entries: list[Entry]) -> None:
+    first: dict[bytes, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.key, entry)
+    assert rows(pack(entries).newest()) == [first[key] for key in sorted(first)]
+
+
+def test_one_long_key_among_short_ones_is_not_paid_by_all() -> None:
+    entries = [Entry(b"k" * 60_000, 1), *(Entry(b"%03d" % n, 1) for n in range(100))]
+    whole = pack(entries)
+    assert whole._comparable_keys() is None
+    assert rows(whole.newest()) == sorted(entries)
+
+
+@pytest.mark.parametrize("entries", [[], [Entry(b"a", 1)], [Entry(b"a", 1, DELETE)]])
+def test_without_a_kind(entries: list[Entry]) -> None:
+    assert rows(pack(entries).without(DELETE)) == [e for e in entries if e.kind != DELETE]
