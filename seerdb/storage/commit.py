@@ -410,6 +410,7 @@ class Committer:
         self._unstarted = True
         self._room = 0
         operator = live.current.active.operator
+        live.current.active.last_us = self._clock.committed_us
         sealed = live.rotate(Memtable([log.segment + 1], operator))
         self._sealed_bytes += sealed.size - sealed.kept
         self._env.sealed(sealed)
@@ -419,6 +420,7 @@ class Committer:
         first_seq = self._live.visible_seq + 1
         self._log.start(self._live.current.active.segments[0], first_seq)
         self._segment_seq = first_seq
+        self._live.current.active.first_us = self._timestamp()
         self._unstarted = False
 
     def rotate(self) -> int:

@@ -1,12 +1,15 @@
-"""Flush: a run of sealed WAL segments becomes a table of the bucket (I5).
+"""Flush: a sealed memtable, or the run of WAL segments that holds the same, becomes a table of the
+bucket (I5).
 
-The job replays the segments from the local disk, so it needs nothing of the serving process's
-memory. It builds the table in memory, uploads it by one request, reads it back and compares.
-The engine then commits the manifest edit and swaps the state.
+A job in this process is given the memtable. Anywhere else it replays the segments from the local
+disk and needs nothing of the serving process's memory. It builds the table in memory, uploads it by
+one request, reads it back and compares. The engine then commits the manifest edit and swaps the
+state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,7 +26,7 @@ from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
-from seerdb.storage.sstable.packed import Packed, pack
+from seerdb.storage.sstable.packed import Packed, join, pack
 from seerdb.storage.value import encode_values
 
 _STEP = 4096
@@ -50,13 +53,14 @@ class TableFormat:
 
 @dataclass(frozen=True)
 class FlushJob:
-    """Which segments to make a table of."""
+    """Which segments to make a table of; and what they hold, for a job that runs beside it."""
 
     directory: str
     segments: tuple[int, ...]
     table: TableId
     run: int
     format: TableFormat
+    memtable: Memtable | None = None
 
 
 @dataclass(frozen=True)
@@ -69,35 +73,36 @@ class FlushResult:
 
 def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) -> FlushResult:
     """Build and upload the table. Durable when it returns; it counts once the manifest says so."""
-    memtable, first_us, last_us = replay_sealed(
-        files, job.directory, job.segments, pace, job.format.operator
-    )
-    chunk = collapse([_sorted_entries(memtable, pace)], memtable.tombstones)
-    tombstones = list(memtable.tombstones.tombstones)
-    if not chunk.keys and not tombstones:
+    memtable = job.memtable
+    if memtable is None:
+        memtable = replay_sealed(files, job.directory, job.segments, pace, job.format.operator)
+    pieces = list(_pieces(memtable, pace))
+    tombstones = memtable.tombstones.tombstones
+    if not pieces and not tombstones:
         return FlushResult(None, memtable.last_seq)
     builder = job.format.builder()
-    for start in range(0, len(chunk.keys), _STEP):
-        step = slice(start, start + _STEP)
-        part = Chunk(chunk.keys[step], chunk.seqs[step], chunk.values[step])
-        builder.add(packed(part, special=memtable.special))
-        pace()
+    if pieces:
+        entries = join(pieces).in_order()
+        for start in range(0, len(entries), _STEP):
+            builder.add(entries.between(start, min(start + _STEP, len(entries))))
+            pace()
     builder.add_range_tombstones(tombstones)
-    built = builder.finish(first_us, last_us)
+    built = builder.finish(memtable.first_us, memtable.last_us)
     table = upload(store, job.table, built, level=0, run=job.run)
     return FlushResult(table, memtable.last_seq)
 
 
-def _sorted_entries(memtable: Memtable, pace: Pace) -> Chunk:
-    """Everything in a memtable that has no older versions."""
-    keys: list[bytes] = []
-    entries = iter(memtable.entries)
-    while some := list(islice(entries, _STEP)):
-        keys += sorted(some)
+def _pieces(memtable: Memtable, pace: Pace) -> Iterator[Packed]:
+    """The newest version of everything in a memtable, packed, as it was written."""
+    # No object is made for an entry: the garbage collector would look at all of them.
+    all_keys, all_versions = iter(memtable.entries), iter(memtable.entries.values())
+    while keys := list(islice(all_keys, _STEP)):
+        versions = list(islice(all_versions, _STEP))
+        seqs, values = [version[0] for version in versions], [version[1] for version in versions]
+        chunk = collapse([Chunk(keys, seqs, values)], memtable.tombstones)
+        if chunk.keys:
+            yield packed(chunk, special=memtable.special)
         pace()
-    keys.sort()  # finds the sorted stretches
-    versions = list(map(memtable.entries.__getitem__, keys))
-    return Chunk(keys, [version[0] for version in versions], [version[1] for version in versions])
 
 
 def packed(chunk: Chunk, *, special: bool = False) -> Packed:

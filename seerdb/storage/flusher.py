@@ -91,6 +91,7 @@ class Flusher:
             table=table,
             run=1 + max((run.number for run in runs), default=0),
             format=self._format,
+            memtable=memtable if self._runner.shares_memory else None,
         )
         result = self._runner.run(run_flush, job, Purpose.FLUSH)
         if result.last_seq != memtable.last_seq:

@@ -31,7 +31,14 @@ JobFunction = Callable[[Job, FileSystem, ObjectStore, Pace], Result]
 
 
 class JobRunner(Protocol):
-    """Runs a job to its end, wherever, and returns its result or raises its error."""
+    """Runs a job to its end, wherever, and returns its result or raises its error.
+
+    ``shares_memory``: jobs run in this process, and may be given what cannot be pickled.
+    """
+
+    @property
+    def shares_memory(self) -> bool:
+        """See above."""
 
     def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
         """Block until the job is done."""
@@ -39,6 +46,8 @@ class JobRunner(Protocol):
 
 class LocalRunner:
     """Runs jobs in the calling thread, on the ports of the database."""
+
+    shares_memory = True
 
     def __init__(
         self,
@@ -57,6 +66,8 @@ class LocalRunner:
 
 class ProcessRunner:
     """Runs jobs in worker processes, which open the store by its location."""
+
+    shares_memory = False
 
     def __init__(self, workers: Workers, location: StoreLocation, meter: RequestMeter) -> None:
         self._workers = workers

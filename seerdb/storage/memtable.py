@@ -3,7 +3,8 @@
 A ``dict`` answers point reads; its keys are sorted lazily, only when a scan asks. An
 overwritten version is kept aside only while a snapshot may need it: taking a snapshot sets
 ``pinned`` to its seq, and the writer keeps what it overwrites if that is not newer. ``size`` is the
-memory of all, overheads counted; ``kept`` the part of it for what is kept aside.
+memory of all, overheads counted; ``kept`` the part of it for what is kept aside. No commit in it is
+older than ``first_us`` or, once it is sealed, newer than ``last_us``.
 
 Thread-safety: one writer at a time (the holder of the engine's state lock); any number of
 readers, without a lock. Readers rely on each dict operation being one step under the
@@ -75,8 +76,10 @@ class Memtable:
         "_index",
         "_index_lock",
         "entries",
+        "first_us",
         "kept",
         "last_seq",
+        "last_us",
         "older",
         "oldest_operand",
         "operator",
@@ -102,6 +105,8 @@ class Memtable:
         self.size = 0
         self.kept = 0
         self.last_seq = 0
+        self.first_us = 0
+        self.last_us = 0
         self.oldest_operand = NEVER
         self.pinned = 0
         self._index_lock = threading.Lock()
@@ -201,6 +206,8 @@ class Memtable:
         self.size += newer.size
         self.kept += newer.kept
         self.last_seq = newer.last_seq
+        self.first_us = self.first_us or newer.first_us
+        self.last_us = newer.last_us or self.last_us
 
     def _onto_here(self, newer: dict[bytes, Version]) -> Iterator[tuple[bytes, Version]]:
         """Newer entries, those of which more is further down together with what is here."""

@@ -47,6 +47,8 @@ def require_shared(url: str | None, store: ObjectStore | None) -> None:
 class DaskRunner:
     """Runs jobs that need nothing but the bucket on the workers of a cluster. Thread-safe."""
 
+    shares_memory = False
+
     def __init__(
         self,
         cluster: Cluster,

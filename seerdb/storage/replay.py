@@ -70,8 +70,10 @@ class Replay:
                         continue
             self._apply(seq, time_us, *decode_columns(payload, f"the batch of seq {seq}"))
         if records:
+            if not self.records:
+                self._memtable.first_us = records[0][1]
             self.records += len(records)
-            self.last_seq = records[-1][0]
+            self.last_seq, self._memtable.last_us, _ = records[-1]
 
     def _apply(
         self, seq: int, time_us: int, kinds: bytes, keys: list[bytes], values: list[bytes]
@@ -118,14 +120,13 @@ def replay_sealed(
     segments: Iterable[int],
     pace: Pace,
     operator: MergeOperator | None = None,
-) -> tuple[Memtable, int, int]:
-    """The memtable of a run of sealed segments, and its first and last timestamp.
+) -> Memtable:
+    """The memtable of a run of sealed segments.
 
     Raises: ``CorruptionError`` for anything but whole, sealed segments.
     """
     replay = Replay(operator=operator)
     replayed: list[int] = []
-    stamps: list[int] = []
 
     def take(records: list[WalRecord]) -> None:
         replay.take(records)
@@ -136,5 +137,4 @@ def replay_sealed(
         if classify(scan, is_last=False) is not Condition.SOUND:
             raise scan.error()
         replayed.append(segment)
-        stamps += (stamp[1] for stamp in (scan.first, scan.last) if stamp)
-    return replay.memtable(replayed), min(stamps, default=0), max(stamps, default=0)
+    return replay.memtable(replayed)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from seerdb.errors import CorruptionError, InternalError, UnsupportedFormatError
 from seerdb.storage.entry import DELETE, MERGE, PUT, PUT_WITH_EXPIRY
-from seerdb.storage.sstable.packed import Bytes, Lengths, Packed, Shape
+from seerdb.storage.sstable.packed import Flags, Hashes, Lengths, Packed, Shape
 from seerdb.storage.value import Value, decode_value
 
 FINGERPRINT_SHIFT = 56
@@ -51,8 +51,10 @@ KINDS = bytes((PUT, DELETE, MERGE, PUT_WITH_EXPIRY))
 """Those that a table holds as entries."""
 _SIMPLE = bytes((PUT, DELETE))
 
-_BLOCK_MEMORY = 650
+_BLOCK_MEMORY = 490
 """Measured: a Block, its columns' headers and its place in the cache."""
+_OFFSETS_MEMORY = 160
+"""Measured: the array of its offsets, which blocks of one stride share."""
 
 
 _MAX_STRIDE = 4096
@@ -68,33 +70,56 @@ class Columns(NamedTuple):
     values: Sequence[bytes]
 
 
-def encode_block(entries: Packed, fingerprints: Bytes, *, several_versions: bool) -> bytes:
-    """The payload of a block. Requires: at least one entry, in order.
+def encode_blocks(
+    entries: Packed, hashes: Hashes, is_new: Flags | None, borders: Sequence[int]
+) -> Iterator[bytes]:
+    """The payloads of the blocks between each border and the next.
 
-    Raises ``InternalError`` when the block exceeds 4 GiB.
+    ``hashes`` are those of the keys; ``is_new`` tells which keys differ from the one before,
+    ``None`` that all do. Requires: entries in order; borders ascend from 0 to their number.
+    Raises ``InternalError`` when a block exceeds 4 GiB.
     """
-    count = len(entries)
-    parts_end = HEADER_SIZE + entries.parts.size
-    seq_planes = _planes_for(int(entries.seqs.max())) or 1
-    offset_planes = _planes_for(parts_end)
-    if parts_end + count * (2 + seq_planes) + (2 * count + 1) * offset_planes > _MAX_PAYLOAD:
-        raise InternalError(f"versions of key {entries.first_key!r} exceed 4 GiB: end snapshots")
-    return b"".join(
-        (
-            _HEADER.pack(count, _SEVERAL_VERSIONS * several_versions, seq_planes, offset_planes),
-            entries.parts.data,
-            fingerprints.data,
-            entries.kinds.data,
-            _to_planes(entries.seqs, seq_planes),
-            _offset_planes(entries, offset_planes),
+    parts, kinds = entries.parts.data, entries.kinds.tobytes()
+    fingerprints = (hashes >> FINGERPRINT_SHIFT).astype(np.uint8).tobytes()
+    planes = np.ascontiguousarray(_planes(entries.seqs))
+    largest = np.maximum.reduceat(entries.seqs, borders[:-1]).tolist()
+    ends = [entries.start(border) for border in borders]
+    for number, (start, stop) in enumerate(pairwise(borders)):
+        low, high = ends[number], ends[number + 1]
+        count, parts_end = stop - start, HEADER_SIZE + high - low
+        seq_planes = _planes_for(largest[number]) or 1
+        offset_planes = _planes_for(parts_end)
+        if parts_end + count * (2 + seq_planes) + (2 * count + 1) * offset_planes > _MAX_PAYLOAD:
+            raise InternalError(f"versions of {entries.key(start)!r} exceed 4 GiB: end snapshots")
+        several = is_new is not None and not is_new[start + 1 : stop].all()
+        yield b"".join(
+            (
+                _HEADER.pack(count, _SEVERAL_VERSIONS * several, seq_planes, offset_planes),
+                parts[low:high],
+                fingerprints[start:stop],
+                kinds[start:stop],
+                planes[:seq_planes, start:stop].tobytes(),
+                _offset_planes(entries, start, stop),
+            )
         )
-    )
 
 
-def _offset_planes(entries: Packed, planes: int) -> bytes:
-    if entries.shape and len(entries) <= _MAX_STRIDE:
-        return _stride(*entries.shape, len(entries)).offset_planes
-    return _to_planes(_offsets_of(entries.lengths), planes)
+def _planes_for(largest: int) -> int:
+    return (largest.bit_length() + 7) // 8
+
+
+def _planes(numbers: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
+    return numbers.view(np.uint8).reshape(len(numbers), -1).T
+
+
+def _offset_planes(entries: Packed, start: int, stop: int) -> bytes:
+    if entries.shape and stop - start <= _MAX_STRIDE:
+        return _stride(*entries.shape, stop - start).offset_planes
+    return _planes_of(_offsets_of(entries.lengths[start:stop]))
+
+
+def _planes_of(offsets: NDArray[np.uint32]) -> bytes:
+    return _planes(offsets)[: _planes_for(int(offsets[-1]))].tobytes()
 
 
 def _offsets_of(lengths: Lengths) -> NDArray[np.uint32]:
@@ -103,14 +128,6 @@ def _offsets_of(lengths: Lengths) -> NDArray[np.uint32]:
     offsets[1:] = lengths.ravel().cumsum()
     offsets[1:] += HEADER_SIZE
     return offsets
-
-
-def _planes_for(largest: int) -> int:
-    return (largest.bit_length() + 7) // 8
-
-
-def _to_planes(numbers: NDArray[np.unsignedinteger], planes: int) -> bytes:
-    return numbers.view(np.uint8).reshape(len(numbers), -1).T[:planes].tobytes()
 
 
 def _typecode(planes: int) -> Literal["H", "I", "Q"]:
@@ -135,6 +152,7 @@ class _Unpacked(NamedTuple):
 
     parts: bytes
     offsets: array[int]
+    stride: _Stride | None
     fingerprints: bytes
     kinds: bytes
     seqs: array[int]
@@ -153,12 +171,15 @@ def _unpack(payload: bytes) -> _Unpacked | None:
     parts_end = kinds_start - count
     if not (count and 1 <= seq_planes <= 8 and 1 <= offset_planes <= 4 and parts_end > HEADER_SIZE):
         return None
-    offsets = _from_planes(payload[offsets_start:], 2 * count + 1)
+    offset_bytes = payload[offsets_start:]
+    stride = _stride_of(offset_bytes, count, parts_end)
+    offsets = stride.offsets if stride else _from_planes(offset_bytes, 2 * count + 1)
     if offsets[0] != HEADER_SIZE or offsets[-1] != parts_end:
         return None
     return _Unpacked(
         payload[:parts_end],
         offsets,
+        stride,
         payload[parts_end:kinds_start],
         payload[kinds_start:seqs_start],
         _from_planes(payload[seqs_start:offsets_start], count),
@@ -181,6 +202,7 @@ class Block:
         "_parts",
         "_place",
         "_seqs",
+        "_stride",
         "memory",
         "several_versions",
         "visited",
@@ -195,7 +217,15 @@ class Block:
         unpacked = _unpack(payload)
         if unpacked is None:
             raise CorruptionError("a block is malformed", name=name, offset=offset)
-        self._parts, self._offsets, self._fingerprints, kinds, self._seqs, flags = unpacked
+        (
+            self._parts,
+            self._offsets,
+            self._stride,
+            self._fingerprints,
+            kinds,
+            self._seqs,
+            flags,
+        ) = unpacked
         # In most blocks all are puts; then there is nothing to look up and nothing to keep.
         self._kinds = b"" if kinds.count(PUT) == len(kinds) else kinds
         unknown = self._kinds.translate(None, KINDS)
@@ -215,8 +245,10 @@ class Block:
             _BLOCK_MEMORY
             + len(self._parts)
             + len(self._kinds)
-            + count * (1 + self._seqs.itemsize + 2 * self._offsets.itemsize)
+            + count * (1 + self._seqs.itemsize)
         )
+        if self._stride is None:
+            self.memory += _OFFSETS_MEMORY + 2 * count * self._offsets.itemsize
         self.visited = False
 
     @property
@@ -278,7 +310,7 @@ class Block:
     def packed(self) -> Packed:
         """All entries, packed."""
         count = len(self._seqs)
-        stride, lengths = self._stride(), None
+        stride, lengths = self._stride, None
         if stride is None:
             offsets = np.frombuffer(self._offsets, self._offsets.typecode).astype(np.int64)
             lengths = np.diff(offsets).reshape(count, 2)
@@ -292,21 +324,11 @@ class Block:
 
     def _split(self) -> Sequence[bytes]:
         """Key 0, value 0, key 1, value 1, …"""
-        stride = self._stride()
+        stride = self._stride
         if stride is not None:
             return stride.parts.unpack_from(self._parts, HEADER_SIZE)
         parts, offsets = self._parts, self._offsets
         return [parts[start:end] for start, end in pairwise(offsets.tolist())]
-
-    def _stride(self) -> _Stride | None:
-        """``None`` unless all entries are of one shape."""
-        offsets, count = self._offsets, len(self._seqs)
-        key_size, row_size = offsets[1] - HEADER_SIZE, offsets[2] - HEADER_SIZE
-        if row_size * count == offsets[-1] - HEADER_SIZE and count <= _MAX_STRIDE:
-            stride = _stride(key_size, row_size - key_size, count)
-            if offsets.tobytes() == stride.offsets:
-                return stride
-        return None
 
 
 class _Stride(NamedTuple):
@@ -314,19 +336,30 @@ class _Stride(NamedTuple):
     takes it apart, in half the time."""
 
     shape: Shape
-    offsets: bytes
+    offsets: array[int]
     offset_planes: bytes
     parts: struct.Struct
+
+
+def _stride_of(offset_planes: bytes, count: int, parts_end: int) -> _Stride | None:
+    """``None`` unless all entries are of one shape."""
+    width = 2 * count + 1
+    first_end = int.from_bytes(offset_planes[1::width], "little")
+    row_size, rest = divmod(parts_end - HEADER_SIZE, count)
+    key_size = first_end - HEADER_SIZE
+    if rest or not 0 < key_size <= row_size or count > _MAX_STRIDE:
+        return None
+    stride = _stride(key_size, row_size - key_size, count)
+    return stride if offset_planes == stride.offset_planes else None
 
 
 @lru_cache(maxsize=64)
 def _stride(key_size: int, value_size: int, count: int) -> _Stride:
     shape = key_size, value_size
     offsets = _offsets_of(np.broadcast_to(np.array(shape), (count, 2)))
-    planes = _planes_for(int(offsets[-1]))
     return _Stride(
         shape,
-        array(_typecode(planes), offsets.tolist()).tobytes(),
-        _to_planes(offsets, planes),
+        array(_typecode(_planes_for(int(offsets[-1]))), offsets.tolist()),
+        _planes_of(offsets),
         struct.Struct(f"{key_size}s{value_size}s" * count),
     )

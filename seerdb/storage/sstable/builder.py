@@ -15,7 +15,7 @@ from crc32c import crc32c
 from seerdb.errors import InternalError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE, MERGE, PUT, RangeTombstone
-from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, KINDS, encode_block
+from seerdb.storage.sstable.block import KINDS, encode_blocks
 from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.filter import build_filter, key_hash
 from seerdb.storage.sstable.format import (
@@ -162,7 +162,8 @@ class TableBuilder:
         if not self._entries and not self._tombstones:
             raise InternalError("a table must not be empty")
         if self._unfinished:
-            self._write_block(_Stretch.joined(self._unfinished))
+            stretch = _Stretch.joined(self._unfinished)
+            self._write_blocks(stretch, [0, len(stretch.entries)])
         properties = self._properties(min_timestamp_us, max_timestamp_us, created_by)
         data = b"".join((*self._blocks, *self._tail(properties)))
         return BuiltTable(
@@ -214,28 +215,26 @@ class TableBuilder:
         """Write the blocks that are complete: full, and their last key cannot come again."""
         stretch = _Stretch.joined(self._unfinished)
         ends = stretch.entries.ends
-        start = begins = 0
-        while ends[-1] - begins > self._block_size:
+        size, count = int(ends[-1]), len(ends)
+        borders, begins = [0], 0
+        while size - begins > self._block_size:
             fitting = int(ends.searchsorted(begins + self._block_size, "right"))
-            stop = stretch.after_key(max(fitting, start + 1))
-            if stop == len(ends):
+            stop = stretch.after_key(max(fitting, borders[-1] + 1))
+            if stop == count:
                 break
-            self._write_block(stretch.between(start, stop))
-            start, begins = stop, int(ends[stop - 1])
-        self._unfinished = [stretch.between(start, len(ends))]
-        self._unfinished_size = int(ends[-1]) - begins
+            borders.append(stop)
+            begins = int(ends[stop - 1])
+        if len(borders) > 1:
+            self._write_blocks(stretch.between(0, borders[-1]), borders)
+        self._unfinished = [stretch.between(borders[-1], count)]
+        self._unfinished_size = size - begins
 
-    def _write_block(self, stretch: _Stretch) -> None:
-        entries, hashes, is_new = stretch
-        payload = encode_block(
-            entries,
-            (hashes >> FINGERPRINT_SHIFT).astype(np.uint8),
-            several_versions=is_new is not None and not is_new[1:].all(),
-        )
-        block = seal(payload, self._compressor)
-        self._blocks.append(block)
-        self._blocks_size += len(block)
-        self._first_keys.append(entries.first_key)
+    def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
+        for payload in encode_blocks(*stretch, borders):
+            block = seal(payload, self._compressor)
+            self._blocks.append(block)
+            self._blocks_size += len(block)
+        self._first_keys += map(stretch.entries.key, borders[:-1])
 
     def _properties(
         self, min_timestamp_us: int, max_timestamp_us: int, created_by: str

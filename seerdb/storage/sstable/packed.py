@@ -85,7 +85,7 @@ class Packed:
     def key(self, position: int) -> bytes:
         """The key of one entry."""
         size = self.shape[0] if self.shape else self.lengths[position, 0]
-        start = self._start(position)
+        start = self.start(position)
         return self.parts[start : start + size].tobytes()
 
     def keys(self) -> list[bytes]:
@@ -127,15 +127,15 @@ class Packed:
         """The entries at these positions; nothing is copied."""
         lengths = self._lengths
         return Packed(
-            self.parts[self._start(start) : self._start(stop)],
+            self.parts[self.start(start) : self.start(stop)],
             self.seqs[start:stop],
             self.kinds[start:stop],
             lengths=None if lengths is None else lengths[start:stop],
             shape=self.shape,
         )
 
-    def _start(self, position: int) -> int:
-        """Where in ``parts`` an entry starts, or the last one ends."""
+    def start(self, position: int) -> int:
+        """Where in ``parts`` an entry starts, or, of the position after it, the last one ends."""
         if self.shape:
             return position * sum(self.shape)
         return int(self.ends[position - 1]) if position else 0
@@ -166,6 +166,10 @@ class Packed:
         """The entries that are of another kind."""
         others = self.kinds != kind
         return self if others.all() else self.take(others.nonzero()[0])
+
+    def in_order(self) -> Packed:
+        """The same in order of the keys. Requires: at least one entry."""
+        return self.take(self._order()[0])
 
     def newest(self) -> Packed:
         """Of each key the first entry, in order of the keys. Requires: at least one entry."""

@@ -358,7 +358,7 @@ def test_a_full_memtable_is_sealed_before_the_write_that_overflows_it() -> None:
     assert rig.env.admitted == len(rig.env.memtables) == 4
     for sealed, segment in zip(rig.env.memtables, (1, 2, 3, 4), strict=True):
         assert sealed.segments == [segment]
-        replayed, _, _ = replay_sealed(rig.files, "wal", sealed.segments, at_full_speed)
+        replayed = replay_sealed(rig.files, "wal", sealed.segments, at_full_speed)
         assert (replayed.entries, replayed.last_seq) == (sealed.entries, sealed.last_seq)
     assert sorted(rig.entries()) == [b"%d" % number for number in range(10)]
     assert rig.live.current.active.segments == [5]
@@ -372,7 +372,7 @@ def test_a_full_segment_is_sealed_with_its_memtable(level: int) -> None:
     assert len(rig.env.memtables) >= 6
     assert len(rig.entries()) == 100
     for memtable in rig.env.memtables:
-        replayed, _, _ = replay_sealed(rig.files, "wal", memtable.segments, at_full_speed)
+        replayed = replay_sealed(rig.files, "wal", memtable.segments, at_full_speed)
         assert replayed.entries == memtable.entries
 
 

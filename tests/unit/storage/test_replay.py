@@ -161,11 +161,12 @@ def test_a_run_of_segments_is_one_memtable_with_its_first_and_last_time() -> Non
         s4=segment(frame(seal(2, 0)), header=four),
         s5=segment(frame(put(4)), frame(seal(4, 1)), header=five),
     )
-    memtable, first, last = replay_sealed(files, "wal", (3, 4, 5), at_full_speed)
-    assert (memtable.segments, memtable.last_seq, first, last) == ([3, 4, 5], 4, 10, 40)
+    memtable = replay_sealed(files, "wal", (3, 4, 5), at_full_speed)
+    assert (memtable.segments, memtable.last_seq) == ([3, 4, 5], 4)
+    assert (memtable.first_us, memtable.last_us) == (10, 40)
     assert memtable.entries[b"key4"] == (4, b"value")
-    empty, first, last = replay_sealed(files, "wal", [4], at_full_speed)
-    assert (empty.entries, empty.last_seq, first, last) == ({}, 0, 0, 0)
+    empty = replay_sealed(files, "wal", [4], at_full_speed)
+    assert (empty.entries, empty.last_seq, empty.first_us, empty.last_us) == ({}, 0, 0, 0)
 
 
 def test_a_segment_that_is_not_sealed_or_damaged_is_no_memtable() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from seerdb.storage.sstable.block import (
     HEADER_SIZE,
     Block,
     Columns,
-    encode_block,
+    encode_blocks,
 )
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.filter import key_hash
@@ -28,13 +29,10 @@ from tests.unit.storage.sstable.samples import Entry, in_order, packed, puts
 
 def encode(entries: list[Entry]) -> bytes:
     """The payload of a block of rows."""
-    keys = [entry.key for entry in entries]
-    fingerprints = bytes(key_hash(key) >> FINGERPRINT_SHIFT for key in keys)
-    return encode_block(
-        packed(entries),
-        np.frombuffer(fingerprints, np.uint8),
-        several_versions=len(set(keys)) < len(keys),
-    )
+    hashes = np.array([key_hash(entry.key) for entry in entries], np.uint64)
+    is_new = np.array([True, *(a.key != b.key for a, b in pairwise(entries))])
+    [payload] = encode_blocks(packed(entries), hashes, is_new, [0, len(entries)])
+    return payload
 
 
 def decode(payload: bytes) -> Block:
@@ -199,11 +197,13 @@ def test_a_delete_among_puts_is_told_from_an_empty_value() -> None:
     assert rows(block.columns()) == entries
 
 
+@pytest.mark.parametrize("alike", [True, False], ids=["one shape", "several shapes"])
 @pytest.mark.parametrize("value_size", [8, 100, 2_000])
-def test_memory_is_what_a_block_costs(value_size: int) -> None:
+def test_memory_is_what_a_block_costs(value_size: int, alike: bool) -> None:
     entries = [
         entry._replace(seq=entry.seq + 1_000_000) for entry in puts(120, value_size=value_size)
     ]
+    entries[0] = entries[0]._replace(value=entries[0].value[alike - 1 :])
     payload = encode(entries)
     tracemalloc.start()
     try:
