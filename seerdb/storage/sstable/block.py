@@ -242,10 +242,7 @@ class Block:
         self.several_versions = bool(flags & _SEVERAL_VERSIONS)
         count = len(kinds)
         self.memory = (
-            _BLOCK_MEMORY
-            + len(self._parts)
-            + len(self._kinds)
-            + count * (1 + self._seqs.itemsize)
+            _BLOCK_MEMORY + len(self._parts) + len(self._kinds) + count * (1 + self._seqs.itemsize)
         )
         if self._stride is None:
             self.memory += _OFFSETS_MEMORY + 2 * count * self._offsets.itemsize
