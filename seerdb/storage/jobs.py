@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 from seerdb.clock import SystemClock
 from seerdb.errors import UnavailableError
+from seerdb.storage.allocator import keeping_freed_memory
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.breaker import CircuitBreaker
@@ -105,7 +106,8 @@ def _run_job(
 ) -> tuple[Result, tuple[RequestStatistics, ...]]:
     meter = RequestMeter()
     store = metered_store(location, purpose, meter)
-    return function(job, OsFileSystem(), store, at_full_speed), meter.statistics()
+    with keeping_freed_memory():
+        return function(job, OsFileSystem(), store, at_full_speed), meter.statistics()
 
 
 def metered_store(location: StoreLocation, purpose: Purpose, meter: RequestMeter) -> ObjectStore:

@@ -1,8 +1,8 @@
 """How hard the parts of a table are compressed.
 
-zstd's level 1 entropy-codes what its level -1 leaves as it is. Where that saves much, as with
-text, it is worth it; where values are half noise it saves a few percent and costs half as much
-again in time, and twice as much when the block is read. So a table tries both now and then, and
+zstd's level 1 entropy-codes what its negative levels leave as it is. Where that saves much, as with
+text, it is worth it; where values are half noise it saves a few percent, and takes twice as long,
+then and whenever the block is read. So a table tries both now and then, and
 goes on with what paid.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zstandard
 
-_FAST, _THOROUGH = -1, 1
+_FAST, _THOROUGH = -3, 1
 _WORTH_IT = 16
 """The thorough level is used when it saves at least one byte in so many."""
 _TRY_EVERY = 64
