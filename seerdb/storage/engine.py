@@ -267,6 +267,8 @@ class Engine:
     # What the write path needs: see commit.CommitEnv.
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
+        if appended and not self.log.pool.spares:
+            self.background.spare.wake()
         return self.admission.hold_back(appended, before_waiting)
 
     def admit(self) -> None:
@@ -277,7 +279,6 @@ class Engine:
             MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
         )
         self.background.flush.wake()
-        self.background.spare.wake()
 
     def poisoned(self, cause: BaseException) -> None:
         self.components.listener(Poisoned(str(cause)))

@@ -39,7 +39,10 @@ class File(Protocol):
 
     def allocate(self, size: int) -> None:
         """Make the first ``size`` bytes exist as written zeros, so that overwriting them
-        needs no new blocks. Bytes already there are kept."""
+        needs no new blocks. Bytes already there are kept.
+
+        Done in pieces that the disk takes one by one, for the sake of who syncs meanwhile.
+        """
 
     def reserve(self, size: int) -> None:
         """Make sure that the first ``size`` bytes have room; unwritten ones read as zeros.

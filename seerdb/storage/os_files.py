@@ -174,6 +174,8 @@ class _OsFile:
                 for offset in range(start, size, _CHUNK):
                     with view[: min(_CHUNK, size - offset)] as piece:
                         _write_all(self._descriptor, piece, offset)
+                    # A sync of another file waits behind what the disk has been given at once.
+                    os.fdatasync(self._descriptor)
 
     def reserve(self, size: int) -> None:
         with _translated("reserve", self._path):

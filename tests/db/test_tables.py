@@ -167,9 +167,26 @@ def test_flushed_segments_are_used_again() -> None:
     for number in range(300):
         db.put(b"%03d" % number, b"x" * 200)
     assert db.statistics().wal.active_segment > 10
-    made = [step for step in world.files.trace if step.startswith("create data/wal/spare")]
+    made = [step for step in world.files.trace if step.startswith("create data/wal/unready")]
     assert 1 <= len(made) <= 3, "files are not made anew for each segment"
     assert len(world.files.list("data/wal")) <= 4
+
+
+def test_the_next_segment_is_ready_before_it_is_needed() -> None:
+    world = World()
+    db = world.open()
+    for key in (b"a", b"b"):
+        db.put(key, b"1" * 100)
+    assert db.statistics().wal.active_segment == 1
+    assert any(name.startswith("spare-") for name in world.files.list("data/wal"))
+
+
+def test_a_database_that_is_hardly_written_to_has_one_segment_on_disk() -> None:
+    world = World(memtable_capacity=1 << 20)
+    world.open().put(b"a", b"1")
+    assert [name for name in world.files.list("data/wal") if name != "HOME"] == [
+        "00000000000000000001.wal"
+    ]
 
 
 def test_garbage_is_collected_in_the_background_too(open_db: OpenDB) -> None:

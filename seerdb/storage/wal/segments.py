@@ -4,6 +4,7 @@
 
     wal/<20 digits segment id>.wal    a segment; it has a valid header from the moment it is named
     wal/spare-<number>                the same length, zeros or a former segment; content is void
+    wal/unready-<number>              to be a spare; removed where a crash left one
 
 Overwriting blocks that exist is what makes a sync cheap, so segments keep their preallocated
 length for life, and a released one becomes a spare. What it held is no danger to the next
@@ -25,7 +26,7 @@ SPARES_KEPT = 2
 """Released segments beyond this many are removed."""
 
 _SEGMENT = re.compile(r"([0-9]{20})\.wal\Z")
-_SPARE = re.compile(r"spare-([0-9]{1,18})\Z")
+_SPARE = re.compile(r"(spare|unready)-([0-9]{1,18})\Z")
 
 
 class SegmentInfo(NamedTuple):
@@ -90,7 +91,7 @@ class SegmentPool:
         Raises: ``DiskError``; nothing is left behind then.
         """
         if not self.spares:
-            self._add_spare(self._make_spare(_zeroed))
+            self._add_spare(self._make(_zeroed))
 
     def take(self, header: SegmentHeader) -> File:
         """The open file of a new segment that begins with ``header``.
@@ -102,7 +103,7 @@ class SegmentPool:
             spare = self._spares.pop() if self._spares else None
         if spare is None:
             # Its writer waits: room is enough, though syncs cost more where it was not written.
-            spare = self._make_spare(_reserved)
+            spare = self._make(_reserved)
         file = self._files.open(spare, direct=self._direct)
         try:
             file.write_at(0, encode_header(header))
@@ -129,19 +130,17 @@ class SegmentPool:
             self._files.remove(path)
             self._files.sync_directory(self._directory)
             return
-        spare = self._new_spare_path()
-        self._files.rename(path, spare)
-        self._forget_former_names()
-        self._add_spare(spare)
+        self._add_spare(path)
 
     def _adopt(self) -> None:
         for name in self._files.list(self._directory):
             match = _SPARE.match(name)
             if match is None:
                 continue
-            self._next = max(self._next, int(match[1]) + 1)
+            self._next = max(self._next, int(match[2]) + 1)
             path = f"{self._directory}/{name}"
-            if len(self._spares) < SPARES_KEPT and self._fits(path):
+            is_ready = match[1] == "spare" and self._fits(path)
+            if is_ready and len(self._spares) < SPARES_KEPT:
                 self._spares.append(path)
             else:
                 self._files.remove(path)
@@ -160,8 +159,9 @@ class SegmentPool:
         finally:
             file.close()
 
-    def _make_spare(self, fill: Callable[[File, int], None]) -> str:
-        path = self._new_spare_path()
+    def _make(self, fill: Callable[[File, int], None]) -> str:
+        """A new file, whole and durable, that has no name of a spare yet."""
+        path = f"{self._directory}/unready-{self._new_number()}"
         try:
             file = self._files.open(path, create=True)
             try:
@@ -174,15 +174,19 @@ class SegmentPool:
             raise
         return path
 
-    def _add_spare(self, path: str) -> None:
+    def _add_spare(self, former: str) -> None:
+        """Make a spare of the file that had the path ``former``."""
+        spare = f"{self._directory}/spare-{self._new_number()}"
+        self._files.rename(former, spare)
+        self._forget_former_names()
         with self._lock:
-            self._spares.append(path)
+            self._spares.append(spare)
 
-    def _new_spare_path(self) -> str:
+    def _new_number(self) -> int:
         with self._lock:
             number = self._next
             self._next += 1
-        return f"{self._directory}/spare-{number}"
+        return number
 
 
 def _zeroed(file: File, size: int) -> None:

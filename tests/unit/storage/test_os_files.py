@@ -75,6 +75,22 @@ def test_allocated_space_is_really_there(tmp_path: Path) -> None:
     assert path.stat().st_blocks * 512 >= 1 << 20
 
 
+def test_space_is_allocated_in_pieces_that_the_disk_takes_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    file = FILES.open(str(path), create=True)
+    really, waits = os.fdatasync, []
+
+    def syncing(descriptor: int) -> None:
+        waits.append(descriptor)
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", syncing)
+    file.allocate(5 << 19)
+    assert len(waits) == 3
+
+
 def test_direct_writes_must_be_aligned_where_the_platform_has_them(tmp_path: Path) -> None:
     path = str(tmp_path / "f")
     file = FILES.open(path, create=True, direct=True)

@@ -75,14 +75,14 @@ def test_a_spare_is_prepared_once_and_taken() -> None:
     pool = SegmentPool(files, "wal", SIZE)
     pool.prepare()
     pool.prepare()
-    assert (pool.spares, spares(files)) == (1, ["spare-1"])
-    assert read_whole(files, "wal/spare-1") == bytes(SIZE)
+    assert (pool.spares, files.list("wal")) == (1, ["spare-2"])
+    assert read_whole(files, "wal/spare-2") == bytes(SIZE)
     before = files.operations
     take(pool, 1)
     assert files.trace[before:] == [
-        f"write wal/spare-1 0+{HEADER_SIZE}",
-        "sync wal/spare-1",
-        "rename wal/spare-1 wal/00000000000000000001.wal",
+        f"write wal/spare-2 0+{HEADER_SIZE}",
+        "sync wal/spare-2",
+        "rename wal/spare-2 wal/00000000000000000001.wal",
         "sync directory wal",
     ]
     assert (pool.spares, spares(files)) == (0, [])
@@ -138,7 +138,24 @@ def test_spares_of_an_earlier_process_are_adopted_or_removed() -> None:
     for segment in (1, 2, 3):
         take(pool, segment)
     pool.prepare()
-    assert spares(files) == ["spare-8"]
+    assert spares(files) == ["spare-9"]
+
+
+def test_what_was_not_ready_to_be_a_spare_is_removed_by_the_next_process() -> None:
+    """Its length says nothing: room for all of it is made before the zeros are written."""
+    clean = disk()
+    SegmentPool(clean, "wal", SIZE).prepare()
+    made = next(n for n, step in enumerate(clean.trace, 1) if step.startswith("rename"))
+    for operation in range(2, made + 1):
+        files = disk()
+        files.crash_at = operation
+        with pytest.raises(CrashError):
+            SegmentPool(files, "wal", SIZE).prepare()
+        for after in (files.kill(), files.crash(random.Random(operation))):
+            pool = SegmentPool(after, "wal", SIZE)
+            assert (pool.spares, after.list("wal")) == (0, [])
+            pool.prepare()
+            assert len(spares(after)) == len(after.list("wal")) == 1
 
 
 def test_a_full_disk_leaves_nothing_behind_and_can_be_tried_again() -> None:
@@ -238,4 +255,4 @@ def test_the_pool_works_on_the_real_disk_with_direct_io(tmp_path: Path) -> None:
     assert seqs(scan_segment(files, str(tmp_path), 1)) == [1]
     file.close()
     pool.recycle(1)
-    assert files.list(str(tmp_path)) == ["spare-2"]
+    assert files.list(str(tmp_path)) == ["spare-3"]
