@@ -53,7 +53,7 @@ class DB:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._level = LEVELS[engine.options.durability]
-        self._put = engine.committer.put
+        self._committer = engine.committer
         engine.sampler.attach(self._serve_gets)
 
     def _serve_gets(self, try_get: Callable[[bytes], Shown | Need | None]) -> None:
@@ -125,7 +125,7 @@ class DB:
             check_value(value)
         level = self._level if durability is None else _level(durability)
         if expect is None and level != OBJECT and ttl is None:
-            return self._put(key, value, level)
+            return self._committer.put(key, value, level)
         batch = Batch()
         batch.put(key, value, ttl)
         return self._engine.commit(batch, level, None if expect is None else (key, expect))
@@ -204,7 +204,8 @@ class DB:
         """The value of ``key``; ``None`` when it is absent."""
         if type(key) is not bytes or not 0 < len(key) <= 65_535:
             check_key(key)
-        found = self._try_get(key)
+        try_get = self._try_get
+        found = try_get(key)
         if isinstance(found, Need):
             found = self._engine.reads.finish(key, found)
         return None if found is None else found[1]

@@ -114,12 +114,6 @@ class Committer:
         self._capacity = memtable_capacity
         self._sync_interval = sync_interval
         self._mutex = threading.Lock()
-        self._now_ns = clock.wall_ns
-        self._append_put = log.append_put
-        self._try_lead = self._mutex.acquire
-        self._stop_leading = self._mutex.release
-        self._lock_state = live.lock.acquire
-        self._unlock_state = live.lock.release
         # The first seq of this committer's life; constant.
         self._first_seq = live.visible_seq + 1
         # Self-synchronised: appended to by any thread, taken from by the leader.
@@ -137,7 +131,8 @@ class Committer:
 
     def put(self, key: bytes, value: bytes, level: int) -> int:
         """Commit one put. At level ``memory`` with nobody else writing it skips the queue."""
-        if level != MEMORY or self._queue or not self._try_lead(False):  # noqa: FBT003 - by name costs more
+        mutex = self._mutex
+        if level != MEMORY or self._queue or not mutex.acquire(False):  # noqa: FBT003 - by name costs more
             batch = Batch()
             batch.put(key, value)
             return self.commit(batch, level, None)
@@ -148,20 +143,21 @@ class Committer:
                 self._poison.check()
                 self._make_room(size)
                 self._timestamp()  # what readers saw expired must not outlive a crash
-            live = self._live
+            live, clock = self._live, self._clock
             seq = live.visible_seq + 1
-            clock = self._clock
-            now = self._now_ns() // 1000
+            wall_ns = clock.wall_ns  # called by attribute, each instance would be searched for it
+            now = wall_ns() // 1000
             if now > clock.committed_us:
                 clock.committed_us = now
             try:
-                self._append_put(seq, clock.committed_us, key, value)
-                self._lock_state()  # as ``with``, for half of what that costs
+                self._log.append_put(seq, clock.committed_us, key, value)
+                lock = live.lock
+                lock.acquire()  # as ``with``, for half of what that costs
                 try:
                     live.current.active.put(seq, key, value, size)
                     live.visible_seq = seq
                 finally:
-                    self._unlock_state()
+                    lock.release()
             except Exception as error:
                 raise self._fail(error) from error
             except BaseException as interrupt:
@@ -169,7 +165,7 @@ class Committer:
                 raise
             return seq
         finally:
-            self._stop_leading()
+            mutex.release()
 
     def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None) -> int:
         """Commit a batch and return its seq; waits until it is durable as ``level`` asks,

@@ -15,7 +15,7 @@ POWER_LOSSES = range(12)
 
 
 def syncs(world: World) -> int:
-    return sum(operation.startswith("sync data") for operation in world.files.trace)
+    return sum(operation.startswith("sync data ") for operation in world.files.trace)
 
 
 def open_with_a_segment(world: World) -> DB:

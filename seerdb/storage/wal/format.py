@@ -109,6 +109,7 @@ SEAL_PAYLOAD = struct.Struct("<Q")
 FRAME_HEADER_SIZE = FRAME_FIELDS.size
 FRAME_CRC_OFFSET = _FRAME.size
 RECORD_HEADER_SIZE = RECORD_FIELDS.size
+SINGLE_SIZE = SINGLE.size
 SEAL_FRAME_SIZE = FRAME_HEADER_SIZE + RECORD_HEADER_SIZE + SEAL_PAYLOAD.size
 
 MAX_FRAME_BODY = (1 << 32) - 1
@@ -299,13 +300,13 @@ def encode_put_record(seq: int, timestamp_us: int, key: bytes, value: bytes, sal
     """The record of a single put, in one step: the bytes of ``encode_record(…, encode_put(…))``."""
     key_length = len(key)
     value_length = len(value)
-    length = SINGLE.size + key_length + value_length
+    length = SINGLE_SIZE + key_length + value_length
     body = (
         _RECORD_OF_SINGLE.pack(length, BATCH, seq, timestamp_us, 1, PUT, key_length, value_length)
         + key
         + value
     )
-    return crc32c(body, salt).to_bytes(4, "little") + body
+    return _U32.pack(crc32c(body, salt)) + body
 
 
 def encode_seal(last_seq: int, timestamp_us: int, records: int, salt: int) -> bytes:

@@ -92,6 +92,7 @@ class LogWriter:
         self._clock = clock
         # Written by the appending thread, read by the syncing one:
         self._header = SegmentHeader(database_id, 0, epoch, 0, 0, 0, self._alignment)
+        self._salt = 0
         self._position = 0
         self._frames: dict[int, bytes] = {}
         self._segments = 0
@@ -114,7 +115,7 @@ class LogWriter:
     @property
     def salt(self) -> int:
         """What the records of the active segment must be encoded with."""
-        return self._header.salt
+        return self._salt
 
     @property
     def position(self) -> int:
@@ -173,6 +174,7 @@ class LogWriter:
         self._bytes_before += self._bytes_here
         with self._sync_lock:
             self._header = header
+            self._salt = header.salt
             self._file = file
             self._position = self._synced = HEADER_SIZE
             self._frames = {}
@@ -197,7 +199,7 @@ class LogWriter:
         self._write(
             encode_frame(
                 records,
-                salt=self._header.salt,
+                salt=self._salt,
                 synced=self._synced,
                 alignment=self._alignment,
                 compress=self._compress,
@@ -209,7 +211,7 @@ class LogWriter:
 
         The same bytes, made and written in fewer steps.
         """
-        salt = self._header.salt
+        salt = self._salt
         if not self._plain:
             self.append(encode_record(seq, timestamp_us, encode_put(key, value), salt))
             return
@@ -231,7 +233,7 @@ class LogWriter:
         """The header of a frame of ``length`` bytes, kept until the next sync or segment."""
         if len(self._frames) >= _FRAMES_KEPT:
             self._frames = {}
-        header = encode_frame_header(length, salt=self._header.salt, synced=self._synced)
+        header = encode_frame_header(length, salt=self._salt, synced=self._synced)
         self._frames[length] = header
         return header
 
@@ -263,7 +265,7 @@ class LogWriter:
         Durable: all of it. Raises: ``DiskError``, ``PoisonedError``.
         """
         self.sync()
-        self.append(encode_seal(last_seq, self._now_us(), record_count, self._header.salt))
+        self.append(encode_seal(last_seq, self._now_us(), record_count, self._salt))
         self.sync()
         header = self._header
         info = SegmentInfo(

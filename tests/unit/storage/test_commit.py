@@ -257,7 +257,7 @@ def test_a_failed_append_poisons(level: int) -> None:
 
 
 INTERRUPTED: dict[str, tuple[str, str, int]] = {
-    "the append of a lone put": ("_append_put", "committer", MEMORY),
+    "the append of a lone put": ("append_put", "log", MEMORY),
     "the apply of a lone put": ("apply", "memtable", MEMORY),
     "the append of a group": ("append", "log", LOCAL),
     "the sync of a group": ("sync", "log", LOCAL),
@@ -274,7 +274,7 @@ def test_an_interrupt_never_lets_a_seq_be_used_twice(
     name, place, level = INTERRUPTED[when]
     rig = Rig()
     rig.put(b"a", level=MEMORY)
-    owner = {"committer": rig.committer, "log": rig.log, "memtable": Memtable}[place]
+    owner = {"log": rig.log, "memtable": Memtable}[place]
     if place == "memtable":
         name = "put"
     real = getattr(owner, name)
