@@ -19,12 +19,14 @@ from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError, UnavailableError
 from seerdb.storage.workers import (
     FIRST_RETRY_SECONDS,
+    JOB_NICENESS,
     LANE_THREADS,
     LAST_RETRY_SECONDS,
     InlineExecutor,
     Lane,
     Timer,
     Workers,
+    _JobContext,
 )
 from seerdb.testing.clock import FakeClock
 
@@ -354,6 +356,16 @@ def test_the_inline_executor_runs_at_once_and_keeps_errors() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         future.result()
     assert list(executor.map(str, [1, 2])) == ["1", "2"]
+
+
+def test_a_worker_process_steps_back_before_it_imports_anything() -> None:
+    process = _JobContext().Process(target=os.getpid)
+    process.start()
+    assert process.pid is not None
+    # It takes a tenth of a second to come to code of its own, where it could do this itself.
+    niceness = os.getpriority(os.PRIO_PROCESS, process.pid)
+    process.join()
+    assert niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + JOB_NICENESS, 19)
 
 
 def test_worker_processes_run_return_raise_and_come_back() -> None:
