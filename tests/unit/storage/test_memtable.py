@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import weakref
 from bisect import bisect_left
+from itertools import pairwise
+from types import FrameType
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import RangeTombstone
-from seerdb.storage.memtable import ENTRY_OVERHEAD, SCAN_CHUNK, Memtable
+from seerdb.storage.memtable import ENTRY_OVERHEAD, FREED_AT_ONCE, SCAN_CHUNK, Memtable
 from seerdb.storage.value import Value, Version
 from seerdb.testing.model import Operation
 from tests.unit.storage.test_batch import OPERATIONS, batch_of
@@ -183,6 +188,37 @@ def test_keys_that_come_while_pieces_are_taken_are_not_shown(*, reverse: bool) -
         for number in range(500):
             put(memtable, b"%05d" % (len(found) * 7 % 3000 + number), b"new")
     assert found == expected
+
+
+def test_a_memtable_that_is_dropped_frees_its_entries_some_at_a_time() -> None:
+    """Between one line and the next other threads may run."""
+    count = 5 * FREED_AT_ONCE
+    memtable, freed = Memtable([1]), list[object]()
+    values = [set[bytes]() for _ in range(count)]
+    watched = [weakref.ref(value, freed.append) for value in values]
+    for seq in range(1, count + 1):
+        memtable.put(seq, b"%d" % seq, cast("bytes", values.pop()), 1)
+    at_each_line = [0]
+
+    def look(_frame: FrameType, _event: str, _argument: object) -> Any:
+        at_each_line.append(len(freed))
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    del memtable
+    sys.settrace(before)
+    at_each_line.append(len(freed))
+    assert len(freed) == len(watched)
+    assert max(later - earlier for earlier, later in pairwise(at_each_line)) <= FREED_AT_ONCE
+
+
+def test_entries_outlive_their_memtable_where_somebody_has_them() -> None:
+    memtable = Memtable([1])
+    put(memtable, b"a", b"1")
+    entries = memtable.entries
+    del memtable
+    assert entries == {b"a": (1, b"1")}
 
 
 @given(
