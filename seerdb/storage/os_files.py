@@ -21,6 +21,8 @@ from seerdb.storage.files import File, FileLock
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20
 """Bytes written at once where a buffer of ours is in between; a multiple of 4096."""
+_PIECE = 4 << 20
+"""Bytes that are allocated between two syncs."""
 _DIRECT_BLOCK = 4096
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
@@ -170,9 +172,9 @@ class _OsFile:
             # Fails at once where there is no room, and keeps the file in one piece; but such
             # blocks count as unwritten, and only real zeros spare the first sync the change.
             os.posix_fallocate(self._descriptor, 0, size)
-            with mmap.mmap(-1, _CHUNK) as zeros, memoryview(zeros) as view:
-                for offset in range(start, size, _CHUNK):
-                    with view[: min(_CHUNK, size - offset)] as piece:
+            with mmap.mmap(-1, _PIECE) as zeros, memoryview(zeros) as view:
+                for offset in range(start, size, _PIECE):
+                    with view[: min(_PIECE, size - offset)] as piece:
                         _write_all(self._descriptor, piece, offset)
                     # A sync of another file waits behind what the disk has been given at once.
                     os.fdatasync(self._descriptor)

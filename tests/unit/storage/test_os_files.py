@@ -87,7 +87,7 @@ def test_space_is_allocated_in_pieces_that_the_disk_takes_one_by_one(
         really(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", syncing)
-    file.allocate(5 << 19)
+    file.allocate(10 << 20)
     assert len(waits) == 3
 
 
