@@ -99,7 +99,8 @@ def test_a_close_answers_whoever_still_waits_for_the_bucket() -> None:
 
 
 def test_a_flush_and_a_merge_that_finish_together_both_stay_visible() -> None:
-    """Each swapped in the version its own edit made; the later swap undid the earlier edit."""
+    """SB-10. Each swapped in the version that its own edit made, so the later swap undid the
+    earlier edit."""
     world = World()
     db = world.open()
     for run in range(3):
