@@ -28,7 +28,7 @@ def test_a_merge_of_upper_levels_keeps_tombstones() -> None:
     db.flush()
     plan = levels.merge(0, to=1)
     assert (len(plan.inputs), plan.bottom) == (2, False)
-    nothing = [None, None, []]
+    nothing: list[object] = [None, None, []]
     assert [db.get(b"k"), db.get(b"r"), list(db.scan())] == nothing
     for opened in (levels.reopen, levels.world.lose_machine().open):
         db = opened()
