@@ -123,6 +123,10 @@ class Model:
         """Everything there is after the commit ``at`` (the newest), at the time ``now``."""
         return _shown(self._states[-1 if at is None else at], self.now() if now is None else now)
 
+    def keys(self) -> list[bytes]:
+        """Every key that there ever was, sorted."""
+        return sorted(set().union(*self._states))
+
     def get(self, key: bytes, at: int | None = None, now: float | None = None) -> bytes | None:
         """As ``DB.get``."""
         found = self.contents(at, now).get(key)
