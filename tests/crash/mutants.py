@@ -404,7 +404,7 @@ MUTANTS = [
         "seqs start again after a crash",
         "I3",
         _restart_seqs,
-        lambda: test_seq_after_crash.test_seqs_after_a_crash_are_strictly_higher("kill"),
+        lambda: test_seq_after_crash.test_post_crash_lsn_strictly_higher("kill"),
     ),
     Mutant("the log is released before the manifest's edit", "I4", _release_log_first, crashes),
     Mutant(

@@ -14,7 +14,7 @@ def after(world: World, crash: str) -> World:
 
 
 @CRASHES
-def test_an_overwrite_after_a_crash_hides_the_old_value(crash: str) -> None:
+def test_overwrite_after_crash_shadows_old(crash: str) -> None:
     world = World()
     world.open().put(b"k", b"old")
     db = after(world, crash).open()
@@ -23,7 +23,7 @@ def test_an_overwrite_after_a_crash_hides_the_old_value(crash: str) -> None:
 
 
 @CRASHES
-def test_a_delete_after_a_crash_hides_an_old_put(crash: str) -> None:
+def test_delete_after_crash_hides_old_put(crash: str) -> None:
     world = World()
     world.open().put(b"k", b"v")
     db = after(world, crash).open()
@@ -33,7 +33,7 @@ def test_a_delete_after_a_crash_hides_an_old_put(crash: str) -> None:
 
 
 @CRASHES
-def test_a_range_delete_after_a_crash_hides_old_puts(crash: str) -> None:
+def test_range_delete_after_crash_hides_old_puts(crash: str) -> None:
     world = World()
     old = world.open()
     for number in range(10):
@@ -48,7 +48,7 @@ def test_a_range_delete_after_a_crash_hides_old_puts(crash: str) -> None:
 
 
 @CRASHES
-def test_the_newest_write_wins_over_many_crashes(crash: str) -> None:
+def test_lsn_continuity_across_crash_cycles(crash: str) -> None:
     world = World()
     seqs = []
     for number in range(1, 5):
@@ -59,7 +59,7 @@ def test_the_newest_write_wins_over_many_crashes(crash: str) -> None:
 
 
 @CRASHES
-def test_an_overwrite_after_a_crash_hides_tables_and_log(crash: str) -> None:
+def test_overwrite_after_crash_shadows_sstable(crash: str) -> None:
     world = World()
     old = world.open()
     for number in range(30):
@@ -73,7 +73,7 @@ def test_an_overwrite_after_a_crash_hides_tables_and_log(crash: str) -> None:
 
 
 @CRASHES
-def test_seqs_after_a_crash_are_strictly_higher(crash: str) -> None:
+def test_post_crash_lsn_strictly_higher(crash: str) -> None:
     world = World()
     old = world.open()
     before = [old.put(key, b"v1") for key in (b"a", b"b", b"c")]
@@ -84,7 +84,7 @@ def test_seqs_after_a_crash_are_strictly_higher(crash: str) -> None:
 
 
 @CRASHES
-def test_the_newest_write_wins_over_crashes_with_flushes_between(crash: str) -> None:
+def test_lsn_across_crash_cycles_with_flush(crash: str) -> None:
     world = World()
     for cycle in range(1, 3):
         db = world.open()

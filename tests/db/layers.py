@@ -23,6 +23,12 @@ def _seal(layered: Layered) -> None:
     raise AssertionError("the bucket took a table")
 
 
+def _seal_some(layered: Layered) -> None:
+    """Memtable over sealed memtables."""
+    if layered.writes % 2 == 0:
+        _seal(layered)
+
+
 def _flush(layered: Layered) -> None:
     """Every write in a table of its own, until there are enough of them to be merged."""
     layered.db.flush()
@@ -67,6 +73,7 @@ def _kill_without_bucket(layered: Layered) -> None:
 LAYERS: dict[str, Callable[[Layered], None]] = {
     "memtable": _stay,
     "sealed": _seal,
+    "memtable over sealed": _seal_some,
     "tables": _flush,
     "memtable and tables": _flush_some,
     "compacted": _compact,
@@ -77,13 +84,16 @@ LAYERS: dict[str, Callable[[Layered], None]] = {
 }
 
 
+WITHOUT_TABLES = {"sealed", "memtable over sealed", "recovered without bucket"}
+"""Layers of a bucket that takes no tables."""
+
+
 class Layered:
     """A database and the model of what it must answer. ``layer`` is a name in ``LAYERS``."""
 
     def __init__(self, layer: str) -> None:
         self._settle = LAYERS[layer]
-        takes_tables = layer not in ("sealed", "recovered without bucket")
-        self.world = World(takes_tables=takes_tables, wal_budget=64 << 20)
+        self.world = World(takes_tables=layer not in WITHOUT_TABLES, wal_budget=64 << 20)
         self.db: DB = self.world.open()
         self.model = Model()
         self.writes = 0

@@ -9,7 +9,7 @@ import pytest
 
 from seerdb import DB, ClosedError, InvalidRequestError
 from tests.db.conftest import OpenDB
-from tests.db.layers import LAYERS, Layered
+from tests.db.layers import LAYERS, WITHOUT_TABLES, Layered
 from tests.fixtures.database import World
 
 NUMBERS = range(300)
@@ -54,7 +54,7 @@ LATER: dict[str, Callable[[DB], object]] = {
 
 
 @pytest.mark.parametrize("later", LATER)
-@pytest.mark.parametrize("layer", sorted(LAYERS.keys() - {"sealed", "recovered without bucket"}))
+@pytest.mark.parametrize("layer", sorted(LAYERS.keys() - WITHOUT_TABLES))
 def test_a_snapshot_stays_as_the_data_moves(layer: str, later: str) -> None:
     layered = Layered(layer)
     layered.write(*(("put", key(number), b"oldest") for number in NUMBERS))

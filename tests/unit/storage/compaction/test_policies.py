@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seerdb.storage.compaction.plan import Plan, check_plan
@@ -70,6 +70,23 @@ def test_merges_change_no_answer_and_come_to_an_end(
     check_reads(tree)
     assert tree.tombstones(tree.version.tables) == 0, "nothing older is left for them to hide"
     assert sum(len(tree.rows[each.id]) for each in tree.version.tables) == len(tree.truth)
+
+
+@pytest.mark.parametrize("policy", SHAPES)
+@pytest.mark.parametrize("base_size", [1, 1 << 40], ids=["all levels", "one level"])
+@pytest.mark.parametrize("size_ratio", [2, 100])
+@pytest.mark.parametrize("table_size", [1, 1 << 40], ids=["a key a table", "one table"])
+@settings(max_examples=10)
+@given(flushes=st.lists(FLUSHES, max_size=30))
+def test_shapes_at_the_edge_change_no_answer(
+    policy: str, base_size: int, size_ratio: int, table_size: int, flushes: list[Any]
+) -> None:
+    options = PolicyOptions(size_ratio=size_ratio, base_size=base_size, table_size=table_size)
+    tree = Tree()
+    for flush in flushes:
+        tree.flush(*flush)
+        settle(tree, policy, options)
+        check_reads(tree)
 
 
 @given(

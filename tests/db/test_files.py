@@ -1,0 +1,97 @@
+"""Which files and objects there are: what is needed, and nothing besides, however long it runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from seerdb.storage.compaction.policy import POLICIES
+from seerdb.storage.object_store.local_store import INCOMING
+from seerdb.storage.outputs import GRACE_SECONDS
+from tests.db.conftest import OpenDB
+from tests.fixtures.database import World
+
+
+def files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_flush_makes_a_table_and_a_compaction_makes_them_fewer() -> None:
+    world = World(block_cache_capacity=0)
+    db = world.open()
+    for number in range(4):
+        db.put(b"k", b"%d" % number)
+        db.flush()
+        assert len(world.bucket.list("tables/")) == db.statistics().tables == number + 1
+    db.compact()
+    assert db.statistics().tables == 1
+    world.clock.advance(2 * GRACE_SECONDS)
+    db._engine.background.garbage.wake()
+    assert len(world.bucket.list("tables/")) == 1
+
+
+def test_nothing_unfinished_is_left_by_flush_compaction_ingest_and_close(
+    open_db: OpenDB, tmp_path: Path
+) -> None:
+    db = open_db(memtable_capacity=4096)
+    for number in range(200):
+        db.put(b"%03d" % (number % 50), b"v" * 100, durability="memory")
+    db.flush()
+    db.ingest([(b"i%03d" % number, b"v" * 100) for number in range(200)])
+    db.compact()
+    named = {f"bucket/tables/{table.id}.sst" for table in db._engine.manifest.state.version.tables}
+    db.close()
+    found = files(tmp_path / "db")
+    tables = {name for name in found if name.startswith("bucket/tables/")}
+    assert named <= tables, "the others have left the version a moment ago"
+    assert all(name.endswith(".sst") for name in tables)
+    usual = re.compile(r"LOCK|wal/HOME|wal/spare-\d+|bucket/manifest/\d{20}")
+    assert not [name for name in found - tables if not usual.fullmatch(name)]
+
+
+def test_what_a_dead_process_left_unfinished_is_no_table(open_db: OpenDB, tmp_path: Path) -> None:
+    """Half an upload, a whole table that no manifest names, and files that are nobody's."""
+    db = open_db()
+    for value in (b"1", b"2"):
+        db.put(b"k", value)
+        db.flush()
+    db.close()
+    bucket = tmp_path / "db" / "bucket"
+    table = next((bucket / "tables").iterdir())
+    (bucket / INCOMING).mkdir(exist_ok=True)
+    (bucket / INCOMING / "half").write_bytes(table.read_bytes()[:100])
+    stray = f"{(1 << 64) - 1:032x}"[: len(table.stem)] + ".sst"
+    (bucket / "tables" / stray).write_bytes(table.read_bytes())
+    (bucket / "tables" / "notes.txt").write_bytes(b"mine")
+    (tmp_path / "db" / "wal" / "notes.txt").write_bytes(b"mine")
+    db = open_db()
+    assert list(db.scan()) == [(b"k", b"2")]
+    db.compact()
+    assert db.verify().ok
+    assert (bucket / "tables" / "notes.txt").read_bytes() == b"mine"
+    assert (tmp_path / "db" / "wal" / "notes.txt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("compaction", POLICIES)
+def test_files_and_objects_do_not_add_up_over_cycles(compaction: str) -> None:
+    world = World(compaction=compaction, table_size=2048, disk_cache_capacity=1 << 20)
+    counts = []
+    for cycle in range(24):
+        db = world.open()
+        for number in range(60):
+            db.put(b"%03d" % number, b"%d" % cycle * 30, durability="memory")
+        db.delete_range(b"000", b"030")
+        db.compact()
+        for _ in range(2):
+            world.clock.advance(2 * GRACE_SECONDS)
+            db._engine.background.garbage.wake()
+        assert len(world.bucket.list("tables/")) == db.statistics().tables
+        db.close()
+        on_disk = [name for place in ("wal", "cache") for name in world.files.list(f"data/{place}")]
+        # Claims stay for ever: they are the fences.
+        records = len(world.bucket.list("manifest/")) - cycle
+        counts.append((len(on_disk), len(world.bucket.list("tables/")), records))
+    for column in zip(*counts, strict=True):
+        assert max(column[12:]) <= max(column[:12])
