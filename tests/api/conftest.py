@@ -14,6 +14,7 @@ from seerdb_api.fast import FastPath
 from seerdb_api.settings import ServiceSettings
 from tests.api.client import Client
 from tests.api.fake_database import FakeDatabase
+from tests.api.wire import WaitingDatabase
 
 BODY_LIMIT = 256 << 10
 
@@ -28,6 +29,13 @@ def logs() -> Iterator[list[EventDict]]:
 @pytest.fixture
 def db() -> FakeDatabase:
     return FakeDatabase()
+
+
+@pytest.fixture
+def waiting() -> WaitingDatabase:
+    db = WaitingDatabase()
+    db.load(a="1")
+    return db
 
 
 @pytest.fixture

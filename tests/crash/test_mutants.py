@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.mutants import MUTANTS, Mutant
+from tests.crash.test_compaction import crash, undisturbed
 from tests.crash.test_truncation import flushed, logged, shipped
 
 pytestmark = pytest.mark.crash
@@ -14,7 +15,7 @@ INVARIANTS = {f"I{number}" for number in range(1, 12)}
 
 def forget() -> None:
     """Nothing that was made with a mutant may be used without it, or the other way round."""
-    for made in (flushed, logged, shipped):
+    for made in (flushed, logged, shipped, undisturbed, crash):
         made.cache_clear()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from seerdb.storage.commit import INTERVAL, MEMORY
-from tests.unit.storage.test_commit import Rig
+from tests.unit.storage.commit_rig import Rig
 
 
 class Pressure:

@@ -1,0 +1,117 @@
+"""Connections: clients that leave, do not read or say nothing, and servers that stop."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from seerdb_api.protocol import MAX_PLAIN_BODY
+from tests.api.fake_database import FakeDatabase
+from tests.api.wire import (
+    WAIT,
+    WaitingDatabase,
+    Wire,
+    connected,
+    request,
+    serving,
+    turn,
+)
+
+
+def test_a_client_that_has_finished_sending_gets_its_reply(waiting: WaitingDatabase) -> None:
+    with serving(waiting) as server, connected(server) as wire:
+        wire.send(request("PUT", "/v1/kv/a", body=b"2"))
+        commit = waiting.submissions.get(timeout=WAIT)
+        wire.socket.shutdown(socket.SHUT_WR)
+        turn(server)
+        commit()
+        reply = wire.reply()
+        assert reply.startswith(b"HTTP/1.1 204 ")
+        assert b"connection: close\r\n" in reply
+        assert wire.ended()
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_client_that_goes_away_stops_nobody(waiting: WaitingDatabase, *, reset: bool) -> None:
+    with serving(waiting) as server, connected(server) as stays:
+        gone = Wire(server)
+        gone.send(request("PUT", "/v1/kv/gone", body=b"1"))
+        first = waiting.submissions.get(timeout=WAIT)
+        stays.send(request("PUT", "/v1/kv/stays", body=b"1"))
+        second = waiting.submissions.get(timeout=WAIT)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        gone.close()
+        turn(server)
+        first()
+        second()
+        assert stays.reply().startswith(b"HTTP/1.1 204 ")
+        assert {b"gone", b"stays"} <= waiting.entries.keys()
+        half = Wire(server)
+        half.send(request("PUT", "/v1/kv/half", "content-length: 2") + b"1")
+        turn(server)
+        half.close()
+        turn(server)
+    assert b"half" not in waiting.entries
+
+
+def test_a_reader_that_does_not_read_gets_everything_in_order() -> None:
+    db = FakeDatabase()
+    count, size = 300, MAX_PLAIN_BODY
+    for number in range(count):
+        db.put(b"%d" % number, b"%d" % number * (size // len(b"%d" % number)))
+    with serving(db) as server, connected(server) as wire:
+        for number in range(count):
+            wire.send(request("GET", f"/v1/kv/{number}"))
+            turn(server)
+        for number in range(count):
+            assert wire.reply().endswith(b"\r\n\r\n" + db.entries[b"%d" % number].value)
+        assert server.path.seen  # which waits for the reader
+
+
+def test_idle_connections_are_closed_and_waiting_ones_kept(waiting: WaitingDatabase) -> None:
+    with (
+        serving(waiting, timeout_keep_alive=0.2) as server,
+        connected(server) as writer,
+        connected(server) as half,
+        connected(server) as reader,
+    ):
+        assert writer.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 200 ")
+        assert half.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 200 ")
+        writer.send(request("PUT", "/v1/kv/a", body=b"2"))
+        half.send(request("PUT", "/v1/kv/b", "content-length: 1"))
+        assert reader.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 200 ")
+        assert reader.ended()
+        waiting.commit_next()
+        assert writer.reply().startswith(b"HTTP/1.1 204 ")
+        half.send(b"3")
+        waiting.commit_next()
+        assert half.reply().startswith(b"HTTP/1.1 204 ")
+        assert writer.ended()
+        assert half.ended()
+
+
+def test_a_stop_waits_for_writes(waiting: WaitingDatabase) -> None:
+    with serving(waiting) as server, connected(server) as idle, connected(server) as wire:
+        half = Wire(server)
+        assert idle.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 200 ")
+        wire.send(request("PUT", "/v1/kv/a", body=b"2"))
+        first = waiting.submissions.get(timeout=WAIT)
+        half.send(request("PUT", "/v1/kv/b", "content-length: 1"))
+        turn(server)
+        server.should_exit = True
+        assert server.stopping.wait(WAIT)
+        assert idle.ended()
+        first()
+        half.send(b"3")
+        waiting.commit_next()
+        for one in (wire, half):
+            reply = one.reply()
+            assert reply.startswith(b"HTTP/1.1 204 ")
+            assert b"connection: close\r\n" in reply
+            assert one.ended()
+        half.close()
+        server.stop()

@@ -1,0 +1,386 @@
+"""Bugs to be planted on purpose: each breaks one rule the way a plausible mistake would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from seerdb.errors import AlreadyExistsError
+from seerdb.ids import MAX_SEQ
+from seerdb.storage import flush, flusher, garbage, merge, opening, recovery
+from seerdb.storage.commit import Committer
+from seerdb.storage.compaction import plan
+from seerdb.storage.compaction.compactor import Compactor
+from seerdb.storage.compaction.policy import leveled
+from seerdb.storage.entry import DELETE
+from seerdb.storage.flush import FlushJob, run_flush
+from seerdb.storage.garbage import GarbageCollector
+from seerdb.storage.home import Home
+from seerdb.storage.layout import Layout, TableRun
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.version import Run, Version
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.retrying import RetryingObjectStore
+from seerdb.storage.outputs import TableOutputs
+from seerdb.storage.publish import Publisher
+from seerdb.storage.row_cache import RowCache
+from seerdb.storage.ship import Shipper
+from seerdb.storage.sstable import format as table_format
+from seerdb.storage.sstable.builder import TableBuilder
+from seerdb.storage.state import LiveState
+from seerdb.storage.wal import frames, repair
+from seerdb.storage.wal.format import encode_put
+from seerdb.storage.wal.frames import FrameReader
+from seerdb.storage.wal.reader import SegmentScan
+from seerdb.storage.wal.segments import SegmentPool, segment_path
+from seerdb.storage.wal.writer import LogWriter
+from seerdb.storage.workers import Lane
+
+Patch = pytest.MonkeyPatch
+
+
+def no_sync(patch: Patch) -> None:
+    def sync(log: Any) -> None:
+        log._synced = log._position
+
+    patch.setattr(LogWriter, "sync", sync)
+
+
+def acknowledge_first(patch: Patch) -> None:
+    append = LogWriter.append
+    late: dict[int, bytes] = {}
+
+    def appending(log: LogWriter, records: bytes) -> None:
+        before = late.pop(id(log), None)
+        if before is not None:
+            append(log, before)
+        late[id(log)] = records
+
+    patch.setattr(LogWriter, "append", appending)
+
+
+def go_on_after_a_failed_sync(patch: Patch) -> None:
+    sync = LogWriter.sync
+
+    def syncing(log: LogWriter) -> None:
+        try:
+            sync(log)
+        except Exception:  # noqa: BLE001 - this is the mistake
+            log._cause = None
+
+    patch.setattr(LogWriter, "sync", syncing)
+
+
+def recover_part_of_a_batch(patch: Patch) -> None:
+    take = FrameReader._take_record
+
+    def taking(reader: Any, body: bytes, at: int) -> Any:
+        outcome = take(reader, body, at)
+        if not isinstance(outcome, int) and len(body) > at + 60:
+            reader._last_seq += 1
+            payload = encode_put(b"part", body[at + 50 :])
+            reader.records.append((reader._last_seq, 0, payload))
+        return outcome
+
+    patch.setattr(FrameReader, "_take_record", taking)
+
+
+def restart_seqs(patch: Patch) -> None:
+    init = LiveState.__init__
+    patch.setattr(LiveState, "__init__", lambda live, state, seq: init(live, state, min(seq, 1)))
+
+
+def release_log_first(patch: Patch) -> None:
+    def running(job: FlushJob, files: Any, store: Any, pace: Any) -> Any:
+        result = run_flush(job, files, store, pace)
+        for segment in job.segments:
+            files.remove(segment_path(job.directory, segment))
+        return result
+
+    patch.setattr(flusher, "run_flush", running)
+    patch.setattr(SegmentPool, "recycle", lambda pool, segment: None)
+
+
+def release_memtable_first(patch: Patch) -> None:
+    flushed = Publisher.flushed
+
+    def releasing(publisher: Any, memtable: Memtable, *rest: Any) -> None:
+        live = publisher._live
+        layout = live.current.layout
+        live.release(memtable, Layout(layout.version, publisher._tables, layout.rows))
+        flushed(publisher, memtable, *rest)
+
+    patch.setattr(Publisher, "flushed", releasing)
+
+
+class _Trusting:
+    """Reads back what was written, whatever is there."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._written: dict[str, bytes] = {}
+
+    def put(self, name: str, data: bytes) -> None:
+        self._store.put(name, data)
+        self._written[name] = data
+
+    def get(self, name: str) -> bytes:
+        self._store.get(name)
+        return self._written[name]
+
+
+def trust_the_upload(patch: Patch) -> None:
+    upload: Callable[..., Any] = flush.upload
+
+    def uploading(store: ObjectStore, *rest: Any, **place: Any) -> Any:
+        return upload(_Trusting(store), *rest, **place)
+
+    patch.setattr(flush, "upload", uploading)
+
+
+def ignore_the_fence(patch: Patch) -> None:
+    create = RetryingObjectStore.put_if_absent
+
+    def creating(store: RetryingObjectStore, name: str, data: bytes) -> None:
+        try:
+            create(store, name, data)
+        except AlreadyExistsError:
+            store.put(name, data)
+
+    patch.setattr(RetryingObjectStore, "put_if_absent", creating)
+
+
+def ship_without_looking(patch: Patch) -> None:
+    patch.setattr(Shipper, "_check_epoch", lambda shipper: None)
+
+
+def confirm_ships_early(patch: Patch) -> None:
+    check = Shipper._check_epoch
+
+    def checking(shipper: Any) -> None:
+        shipper._confirmed = shipper._shipped[2]
+        check(shipper)
+
+    patch.setattr(Shipper, "_check_epoch", checking)
+
+
+def take_over_without_a_word(patch: Patch) -> None:
+    patch.setattr(opening, "begin_branch", lambda *where: None)
+
+
+def border_belongs_to_the_left(patch: Patch) -> None:
+    init = TableRun.__init__
+
+    def making(run: TableRun, *given: Any) -> None:
+        init(run, *given)
+        for position in range(1, run.count):
+            if run.smallest[position] == run.largest[position - 1]:
+                run.smallest[position] += b"\0"
+
+    patch.setattr(TableRun, "__init__", making)
+
+
+def take_any_log_for_ours(patch: Patch) -> None:
+    patch.setattr(
+        opening,
+        "Home",
+        lambda home, database, *, complete=True: Home(home, database, complete=True),
+    )
+
+
+def drop_tombstones_early(patch: Patch) -> None:
+    patch.setattr(plan, "_older", lambda *where: False)
+
+
+def merge_less_than_overlaps(patch: Patch) -> None:
+    whole = plan.overlapping
+
+    def overlapping(run: Run, start: bytes, end: bytes) -> Run:
+        found = whole(run, start, end)
+        return Run(found.level, found.number, found.tables[:-1])
+
+    patch.setattr(leveled, "overlapping", overlapping)
+
+
+def filter_without_deletes(patch: Patch) -> None:
+    add = TableBuilder.add
+
+    def adding(builder: Any, entries: Any) -> None:
+        add(builder, entries)
+        if len(entries):
+            builder._hashes[-1] ^= (entries.kinds == DELETE) * np.uint64(0xFFFF)
+
+    patch.setattr(TableBuilder, "add", adding)
+
+
+def hide_equal_seqs(patch: Patch) -> None:
+    covered = merge._without_covered
+
+    def hiding(chunk: Any, tombstones: Any, at: int) -> Any:
+        kept = covered(chunk, tombstones, at)
+        rows = [row for row in zip(*kept, strict=True) if tombstones.covering(row[0], at) < row[1]]
+        return merge.Chunk(*map(list, zip(*rows, strict=True))) if rows else merge.EMPTY
+
+    patch.setattr(merge, "_without_covered", hiding)
+
+
+def forget_to_replace_rows(patch: Patch) -> None:
+    patch.setattr(RowCache, "advance", lambda rows, memtable: None)
+
+
+def collect_what_is_read(patch: Patch) -> None:
+    run = GarbageCollector.run
+    patch.setattr(GarbageCollector, "run", lambda collector, keep: run(collector, set))
+
+
+def collect_log_of_no_table(patch: Patch) -> None:
+    is_past = garbage._is_past
+
+    def deciding(name: str, state: ManifestState, *rest: Any) -> bool:
+        return is_past(name, structs.replace(state, last_seq=MAX_SEQ), *rest)
+
+    patch.setattr(garbage, "_is_past", deciding)
+
+
+def collect_every_branch(patch: Patch) -> None:
+    patch.setattr(garbage, "_newest_branch", lambda objects, state: state.epoch + 1)
+
+
+def begin_anew_without_a_manifest(patch: Patch) -> None:
+    patch.setattr(opening._Opening, "_check_belongs", lambda *what: None)
+
+
+def append_behind_a_torn_tail(patch: Patch) -> None:
+    def sealing(files: Any, directory: str, scan: SegmentScan) -> Any:
+        end = scan.end + scan.torn_bytes
+        return repair.seal_recovered(
+            files, directory, replace(scan, end=end, damages=(), partial=0)
+        )
+
+    patch.setattr(recovery, "seal_recovered", sealing)
+
+
+class _LateSync:
+    """A disk on which the first sync of each file that is opened does nothing."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def open(self, path: str, **how: Any) -> Any:
+        file = self._files.open(path, **how)
+        sync = file.sync
+
+        def syncing(*, metadata: bool) -> None:
+            file.sync = sync
+
+        file.sync = syncing
+        return file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+
+def seal_what_is_not_durable(patch: Patch) -> None:
+    seal: Callable[..., Any] = repair.seal_recovered
+    patch.setattr(recovery, "seal_recovered", lambda files, *rest: seal(_LateSync(files), *rest))
+
+
+def any_damage_is_a_torn_tail(patch: Patch) -> None:
+    patch.setattr(FrameReader, "_survey", lambda reader, start: 0)
+
+
+def trust_checksums(patch: Patch) -> None:
+    patch.setattr(table_format, "_check_crc", lambda part, *, name, offset: None)
+
+
+def trust_the_log(patch: Patch) -> None:
+    class Anything(int):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __ne__(self, other: object) -> bool:
+            return False
+
+        __hash__ = int.__hash__
+
+    patch.setattr(frames, "crc32c", lambda *data: Anything())
+
+
+def silent_workers(patch: Patch) -> None:
+    patch.setattr(Lane, "_retry", lambda lane, error: None)
+
+
+def publish_in_two_steps(patch: Patch) -> None:
+    def compacted(publisher: Any, inputs: Any, outputs: Any) -> None:
+        state = publisher._manifest.commit(add=outputs, remove=inputs, reason="compaction")
+        rows = publisher._live.current.layout.rows
+        publisher._live.replace_layout(Layout(state.version, publisher._tables, rows))
+
+    patch.setattr(Publisher, "compacted", compacted)
+
+
+def show_a_merge_by_two_edits(patch: Patch) -> None:
+    compacted = Publisher.compacted
+
+    def twice(publisher: Any, inputs: Any, outputs: Any) -> None:
+        publisher._manifest.commit(remove=inputs, reason="compaction")
+        compacted(publisher, (), outputs)
+
+    patch.setattr(Publisher, "compacted", twice)
+
+
+def take_sealed_memtables_for_flushed(patch: Patch) -> None:
+    compacted = Publisher.compacted
+
+    def counting(publisher: Any, inputs: Any, outputs: Any) -> None:
+        compacted(publisher, inputs, outputs)
+        reached = publisher._live.visible_seq
+        publisher._manifest.commit(last_seq=reached, reason="compaction")
+
+    patch.setattr(Publisher, "compacted", counting)
+
+
+def tell_age_by_the_number_of_a_table(patch: Patch) -> None:
+    def older(version: Version, inputs: Any, target: Any) -> bool:
+        taken = {table.id for run in inputs for table in run.tables}
+        return any(table.id < max(taken) and table.id not in taken for table in version.tables)
+
+    patch.setattr(plan, "_older", older)
+
+
+def leave_range_deletes_out_of_bounds(patch: Patch) -> None:
+    properties = TableBuilder._properties
+
+    def narrowed(builder: Any, *rest: Any) -> Any:
+        found = properties(builder, *rest)
+        if not found.entries:
+            return found
+        return structs.replace(found, smallest=builder._first_keys[0], largest=builder._last[0])
+
+    patch.setattr(TableBuilder, "_properties", narrowed)
+
+
+def note_removal_late(patch: Patch) -> None:
+    removed = TableOutputs.removed
+    account = Compactor._account
+    patch.setattr(TableOutputs, "removed", lambda outputs, tables: None)
+
+    def accounting(compactor: Any, merged: Any) -> None:
+        removed(compactor._outputs, [table.id for table in merged.plan.tables])
+        account(compactor, merged)
+
+    patch.setattr(Compactor, "_account", accounting)
+
+
+def give_the_seq_of_a_failed_ingest_away(patch: Patch) -> None:
+    patch.setattr(Committer, "_skip_seq", lambda committer: None)
+
+
+def leave_an_ingest_in_doubt(patch: Patch) -> None:
+    patch.setattr(Publisher, "_settle", lambda publisher: None)

@@ -1,0 +1,127 @@
+"""Operands and lifetimes: what is merged into a value that expires."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.db.merging import everywhere, int64, merge_older_runs, opened, tables
+
+
+def test_a_merge_keeps_the_time_to_live_of_its_base() -> None:
+    for flushes in range(8):
+        world, db = opened()
+        db.put(b"k", b"0", ttl=10)
+        if flushes & 1:
+            db.flush()
+        db.merge(b"k", b"1")
+        if flushes & 2:
+            db.flush()
+        everywhere(db, b"01")
+        world.clock.advance(10)
+        everywhere(db, None)
+        db.merge(b"k", b"2")  # begins anew, for good
+        if flushes & 4:
+            db.flush()
+        everywhere(db, b"2")
+        world.clock.advance(1000)
+        db.merge(b"k", b"3")
+        everywhere(db, b"23")
+        db.compact()
+        everywhere(db, b"23")
+        everywhere(world.kill().open(), b"23")
+
+
+def test_operands_on_both_sides_of_an_end_are_not_combined_above_it() -> None:
+    """The first one belongs to the value that is gone, whatever was merged before it was known."""
+    world, db = opened(block_size=256)
+    for number in range(200):
+        db.put(b"ballast%04d" % number, b"v" * 100)
+    db.put(b"k", b"0", ttl=10)
+    db.flush()
+    db.merge(b"k", b"1")
+    world.clock.advance(10)
+    db.merge(b"k", b"2")
+    for number in range(8):
+        db.put(b"o%d" % number, b"x")
+        db.flush()
+        everywhere(db, b"2")
+    assert len(db._engine.manifest.state.version.runs) > 1
+    db.compact()
+    everywhere(db, b"2")
+
+
+def test_an_operand_goes_with_its_base_though_that_was_dropped_first() -> None:
+    """What expired under operands that a compaction does not see must be remembered."""
+    world, db = opened("int64_add")
+    db.put(b"k", int64(1), ttl=10)
+    for _ in range(3):
+        db.put(b"other", b"x" * 200)
+        db.flush()
+    db.merge(b"k", int64(1))
+    world.clock.advance(10)
+    db._engine.compactor.ask_for_full()
+    db._engine.background.compaction.wake()
+    assert [table.entries for table in tables(db)] == [2]
+    everywhere(db, None)
+    db.merge(b"k", int64(5))
+    everywhere(db, int64(5))
+    db.compact()
+    everywhere(db, int64(5))
+
+
+@pytest.mark.parametrize(
+    ("merged", "remembers"), [(b"k", True), (b"l", True), (b"m", False), (None, False)]
+)
+def test_what_expired_is_remembered_at_the_bottom_if_a_table_that_stays_may_merge_into_it(
+    merged: bytes | None, remembers: bool
+) -> None:
+    world, db = opened("int64_add")
+    db.put(b"j", b"x")
+    db.put(b"l", int64(7))
+    db.flush()
+    db.put(b"k", int64(1), ttl=10)
+    db.flush()
+    if merged is not None:
+        db.merge(merged, int64(1))
+    else:
+        db.put(b"k", b"replaced", ttl=1)
+    db.flush()
+    world.clock.advance(10)
+    merge_older_runs(db)
+    assert [table.expiring for table in tables(db) if table.level] == [int(remembers)]
+    everywhere(db, None)
+    db.merge(b"k", int64(5))
+    everywhere(db, int64(5))
+    db.compact()
+    everywhere(db, int64(5))
+    assert all(not table.special for table in tables(db))
+
+
+def test_what_expired_is_dropped_when_nothing_merged_into_it_is_left() -> None:
+    world, db = opened("int64_add")
+    db.put(b"k", int64(1), ttl=10)
+    db.merge(b"k", int64(1))
+    world.clock.advance(10)
+    db.compact()
+    assert tables(db) == []
+
+
+def test_what_expires_while_a_commit_is_on_its_way_is_remembered() -> None:
+    """Its operand was committed before the end, and comes to light after the compaction."""
+    world, db = opened("int64_add")
+    db.put(b"k", int64(1), ttl=10)
+    db.flush()
+    world.clock.advance(9.5)
+    apply = db._engine.committer._publish
+
+    def late(group: list[Any], last: int) -> None:
+        world.clock.advance(1)
+        db._engine.compactor.ask_for_full()
+        db._engine.compactor.compact_one()
+        apply(group, last)
+
+    db._engine.committer._publish = late  # type: ignore[method-assign]
+    db.merge(b"k", int64(1))
+    everywhere(db, None)

@@ -1,0 +1,125 @@
+"""Commits that the disk or somebody at the keyboard cuts short: nothing half done goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from seerdb.errors import (
+    BusyError,
+    DiskError,
+    PoisonedError,
+)
+from seerdb.storage.commit import LOCAL, MEMORY
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.wal.reader import scan_segment
+from tests.unit.storage.commit_rig import Rig
+from tests.unit.storage.test_batch import batch_of
+
+
+def test_a_failed_sync_fails_all_of_the_group_and_everything_after() -> None:
+    rig = Rig()
+    rig.put(b"a")
+    rig.files.fail_sync()
+    with rig.waiting(
+        lambda: rig.put(b"b"), lambda: rig.put(b"c"), lambda: rig.put(b"d", level=MEMORY)
+    ) as futures:
+        pass
+    errors = [future.exception() for future in futures]
+    assert [type(error) for error in errors] == [PoisonedError] * 3
+    assert all(isinstance(error.__cause__, DiskError) for error in errors if error)
+    assert len(rig.env.causes) == 1
+    for call in (
+        lambda: rig.put(b"e"),
+        lambda: rig.put(b"e", level=MEMORY),
+        lambda: rig.committer.put(b"e", b"v", MEMORY),
+        rig.committer.sync,
+        rig.committer.position,
+        rig.committer.rotate,
+        lambda: rig.committer.submit(batch_of([("put", b"e", b"")]), LOCAL, None, 1, print),
+    ):
+        with pytest.raises(PoisonedError):
+            call()
+    assert (rig.live.visible_seq, rig.entries()) == (1, {b"a": (1, b"v")})
+    assert len(rig.env.causes) == 1
+
+
+@pytest.mark.parametrize("level", [MEMORY, LOCAL])
+def test_a_failed_append_poisons(level: int) -> None:
+    rig = Rig()
+    rig.put(b"a")
+    rig.files.no_space = True
+    with pytest.raises(PoisonedError):
+        rig.committer.put(b"b", b"v", level)
+    rig.files.no_space = False
+    with pytest.raises(PoisonedError):
+        rig.put(b"c")
+    assert rig.entries() == {b"a": (1, b"v")}
+
+
+INTERRUPTED: dict[str, tuple[str, str, int]] = {
+    "the append of a lone put": ("append_put", "log", MEMORY),
+    "the apply of a lone put": ("apply", "memtable", MEMORY),
+    "the append of a group": ("append", "log", LOCAL),
+    "the sync of a group": ("sync", "log", LOCAL),
+    "the apply of a group": ("apply", "memtable", LOCAL),
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_an_interrupt_never_lets_a_seq_be_used_twice(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after the log was written and before the memtable was: the next write once took
+    the same seq, and the log could not be opened any more."""
+    name, place, level = INTERRUPTED[when]
+    rig = Rig()
+    rig.put(b"a", level=MEMORY)
+    owner = {"log": rig.log, "memtable": Memtable}[place]
+    if place == "memtable":
+        name = "put"
+    real = getattr(owner, name)
+
+    def interrupted(*args: Any) -> None:
+        if place != "memtable":
+            real(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rig.committer.put(b"b", b"v", level)
+    monkeypatch.undo()
+    for again in (MEMORY, LOCAL):
+        with pytest.raises(PoisonedError, match="KeyboardInterrupt"):
+            rig.committer.put(b"c", b"v", again)
+    assert [record[0] for record in scan_segment(rig.files, "wal", 1).records] == [1, 2]
+    assert rig.live.visible_seq == 1
+
+
+def test_who_waits_behind_an_interrupted_writer_is_told() -> None:
+    """The leader of a group is interrupted while it waits for room: the others spun forever."""
+    rig = Rig(capacity=1)
+    rig.put(b"a")
+    rig.env.refusal = KeyboardInterrupt()
+    with rig.waiting(lambda: rig.put(b"b"), lambda: rig.put(b"c")) as futures:
+        pass
+    errors = [future.exception() for future in futures]
+    assert {type(error) for error in errors} == {KeyboardInterrupt, BusyError}
+    rig.env.refusal = None
+    assert rig.put(b"d") == 2
+    assert rig.entries().keys() == {b"a", b"d"}
+
+
+@pytest.mark.parametrize("verb", ["sync", "position", "rotate"])
+def test_a_sync_that_fails_outside_of_a_write_poisons_as_well(verb: str) -> None:
+    rig = Rig()
+    rig.put(b"a", level=MEMORY)
+    rig.files.fail_sync()
+    with pytest.raises(PoisonedError):
+        getattr(rig.committer, verb)()
+    with pytest.raises(PoisonedError):
+        rig.put(b"b")
+    assert len(rig.env.causes) == 1
+    assert rig.env.memtables == []
+    assert rig.entries() == {b"a": (1, b"v")}
