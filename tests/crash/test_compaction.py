@@ -22,7 +22,6 @@ from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.object_store.names import TABLE_PREFIX, table_name
-from seerdb.storage.outputs import GRACE_SECONDS
 from tests.crash.trace import (
     Ingest,
     Run,
@@ -36,7 +35,7 @@ from tests.crash.trace import (
     outcomes,
     put_ttl,
 )
-from tests.fixtures.database import World
+from tests.fixtures.database import World, collect_garbage
 
 pytestmark = pytest.mark.crash
 
@@ -229,8 +228,7 @@ def check_collected(world: World) -> None:
     db = world.open()
     assert db.verify().problems == []
     for _ in range(2):
-        world.clock.advance(2 * GRACE_SECONDS)
-        db._engine.background.garbage.wake()
+        collect_garbage(world, db)
     assert tables_in(world) == tables_of(db._engine.manifest.state.version)
     db.close()
 

@@ -26,7 +26,7 @@ from tests.crash.trace import (
     outcomes,
     put,
 )
-from tests.fixtures.database import PATH, ROOMY, World
+from tests.fixtures.database import PATH, ROOMY, World, collect_garbage
 
 FAT = random.Random(1).randbytes(300)
 ROWS = Ingest(tuple((b"k%02d" % (number * 7 % 24), FAT) for number in range(24)))
@@ -257,8 +257,7 @@ def test_what_a_failed_ingest_uploaded_is_collected() -> None:
     heal(world)
     orphans = len(world.bucket.list(TABLE_PREFIX)) - db.statistics().tables
     assert orphans == 2
-    world.clock.advance(1000.0)
-    db._engine.background.garbage.wake()
+    collect_garbage(world, db)
     assert len(world.bucket.list(TABLE_PREFIX)) == db.statistics().tables
     check_contents(db, model)
 

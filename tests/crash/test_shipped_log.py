@@ -9,7 +9,7 @@ from seerdb.events import GarbageCollected
 from seerdb.storage import engine
 from tests.crash.test_two_writers import truth
 from tests.crash.trace import Run, Step, Verb, check_recovery, put
-from tests.fixtures.database import ROOMY, World
+from tests.fixtures.database import ROOMY, World, collect_garbage
 
 pytestmark = pytest.mark.crash
 
@@ -83,8 +83,7 @@ def test_what_no_table_holds_stays_however_old_it_is() -> None:
     db.put(b"a", b"1", durability="object")
     db.flush()
     db.put(b"a", b"2", durability="object")
-    world.clock.advance(1000.0)
-    db._engine.background.garbage.wake()
+    collect_garbage(world, db)
     assert (len(collected(world)), len(shipped(world))) == (1, 1)
     assert truth(world) == {b"a": b"2"}
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from seerdb import DB
-from seerdb.storage.compaction.compactor import _Work
-from seerdb.storage.compaction.plan import BOTTOM_LEVEL, make_plan
 from tests.fixtures.database import ROOMY, World
 
 
@@ -33,15 +31,3 @@ def everywhere(db: DB, expected: bytes | None) -> None:
     with db.snapshot() as snapshot:
         assert snapshot.get(b"k") == expected
         assert list(snapshot.scan(b"k", b"l")) == rows
-
-
-def merge_older_runs(db: DB) -> None:
-    """Compact all runs but the newest."""
-    version = db._engine.manifest.state.version
-    older = version.runs[1:]
-    plan = make_plan(version, older, (BOTTOM_LEVEL, -older[0].number), 1 << 20)
-    assert plan is not None
-    assert plan.bottom
-    compactor = db._engine.compactor
-    compactor._work = _Work(plan, compactor.full_done)
-    assert compactor.compact_one()

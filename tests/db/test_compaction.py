@@ -14,7 +14,7 @@ from seerdb.storage.compaction.policy.given import LEVELED
 from seerdb.testing.model import Model
 from tests.crash.trace import Write, commit
 from tests.db.conftest import OpenDB
-from tests.fixtures.database import World
+from tests.fixtures.database import World, collect_garbage
 
 
 def fill(db: DB, numbers: range) -> dict[bytes, bytes]:
@@ -66,8 +66,7 @@ def test_a_moved_table_stays_cached_and_is_not_collected() -> None:
     assert db.multi_get(list(rows)[:44]) == list(rows.values())[:44]
     again = [op for op in world.store.trace[reads:] if op.operation == "get_range"]
     assert again == asked, "all of it was in memory"
-    world.clock.advance(10_000)
-    db._engine.background.garbage.wake()
+    collect_garbage(world, db)
     assert dict(db.scan()) == rows
 
 

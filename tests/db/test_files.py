@@ -9,9 +9,8 @@ import pytest
 
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.object_store.local_store import INCOMING
-from seerdb.storage.outputs import GRACE_SECONDS
 from tests.db.conftest import OpenDB
-from tests.fixtures.database import World
+from tests.fixtures.database import World, collect_garbage
 
 
 def files(directory: Path) -> set[str]:
@@ -27,8 +26,7 @@ def test_a_flush_makes_a_table_and_a_compaction_makes_them_fewer() -> None:
         assert len(world.bucket.list("tables/")) == db.statistics().tables == number + 1
     db.compact()
     assert db.statistics().tables == 1
-    world.clock.advance(2 * GRACE_SECONDS)
-    db._engine.background.garbage.wake()
+    collect_garbage(world, db)
     assert len(world.bucket.list("tables/")) == 1
 
 
@@ -85,8 +83,7 @@ def test_files_and_objects_do_not_add_up_over_cycles(compaction: str) -> None:
         db.delete_range(b"000", b"030")
         db.compact()
         for _ in range(2):
-            world.clock.advance(2 * GRACE_SECONDS)
-            db._engine.background.garbage.wake()
+            collect_garbage(world, db)
         assert len(world.bucket.list("tables/")) == db.statistics().tables
         db.close()
         on_disk = [name for place in ("wal", "cache") for name in world.files.list(f"data/{place}")]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.db.merging import everywhere, int64, merge_older_runs, opened, tables
+from seerdb.storage.compaction.plan import BOTTOM_LEVEL
+from tests.db.merging import everywhere, int64, opened, tables
+from tests.fixtures.levels import merge_runs
 
 
 def test_a_merge_keeps_the_time_to_live_of_its_base() -> None:
@@ -89,7 +91,7 @@ def test_what_expired_is_remembered_at_the_bottom_if_a_table_that_stays_may_merg
         db.put(b"k", b"replaced", ttl=1)
     db.flush()
     world.clock.advance(10)
-    merge_older_runs(db)
+    assert merge_runs(db, db._engine.manifest.state.version.runs[1:], to=BOTTOM_LEVEL).bottom
     assert [table.expiring for table in tables(db) if table.level] == [int(remembers)]
     everywhere(db, None)
     db.merge(b"k", int64(5))

@@ -11,7 +11,7 @@ from seerdb import DB, Batch, BusyError, UnavailableError
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.request import Outcome
-from tests.fixtures.database import World, fill
+from tests.fixtures.database import World, collect_garbage, fill
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -165,8 +165,7 @@ def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start(
     db.compact()
     there = {info.name for info in world.bucket.list("tables/")}
     assert there >= set(inputs)
-    world.clock.advance(1000.0)
-    db._engine.background.garbage.wake()
+    collect_garbage(world, db)
     assert {info.name for info in world.bucket.list("tables/")}.isdisjoint(inputs)
 
 
@@ -180,8 +179,7 @@ def test_a_snapshot_reads_what_was_merged_and_collected_meanwhile() -> None:
         for _ in range(3):
             db.delete_range(b"k", b"l")
             db.compact()
-            world.clock.advance(1000.0)
-            db._engine.background.garbage.wake()
+            collect_garbage(world, db)
         assert list(db.scan()) == []
         assert dict(snapshot.scan()) == rows
         assert snapshot.get(b"k0007") == b"v" * 200

@@ -8,7 +8,7 @@ import pytest
 
 from seerdb import DB
 from seerdb.storage.compaction.plan import BOTTOM_LEVEL
-from tests.fixtures.levels import Levels
+from tests.fixtures.levels import Levels, merge_runs
 
 
 def test_a_merge_of_upper_levels_keeps_tombstones() -> None:
@@ -91,7 +91,7 @@ def test_older_is_told_by_seq_and_place_and_not_by_the_number_of_a_table() -> No
     db.put(b"a", b"1")
     db.flush()
     newest = levels.level(0)[0]
-    levels.merge_runs(*values, to=5)
+    merge_runs(db, values, to=5)
     [merged] = levels.level(5)
     assert merged.tables[0].id > newest.tables[0].id, "or this tests nothing"
     plan = levels.merge(0, to=3)

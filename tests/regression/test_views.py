@@ -23,7 +23,7 @@ from seerdb.storage import (
     scan,
     state,
 )
-from tests.fixtures.database import ROOMY, World
+from tests.fixtures.database import ROOMY, World, collect_garbage
 from tests.fixtures.interleaving import before_lines, every_line
 
 ROWS = [(b"%02d" % number, b"v%02d" % number) for number in range(12)]
@@ -51,8 +51,7 @@ def spread(world: World) -> DB:
 def merge_and_collect(world: World, db: DB) -> None:
     """Nothing of what was there is needed by the newest version, or by the grace period."""
     db.compact()
-    world.clock.advance(10_000.0)
-    db._engine.background.garbage.wake()
+    collect_garbage(world, db)
 
 
 CHANGES: dict[str, Callable[[World, DB], object]] = {

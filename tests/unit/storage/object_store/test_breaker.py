@@ -10,17 +10,7 @@ import pytest
 from seerdb.errors import NotFoundError, UnavailableError
 from seerdb.storage.object_store.breaker import BreakingObjectStore, CircuitBreaker
 from seerdb.testing.clock import FakeClock
-from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def faulty() -> FaultyObjectStore:
-    return FaultyObjectStore(MemoryObjectStore())
+from seerdb.testing.objects import FaultyObjectStore
 
 
 @pytest.fixture

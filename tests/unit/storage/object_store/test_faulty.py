@@ -13,11 +13,6 @@ from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore, Operati
 
 
 @pytest.fixture
-def bucket() -> MemoryObjectStore:
-    return MemoryObjectStore()
-
-
-@pytest.fixture
 def store(bucket: MemoryObjectStore) -> FaultyObjectStore:
     return FaultyObjectStore(bucket)
 

@@ -19,22 +19,12 @@ from seerdb.storage.object_store.meter import (
     RequestStatistics,
 )
 from seerdb.testing.clock import FakeClock
-from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
+from seerdb.testing.objects import FaultyObjectStore
 
 
 @pytest.fixture
 def meter() -> RequestMeter:
     return RequestMeter()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def faulty(clock: FakeClock) -> FaultyObjectStore:
-    return FaultyObjectStore(MemoryObjectStore(), clock)
 
 
 @pytest.fixture

@@ -28,21 +28,6 @@ class HighestRandom(Random):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def bucket() -> MemoryObjectStore:
-    return MemoryObjectStore()
-
-
-@pytest.fixture
-def faulty(bucket: MemoryObjectStore) -> FaultyObjectStore:
-    return FaultyObjectStore(bucket)
-
-
-@pytest.fixture
 def store(faulty: FaultyObjectStore, clock: FakeClock) -> RetryingObjectStore:
     return RetryingObjectStore(faulty, clock=clock, random=HighestRandom())
 

@@ -14,6 +14,7 @@ from seerdb.storage.wal.format import (
     encode_seal,
 )
 from seerdb.storage.wal.reader import SegmentScan, read_segment
+from seerdb.testing.files import CrashableFileSystem
 
 SALT = 0x5EEDB0A7
 HEADER = SegmentHeader(
@@ -65,3 +66,10 @@ def seqs(scan: SegmentScan) -> list[int]:
 def flipped(data: bytes, offset: int, bit: int = 0) -> bytes:
     """``data`` with one bit of the byte at ``offset`` turned over."""
     return data[:offset] + bytes([data[offset] ^ (1 << bit)]) + data[offset + 1 :]
+
+
+def disk() -> CrashableFileSystem:
+    """An empty disk with a directory for the log."""
+    files = CrashableFileSystem()
+    files.make_directory("wal")
+    return files

@@ -20,15 +20,9 @@ from seerdb.storage.wal.segments import (
 )
 from seerdb.testing.crash import CrashError
 from seerdb.testing.files import CrashableFileSystem
-from tests.unit.storage.wal.samples import HEADER, frame, put, seqs
+from tests.unit.storage.wal.samples import HEADER, disk, frame, put, seqs
 
 SIZE = 16_384
-
-
-def disk() -> CrashableFileSystem:
-    files = CrashableFileSystem()
-    files.make_directory("wal")
-    return files
 
 
 def take(pool: SegmentPool, segment: int) -> None:

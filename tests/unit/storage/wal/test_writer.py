@@ -30,15 +30,9 @@ from seerdb.storage.wal.writer import LogStatistics, LogWriter
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.machine import disk_error
-from tests.unit.storage.wal.samples import seqs
+from tests.unit.storage.wal.samples import disk, seqs
 
 SIZE = 32_768
-
-
-def disk() -> CrashableFileSystem:
-    files = CrashableFileSystem()
-    files.make_directory("wal")
-    return files
 
 
 def writer(files: FileSystem, directory: str = "wal", **changes: Any) -> LogWriter:
