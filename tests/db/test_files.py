@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from seerdb.ids import Epoch, table_id
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.object_store.local_store import INCOMING
+from seerdb.storage.object_store.names import table_name
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World, collect_garbage
 
@@ -51,25 +54,27 @@ def test_nothing_unfinished_is_left_by_flush_compaction_ingest_and_close(
 
 def test_what_a_dead_process_left_unfinished_is_no_table(open_db: OpenDB, tmp_path: Path) -> None:
     """Half an upload, a whole table that no manifest names, and files that are nobody's."""
-    db = open_db()
+    db = open_db(background="inline")
     for value in (b"1", b"2"):
         db.put(b"k", value)
         db.flush()
     db.close()
     bucket = tmp_path / "db" / "bucket"
     table = next((bucket / "tables").iterdir())
-    (bucket / INCOMING).mkdir(exist_ok=True)
-    (bucket / INCOMING / "half").write_bytes(table.read_bytes()[:100])
-    stray = f"{(1 << 64) - 1:032x}"[: len(table.stem)] + ".sst"
-    (bucket / "tables" / stray).write_bytes(table.read_bytes())
-    (bucket / "tables" / "notes.txt").write_bytes(b"mine")
-    (tmp_path / "db" / "wal" / "notes.txt").write_bytes(b"mine")
-    db = open_db()
+    half, orphan = bucket / INCOMING / "half", bucket / table_name(table_id(Epoch(1), 99))
+    foreign = [bucket / "tables" / "notes.txt", tmp_path / "db" / "wal" / "notes.txt"]
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(table.read_bytes()[:100])
+    for file in (orphan, *foreign):
+        file.write_bytes(table.read_bytes())
+        os.utime(file, (0, 0))  # long enough ago to be collected
+    db = open_db(background="inline")
     assert list(db.scan()) == [(b"k", b"2")]
     db.compact()
+    db._engine.background.garbage.wake()
     assert db.verify().ok
-    assert (bucket / "tables" / "notes.txt").read_bytes() == b"mine"
-    assert (tmp_path / "db" / "wal" / "notes.txt").read_bytes() == b"mine"
+    assert not orphan.exists()
+    assert all(file.exists() for file in foreign)
 
 
 @pytest.mark.parametrize("compaction", POLICIES)
