@@ -13,7 +13,7 @@ from seerdb.testing.objects import MemoryObjectStore
 from tests.crash.trace import Write, commit
 from tests.fixtures.database import World
 from tests.model.configurations import Configuration
-from tests.model.script import STEP_SECONDS, ByModel, Reader, Script, Step, ask
+from tests.model.script import ByModel, Reader, Script, Step, ask, time_of
 
 MOST_ATTEMPTS = 150
 """At making a script shorter: a fault is shown in seconds, though not always by the least."""
@@ -52,7 +52,7 @@ class ByDatabase:
 
     def do(self, number: int, step: Step) -> list[object]:
         """The answers to one step."""
-        self._world.clock.set_now(self._started + STEP_SECONDS * number)
+        self._world.clock.set_now(self._started + time_of(number))
         if step.operations:
             self._write(step)
         elif step.verb in ("flush", "compact"):

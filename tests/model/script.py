@@ -9,8 +9,12 @@ from typing import Any, NamedTuple
 
 from seerdb.testing.model import Contents, Model, Operation
 
-STEP_SECONDS = 0.4
-"""Time passes with each step: some lifetimes end between flushes, some between lives."""
+
+def time_of(number: int) -> float:
+    """Seconds after the start, of a step: some lifetimes end between flushes, some between lives.
+    Never at the turn of a second, as the clock of a database may be microseconds ahead."""
+    return 0.05 + 0.4 * number
+
 
 ALPHABET = (b"\x00", b"a", b"b", b"\xff")
 
@@ -109,7 +113,7 @@ class ByModel:
 
     def do(self, number: int, step: Step) -> list[object]:
         """The answers to one step."""
-        self.time = STEP_SECONDS * number
+        self.time = time_of(number)
         model, at, now = self.model, self.model.seq, self.time
         if step.operations:
             model.attempt(step.operations)
