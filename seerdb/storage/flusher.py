@@ -13,6 +13,7 @@ import msgspec
 from seerdb.clock import Clock
 from seerdb.errors import InternalError
 from seerdb.events import FlushCompleted, Listener
+from seerdb.ids import TableId
 from seerdb.storage.flush import FlushJob, FlushResult, TableFormat, run_flush
 from seerdb.storage.jobs import JobRunner
 from seerdb.storage.memtable import Memtable
@@ -84,7 +85,8 @@ class Flusher:
     def _build(self, memtable: Memtable) -> _Built:
         started = self._clock.monotonic()
         runs = self._publisher.settled_version().runs
-        [table] = self._outputs.begin()
+        outputs = self._outputs.begin()
+        [table] = outputs
         job = FlushJob(
             directory=self._wal_directory,
             segments=tuple(memtable.segments),
@@ -93,12 +95,18 @@ class Flusher:
             format=self._format,
             memtable=memtable if self._runner.shares_memory else None,
         )
-        result = self._runner.run(run_flush, job, Purpose.FLUSH)
-        if result.last_seq != memtable.last_seq:
-            raise InternalError(
-                f"segments {memtable.segments} end at seq {result.last_seq}, their memtable at "
-                f"{memtable.last_seq}"
-            )
+        made: set[TableId] = set()
+        try:
+            result = self._runner.run(run_flush, job, Purpose.FLUSH)
+            if result.last_seq != memtable.last_seq:
+                raise InternalError(
+                    f"segments {memtable.segments} end at seq {result.last_seq}, their memtable at "
+                    f"{memtable.last_seq}"
+                )
+            if result.table is not None:
+                made.add(result.table.id)
+        finally:
+            self._outputs.finish(set(outputs) - made)
         return _Built(memtable, result, self._clock.monotonic() - started)
 
     def _account(self, built: _Built) -> None:

@@ -139,11 +139,7 @@ class Ingester:
             if not runs:
                 return IngestReport(entries=0, bytes=0, tables=[], seq=0)
             tables = self._build(runs)
-        try:
-            seq = self._publish(tables)
-        finally:
-            if not self._publisher.is_in_doubt:
-                self._outputs.finish(table.id for table in tables)
+        seq = self._publish(tables)
         report = IngestReport(
             entries=sum(table.entries for table in tables),
             bytes=sum(table.size for table in tables),
@@ -164,11 +160,21 @@ class Ingester:
             )
 
     def _publish(self, tables: tuple[TableMeta, ...]) -> int:
-        # Most of what there is to flush, while writers go on.
-        self._flushed(self._committer.rotate())
-        return self._committer.insert(
-            self._flushed, lambda seq: self._publisher.ingested(tables, seq)
-        )
+        ids = [table.id for table in tables]
+        handed_over = False
+
+        def ingested(seq: int) -> None:
+            nonlocal handed_over
+            handed_over = True
+            self._publisher.ingested(tables, seq, lambda: self._outputs.finish(ids))
+
+        try:
+            # Most of what there is to flush, while writers go on.
+            self._flushed(self._committer.rotate())
+            return self._committer.insert(self._flushed, ingested)
+        finally:
+            if not handed_over:
+                self._outputs.finish(ids)
 
     def _narrow(self, runs: list[SortedRun], scratch: Scratch) -> list[SortedRun]:
         """Merge runs until one merge can take all that are left."""

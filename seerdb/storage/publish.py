@@ -8,7 +8,8 @@ Before that, what reads will look for in the new tables is brought into memory.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -23,6 +24,11 @@ from seerdb.storage.table_store import TableStore
 from seerdb.storage.warming import warm_flushed, warm_merged
 
 
+class _Ingest(NamedTuple):
+    seq: SeqNo
+    settled: Callable[[], None]
+
+
 class Publisher:
     """The only one who commits edits of tables. Thread-safe.
 
@@ -35,7 +41,7 @@ class Publisher:
         self._tables = tables
         self._lock = threading.Lock()
         # Guarded by the lock: an ingest of which it is not known whether its edit is in effect.
-        self._in_doubt = SeqNo(0)
+        self._in_doubt: _Ingest | None = None
         self.warms = True
         """Whether new tables are brought into memory: not by a database that is closing."""
 
@@ -79,44 +85,48 @@ class Publisher:
         del warmed  # held until the layout holds what it warmed
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:
-        """``outputs`` hold what ``inputs`` held."""
+        """``outputs`` hold what ``inputs`` held; those that are no outputs leave the caches."""
         warmed = warm_merged(self._tables, inputs, outputs) if self.warms else None
         with self._lock:
             self._settle()
             state = self._manifest.commit(add=outputs, remove=inputs, reason="compaction")
             rows = self._live.current.layout.rows
             self._live.replace_layout(Layout(state.version, self._tables, rows))
+        self._tables.drop_cached(set(inputs) - {table.id for table in outputs})
         del warmed  # held until the layout holds what it warmed
 
-    @property
-    def is_in_doubt(self) -> bool:
-        """Whether it is unknown what became of an ingest; its tables must not be deleted then."""
-        return bool(self._in_doubt)
-
-    def ingested(self, tables: Sequence[TableMeta], seq: int) -> None:
+    def ingested(self, tables: Sequence[TableMeta], seq: int, settled: Callable[[], None]) -> None:
         """``tables`` hold the commit ``seq``, as a new run above all others.
+
+        ``settled`` is called once it is known whether they are shown, here or much later: until
+        then they must not be deleted.
 
         Requires: everything before ``seq`` is in tables, and no write is made meanwhile. When
         this raises, nothing is shown; yet the edit may turn out to be in effect, which is found
         out before anything else is published or planned.
         """
         with self._lock:
-            self._settle()
+            try:
+                self._settle()
+            except BaseException:
+                settled()
+                raise
             run = 1 + max((run.number for run in self._manifest.state.version.runs), default=0)
-            self._in_doubt = SeqNo(seq)
+            self._in_doubt = _Ingest(SeqNo(seq), settled)
             state = self._manifest.commit(
                 add=[replace(table, run=run, min_seq=seq, max_seq=seq) for table in tables],
                 last_seq=SeqNo(seq),
                 reason="ingest",
             )
-            self._show_ingested(state)
+            self._show_ingested(state, self._in_doubt)
 
     def _settle(self) -> None:
         if self._in_doubt:
-            self._show_ingested(self._manifest.checkpoint())
+            self._show_ingested(self._manifest.checkpoint(), self._in_doubt)
 
-    def _show_ingested(self, state: ManifestState) -> None:
+    def _show_ingested(self, state: ManifestState, ingest: _Ingest) -> None:
         rows = self._live.current.layout.rows
         rows.advance(None)
-        self._live.extend(Layout(state.version, self._tables, rows), self._in_doubt)
-        self._in_doubt = SeqNo(0)
+        self._live.extend(Layout(state.version, self._tables, rows), ingest.seq)
+        self._in_doubt = None
+        ingest.settled()

@@ -183,6 +183,7 @@ def test_an_outcome_that_was_unknown_is_found_out_before_anything_else_is_publis
         model.attempt([("put", key, value)])
         model.acknowledge(db.put(key, value), "local")
     assert db.get(b"k03") == b"old", "not known yet"
+    assert db._engine.outputs._in_flight, "nor whether they are garbage"
     heal(world)
     if then == "ingest":
         model.attempt([("put", b"k05", b"2")])
@@ -193,6 +194,7 @@ def test_an_outcome_that_was_unknown_is_found_out_before_anything_else_is_publis
     else:
         getattr(db, then)()
     check_contents(db, model)
+    assert db._engine.outputs._in_flight == set()
     assert db.verify().problems == []
     check_recovery(world.lose_power(1), model, "local")
 

@@ -18,6 +18,7 @@ from seerdb import (
     Components,
     DiskFullError,
     FencedError,
+    SeerDBError,
     UnavailableError,
 )
 from seerdb.events import (
@@ -127,6 +128,26 @@ def test_a_failed_flush_is_tried_again_by_itself(open_db: OpenDB) -> None:
     assert [failure.attempts for failure in failures] == [1, 2]
     assert failures[1].retry_seconds == 2 * failures[0].retry_seconds > 0
     assert db.flush().last_seq == 1
+
+
+@pytest.mark.parametrize("error", [ChecksumError("planned"), UnavailableError("planned")])
+def test_what_a_failed_flush_left_can_be_collected(error: SeerDBError) -> None:
+    """It was kept until the next open."""
+    world = World()
+    db = world.open()
+    db.put(b"a", b"1")
+    world.store.fail("get", match="tables/", times=9, error=error)
+    with pytest.raises(type(error)):
+        db.flush()
+    assert world.bucket.list("tables/") != []
+    assert db._engine.outputs.in_use() == set()
+    world.store._faults.clear()
+    world.clock.advance(60)
+    db.flush()
+    world.clock.advance(1000)
+    db._engine.background.garbage.wake()
+    assert len(world.bucket.list("tables/")) == db.statistics().tables == 1
+    assert db._engine.outputs.in_use() == set()
 
 
 def test_what_a_flush_uploaded_is_not_uploaded_again() -> None:
