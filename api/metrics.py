@@ -42,6 +42,7 @@ LATENCY_BOUNDS = (
 )
 """Upper bounds of the latency histogram, in seconds."""
 STATUS_CLASSES = 6
+JOB_KINDS = ("compaction", "request")
 
 GAUGE, COUNTER = "gauge", "counter"
 
@@ -116,6 +117,10 @@ FAMILIES: dict[str, str] = {
     "backpressure_stops_total": "Times that writes were stopped, by reason.",
     "backpressure_stopped_seconds_total": "Time that writes were stopped, by reason.",
     "backpressure_refused_total": "Writes or groups of them that were refused, by reason.",
+    "jobs": "Merges of tables that run now: of the policy, or of a request.",
+    "job_input_bytes": "Bytes of the tables that they merge.",
+    "job_read_bytes": "Bytes that they have read so far.",
+    "job_written_bytes": "Bytes that they have written so far.",
     "level_runs": "Sorted runs of a level.",
     "level_tables": "Tables of a level.",
     "level_bytes": "Bytes of the tables of a level.",
@@ -181,6 +186,7 @@ class Metrics(Collector):
         statistics = self._service.db.statistics()
         yield from _single_numbers(statistics)
         yield from _backpressure(statistics)
+        yield from _jobs(statistics)
         yield from _levels(statistics)
         yield from _tiers(statistics)
         yield from _health(self._service.db.health())
@@ -231,6 +237,21 @@ def _backpressure(statistics: Statistics) -> Iterator[Metric]:
         family = _counter(f"backpressure_{column}_total", ("reason",))
         for row in statistics.stalls.reasons:
             family.add_metric((row.reason,), getattr(row, column))
+        yield family
+
+
+def _jobs(statistics: Statistics) -> Iterator[Metric]:
+    columns = {
+        "jobs": None,
+        "job_input_bytes": "input_bytes",
+        "job_read_bytes": "bytes_read",
+        "job_written_bytes": "bytes_written",
+    }
+    for name, column in columns.items():
+        family = GaugeMetricFamily(f"{PREFIX}{name}", FAMILIES[name], labels=("kind",))
+        for kind in JOB_KINDS:
+            rows = [job for job in statistics.jobs if job.kind == kind]
+            family.add_metric((kind,), sum(getattr(job, column) if column else 1 for job in rows))
         yield family
 
 

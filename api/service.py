@@ -77,6 +77,19 @@ class Stalls(Protocol):
         """One row for each reason there may be."""
 
 
+class Job(Protocol):
+    """A merge of tables that runs."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def input_bytes(self) -> int: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def bytes_written(self) -> int: ...
+
+
 class StoreRequests(Protocol):
     """What one purpose and operation asked of the object store since the database was opened."""
 
@@ -113,6 +126,10 @@ class Statistics(Protocol):
 
     @property
     def stalls(self) -> Stalls: ...
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """Those that run now."""
+
     @property
     def get_tiers(self) -> Mapping[str, int]:
         """Gets that reached the tables, by the tier that had what they needed."""
@@ -184,8 +201,8 @@ class Database(Protocol):
     def flush(self) -> Any:
         """Move all memtables into tables; a report. Blocks."""
 
-    def compact(self) -> Any:
-        """Merge all that can be merged; a report. Blocks."""
+    def compact(self, start: bytes | None = None, end: bytes | None = None) -> Any:
+        """Merge all in ``[start, end)`` that can be merged; a report. Blocks."""
 
     def stats(self) -> Any:
         """Everything an operator asks about, ready for JSON. May take a moment."""

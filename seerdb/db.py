@@ -298,10 +298,19 @@ class DB:
         seq = self._engine.flush()
         return FlushReport(last_seq=seq, tables=sorted(set(self._table_ids()) - before))
 
-    def compact(self) -> CompactionReport:
-        """Flush, then merge all tables into one sorted run; waits."""
+    def compact(self, start: bytes | None = None, end: bytes | None = None) -> CompactionReport:
+        """Flush, then merge what lies in ``[start, end)``; waits. Without bounds all tables become
+        one sorted run.
+
+        With a bound only tables that overlap the range are rewritten: those that reach out of it
+        are cut at its borders, and what is inside is merged into the oldest run of it, where
+        tombstones that hide nothing any more are dropped. The report tells of all tables that went
+        and came meanwhile.
+        """
+        self._engine.check_open()
+        low, high = bounds(start, end, None)
         before = set(self._table_ids())
-        self._engine.compact()
+        self._engine.compact(low, high)
         after = set(self._table_ids())
         return CompactionReport(removed=sorted(before - after), added=sorted(after - before))
 

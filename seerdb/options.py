@@ -184,6 +184,9 @@ class Options:
     rewrites; ``leveled`` has the fewest runs to read and the most rewrites, in small merges;
     ``tiered`` the fewest rewrites, for up to four times the space; ``adaptive`` chooses among them
     by the reads and writes of the last minutes."""
+    compaction_rate: int = _setting(0, _integer(0, 1 << 40))
+    """Bytes a second that all compactions of the database together may read from the bucket and
+    write to it; 0: as many as they can. Too few, and writes have to wait for them."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
     """Writes are refused while the local disk has less than this free."""
     prices: dict[str, Any] = _setting({}, _prices)
@@ -266,6 +269,7 @@ class DBOptions:
     merge_operator = _Setter[str | None]()
     background = _Setter[str]()
     compaction = _Setter[str]()
+    compaction_rate = _Setter[int]()
     min_free_disk = _Setter[int]()
     prices = _Setter[dict[str, Any]]()
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from seerdb_api.openapi import READ_PROBLEMS, WRITE_PROBLEMS, Success, documented
-from seerdb_api.query import parse_query
+from seerdb_api.query import byte_string, parse_query
 from seerdb_api.reply import json_reply, to_json, to_response
 from seerdb_api.service import service_of
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
+COMPACT_PARAMETERS = (
+    byte_string("start", "Merge from this key on; empty: from the first", "user:"),
+    byte_string("end", "Merge up to, not including, this key; empty: to the last"),
+)
 _REPORT = {"application/json": {"schema": {"type": "object"}}}
 
 
@@ -34,15 +40,17 @@ async def flush(request: Request) -> Response:
 @router.post(
     "/compact",
     **documented(
+        query=COMPACT_PARAMETERS,
         success={200: Success("What was merged", _REPORT, ("seerdb-seq",))},
         problems=WRITE_PROBLEMS,
     ),
 )
 async def compact(request: Request) -> Response:
-    """Merge all tables that can be merged, and wait for it."""
-    parse_query(request.scope["query_string"], ())
+    """Merge all tables, or what lies in a range of keys, and wait for it."""
+    values = parse_query(request.scope["query_string"], COMPACT_PARAMETERS)
+    start, end = values.get("start") or None, values.get("end") or None
     service = service_of(request)
-    report = await service.operate(service.db.compact)
+    report = await service.operate(partial(service.db.compact, start, end))
     return to_response(json_reply(to_json(report), service.db.visible_seq))
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from seerdb.cli.arguments import DEFAULT_URL, Json, Url
-from seerdb.cli.client import Client
+from seerdb.cli.arguments import DEFAULT_URL, Hex, Json, Url
+from seerdb.cli.client import Client, with_query
+from seerdb.cli.keys import End, Start, range_query
 from seerdb.cli.output import print_json, print_table
 from seerdb.cli.summary import summary
 
@@ -38,9 +39,17 @@ def flush(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
     _print_names("new table", report["tables"])
 
 
-def compact(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
-    """Flush, then merge all tables, and wait for it."""
-    report = _ask("POST", "/v1/admin/compact", url)
+def compact(
+    *,
+    start: Start = None,
+    end: End = None,
+    as_hex: Hex = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Flush, then merge all tables, or what they hold of a range of keys; and wait for it."""
+    query = range_query(None, start, end, as_hex=as_hex)
+    report = _ask("POST", with_query("/v1/admin/compact", query), url)
     if as_json:
         print_json(report)
         return

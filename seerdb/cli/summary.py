@@ -20,6 +20,7 @@ def summary(status: dict[str, Any]) -> list[tuple[str, str]]:
             _shares(reads, ("block_cache_hits", "blocks_from_disk", "blocks_from_bucket")),
         ),
         ("stalls", _stalls(stalls)),
+        ("merges", _merges(status)),
         ("dollars", _dollars(status["costs"])),
     ]
 
@@ -75,6 +76,19 @@ def _stalls(stalls: dict[str, Any]) -> str:
         told.append(f"now: {now}")
     told += [f"last by {row['reason']}: {row['last']}" for row in reasons]
     return "; ".join(told)
+
+
+def _merges(status: dict[str, Any]) -> str:
+    jobs = [
+        f"{job['input_bytes']:,} bytes to level {job['level']}, {_done(job)} read"
+        for job in status["jobs"]
+    ]
+    shape = status["compaction_shape"].replace("_", " ")
+    return f"{shape}; {'; '.join(jobs) if jobs else 'none runs'}"
+
+
+def _done(job: dict[str, Any]) -> str:
+    return f"{job['bytes_read'] / max(job['input_bytes'], 1):.0%}"
 
 
 def _dollars(costs: dict[str, Any]) -> str:

@@ -18,8 +18,8 @@ from seerdb.clock import Clock
 from seerdb.errors import BusyError, ClosedError, DiskFullError
 from seerdb.events import Listener, WriteResumed, WriteSlowed, WriteStalled
 from seerdb.storage.gauges import Gauges, Obstacle
+from seerdb.storage.lanes import Lane
 from seerdb.storage.pressure import Gauge, Reason, delay, rate, room
-from seerdb.storage.workers import Lane
 
 STALL_SECONDS = 20.0
 """Longest a write waits before it is refused."""

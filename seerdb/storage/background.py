@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from seerdb.errors import ClosedError, FencedError, UnavailableError
 from seerdb.events import Fenced, GarbageCollected, Listener, WorkFailed
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import GarbageCollector
+from seerdb.storage.lanes import Lane
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.poison import Poison
@@ -24,7 +26,7 @@ from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.ship import Shipper
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.wal.segments import SegmentPool
-from seerdb.storage.workers import Lane, Workers
+from seerdb.storage.workers import Workers
 
 
 class Background:
@@ -46,7 +48,9 @@ class Background:
 
     def lane(self, name: str, work: Callable[[], bool]) -> Lane:
         """A lane of its own for ``work``."""
-        lane = Lane(name, work, self._workers, self.failed)
+        return self._add(Lane(name, work, self._workers, self.failed))
+
+    def _add(self, lane: Lane) -> Lane:
         self.lanes.append(lane)
         return lane
 
@@ -66,17 +70,21 @@ class Background:
         self.flush = self.lane("flush", work)
         return self.flush
 
-    def add_compaction(self, compactor: Compactor) -> Lane:
-        """Merge what is due, and have the inputs collected later."""
+    def add_compaction(self, compactor: Compactor, slots: int = 1) -> Lane:
+        """Merge what is due, in so many slots at once, and have the inputs collected later."""
 
-        def work() -> bool:
-            if not compactor.compact_one():
+        def work(slot: int) -> bool:
+            if not compactor.compact_one(slot):
                 return False
             self._collect_later()
             return True
 
-        self.compaction = self.lane("compaction", work)
-        return self.compaction
+        first, *beside = [partial(work, slot) for slot in range(slots)]
+        workers = self._workers
+        submit = workers.submit_compaction
+        lane = Lane("compaction", first, workers, self.failed, beside=beside, submit=submit)
+        self.compaction = self._add(lane)
+        return lane
 
     def add_garbage(
         self,

@@ -8,6 +8,7 @@ bounded: a scheduler that does not answer is as good as none.
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -18,6 +19,8 @@ from typing import Any
 
 from seerdb.errors import ClosedError, InvalidRequestError, SeerDBError, UnavailableError
 
+MOST_AT_ONCE = 8
+"""Jobs of one database that run on a cluster beside each other."""
 ANSWER_SECONDS = 5.0
 """How long the scheduler may take to answer."""
 GOODBYE_SECONDS = 1.0
@@ -44,6 +47,8 @@ class Cluster:
         from tornado.ioloop import IOLoop
 
         self.address = address
+        self.threads = 0
+        """Of all workers, when the scheduler was last asked."""
         self._open_client: Callable[..., Any] = distributed.Client
         self._open_loop: Callable[..., Any] = IOLoop
         self._start_thread = start_thread
@@ -82,6 +87,7 @@ class Cluster:
         except (Exception, CancelledError) as error:
             self._drop(client)
             raise self.failure(error) from error
+        self.threads = sum(workers.values())
         if not workers:
             raise UnavailableError(
                 f"no worker is connected to the Dask scheduler at {self.address}; start one there"
@@ -153,6 +159,20 @@ class Cluster:
                 client.close(timeout=GOODBYE_SECONDS)
 
 
+def is_call_forgotten() -> bool:
+    """On a worker, in a call: whether nobody waits for it any more, because it was cancelled or
+    because who asked for it is gone. Elsewhere: no. Asks nobody, so it costs next to nothing.
+
+    Dask stops no call that runs, but the worker is told, and notes it as the state of the task.
+    """
+    worker: Any = sys.modules.get("distributed.worker")
+    key = getattr(worker.thread_state, "key", None) if worker else None
+    if key is None:
+        return False
+    task = worker.get_worker().state.tasks.get(key)
+    return task is None or task.state == "cancelled"
+
+
 class _Evaluated:
     """Unpickled it is what the call returns.
 
@@ -202,6 +222,7 @@ class Call:
             self._future.release()
 
     def cancel(self) -> None:
-        """Have :meth:`result` return at once. A worker that has begun goes on to the end."""
+        """Have :meth:`result` return at once. A worker that has begun is told, and may look
+        (:func:`is_call_forgotten`)."""
         self._cancelled = True
         self._woken.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from threading import Lock
+from typing import NoReturn
 
 from seerdb.errors import ClosedError, DiskError, FencedError, SeerDBError
 from seerdb.events import MemtableSealed, Poisoned, WorkFailed
@@ -15,12 +16,14 @@ from seerdb.options import Options
 from seerdb.storage.admission import Admission
 from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
+from seerdb.storage.cluster import MOST_AT_ONCE
 from seerdb.storage.commit import OBJECT, Committer
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.load import OperationCounts, RecentLoad
 from seerdb.storage.compaction.planner import Planner
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import PolicyOptions
+from seerdb.storage.compaction.work import Limits
 from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
@@ -28,6 +31,7 @@ from seerdb.storage.garbage import COLLECT_EVERY, GarbageCollector
 from seerdb.storage.gauges import Gauges
 from seerdb.storage.ingest import Ingester, IngestReport
 from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
+from seerdb.storage.lanes import Lane
 from seerdb.storage.layout import Layout
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.meter import Purpose
@@ -48,7 +52,7 @@ from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.verify import VerifyReport, verify_log, verify_version
-from seerdb.storage.workers import Lane, Thread
+from seerdb.storage.workers import Thread
 
 LOOK_SECONDS = 60.0
 """How often the adaptive policy looks at a load of reads alone, which wakes nobody."""
@@ -151,15 +155,20 @@ class Engine:
             clock=clock,
             listener=listener,
         )
+        merger = self._remote or runner
         self.compactor = Compactor(
             publisher,
-            self.tables,
             outputs,
-            self._remote or runner,
+            merger,
             planner=Planner(
                 POLICIES[options.compaction],
                 PolicyOptions.of(options),
                 RecentLoad(self._operations, clock),
+            ),
+            limits=Limits(
+                at_once=lambda: merger.at_once,
+                rate=options.compaction_rate,
+                rates_are_fixed=self._remote is not None,
             ),
             table_format=table_format,
             clock=opened.clock,
@@ -174,7 +183,8 @@ class Engine:
         self.retention = SegmentRetention(self.log.pool, options.wal_retention, clock)
         self.background = Background(self.runtime.workers, self.poison, listener)
         self.background.add_flush(self.flusher, self.retention)
-        self.background.add_compaction(self.compactor)
+        slots = MOST_AT_ONCE if self._remote is not None else runner.at_once
+        self.background.add_compaction(self.compactor, slots)
         at_once = self.manifest.epoch % COLLECT_EVERY == 0
         self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
         self.background.add_spare(self.log.pool)
@@ -228,7 +238,8 @@ class Engine:
         location = self.stores.location
         if self.runtime.workers.background == "process" and location is not None:
             return ProcessRunner(self.runtime.workers, location, self.stores.meter)
-        return LocalRunner(self.components.files, self.stores.of, self._pace_for)
+        components = self.components
+        return LocalRunner(components.files, self.stores.of, self._pace_for, components.clock)
 
     def _pace_for(self, purpose: Purpose) -> Pace:
         if self.runtime.workers.is_inline or purpose is Purpose.INGEST:
@@ -360,11 +371,16 @@ class Engine:
         self.background.compaction.wake()
         return report
 
-    def compact(self) -> None:
-        """Flush, then merge everything into one run."""
+    def compact(self, start: bytes | None = None, end: bytes | None = None) -> None:
+        """Flush, then merge everything that lies in ``[start, end)``, without bounds into one run.
+
+        Raises: what makes it fail, or what it waits for, though it is tried again by itself.
+        """
         self.flush()
-        number = self.compactor.ask_for_full()
-        self._wait(self.background.compaction, lambda: self.compactor.full_done >= number)
+        request, lane = self.compactor.ask(start, end), self.background.compaction
+        lane.wake_and_outwait(lambda: request.is_over)
+        if not request.is_done:
+            self._raise_for(lane, request.error)
 
     def verify(self) -> VerifyReport:
         """Check the current version and the log; see ``verify.py``."""
@@ -380,10 +396,13 @@ class Engine:
 
     def _wait(self, lane: Lane, done: Callable[[], bool]) -> None:
         if not lane.wake_and_wait(done):
-            self.poison.check()
-            if isinstance(lane.last_failure, SeerDBError):
-                raise lane.last_failure
-            raise ClosedError(f"the database was closed before the {lane.name} was done")
+            self._raise_for(lane, lane.last_failure)
+
+    def _raise_for(self, lane: Lane, failure: BaseException | None) -> NoReturn:
+        self.poison.check()
+        if isinstance(failure, SeerDBError):
+            raise failure
+        raise ClosedError(f"the database was closed before the {lane.name} was done")
 
     def check_open(self) -> None:
         """Raise ``ClosedError`` when it is closed."""
@@ -391,13 +410,14 @@ class Engine:
             raise ClosedError("the database is closed; open it again")
 
     def close(self) -> None:
-        """Flush, leave a checkpoint and release everything. Idempotent.
+        """Flush, leave a checkpoint and release everything; merges are cancelled. Idempotent.
 
         When the bucket cannot be reached the log keeps what is not flushed; nothing is lost.
         """
         if self._closed:
             return
         self.background.begin_closing()
+        self.compactor.cancel()
         if self._remote is not None:
             self._remote.close()
         try:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from seerdb.errors import DiskFullError
 from seerdb.options import Options
 from seerdb.storage.files import FileSystem
+from seerdb.storage.lanes import Lane
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
 from seerdb.storage.state import LiveState
-from seerdb.storage.workers import Lane
 
 MAX_SEALED = 2
 """Sealed memtables that may wait for a flush that works: bounds memory."""

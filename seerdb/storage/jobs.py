@@ -13,9 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from random import Random
 from typing import Protocol, TypeVar
 
-from seerdb.clock import SystemClock
+from seerdb.clock import Clock, SystemClock
 from seerdb.errors import UnavailableError
 from seerdb.storage.allocator import keeping_freed_memory
+from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.breaker import CircuitBreaker
@@ -24,7 +25,7 @@ from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStat
 from seerdb.storage.object_store.stack import stack
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import Pace, at_full_speed
-from seerdb.storage.workers import Workers
+from seerdb.storage.workers import Workers, numbers_at
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -41,8 +42,18 @@ class JobRunner(Protocol):
     def shares_memory(self) -> bool:
         """See above."""
 
-    def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
-        """Block until the job is done."""
+    @property
+    def at_once(self) -> int:
+        """How many jobs of one database may run beside each other."""
+
+    def run(
+        self,
+        function: JobFunction[Job, Result],
+        job: Job,
+        purpose: Purpose,
+        control: JobControl | None = None,
+    ) -> Result:
+        """Block until the job is done. Raises ``ClosedError`` when ``control`` cancels it."""
 
 
 class LocalRunner:
@@ -55,14 +66,30 @@ class LocalRunner:
         files: FileSystem,
         store_for: Callable[[Purpose], ObjectStore],
         pace_for: Callable[[Purpose], Pace] = lambda _: at_full_speed,
+        clock: Clock | None = None,
     ) -> None:
         self._files = files
         self._store_for = store_for
         self._pace_for = pace_for
+        self._clock = clock or SystemClock()
 
-    def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
+    @property
+    def at_once(self) -> int:
+        """One: Python runs one thread at a time."""
+        return 1
+
+    def run(
+        self,
+        function: JobFunction[Job, Result],
+        job: Job,
+        purpose: Purpose,
+        control: JobControl | None = None,
+    ) -> Result:
         """See :class:`JobRunner`."""
-        return function(job, self._files, self._store_for(purpose), self._pace_for(purpose))
+        store, pace = under_control(
+            control, self._store_for(purpose), self._pace_for(purpose), self._clock
+        )
+        return function(job, self._files, store, pace)
 
 
 class ProcessRunner:
@@ -75,13 +102,27 @@ class ProcessRunner:
         self._location = location
         self._meter = meter
 
-    def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
+    @property
+    def at_once(self) -> int:
+        """One less than there are processes; see ``workers.py``."""
+        return self._workers.compactions
+
+    def run(
+        self,
+        function: JobFunction[Job, Result],
+        job: Job,
+        purpose: Purpose,
+        control: JobControl | None = None,
+    ) -> Result:
         """See :class:`JobRunner`. Raises ``UnavailableError`` when the worker died."""
+        call = function, job, self._location, purpose
+        result: Result
         try:
-            result: Result
-            result, statistics = self._workers.run_in_process(
-                _run_job, function, job, self._location, purpose
-            )
+            if control is None:
+                result, statistics = self._workers.run_in_process(_run_job, *call)
+            else:
+                with self._workers.shared_numbers() as (place, numbers), control.shared(numbers):
+                    result, statistics = self._workers.run_in_process(_run_job, *call, place)
         except BrokenProcessPool as error:
             raise UnavailableError("a worker process died; its job runs again") from error
         self._meter.merge(statistics)
@@ -102,12 +143,19 @@ def _store_at(location: StoreLocation) -> ObjectStore:
 
 
 def _run_job(
-    function: JobFunction[Job, Result], job: Job, location: StoreLocation, purpose: Purpose
+    function: JobFunction[Job, Result],
+    job: Job,
+    location: StoreLocation,
+    purpose: Purpose,
+    place: int | None = None,
 ) -> tuple[Result, tuple[RequestStatistics, ...]]:
     meter = RequestMeter()
-    store = metered_store(location, purpose, meter)
+    control = None if place is None else JobControl(numbers_at(place))
+    store, pace = under_control(
+        control, metered_store(location, purpose, meter), at_full_speed, SystemClock()
+    )
     with keeping_freed_memory():
-        return function(job, OsFileSystem(), store, at_full_speed), meter.statistics()
+        return function(job, OsFileSystem(), store, pace), meter.statistics()
 
 
 def metered_store(location: StoreLocation, purpose: Purpose, meter: RequestMeter) -> ObjectStore:

@@ -8,17 +8,22 @@ for as long, and the others have the processor to themselves.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from seerdb.clock import Clock
 
 STRETCH_SECONDS = 0.002
 REST_SECONDS = 0.003
 
-Pace = Callable[[], None]
-"""What a job calls every few milliseconds of work; it may sleep, or raise to end the job."""
+
+class Pace(Protocol):
+    """What a job calls every few milliseconds of work; it may sleep, or raise to end the job."""
+
+    def __call__(self, entries: int = 0) -> None:
+        """``entries``: how many the job has dealt with since the last call."""
 
 
-def at_full_speed() -> None:
+def at_full_speed(entries: int = 0) -> None:
     """The pace where nobody else is slowed down."""
 
 
@@ -30,7 +35,8 @@ class GivingWay:
         self._is_urgent = is_urgent
         self._since = clock.monotonic()
 
-    def __call__(self) -> None:
+    def __call__(self, entries: int = 0) -> None:
+        """See :class:`Pace`."""
         if self._clock.monotonic() - self._since >= STRETCH_SECONDS:
             if not self._is_urgent():
                 self._clock.sleep(REST_SECONDS)

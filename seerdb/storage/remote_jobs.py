@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from seerdb.clock import SystemClock
 from seerdb.errors import (
     ClosedError,
     InternalError,
@@ -23,7 +24,8 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
-from seerdb.storage.cluster import Call, Cluster
+from seerdb.storage.cluster import MOST_AT_ONCE, Call, Cluster, is_call_forgotten
+from seerdb.storage.control import JobControl, JobCounts, under_control
 from seerdb.storage.jobs import Job, JobFunction, Result, metered_store
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
@@ -65,13 +67,26 @@ class DaskRunner:
         self._calls: set[Call] = set()
         self._closed = False
 
-    def run(self, function: JobFunction[Job, Result], job: Job, purpose: Purpose) -> Result:
-        """See :class:`~seerdb.storage.jobs.JobRunner`.
+    @property
+    def at_once(self) -> int:
+        """As many as the cluster had threads when it was last asked, up to ``MOST_AT_ONCE``."""
+        return max(1, min(self._cluster.threads, MOST_AT_ONCE))
+
+    def run(
+        self,
+        function: JobFunction[Job, Result],
+        job: Job,
+        purpose: Purpose,
+        control: JobControl | None = None,
+    ) -> Result:
+        """See :class:`~seerdb.storage.jobs.JobRunner`. The job keeps the rate it begins with, and
+        ``control`` counts what it did when it is done.
 
         Raises: what the job raises; ``UnavailableError`` when it was not done, or may have been
         done but the reply is lost; ``ClosedError`` when :meth:`close` was faster.
         """
-        remote = RemoteJob.of(function, job, self._location, purpose)
+        control = control or JobControl()
+        remote = RemoteJob.of(function, job, self._location, purpose, control.rate)
         call = self._begin(remote)
         try:
             reply: Reply = call.result()
@@ -79,6 +94,7 @@ class DaskRunner:
             with self._lock:
                 self._calls.discard(call)
         self._meter.merge(reply.statistics)
+        control.count(*reply.counts)
         self._check_written(reply, self._store_for(purpose))
         result: Result = reply.result
         return result
@@ -120,11 +136,13 @@ class DaskRunner:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a job returned, what it wrote (name, size, last bytes), and what it asked the store."""
+    """What a job returned, what it wrote (name, size, last bytes), what it asked the store, and
+    how much went through it."""
 
     result: Any
     written: tuple[tuple[str, int, bytes], ...]
     statistics: tuple[RequestStatistics, ...]
+    counts: JobCounts
 
 
 @dataclass(frozen=True)
@@ -134,6 +152,8 @@ class RemoteJob:
 
     version: str
     name: str
+    rate: int
+    """Bytes a second that it may read and write; 0: as many as it can."""
     sealed: bytes = field(repr=False)
 
     @classmethod
@@ -143,10 +163,11 @@ class RemoteJob:
         job: object,
         location: StoreLocation,
         purpose: Purpose,
+        rate: int = 0,
     ) -> RemoteJob:
         """Seal a job."""
         sealed = pickle.dumps((function, job, location, purpose))
-        return cls(version("seerdb"), purpose.value, sealed)
+        return cls(version("seerdb"), purpose.value, rate, sealed)
 
     def unseal(self) -> tuple[JobFunction[Any, Any], object, StoreLocation, Purpose]:
         """What was sealed. Raises: ``UnavailableError`` where another version runs."""
@@ -161,12 +182,16 @@ class RemoteJob:
 
 
 def run_remotely(remote: RemoteJob) -> Reply:
-    """Run a job here, on a worker."""
+    """Run a job here, on a worker; until its end, or until nobody waits for it any more."""
     function, job, location, purpose = remote.unseal()
-    meter = RequestMeter()
-    store = CreatingStore(metered_store(location, purpose, meter))
-    result = function(job, OsFileSystem(), store, at_full_speed)
-    return Reply(result, tuple(store.written), meter.statistics())
+    meter, control = RequestMeter(), JobControl()
+    control.rate = remote.rate
+    created = CreatingStore(metered_store(location, purpose, meter))
+    store, pace = under_control(
+        control, created, at_full_speed, SystemClock(), is_forgotten=is_call_forgotten
+    )
+    result = function(job, OsFileSystem(), store, pace)
+    return Reply(result, tuple(created.written), meter.statistics(), control.counts)
 
 
 class CreatingStore:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from seerdb.clock import Clock, SystemClock
 from seerdb.events import Listener, ignore
 from seerdb.options import DASK_SCHEME
-from seerdb.storage.cluster import Cluster
+from seerdb.storage.cluster import MOST_AT_ONCE, Cluster
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.os_files import OsFileSystem
@@ -33,7 +33,10 @@ class Runtime:
 
     def __init__(self, *, background: str, block_cache_capacity: int, clock: Clock) -> None:
         _, scheme, address = background.rpartition(DASK_SCHEME)
-        self.workers = Workers("process" if scheme else background, clock)
+        # A job on the cluster takes a thread here, which waits for it.
+        self.workers = Workers(
+            "process" if scheme else background, clock, MOST_AT_ONCE if scheme else None
+        )
         self.cluster = Cluster(address, self.workers.start_thread) if scheme else None
         self._rows_capacity = block_cache_capacity // ROW_CACHE_SHARE
         self.cache = BlockCache(block_cache_capacity - self._rows_capacity)

@@ -1,9 +1,7 @@
-"""The only module that starts threads and processes: executors, a timer, and lanes.
+"""The only module that starts threads and processes: executors, and a timer.
 
-A :class:`Lane` is one kind of background work of one database (flush, compaction …): woken
-when there may be something to do, run by at most one thread at a time, tried again with
-backoff when it fails. A database costs no thread while it has nothing to do: lanes of all
-databases share the threads of :class:`Workers`.
+A database costs no thread while it has nothing to do: those of :class:`Workers` are shared by all
+databases of the process; see ``lanes.py``.
 """
 
 from __future__ import annotations
@@ -14,30 +12,61 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from seerdb.clock import Clock
-from seerdb.errors import ClosedError
+from seerdb.errors import BusyError, ClosedError
 
 Thread = threading.Thread
 """What :meth:`Workers.start_thread` returns; join it."""
 
-FIRST_RETRY_SECONDS = 0.1
-LAST_RETRY_SECONDS = 15.0
 LANE_THREADS = 4
 FETCH_THREADS = 16
-JOB_PROCESSES = 2
+COMPACTION_THREADS = 4
+"""Compactions of all databases that run in threads: one for each database."""
+JOB_PROCESSES = 3
+"""One of them is not for compactions, so that no flush waits behind them. Started when needed."""
+SHARED_JOBS = 64
+SHARED_NUMBERS = 8
+"""How many jobs in processes may share how many numbers with this one."""
 JOB_NICENESS = 10
 """Jobs yield to the serving process: where they compete, it gets nine tenths of a core."""
 
 
-def _start_worker() -> None:
+_boards: list[Any] = []
+"""Of a worker process: the numbers that it shares with the process that started it."""
+
+
+class SharedNumbers:
+    """A few whole numbers that a worker process and the one that started it both see, each in one
+    step."""
+
+    def __init__(self, board: Any, place: int) -> None:
+        self._board = board
+        self._offset = place * SHARED_NUMBERS
+
+    def __getitem__(self, position: int) -> int:
+        number: int = self._board[self._offset + position]
+        return number
+
+    def __setitem__(self, position: int, number: int) -> None:
+        self._board[self._offset + position] = number
+
+
+def numbers_at(place: int) -> SharedNumbers:
+    """In a worker process: the numbers of :meth:`Workers.shared_numbers`."""
+    return SharedNumbers(_boards[0], place)
+
+
+def _start_worker(board: Any) -> None:
     """Leave it to the serving process to answer signals that a terminal or a service manager
     sends to the whole group, and do not outlive it."""
+    _boards.append(board)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="seerdb-parent", daemon=True).start()
@@ -130,16 +159,23 @@ class Workers:
 
     ``background`` is where jobs run: ``inline`` starts no thread at all for background work
     (lanes then run in the caller of :meth:`Lane.wake`), ``thread`` or ``process``.
+    ``compactions`` is how many run at once where they do not run here; ``None``: in the processes.
     """
 
-    def __init__(self, background: str, clock: Clock) -> None:
+    def __init__(self, background: str, clock: Clock, compactions: int | None = None) -> None:
         self.background = background
+        self.compactions = compactions or JOB_PROCESSES - 1
         self.clock = clock
         self.timer = Timer(clock)
         self.fetchers: Executor = ThreadPoolExecutor(FETCH_THREADS, "seerdb-fetch")
         self._lanes = ThreadPoolExecutor(LANE_THREADS, "seerdb-lane")
-        self._processes: ProcessPoolExecutor | None = None
+        threads = self.compactions if background == "process" else COMPACTION_THREADS
+        self._compactions = ThreadPoolExecutor(threads, "seerdb-compaction")
+        # Guarded by the lock:
         self._lock = threading.Lock()
+        self._processes: ProcessPoolExecutor | None = None
+        self._board: Any = None
+        self._places = list(range(SHARED_JOBS))
 
     @property
     def is_inline(self) -> bool:
@@ -148,8 +184,15 @@ class Workers:
 
     def submit_lane(self, run: Callable[[], None]) -> None:
         """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`."""
+        self._submit(self._lanes, run)
+
+    def submit_compaction(self, run: Callable[[], None]) -> None:
+        """As :meth:`submit_lane`, for turns that may take hours: others never wait for them."""
+        self._submit(self._compactions, run)
+
+    def _submit(self, pool: Executor, run: Callable[[], None]) -> None:
         try:
-            self._lanes.submit(run)
+            pool.submit(run)
         except RuntimeError as error:
             raise ClosedError("the runtime is closed; close it after its databases") from error
 
@@ -158,6 +201,30 @@ class Workers:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
+
+    @contextmanager
+    def shared_numbers(self) -> Iterator[tuple[int, SharedNumbers]]:
+        """Numbers, all 0, to share with a job, which finds them by :func:`numbers_at` their
+        place. Raises: ``BusyError`` when too many jobs do."""
+        with self._lock:
+            if not self._places:
+                raise BusyError(
+                    f"{SHARED_JOBS} jobs wait for processes; it runs again", retry_after_seconds=1.0
+                )
+            place = self._places.pop()
+            numbers = SharedNumbers(self._shared_board(), place)
+        for position in range(SHARED_NUMBERS):
+            numbers[position] = 0
+        try:
+            yield place, numbers
+        finally:
+            with self._lock:
+                self._places.append(place)
+
+    def _shared_board(self) -> Any:
+        if self._board is None:
+            self._board = _JobContext().RawArray("q", SHARED_JOBS * SHARED_NUMBERS)
+        return self._board
 
     def run_in_process(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a picklable call in a worker process and wait for what it returns.
@@ -168,7 +235,10 @@ class Workers:
         with self._lock:
             if self._processes is None:
                 self._processes = ProcessPoolExecutor(
-                    JOB_PROCESSES, mp_context=_JobContext(), initializer=_start_worker
+                    JOB_PROCESSES,
+                    mp_context=_JobContext(),
+                    initializer=_start_worker,
+                    initargs=(self._shared_board(),),
                 )
             pool = self._processes
         try:
@@ -184,149 +254,7 @@ class Workers:
         """End all threads and processes; waits for what runs."""
         self.timer.close()
         self._lanes.shutdown(wait=True)
+        self._compactions.shutdown(wait=True)
         self.fetchers.shutdown(wait=True)
         if self._processes is not None:
             self._processes.shutdown(wait=True)
-
-
-class Lane:
-    """One kind of background work of one database.
-
-    ``work`` is called again as long as it returns True (it did something). When it raises,
-    ``failed`` is told the error, the number of attempts and the seconds until the next one;
-    if that returns False the lane gives up for good. Thread-safe.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        work: Callable[[], bool],
-        workers: Workers,
-        failed: Callable[[str, BaseException, int, float], bool],
-    ) -> None:
-        self.name = name
-        self.error: BaseException | None = None
-        """Why the last attempt failed; ``None`` once one succeeds."""
-        self.last_failure: BaseException | None = None
-        """The newest failure, whatever came after it."""
-        self.attempts = 0
-        """Attempts in a row that failed."""
-        self.failures = 0
-        """All attempts that failed."""
-        self._work = work
-        self._workers = workers
-        self._failed = failed
-        self._condition = threading.Condition()
-        self._wanted = self._running = self._closed = False
-        self._waiting = 0
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for what it does, or for its end."""
-        return self._waiting > 0 or self._closed
-
-    @property
-    def tries_again(self) -> bool:
-        """Whether it goes on by itself after a failure: not inline, and not at its end."""
-        return not (self._workers.is_inline or self._closed)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether it is at work, or failed and has to try again."""
-        return self._running or self.error is not None
-
-    def nudge(self) -> None:
-        """Have those who wait look at their conditions again."""
-        with self._condition:
-            self._condition.notify_all()
-
-    def wake(self) -> None:
-        """Have the work looked at soon; at once and in this thread when inline."""
-        with self._condition:
-            if self._closed:
-                return
-            self._wanted = True
-            if self._running:
-                return
-            self._running = True
-        if self._workers.is_inline:
-            self._turn()
-            return
-        try:
-            self._workers.submit_lane(self._turn)
-        except ClosedError:
-            with self._condition:
-                self._running = False
-            raise
-
-    def _turn(self) -> None:
-        while self._take():
-            try:
-                while self._work() and not self._closed:
-                    self.error, self.attempts = None, 0
-                    with self._condition:
-                        self._condition.notify_all()
-                self.error, self.attempts = None, 0
-            except BaseException as error:  # noqa: BLE001 - kept, told and shown by health
-                self._retry(error)
-            with self._condition:
-                self._condition.notify_all()
-
-    def _take(self) -> bool:
-        with self._condition:
-            if self._wanted and not self._closed:
-                self._wanted = False
-                return True
-            self._running = False
-            self._condition.notify_all()
-            return False
-
-    def _retry(self, error: BaseException) -> None:
-        self.error = self.last_failure = error
-        self.attempts += 1
-        self.failures += 1
-        seconds = min(FIRST_RETRY_SECONDS * 2 ** (self.attempts - 1), LAST_RETRY_SECONDS)
-        if not isinstance(error, Exception):
-            with self._condition:
-                self._closed, self._running = True, False
-                self._condition.notify_all()
-            raise error
-        try:
-            goes_on = self._failed(self.name, error, self.attempts, seconds)
-        except Exception as failure:  # noqa: BLE001 - of a listener: kept, and shown by health
-            self.error, goes_on = failure, True
-        if not goes_on:
-            self._closed = True
-        elif not self._workers.is_inline:
-            self._workers.timer.call_later(seconds, self.wake)
-
-    def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until a condition that the work brings about holds, or the work fails.
-
-        Returns whether the condition holds; if not, see ``last_failure``. Requires: the lane
-        was woken. Inline, where nobody else will bring it about, it does not wait.
-        """
-        return self._wait(until, timeout, self.failures)
-
-    def wake_and_wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
-        """:meth:`wake`, then :meth:`wait`, in which no failure is missed in between."""
-        failures = self.failures
-        self.wake()
-        return self._wait(until, timeout, failures)
-
-    def _wait(self, until: Callable[[], bool], timeout: float | None, failures: int) -> bool:
-        with self._condition:
-            if self._workers.is_inline and not self._running:
-                return until()
-            self._waiting += 1
-            self._condition.wait_for(
-                lambda: until() or self.failures > failures or self._closed, timeout
-            )
-            self._waiting -= 1
-            return until()
-
-    def close(self) -> None:
-        """Take no more turns; waits for the one under way."""
-        with self._condition:
-            self._closed = True
-            self._condition.wait_for(lambda: not self._running)

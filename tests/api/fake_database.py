@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from seerdb import NEEDS_IO, Batch, Entry, NeedsIO
-from seerdb.errors import ConflictError
+from seerdb.errors import ConflictError, InvalidRequestError
 from seerdb_api.service import Sink
 
 PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY = 1, 2, 3, 4, 5
@@ -59,6 +59,15 @@ class Stalls(NamedTuple):
     reasons: list[HeldBack]
 
 
+class Job(NamedTuple):
+    """A merge that runs."""
+
+    kind: str
+    input_bytes: int
+    bytes_read: int
+    bytes_written: int
+
+
 class Requests(NamedTuple):
     """Requests of one purpose and operation."""
 
@@ -81,6 +90,7 @@ class FakeStatistics:
     stalls: Stalls = field(
         default_factory=lambda: Stalls([HeldBack("log", 5, 1.5, 2, 20.25, 1)]),
     )
+    jobs: list[Job] = field(default_factory=lambda: [Job("request", 100, 50, 40)] * 2)
     levels: list[Level] = field(default_factory=lambda: [Level(0, 2, 4096, 1, 50, 6, 1)])
     get_tiers: dict[str, int] = field(default_factory=lambda: {"block_cache": 8, "bucket": 2})
     sampled_gets: dict[str, int] = field(default_factory=lambda: {"memtable": 4, "tables": 3})
@@ -108,6 +118,8 @@ class FakeDatabase:
         self.broken_at: bytes | None = None
         self.checks = [Check("wal", ok=True, detail="1 segment")]
         self.closed = False
+        self.compacted: tuple[bytes | None, bytes | None] | None = None
+        """The bounds of the last compaction."""
         self.scans_open = 0
         self.durabilities: list[str | None] = []
         self.numbers = FakeStatistics()
@@ -175,7 +187,10 @@ class FakeDatabase:
             raise self.failure
         return Report(tables=1, bytes=100)
 
-    def compact(self) -> Report:
+    def compact(self, start: bytes | None = None, end: bytes | None = None) -> Report:
+        if start is not None and end is not None and start >= end:
+            raise InvalidRequestError("the start of a range must be before its end")
+        self.compacted = start, end
         return Report(tables=2, bytes=200)
 
     def stats(self) -> dict[str, Any]:

@@ -19,6 +19,19 @@ def test_flush_and_compact_say_what_they_did(client: Client, db: FakeDatabase) -
     assert client.post("/v1/admin/compact", b"").json == {"tables": 2, "bytes": 200}
 
 
+def test_a_range_is_compacted_whose_bounds_are_any_bytes(client: Client, db: FakeDatabase) -> None:
+    for query, bounds in (
+        ("", (None, None)),
+        ("?start=&end=", (None, None)),
+        ("?start=a%00&end=%FF", (b"a\x00", b"\xff")),
+        ("?end=a+b", (None, b"a+b")),
+    ):
+        assert client.post(f"/v1/admin/compact{query}", b"").status == 200
+        assert db.compacted == bounds
+    client.post("/v1/admin/compact?start=b&end=a", b"").problem(400, "invalid-request")
+    client.post("/v1/admin/compact?start=a&start=b", b"").problem(400, "invalid-request")
+
+
 def test_status(client: Client, db: FakeDatabase) -> None:
     db.load(a="1")
     answer = client.get("/v1/admin/status")

@@ -51,6 +51,14 @@ def test_the_engine_is_asked_when_somebody_scrapes(client: Client, db: FakeDatab
     assert _samples(client)["seerdb_visible_seq", ()] == 42
 
 
+def test_merges_that_run_are_summed_by_kind(client: Client) -> None:
+    samples = _samples(client)
+    names = ("jobs", "job_input_bytes", "job_read_bytes", "job_written_bytes")
+    for kind, numbers in (("request", (2, 200, 100, 80)), ("compaction", (0, 0, 0, 0))):
+        labels = (("kind", kind),)
+        assert tuple(samples[f"seerdb_{name}", labels] for name in names) == numbers
+
+
 def test_levels_and_the_object_store_have_labels(client: Client) -> None:
     samples = _samples(client)
     assert samples["seerdb_level_tables", (("level", "0"),)] == 2

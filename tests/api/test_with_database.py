@@ -186,6 +186,8 @@ def test_a_batch_is_one_commit(client: Client) -> None:
 def test_operators_see_what_happened(client: Client) -> None:
     client.put("/v1/kv/a", b"1")
     assert client.post("/v1/admin/compact", b"").json["added"]
+    assert client.post("/v1/admin/compact?start=a&end=b", b"").json == {"removed": [], "added": []}
+    client.post("/v1/admin/compact?start=b&end=a", b"").problem(400, "invalid-request")
     status = client.get("/v1/admin/status").json
     assert (status["visible_seq"], status["tables"]) == (1, 1)
     assert status["levels"][0]["tables"] == 1

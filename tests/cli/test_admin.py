@@ -22,6 +22,9 @@ def test_flush_and_compact_say_what_they_did(seerdb: Commands) -> None:
     assert len(report["added"]) == 1
     seerdb("put", "c", "1")
     assert seerdb("compact").lines[0] == "tables merged: 1, made: 1"
+    assert seerdb("compact", "--start", "a", "--end", "c").lines == ["tables merged: 0, made: 0"]
+    refused = seerdb("compact", "--hex", "--start", "62", "--end", "61", expect=2)
+    assert "the start of a range must be before its end: b'b', b'a'" in refused.err
 
 
 def test_stats_are_a_table_for_people_and_json_for_programs(seerdb: Commands) -> None:
@@ -39,10 +42,11 @@ def test_stats_begin_with_a_summary(seerdb: Commands) -> None:
     seerdb("put", "a", "1")
     seerdb("flush")
     report = seerdb("stats", "--json").json
-    shown = dict(re.split(r" {2,}", line, maxsplit=1) for line in seerdb("stats").lines[2:10])
+    shown = dict(re.split(r" {2,}", line, maxsplit=1) for line in seerdb("stats").lines[2:11])
     assert shown["data"].startswith(f"{report['table_bytes']:,} bytes, ")
     assert f"{report['amplifications']['user_bytes']:,} of users" in shown["writes"]
     assert shown["stalls"].strip() == "none"
+    assert shown["merges"].strip() == "lazy leveled; none runs"
     assert re.match(r"\S+ per month \(\S+ requests of late, \S+ storage\)", shown["dollars"])
 
 
@@ -80,6 +84,11 @@ STATUS: dict[str, Any] = {
             {"reason": "runs", "last": "too many"},
         ],
     },
+    "compaction_shape": "lazy_leveled",
+    "jobs": [
+        {"input_bytes": 800, "level": 7, "bytes_read": 200},
+        {"input_bytes": 100, "level": 0, "bytes_read": 0},
+    ],
     "costs": {
         "requests": 0.5,
         "requests_per_month": 12.25,
@@ -107,6 +116,7 @@ def test_the_summary_says_what_an_operator_looks_for() -> None:
             "block cache hits 90.0%, blocks from disk 6.0%, blocks from bucket 4.0% of 100",
         ),
         ("stalls", STALLS),
+        ("merges", "lazy leveled; 800 bytes to level 7, 25% read; 100 bytes to level 0, 0% read"),
         ("dollars", "13 per month (12.25 requests of late, 0.75 storage); 0.5 for requests so far"),
     ]
 

@@ -21,6 +21,7 @@ from seerdb.storage.entry import DELETE
 from seerdb.storage.flush import FlushJob, run_flush
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.home import Home
+from seerdb.storage.lanes import Lane
 from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import Run, Version
@@ -40,7 +41,6 @@ from seerdb.storage.wal.frames import FrameReader
 from seerdb.storage.wal.reader import SegmentScan
 from seerdb.storage.wal.segments import SegmentPool, segment_path
 from seerdb.storage.wal.writer import LogWriter
-from seerdb.storage.workers import Lane
 
 Patch = pytest.MonkeyPatch
 

@@ -115,24 +115,24 @@ class Watched(World):
     def open(self, *where: str, **settings: Any) -> DB:
         db = super().open(*where, **settings)
         compactor, manifest = db._engine.compactor, db._engine.manifest
-        compact_one, next_work = compactor.compact_one, compactor._next
+        compact_one, begin = compactor.compact_one, compactor._begin
         plans: list[Plan] = []
 
-        def noting() -> Any:
-            work = next_work()
+        def noting(slot: int) -> Any:
+            work = begin(slot)
             plans.extend([work.plan] if work else [])
             return work
 
-        def watching() -> bool:
+        def watching(slot: int = 0) -> bool:
             first, before = len(self.store.trace), manifest.state.version
-            if not compact_one():
+            if not compact_one(slot):
                 return False
             last, after = len(self.store.trace), manifest.state.version
             self.windows.append(Window(plans[-1], first, last, before, after))
             return True
 
         compactor.compact_one = watching  # type: ignore[method-assign]
-        compactor._next = noting  # type: ignore[method-assign]
+        compactor._begin = noting  # type: ignore[method-assign]
         return db
 
 

@@ -92,9 +92,9 @@ def held_compaction(db: DB) -> threading.Event:
     compactor = db._engine.compactor
     gate, compact = threading.Event(), compactor.compact_one
 
-    def compact_one() -> bool:
+    def compact_one(slot: int = 0) -> bool:
         assert gate.wait(PATIENCE)
-        return compact()
+        return compact(slot)
 
     compactor.compact_one = compact_one  # type: ignore[method-assign]
     return gate

@@ -119,7 +119,7 @@ def test_the_adaptive_policy_sees_a_load_of_reads_alone(open_db: OpenDB) -> None
         db.put(b"a", value)
         db.flush()
     planner = db._engine.compactor._planner
-    assert planner._shape != LEVELED
+    assert planner.shape != LEVELED
     for number in range(1000):
         assert db.get(b"%d" % number) is None
         db.multi_get([b"x", b"y"])
@@ -132,7 +132,7 @@ def test_the_adaptive_policy_sees_a_load_of_reads_alone(open_db: OpenDB) -> None
     [look_again] = looks()
     look_again()
     lane = db._engine.background.compaction
-    assert lane.wake_and_wait(lambda: planner._shape == LEVELED, 60)
+    assert lane.wake_and_wait(lambda: planner.shape == LEVELED, 60)
     assert len(looks()) == 2
     db.close()
     look_again()

@@ -25,7 +25,7 @@ from seerdb.clock import SystemClock
 from seerdb.errors import AlreadyExistsError
 from seerdb.events import CompactionCompleted, WorkFailed
 from seerdb.storage import cluster as cluster_module
-from seerdb.storage import workers as workers_module
+from seerdb.storage import lanes as lanes_module
 from seerdb.storage.compaction.run import run_compaction
 from seerdb.storage.garbage import collectable
 from seerdb.storage.object_store.location import StoreLocation
@@ -176,14 +176,14 @@ def test_a_reply_that_is_lost(open_db: OpenDB, cluster: DaskCluster, gate: Gate)
     through = gated(db, gate)
     engine = db._engine
     assert engine.runtime.cluster is not None
-    asked = engine.compactor.ask_for_full()
+    asked = engine.compactor.ask()
     engine.background.compaction.wake()
     gate.wait_for_job()
     engine.compactor._runner = afterwards = Through(through.runner, run_compaction)
     engine.runtime.cluster._client.close()
     heard.wait_for_error("runs again later")
     lane = engine.background.compaction
-    assert lane.wake_and_wait(lambda: engine.compactor.full_done >= asked, PATIENCE)
+    assert lane.wake_and_wait(lambda: asked.is_done, PATIENCE)
     gate.let_go()
     [first], [second] = through.jobs, afterwards.jobs
     assert not set(first.outputs) & set(second.outputs)
@@ -245,7 +245,7 @@ def test_the_cluster_comes_late(
     """Neither a scheduler, nor workers, nor the right ones: writes go on, health says what is
     missing, and it heals by itself."""
     monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(workers_module, "LAST_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(lanes_module, "LAST_RETRY_SECONDS", 0.2)
     cluster, heard = DaskCluster(tmp_path), Heard()
     try:
         db = open_db(background=cluster.background, components=Components(listener=heard))

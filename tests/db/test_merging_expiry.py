@@ -63,7 +63,7 @@ def test_an_operand_goes_with_its_base_though_that_was_dropped_first() -> None:
         db.flush()
     db.merge(b"k", int64(1))
     world.clock.advance(10)
-    db._engine.compactor.ask_for_full()
+    db._engine.compactor.ask()
     db._engine.background.compaction.wake()
     assert [table.entries for table in tables(db)] == [2]
     everywhere(db, None)
@@ -120,7 +120,7 @@ def test_what_expires_while_a_commit_is_on_its_way_is_remembered() -> None:
 
     def late(group: list[Any], last: int) -> None:
         world.clock.advance(1)
-        db._engine.compactor.ask_for_full()
+        db._engine.compactor.ask()
         db._engine.compactor.compact_one()
         apply(group, last)
 

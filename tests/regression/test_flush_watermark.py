@@ -17,8 +17,8 @@ from tests.fixtures.database import ROOMY, World
 def merge_tables(db: DB) -> None:
     """Merge what is in tables, without flushing anything first."""
     compactor = db._engine.compactor
-    asked = compactor.ask_for_full()
-    while compactor.full_done < asked:
+    asked = compactor.ask()
+    while not asked.is_done:
         compactor.compact_one()
 
 

@@ -7,6 +7,7 @@ import pytest
 from seerdb import DB
 from seerdb.events import CompactionCompleted
 from seerdb.storage.compaction.policy import POLICIES
+from seerdb.storage.compaction.work import Request
 from tests.fixtures.database import World, collect_garbage
 
 
@@ -52,7 +53,7 @@ def test_a_part_of_a_merge_of_which_nothing_is_left_makes_no_table() -> None:
     db.delete_range(b"01100", b"1")
     db.flush()
     planner = db._engine.compactor._planner
-    plan = planner.everything(db._engine.manifest.state.version)
+    plan = planner.whole(db._engine.manifest.state.version, Request())
     assert plan is not None
     assert len(plan.parts) > 8, "or this tests nothing"
     uploads = [op for op in world.store.trace if op.operation == "put"]

@@ -1,137 +1,221 @@
-"""Doing what the policy plans, one plan at a time.
+"""Doing what the policy plans and what people ask for, several plans beside each other.
 
-As a flush does, it remembers what was uploaded until the manifest edit is in effect; and when
-one part of a plan fails, the parts that are done.
+Each slot of the compaction lane has its own plan. One that fails is tried again in its slot, and
+what a flush does, this does for each: it remembers what was uploaded until the manifest edit is in
+effect; and when one part of a plan fails, the parts that are done.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from seerdb.clock import ForwardClock
+from seerdb.errors import ClosedError
 from seerdb.events import CompactionCompleted, Listener
-from seerdb.storage.compaction.plan import Plan
+from seerdb.storage.compaction.plan import Plan, check_plan, collides
 from seerdb.storage.compaction.planner import Planner
 from seerdb.storage.compaction.run import CompactionJob, run_compaction
+from seerdb.storage.compaction.work import (
+    CompactionStatistics,
+    JobStatistics,
+    Limits,
+    Request,
+    Work,
+)
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.jobs import JobRunner
-from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.outputs import TableOutputs
 from seerdb.storage.publish import Publisher
-from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
 
 
-class CompactionStatistics(msgspec.Struct, frozen=True):
-    """Since the database was opened; ``seconds`` are those of the jobs."""
-
-    compactions: int = 0
-    """Merges."""
-    moves: int = 0
-    """Plans done without reading or writing a table."""
-    bytes_read: int = 0
-    bytes_written: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class _Work:
-    """A plan under way."""
-
-    plan: Plan
-    asked: int
-    """Up to which number the full merges that were asked for are done with it."""
-    tables: list[TableMeta] = field(default_factory=list)
-    """Outputs of the parts that are done."""
-    parts_done: int = 0
-    seconds: float = 0.0
-
-
 class Compactor:
-    """The work of the compaction lane."""
+    """The work of the compaction lane. Thread-safe, but that a slot is one thread's at a time."""
 
     def __init__(
         self,
         publisher: Publisher,
-        tables: TableStore,
         outputs: TableOutputs,
         runner: JobRunner,
         *,
         planner: Planner,
+        limits: Limits,
         table_format: TableFormat,
         clock: ForwardClock,
         listener: Listener,
     ) -> None:
         self._publisher = publisher
-        self._tables = tables
         self._outputs = outputs
         self._runner = runner
         self._planner = planner
+        self._limits = limits
         self._format = table_format
         self._clock = clock
         self._listener = listener
-        self._work: _Work | None = None
-        self.statistics = CompactionStatistics()
+        self._ids = itertools.count(1)
+        # Guarded by the lock, but to look:
         self._lock = threading.Lock()
-        self._full_asked = 0
-        self.full_done = 0
-        """Up to which number the full merges that were asked for are done."""
+        self._works: dict[int, Work] = {}
+        self._requests: list[Request] = []
+        self._is_cancelled = False
+        self.statistics = CompactionStatistics()
 
-    def compact_one(self) -> bool:
-        """Do what is due; returns whether there was something."""
-        if self._work is None:
-            self._work = self._next()
-        work = self._work
-        if work is None:
-            return False
-        if work.plan.move:
-            self._move(work.plan)
-        else:
-            self._merge(work)
-        self._work = None
-        self.full_done = work.asked
+    def compact_one(self, slot: int = 0) -> bool:
+        """Do what is due beside what other slots do; returns whether there was something.
+
+        Raises: what made it fail, when it is to be called again, with the same slot;
+        ``ClosedError`` after :meth:`cancel`.
+        """
+        work = None
+        try:
+            work = self._works.get(slot) or self._begin(slot)
+            if work is None:
+                return False
+            if work.plan.move:
+                self._move(work)
+            else:
+                self._merge(work)
+        except BaseException as error:
+            self._tell_requests(work, error)
+            raise
+        self._end(slot, work)
         return True
 
-    def ask_for_full(self) -> int:
-        """Have the next merge take everything; see ``full_done`` for the number returned.
-        Thread-safe."""
+    def ask(self, start: bytes | None = None, end: bytes | None = None) -> Request:
+        """Have all in ``[start, end)`` merged as soon as possible: wake the lane, and wait for what
+        is returned to be over."""
+        request = Request(start, end)
         with self._lock:
-            self._full_asked += 1
-            return self._full_asked
+            self._requests.append(request)
+        return request
 
-    def _next(self) -> _Work | None:
-        asked, version = self._full_asked, self._publisher.settled_version()
-        if asked > self.full_done:
-            plan = self._planner.everything(version)
-            if plan is not None:
-                return _Work(plan, asked)
-            self.full_done = asked
-        plan = self._planner.next(version)
-        return _Work(plan, self.full_done) if plan is not None else None
+    def cancel(self) -> None:
+        """End what runs, within about a second, and begin nothing more. What was made and not
+        published is garbage; nothing is lost."""
+        self._is_cancelled = True
+        for work in list(self._works.values()):
+            work.control.cancel()
 
-    def _move(self, plan: Plan) -> None:
+    def jobs(self) -> list[JobStatistics]:
+        """What is under way, the oldest first. Never waits."""
+        now = self._clock.now()
+        works = sorted(self._works.values(), key=lambda work: work.id)
+        return [work.statistics(now) for work in works]
+
+    @property
+    def shape(self) -> str:
+        """See :attr:`Planner.shape`."""
+        return self._planner.shape
+
+    def _begin(self, slot: int) -> Work | None:
+        with self._lock:
+            if self._is_cancelled or len(self._works) >= self._limits.at_once():
+                return None
+            version = self._publisher.settled_version()
+            running = [work.plan for work in self._works.values()]
+            work = self._requested(version, running) or self._planned(version, running)
+            if work is None:
+                return None
+            check_plan(version, work.plan, running)
+            self._works[slot] = work
+            self._share_rate()
+        if self._is_cancelled:  # it may have missed the call
+            work.control.cancel()
+        return work
+
+    def _requested(self, version: Version, running: Sequence[Plan]) -> Work | None:
+        """The next step of the first request that can go on now."""
+        busy = list(running)
+        begun = {work.request for work in self._works.values()}
+        for request in list(self._requests):
+            if request not in begun:
+                step = self._planner.step(version, request)
+                whole = request.plan = self._planner.whole(version, request) or step
+                if whole is None:
+                    self._close(request)
+                    continue
+                plan = step or whole
+                if not any(collides(plan, other) for other in busy):
+                    return self._work(plan, request, is_last=step is None)
+            if request.plan is not None:
+                busy.append(request.plan)
+        return None
+
+    def _planned(self, version: Version, running: Sequence[Plan]) -> Work | None:
+        """What the policy wants, out of the way of what people ask for, which would have to wait
+        for it."""
+        asked = [request.plan for request in self._requests if request.plan is not None]
+        plan = self._planner.next(version, [*running, *asked])
+        return self._work(plan) if plan is not None else None
+
+    def _work(self, plan: Plan, request: Request | None = None, *, is_last: bool = True) -> Work:
+        return Work(next(self._ids), plan, self._clock.now(), request, is_last)
+
+    def _end(self, slot: int, work: Work) -> None:
+        with self._lock:
+            del self._works[slot]
+            self._share_rate()
+            if work.request is not None and work.is_last:
+                self._close(work.request)
+
+    def _close(self, request: Request) -> None:
+        self._requests.remove(request)
+        request.is_done = True
+
+    def _share_rate(self) -> None:
+        for work in self._works.values():
+            work.control.rate = self._limits.share(len(self._works))
+
+    def _tell_requests(self, work: Work | None, error: BaseException) -> None:
+        """Those that have to wait because ``work`` has failed; ``None``: nothing could begin."""
+        with self._lock:
+            for request in self._requests:
+                if work is None or work.request is request or _keeps_waiting(request, work):
+                    request.error = error
+
+    def _move(self, work: Work) -> None:
+        plan = work.plan
         tables = [replace(table, level=plan.level, run=plan.run) for table in plan.tables]
-        self._publisher.compacted([table.id for table in tables], tables)
-        self.statistics = replace(self.statistics, moves=self.statistics.moves + 1)
+        self._publish(work, tables)
+        with self._lock:
+            self.statistics = replace(self.statistics, moves=self.statistics.moves + 1)
 
-    def _merge(self, work: _Work) -> None:
+    def _merge(self, work: Work) -> None:
         for start, end in work.plan.parts[work.parts_done :]:
-            work.tables += self._merge_part(work, start, end)
+            before = work.control.counts
+            try:
+                work.tables += self._merge_part(work, start, end)
+            except BaseException:
+                work.control.counts = before
+                raise
             work.parts_done += 1
-        inputs = [table.id for table in work.plan.tables]
         # Before the edit, or the collector could come between the two.
-        self._outputs.removed(inputs)
-        self._publisher.compacted(inputs, work.tables)
+        self._outputs.removed([table.id for table in work.plan.tables])
+        self._publish(work, work.tables)
         self._account(work)
 
+    def _publish(self, work: Work, tables: Sequence[TableMeta]) -> None:
+        """Once more held against the order, of the version as it is now, with what has come and
+        gone since the plan was made; but not when an earlier attempt may be in effect."""
+        if not work.is_checked:
+            version = self._publisher.settled_version()
+            with self._lock:
+                others = [each.plan for each in self._works.values() if each is not work]
+            check_plan(version, work.plan, others)
+            work.is_checked = True
+        self._publisher.compacted([table.id for table in work.plan.tables], tables)
+
     def _merge_part(
-        self, work: _Work, start: bytes | None, end: bytes | None
+        self, work: Work, start: bytes | None, end: bytes | None
     ) -> tuple[TableMeta, ...]:
+        if work.control.is_cancelled:
+            raise ClosedError("the merge was cancelled; what it has made so far does not count")
         started = self._clock.monotonic()
         outputs = self._outputs.begin(CompactionJob.outputs_needed(work.plan, start, end))
         settled = self._clock.settled_us() // SECOND_US  # before looking where operands are
@@ -147,26 +231,27 @@ class Compactor:
         )
         made: tuple[TableMeta, ...] = ()
         try:
-            made = self._runner.run(run_compaction, job, Purpose.COMPACTION).tables
+            result = self._runner.run(run_compaction, job, Purpose.COMPACTION, work.control)
+            made = result.tables
         finally:
             self._outputs.finish(set(outputs) - {table.id for table in made})
         work.seconds += self._clock.monotonic() - started
         return made
 
-    def _account(self, work: _Work) -> None:
+    def _account(self, work: Work) -> None:
         inputs, outputs = work.plan.tables, work.tables
         self._outputs.finish(table.id for table in outputs)
-        self._tables.drop_cached(table.id for table in inputs)
         bytes_read = sum(table.size for table in inputs)
         bytes_written = sum(table.size for table in outputs)
-        total = self.statistics
-        self.statistics = CompactionStatistics(
-            total.compactions + 1,
-            total.moves,
-            total.bytes_read + bytes_read,
-            total.bytes_written + bytes_written,
-            total.seconds + work.seconds,
-        )
+        with self._lock:
+            total = self.statistics
+            self.statistics = CompactionStatistics(
+                total.compactions + 1,
+                total.moves,
+                total.bytes_read + bytes_read,
+                total.bytes_written + bytes_written,
+                total.seconds + work.seconds,
+            )
         self._listener(
             CompactionCompleted(
                 inputs=[table.id for table in inputs],
@@ -177,3 +262,8 @@ class Compactor:
                 seconds=work.seconds,
             )
         )
+
+
+def _keeps_waiting(request: Request, work: Work) -> bool:
+    """Whether a request cannot go on before ``work``, or nobody could look at it yet."""
+    return request.plan is None or collides(request.plan, work.plan)

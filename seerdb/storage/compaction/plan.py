@@ -110,11 +110,17 @@ def bounds(runs: Iterable[Run]) -> tuple[bytes, bytes]:
     return min(start for start, _ in ends), max(end for _, end in ends)
 
 
-def oldest_free(runs: Sequence[Run], running: Iterable[Plan]) -> Sequence[Run]:
-    """Those of ``runs`` that are older than all of them that take part in a running plan."""
+def free_stretches(runs: Sequence[Run], running: Iterable[Plan]) -> list[Sequence[Run]]:
+    """``runs`` without those that take part in a running plan, cut where such are left out; at
+    least one stretch, the newest first, of which the last may be empty."""
     busy = {position(run) for plan in running for run in plan.inputs}
-    taken = [index for index, run in enumerate(runs) if position(run) in busy]
-    return runs[taken[-1] + 1 :] if taken else runs
+    stretches: list[list[Run]] = [[]]
+    for run in runs:
+        if position(run) not in busy:
+            stretches[-1].append(run)
+        elif stretches[-1]:
+            stretches.append([])
+    return list(stretches)
 
 
 def make_plan(
@@ -127,7 +133,7 @@ def make_plan(
     inputs = tuple(run for run in inputs if run.tables)
     tables = [table for run in inputs for table in run.tables]
     bottom = not _older(version, inputs, target)
-    drops = bottom and any(map(_may_shrink, tables))
+    drops = bottom and any(map(may_shrink, tables))
     is_there = all(position(run) == target for run in inputs)
     if is_there and not drops:
         return None
@@ -212,12 +218,12 @@ def _false_claim(version: Version, plan: Plan) -> str:
         return "it claims the bottom above older data"
     if plan.move and not _are_apart(plan.inputs):
         return "it moves tables that overlap"
-    if plan.move and plan.bottom and any(map(_may_shrink, plan.tables)):
+    if plan.move and plan.bottom and any(map(may_shrink, plan.tables)):
         return "it moves what could be dropped or folded"
     return ""
 
 
-def _may_shrink(table: TableMeta) -> bool:
+def may_shrink(table: TableMeta) -> bool:
     """Whether at the bottom something of a table may be dropped, or folded."""
     return table.deletes > 0 or table.range_deletes > 0 or table.special
 

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from seerdb.storage.compaction.load import RecentLoad
-from seerdb.storage.compaction.plan import Plan, check_plan
+from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.policy.adaptive import choose
 from seerdb.storage.compaction.policy.full import merge_all
 from seerdb.storage.compaction.policy.given import LAZY_LEVELED, Policy, PolicyOptions
+from seerdb.storage.compaction.policy.ranged import cut, merge_range
+from seerdb.storage.compaction.work import Request
 from seerdb.storage.manifest.version import Version
 
 
 class Planner:
-    """The plans of one database. For one thread."""
+    """The plans of one database. For one thread at a time."""
 
     def __init__(self, policy: Policy, options: PolicyOptions, load: RecentLoad) -> None:
         self._policy = policy
         self._options = options
         self._load = load
-        self._shape = LAZY_LEVELED
+        self.shape = LAZY_LEVELED
+        """What the adaptive policy makes of the tree at present."""
 
-    def next(self, version: Version) -> Plan | None:
-        """What is due. Raises ``InternalError`` for a plan that would break the order."""
-        statistics = self._load.statistics(self._shape)
-        self._shape = choose(version, statistics, self._options)
-        plan = self._policy(version, replace(statistics, shape=self._shape), self._options)
-        return _checked(version, plan)
+    def next(self, version: Version, running: Sequence[Plan] = ()) -> Plan | None:
+        """What is due, and may be done beside ``running``."""
+        statistics = self._load.statistics(self.shape)
+        self.shape = choose(version, statistics, self._options)
+        statistics = replace(statistics, shape=self.shape)
+        return self._policy(version, statistics, self._options, running)
 
-    def everything(self, version: Version) -> Plan | None:
-        """The merge of everything, unless it is merged already. Raises as :meth:`next`."""
-        return _checked(version, merge_all(version, self._options))
+    def whole(self, version: Version, request: Request) -> Plan | None:
+        """The merge that ``request`` asks for; ``None`` when it would change nothing."""
+        if request.is_for_all:
+            return merge_all(version, self._options)
+        return merge_range(version, *request.bounds(version), self._options)
 
-
-def _checked(version: Version, plan: Plan | None) -> Plan | None:
-    if plan is not None:
-        check_plan(version, plan)
-    return plan
+    def step(self, version: Version, request: Request) -> Plan | None:
+        """What is to be done first so that :meth:`whole` takes no more than it has to; ``None``
+        when nothing is."""
+        return None if request.is_for_all else cut(version, *request.bounds(version), self._options)

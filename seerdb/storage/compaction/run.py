@@ -79,7 +79,7 @@ def run_compaction(
     for entries in merge(job, layout, tables, tombstones):
         if len(entries):
             outputs.add(entries)
-        pace()
+        pace(len(entries))
     return CompactionResult(outputs.finish())
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from seerdb.storage.admission import StallStatistics
 from seerdb.storage.commit import CommitStatistics
-from seerdb.storage.compaction.compactor import CompactionStatistics
+from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
 from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.flusher import FlushStatistics
 from seerdb.storage.ingest import IngestStatistics
@@ -81,6 +81,8 @@ class Statistics(msgspec.Struct, frozen=True):
     commits: CommitStatistics
     flushes: FlushStatistics
     compactions: CompactionStatistics
+    compaction_shape: str
+    jobs: list[JobStatistics]
     ingests: IngestStatistics
     deleted_objects: int
     stalls: StallStatistics
@@ -209,6 +211,8 @@ def gather(engine: Engine) -> Statistics:
         commits=engine.committer.statistics(),
         flushes=engine.flusher.statistics,
         compactions=engine.compactor.statistics,
+        compaction_shape=_shape(engine),
+        jobs=engine.compactor.jobs(),
         ingests=engine.ingester.statistics,
         deleted_objects=engine.background.deleted_objects,
         stalls=engine.admission.statistics(),
@@ -235,6 +239,11 @@ def gather(engine: Engine) -> Statistics:
             for lane in engine.background.lanes
         ],
     )
+
+
+def _shape(engine: Engine) -> str:
+    setting = engine.options.compaction
+    return engine.compactor.shape if setting == "adaptive" else setting
 
 
 def _amplifications(engine: Engine) -> tree.AmplificationStatistics:

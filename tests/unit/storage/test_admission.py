@@ -19,13 +19,13 @@ from seerdb.storage.admission import (
     ReasonStatistics,
 )
 from seerdb.storage.gauges import MAX_SEALED, Gauges
+from seerdb.storage.lanes import Lane
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Run, Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, delay, rate
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
-from seerdb.storage.workers import Lane
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore

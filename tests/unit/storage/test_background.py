@@ -52,7 +52,7 @@ class Scripted:
         self._next(f"release {segments}", self.retention, "nothing scripted")
         self.done.append(f"release {segments}")
 
-    def compact_one(self) -> bool:
+    def compact_one(self, slot: int) -> bool:
         return bool(self._next("compact", self.compactions, False))
 
     def run(self, keep: Callable[[], set[str]]) -> GarbageReport:

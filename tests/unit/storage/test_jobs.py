@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from seerdb.clock import SystemClock
-from seerdb.errors import CorruptionError, NotFoundError, UnavailableError
+from seerdb.errors import ClosedError, CorruptionError, NotFoundError, UnavailableError
+from seerdb.storage.control import JobControl
 from seerdb.storage.files import FileSystem
 from seerdb.storage.jobs import LocalRunner, ProcessRunner
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
 from seerdb.storage.pace import Pace
-from seerdb.storage.workers import Workers
+from seerdb.storage.workers import SHARED_JOBS, Workers
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 
@@ -86,6 +88,38 @@ def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
     assert counted[Purpose.COMPACTION, Operation.GET].bytes_in == 5
     runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
     assert meter.total_requests() == 4
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Read an object again and again until the job is cancelled."""
+
+    source: str
+
+
+def run_watched(job: Watched, files: FileSystem, store: ObjectStore, pace: Pace) -> None:
+    while True:
+        store.get_range(job.source, 0, 2)
+        pace(3)
+
+
+def test_a_process_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path, workers: Workers) -> None:
+    runner, store, _ = runner_on(tmp_path, workers)
+    store.put("a", b"12345")
+    control = JobControl()
+    with ThreadPoolExecutor(1) as caller:
+        job = caller.submit(runner.run, run_watched, Watched("a"), Purpose.COMPACTION, control)
+        while control.counts.entries < 30 and not job.done():
+            pass
+        control.cancel()
+        with pytest.raises(ClosedError, match="cancelled"):
+            job.result(60)
+    assert control.counts.read >= 20
+    again = JobControl()
+    again.rate = 1 << 20
+    runner.run(run_copy, Copy("a", "b"), Purpose.COMPACTION, again)
+    assert again.counts == (0, 5, 0)
+    assert len(set(workers._places)) == SHARED_JOBS, "all numbers can be shared again"
 
 
 def test_errors_come_back_whole(tmp_path: Path, workers: Workers) -> None:

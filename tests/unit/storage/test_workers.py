@@ -17,13 +17,12 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError, UnavailableError
+from seerdb.storage.lanes import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Lane
 from seerdb.storage.workers import (
-    FIRST_RETRY_SECONDS,
+    COMPACTION_THREADS,
     JOB_NICENESS,
     LANE_THREADS,
-    LAST_RETRY_SECONDS,
     InlineExecutor,
-    Lane,
     Timer,
     Workers,
     _JobContext,
@@ -192,6 +191,122 @@ def test_a_listener_that_raises_does_not_stop_the_lane(workers: Workers) -> None
     again()
     assert lane.wake_and_wait(lambda: lane.error is None, PATIENCE)
     lane.close()
+
+
+def side_by_side(
+    workers: Workers, *works: Callable[[], bool], failures: Failures | None = None
+) -> Lane:
+    failed, submit = failures or Failures(), workers.submit_compaction
+    return Lane("merge", works[0], workers, failed, beside=works[1:], submit=submit)
+
+
+def test_slots_of_a_lane_work_beside_each_other(workers: Workers) -> None:
+    gate = threading.Barrier(2)
+    met = []
+
+    def work() -> bool:
+        gate.wait(PATIENCE)
+        met.append(1)
+        return False
+
+    lane = side_by_side(workers, work, work)
+    assert lane.wake_and_wait(lambda: len(met) == 2, PATIENCE)
+    lane.close()
+    assert not lane.has_work
+
+
+def test_what_one_slot_did_wakes_the_others_and_not_itself(workers: Workers) -> None:
+    looks: list[str] = []
+    left = [2]
+
+    def first() -> bool:
+        looks.append("first")
+        left[0] -= 1
+        return left[0] >= 0
+
+    def second() -> bool:
+        looks.append("second")
+        return False
+
+    lane = side_by_side(workers, first, second)
+    assert lane.wake_and_wait(lambda: left[0] < 0 and not lane.has_work, PATIENCE)
+    lane.close()
+    assert looks.count("first") == 3
+    assert looks.count("second") >= 2
+
+
+def test_each_slot_fails_and_tries_again_for_itself(workers: Workers) -> None:
+    failures, done, wanted = Failures(), threading.Event(), [2]
+
+    def failing() -> bool:
+        if wanted[0]:
+            wanted[0] -= 1
+            raise UnavailableError(f"{wanted[0]} more")
+        return False
+
+    def working() -> bool:
+        if done.is_set():
+            return False
+        done.set()
+        return True
+
+    lane = side_by_side(workers, failing, working, failures=failures)
+    assert not lane.wake_and_wait(lambda: False, PATIENCE), "a failure ends this"
+    assert done.wait(PATIENCE)
+    seconds, again = timer_of(workers).next()
+    assert seconds == FIRST_RETRY_SECONDS
+    assert lane.has_work
+    again()
+    _, again = timer_of(workers).next()
+    assert ("merge", "0 more", 2, 2 * FIRST_RETRY_SECONDS) in failures.told
+    again()
+    assert lane.wake_and_outwait(lambda: lane.error is None)
+    lane.close()
+    assert (lane.attempts, lane.failures) == (0, 2)
+
+
+def test_outwaiting_ends_with_success_or_the_end_of_the_lane(workers: Workers) -> None:
+    failures, looks = Failures(), []
+
+    def work() -> bool:
+        looks.append(1)
+        raise UnavailableError("for ever")
+
+    lane = side_by_side(workers, work, failures=failures)
+    waiting: list[bool] = []
+    waiter = threading.Thread(
+        target=lambda: waiting.append(lane.wake_and_outwait(lambda: len(looks) > 2))
+    )
+    waiter.start()
+    for _ in range(2):
+        timer_of(workers).next()[1]()
+    waiter.join(PATIENCE)
+    failures.goes_on = False
+    assert not lane.wake_and_outwait(lambda: False)
+    assert waiting == [True]
+    lane.close()
+
+
+def test_compactions_never_keep_other_lanes_waiting(workers: Workers) -> None:
+    gate, flushed = threading.Event(), threading.Event()
+
+    def merge() -> bool:
+        assert gate.wait(PATIENCE)
+        return False
+
+    def flush() -> bool:
+        flushed.set()
+        return False
+
+    busy = [side_by_side(workers, merge) for _ in range(2 * COMPACTION_THREADS)]
+    for lane in busy:
+        lane.wake()
+    flusher = Lane("flush", flush, workers, Failures())
+    flusher.wake()
+    assert flushed.wait(PATIENCE)
+    gate.set()
+    for lane in (*busy, flusher):
+        lane.close()
 
 
 def test_waiting_ends_with_success_failure_timeout_or_close(workers: Workers) -> None:

@@ -16,8 +16,8 @@ from seerdb.storage.compaction.plan import (
     Plan,
     bounds,
     collides,
+    free_stretches,
     make_plan,
-    oldest_free,
     overlapping,
 )
 from seerdb.storage.compaction.policy.given import PolicyOptions, PolicyStatistics
@@ -51,7 +51,7 @@ def _merge_into_last(
         down = make_plan(version, (last,), target, options.table_size)
         if down is not None and down.move:
             return down
-    above = oldest_free(version.runs[:-1], running)
+    above = free_stretches(version.runs[:-1], running)[-1]
     if not above or not _is_too_much(above, last, options.size_ratio):
         return None
     if last.level == BOTTOM_LEVEL:

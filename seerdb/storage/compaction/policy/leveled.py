@@ -19,8 +19,8 @@ from seerdb.storage.compaction.plan import (
     Plan,
     bounds,
     collides,
+    free_stretches,
     make_plan,
-    oldest_free,
     overlapping,
     position,
 )
@@ -81,7 +81,7 @@ class _Levels:
 
     def _push_top(self) -> Iterator[Plan]:
         """Merge the top into the first level that is made for so much."""
-        pushed = list(oldest_free(self.top, self._running))
+        pushed = list(free_stretches(self.top, self._running)[-1])
         size = _size(pushed)
         for level, runs in self._levels.items():
             if pushed and (size <= self._targets[level] or level == BOTTOM_LEVEL):

@@ -17,6 +17,7 @@ from seerdb.storage.compaction.plan import (
     Plan,
     Position,
     collides,
+    free_stretches,
     make_plan,
     position,
 )
@@ -37,14 +38,18 @@ def merge_similar(
 ) -> Plan | None:
     """Merge T or more similar ones among ``runs``, which are neighbours in ``version``.
 
-    The result is not below level ``lowest``, unless it is the oldest run.
+    Those that are being merged are left alone, and others not merged across them. The result is
+    not below level ``lowest``, unless it is the oldest run.
     """
-    for first, count in _windows(runs, options.size_ratio):
-        window = runs[first : first + count]
-        target = _place(version, window, lowest)
-        plan = make_plan(version, window, target, options.table_size)
-        if plan is not None and not any(collides(plan, other) for other in running):
-            return plan
+    stretches = free_stretches(runs, running)
+    surplus = sum(map(len, stretches)) + len(running) - max_runs(options)
+    for stretch in stretches:
+        for first, count in _windows(stretch, options.size_ratio, surplus):
+            window = stretch[first : first + count]
+            target = _place(version, window, lowest)
+            plan = make_plan(version, window, target, options.table_size)
+            if plan is not None and not any(collides(plan, other) for other in running):
+                return plan
     return None
 
 
@@ -53,15 +58,14 @@ def max_runs(options: PolicyOptions) -> int:
     return TIERS * options.size_ratio
 
 
-def _windows(runs: Sequence[Run], size_ratio: int) -> Iterator[tuple[int, int]]:
-    """First and count of runs to merge, the best first."""
+def _windows(runs: Sequence[Run], size_ratio: int, surplus: int) -> Iterator[tuple[int, int]]:
+    """First and count of runs to merge, the best first; ``surplus`` of them however unequal."""
     for first in range(len(runs) - 1):
         count = _similar(runs[first:], size_ratio)
         if count >= size_ratio:
             yield first, count
-    surplus = len(runs) - TIERS * size_ratio
-    if surplus > 0:
-        yield 0, surplus + 1
+    if surplus > 0 and len(runs) > 1:
+        yield 0, min(surplus + 1, len(runs))
 
 
 def _similar(runs: Sequence[Run], size_ratio: int) -> int:

@@ -25,11 +25,13 @@ from seerdb.storage.compaction.policy.given import (
     PolicyOptions,
     PolicyStatistics,
 )
+from seerdb.storage.compaction.work import Request
 from seerdb.storage.manifest.version import Version
 from seerdb.testing.clock import FakeClock
 from tests.unit.storage.compaction.toy import table
 
 OPTIONS = PolicyOptions()
+ALL = Request()
 GIB = 1 << 30
 LARGE = Version.of([table(1, 10 * GIB, level=7, entries=100_000_000)])
 """100 bytes an entry, 164 entries a block; 4 levels of T = 5 from 16 MiB on."""
@@ -158,27 +160,27 @@ def test_a_planner_remembers_the_shape_it_chose() -> None:
     counters.now = OperationCounts(1_000_000, 0, 0)
     plan = planner.next(similar)
     assert plan is not None
-    assert planner._shape == TIERED
+    assert planner.shape == TIERED
     clock.advance(20 * HALF_LIFE_SECONDS)
     assert planner.next(Version()) is None
-    assert planner._shape == TIERED, "nothing happened that would ask for another"
+    assert planner.shape == TIERED, "nothing happened that would ask for another"
     counters.now = OperationCounts(1_000_000, 1_000_000, 0)
     assert planner.next(Version()) is None
-    assert planner._shape == LEVELED
+    assert planner.shape == LEVELED
 
 
 def test_everything_is_merged_when_somebody_asks() -> None:
     planner = Planner(adaptive, OPTIONS, recent(FakeClock())[1])
-    assert planner.everything(Version()) is None
-    assert planner.everything(Version.of([table(1)])) is None
-    assert planner.everything(Version.of([table(1, level=7)])) is None
+    assert planner.whole(Version(), ALL) is None
+    assert planner.whole(Version.of([table(1)]), ALL) is None
+    assert planner.whole(Version.of([table(1, level=7)]), ALL) is None
     for points, ranges in ((1, 0), (0, 1)):
         alone = table(1, level=3, deletes=points, range_deletes=ranges)
-        again = planner.everything(Version.of([alone]))
+        again = planner.whole(Version.of([alone]), ALL)
         assert again is not None
         assert (again.level, again.run, again.bottom) == (3, 1, True)
     whole = Version.of([table(9), table(8), table(1, level=7)])
-    plan = planner.everything(whole)
+    plan = planner.whole(whole, ALL)
     assert plan is not None
     assert plan.inputs == whole.runs
     assert (plan.level, plan.run, plan.bottom) == (7, 9, True)

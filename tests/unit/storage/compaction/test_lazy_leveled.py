@@ -51,6 +51,31 @@ def test_until_then_the_upper_runs_are_tiered() -> None:
     assert plan(Version.of([*upper(*[10] * 3), last(19)])) is None, "49 bytes are too few to care"
 
 
+def test_fresh_runs_are_merged_beside_a_merge_into_the_last() -> None:
+    """They are as large as those that are on their way down, and were taken for one tier."""
+    below = [*upper(*[50] * 6), last()]
+    down = plan(Version.of(below))
+    assert numbers(down) == [15, 14, 13, 12, 11, 10, 1]
+    assert down is not None
+    fresh = [table(number, 50) for number in range(20, 25)]
+    assert plan(Version.of([*fresh[:4], *below]), down) is None
+    beside = plan(Version.of([*fresh, *below]), down)
+    assert numbers(beside) == [24, 23, 22, 21, 20]
+    assert beside is not None
+    assert not beside.bottom
+    assert plan(Version.of([*fresh, *below]), down, beside) is None
+
+
+def test_too_many_runs_are_merged_however_unequal_but_those_that_go_do_not_count() -> None:
+    below = [*upper(*[50] * 6), last()]
+    down = plan(Version.of(below))
+    assert down is not None
+    unequal = [table(20 + number, 7 ** (19 - number)) for number in range(19, -1, -1)]
+    assert plan(Version.of([*unequal[:-1], *below]), down) is None
+    beside = plan(Version.of([*unequal, *below]), down)
+    assert numbers(beside) == [39, 38]
+
+
 def test_the_first_few_flushes_are_tiered() -> None:
     assert plan(Version.of(upper(*[9] * 4))) is None
     found = plan(Version.of(upper(*[9] * 5)))

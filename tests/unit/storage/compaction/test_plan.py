@@ -14,8 +14,8 @@ from seerdb.storage.compaction.plan import (
     between,
     check_plan,
     collides,
+    free_stretches,
     make_plan,
-    oldest_free,
     overlapping,
 )
 from seerdb.storage.manifest.version import Run, TableMeta, Version
@@ -261,12 +261,19 @@ def test_older_data_must_not_come_to_lie_where_newer_goes() -> None:
     assert collides(newer, older)
 
 
-def test_runs_older_than_any_that_is_being_merged_are_free() -> None:
+def test_runs_that_are_being_merged_cut_the_others_into_stretches() -> None:
     version = Version.of([table(n) for n in range(1, 7)])
-    assert oldest_free(version.runs, []) == version.runs
-    running = [plan_of(version, 5, 4, level=0, run=4)]
-    assert [run.number for run in oldest_free(version.runs, running)] == [3, 2, 1]
-    assert [run.number for run in oldest_free(version.runs[:3], running)] == []
+
+    def stretches(*running: Plan, of: int = 6) -> list[list[int]]:
+        found = free_stretches(version.runs[:of], running)
+        return [[run.number for run in stretch] for stretch in found]
+
+    middle = plan_of(version, 5, 4, level=0, run=4)
+    assert stretches() == [[6, 5, 4, 3, 2, 1]]
+    assert stretches(middle) == [[6], [3, 2, 1]]
+    assert stretches(middle, of=3) == [[6], []]
+    assert stretches(middle, plan_of(version, 2, 1, level=7, run=2)) == [[6], [3], []]
+    assert stretches(plan_of(version, 6, 5, level=0, run=5)) == [[4, 3, 2, 1]]
 
 
 def test_a_large_merge_is_split_at_borders_of_its_largest_run() -> None:

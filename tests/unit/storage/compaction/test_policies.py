@@ -112,7 +112,9 @@ def test_plans_that_run_beside_each_other_change_no_answer(
                 check_plan(tree.version, plan, running)
                 running.append(plan)
         elif running:
-            tree.apply(running.pop(draw.draw(st.integers(0, len(running) - 1))))
+            ended = running.pop(draw.draw(st.integers(0, len(running) - 1)))
+            check_plan(tree.version, ended, running)  # still good, whatever has come and gone
+            tree.apply(ended)
         check_reads(tree)
     check_version(tree.version)
 
