@@ -51,11 +51,13 @@ from seerdb.storage.ship import Shipper
 from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.value import SECOND_US
 from seerdb.storage.verify import VerifyReport, verify_log, verify_version
 from seerdb.storage.workers import Thread
 
 LOOK_SECONDS = 60.0
-"""How often the adaptive policy looks at a load of reads alone, which wakes nobody."""
+"""How often it is looked for what reads alone or the time that passes make due, which wake nobody:
+by the adaptive policy, and where values expire."""
 
 
 class Engine:
@@ -162,8 +164,9 @@ class Engine:
             merger,
             planner=Planner(
                 POLICIES[options.compaction],
-                PolicyOptions.of(options),
+                PolicyOptions.of(options, has_merges=opened.operator is not None),
                 RecentLoad(self._operations, clock),
+                lambda: opened.clock.now_us() // SECOND_US,
             ),
             limits=Limits(
                 at_once=lambda: merger.at_once,
@@ -267,12 +270,13 @@ class Engine:
         self.background.spare.wake()
         self.background.flush.wake()
         self.background.compaction.wake()
-        if self.options.compaction == "adaptive" and not self.runtime.workers.is_inline:
+        if not self.runtime.workers.is_inline:
             self.call_later(LOOK_SECONDS, self._look_again)
 
     def _look_again(self) -> None:
         if not self._closed:
-            self.background.compaction.wake()
+            if self.options.compaction == "adaptive" or self.publisher.expires:
+                self.background.compaction.wake()
             self.call_later(LOOK_SECONDS, self._look_again)
 
     # What the write path needs: see commit.CommitEnv.

@@ -143,4 +143,6 @@ def upload(
         tail_offset=built.tail_offset,
         expiring=built.expiring,
         merges=built.merges,
+        first_expiry=built.first_expiry,
+        half_expired=built.half_expired,
     )

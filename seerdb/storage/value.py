@@ -44,6 +44,7 @@ SECOND_US = 1_000_000
 _EXPIRY = struct.Struct("<Q")
 _MERGE = struct.Struct("<BII")
 _OPERAND_SIZE = 8 + 4
+_EXPIRING_BASE = bytes((PUT_WITH_EXPIRY,))
 
 
 class _Base(Enum):
@@ -142,12 +143,30 @@ def _encode_merge(merge: Merge) -> bytes:
     return b"".join((header, columns, base[1], *operands))
 
 
-def count_expiring(kinds: bytes, stored: Sequence[bytes]) -> int:
-    """How many entries of a table expire, or have a base that does."""
-    merged: list[bytes] = []
-    if MERGE in kinds:
-        merged = [value[:1] for kind, value in zip(kinds, stored, strict=True) if kind == MERGE]
-    return kinds.count(PUT_WITH_EXPIRY) + merged.count(bytes((PUT_WITH_EXPIRY,)))
+def expiries(kinds: bytes, stored: Sequence[bytes]) -> list[int]:
+    """When those entries of a table expire that do, or have a base that does.
+
+    Raises ``CorruptionError`` when one does not fit together.
+    """
+    if PUT_WITH_EXPIRY not in kinds and MERGE not in kinds:
+        return []
+    found = []
+    for kind, value in zip(kinds, stored, strict=True):
+        if kind == PUT_WITH_EXPIRY:
+            found.append(unpack_expiring(value).expires)
+        elif kind == MERGE and value[:1] == _EXPIRING_BASE:
+            base = _decode_merge(value).base
+            assert isinstance(base, Expiring)
+            found.append(base.expires)
+    return found
+
+
+def expiry_marks(expiries: Sequence[int], entries: int) -> tuple[int, int]:
+    """The first of them, and by when half of all ``entries`` have expired; 0: never."""
+    if not expiries:
+        return 0, 0
+    in_order, half = sorted(expiries), -(-entries // 2)
+    return in_order[0], in_order[half - 1] if half <= len(in_order) else 0
 
 
 def decode_value(kind: int, stored: bytes) -> Value:

@@ -15,10 +15,12 @@ from seerdb import DB, ChecksumError, ClosedError, Components, InvalidRequestErr
 from seerdb.events import CompactionCompleted, WorkFailed
 from seerdb.storage.compaction.plan import make_plan
 from seerdb.storage.compaction.work import JobStatistics, Limits, Work
+from seerdb.storage.engine import LOOK_SECONDS
 from seerdb.storage.garbage import collectable
 from seerdb.storage.jobs import JobRunner, LocalRunner
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.outputs import GRACE_SECONDS
+from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
 from tests.fixtures.events import PATIENCE, Heard
@@ -122,6 +124,60 @@ def test_a_single_run_is_not_rewritten_for_values_that_live() -> None:
     assert len(db.compact().added) == 1
     assert db.statistics().table_entries == 1
     assert db.compact().added == []
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_is_mostly_expired_is_rewritten_though_nothing_is_written(older: bool) -> None:
+    world = World(compaction="tiered", memtable_capacity=1 << 20, wal_segment_size=1 << 20)
+    db = world.open()
+    if older:
+        fill(db, range(100))
+    for number in range(100):
+        db.put(
+            b"%04d" % number, b"x" * 100, ttl=10 if number < 50 else 1000 if number < 75 else None
+        )
+    db.flush()
+    before = table_ids(db)
+    lane = db._engine.background.compaction
+    for seconds in (9, 5):
+        world.clock.advance(seconds)
+        lane.wake()
+        assert table_ids(db) == before
+    world.clock.advance(2)
+    lane.wake()
+    [table] = [t for t in db._engine.manifest.state.version.tables if t.id not in before]
+    assert (table.entries, table.deletes, table.expiring) == (
+        (100, 50, 25) if older else (50, 0, 25)
+    )
+    assert len(list(db.scan())) == 50
+    lane.wake()
+    assert table.id in table_ids(db), "once is enough"
+    assert db.verify().problems == []
+
+
+def test_where_operands_may_be_merged_nothing_is_rewritten_for_its_end_alone() -> None:
+    """What is remembered for their sake would be as due as before, again and again."""
+    world = World(merge_operator="append")
+    db = world.open()
+    db.put(b"a", b"1", ttl=10)
+    db.flush()
+    before = table_ids(db)
+    world.clock.advance(100)
+    db._engine.background.compaction.wake()
+    assert table_ids(db) == before
+    db.compact()
+    assert table_ids(db) == set()
+
+
+def test_values_that_expire_are_looked_at_from_time_to_time(open_db: OpenDB) -> None:
+    clock = FakeClock()
+    db = open_db(components=Components(clock=clock))
+    engine = db._engine
+    db.put(b"a", b"1", ttl=10)
+    db.flush()
+    clock.advance(LOOK_SECONDS)
+    engine._look_again()
+    assert engine.background.compaction.wake_and_wait(lambda: db.statistics().tables == 0, PATIENCE)
 
 
 # Beside each other.

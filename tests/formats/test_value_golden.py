@@ -31,6 +31,7 @@ from seerdb.storage.value import (
     Value,
     decode_value,
     encode_values,
+    expiry_marks,
     pack_expiring,
 )
 from seerdb.storage.wal.format import decode_operations, encode_operations
@@ -109,6 +110,7 @@ def test_a_table_with_all_of_them() -> None:
     built = build()
     assert built.data == TABLE.read_bytes()
     assert (built.entries, built.deletes, built.expiring, built.merges) == (7, 1, 2, 4)
+    assert (built.first_expiry, built.half_expired) == (9, 0)
     meta = meta_of(built)
     verify_table(meta, built.data)
     reader = TableReader(meta, built.data[built.tail_offset :])
@@ -124,6 +126,23 @@ def test_a_table_that_counts_them_wrongly_is_damaged() -> None:
     for field in ("expiring", "merges"):
         with pytest.raises(CorruptionError, match=field):
             verify_table(replace(meta_of(built), **{field: 1}), built.data)
+
+
+@pytest.mark.parametrize("marks", [{"first_expiry": 8}, {"half_expired": 9}])
+def test_a_table_whose_values_expire_at_other_times_is_damaged(marks: dict[str, int]) -> None:
+    built = build()
+    with pytest.raises(CorruptionError, match="expire at other times"):
+        verify_table(replace(meta_of(built), **marks), built.data)
+
+
+@pytest.mark.parametrize(
+    ("ends", "entries", "marks"),
+    [([], 0, (0, 0)), ([], 5, (0, 0)), ([7], 2, (7, 7)), ([7], 3, (7, 0)), ([9, 7, 8], 4, (7, 8))],
+)
+def test_by_when_half_of_a_table_has_expired(
+    ends: list[int], entries: int, marks: tuple[int, int]
+) -> None:
+    assert expiry_marks(ends, entries) == marks
 
 
 def test_a_kind_from_the_future_is_refused() -> None:
@@ -155,15 +174,19 @@ def test_what_says_how_much_there_is_allocates_nothing() -> None:
 
 def test_the_manifest_names_operator_and_counts_only_where_there_are_any() -> None:
     plain = table(7)
-    special = replace(plain, expiring=2, merges=4)
+    special = replace(plain, expiring=2, merges=4, first_expiry=5, half_expired=9)
     claim = replace(claim_record(), merge_operator="int64_add")
     checkpoint = replace(checkpoint_record(special), merge_operator="int64_add")
     for record in (claim, checkpoint):
         assert decode_record("m", encode_record(record)) == record
     assert b'"merge_operator":"int64_add"' in encode_record(claim)
-    assert msgspec.json.encode(special).endswith(b',"expiring":2,"merges":4}')
+    assert msgspec.json.encode(special).endswith(
+        b',"expiring":2,"merges":4,"first_expiry":5,"half_expired":9}'
+    )
     assert set(asdict(plain)) - set(msgspec.json.decode(msgspec.json.encode(plain))) == {
         "expiring",
         "merges",
+        "first_expiry",
+        "half_expired",
     }
     assert pack_expiring(1, b"v") == bytes.fromhex("0100000000000000 76")

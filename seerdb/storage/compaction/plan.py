@@ -150,6 +150,36 @@ def make_plan(
     )
 
 
+def rewrite(
+    version: Version, run: Run, table: TableMeta, table_size: int, splits: tuple[bytes, ...] = ()
+) -> Plan:
+    """The merge of a table with nothing, into where it is, cut at ``splits``."""
+    inputs = (Run(run.level, run.number, (table,)),)
+    return Plan(
+        inputs=inputs,
+        level=run.level,
+        run=run.number,
+        table_size=table_size,
+        bottom=not _older(version, inputs, position(run)),
+        move=False,
+        splits=splits,
+    )
+
+
+def changes_nothing(plan: Plan, now: int) -> bool:
+    """Whether a plan takes one run to where it is, in which at the second ``now`` nothing can be
+    dropped or folded."""
+    if len(plan.inputs) > 1 or position(plan.inputs[0]) != plan.position:
+        return False
+    return not any(
+        table.deletes
+        or table.range_deletes
+        or table.merges
+        or (table.expiring and table.first_expiry <= now)
+        for table in plan.tables
+    )
+
+
 def check_plan(version: Version, plan: Plan, running: Iterable[Plan] = ()) -> None:
     """Raise ``InternalError`` when ``plan`` breaks a rule of the module docstring, alone or beside
     those that are ``running``. Cheap beside any merge: a bisect for each pair of table and run."""
@@ -224,7 +254,7 @@ def _false_claim(version: Version, plan: Plan) -> str:
 
 
 def may_shrink(table: TableMeta) -> bool:
-    """Whether at the bottom something of a table may be dropped, or folded."""
+    """Whether at the bottom something of a table may be dropped, or folded, now or later."""
     return table.deletes > 0 or table.range_deletes > 0 or table.special
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from seerdb.storage.compaction.load import RecentLoad
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.policy.adaptive import choose
+from seerdb.storage.compaction.policy.expired import rewrite_expired
 from seerdb.storage.compaction.policy.full import merge_all
 from seerdb.storage.compaction.policy.given import LAZY_LEVELED, Policy, PolicyOptions
 from seerdb.storage.compaction.policy.ranged import cut, merge_range
@@ -18,7 +19,15 @@ from seerdb.storage.manifest.version import Version
 class Planner:
     """The plans of one database. For one thread at a time."""
 
-    def __init__(self, policy: Policy, options: PolicyOptions, load: RecentLoad) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        options: PolicyOptions,
+        load: RecentLoad,
+        now: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """``now``: the second by which values expire."""
+        self._now = now
         self._policy = policy
         self._options = options
         self._load = load
@@ -30,15 +39,18 @@ class Planner:
         statistics = self._load.statistics(self.shape)
         self.shape = choose(version, statistics, self._options)
         statistics = replace(statistics, shape=self.shape)
-        return self._policy(version, statistics, self._options, running)
+        plan = self._policy(version, statistics, self._options, running)
+        return plan or rewrite_expired(version, self._now(), self._options, running)
 
     def whole(self, version: Version, request: Request) -> Plan | None:
         """The merge that ``request`` asks for; ``None`` when it would change nothing."""
         if request.is_for_all:
-            return merge_all(version, self._options)
-        return merge_range(version, *request.bounds(version), self._options)
+            return merge_all(version, self._now(), self._options)
+        return merge_range(version, request.range_of(version), self._now(), self._options)
 
     def step(self, version: Version, request: Request) -> Plan | None:
         """What is to be done first so that :meth:`whole` takes no more than it has to; ``None``
         when nothing is."""
-        return None if request.is_for_all else cut(version, *request.bounds(version), self._options)
+        if request.is_for_all:
+            return None
+        return cut(version, request.range_of(version), self._options)

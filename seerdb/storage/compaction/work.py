@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from seerdb.storage.compaction.plan import Plan
+from seerdb.storage.compaction.policy.ranged import Range
 from seerdb.storage.control import JobControl
 from seerdb.storage.manifest.version import TableMeta, Version
 
@@ -89,10 +90,10 @@ class Request:
         """Whether there is something to tell to who asked."""
         return self.is_done or self.error is not None
 
-    def bounds(self, version: Version) -> tuple[bytes | None, bytes | None, int]:
-        """Start, end and seq, the last as of now when it is not planned yet."""
+    def range_of(self, version: Version) -> Range:
+        """What is wanted, up to the newest of ``version`` when it is not planned yet."""
         self.seq = self.seq or max((table.max_seq for table in version.tables), default=0)
-        return self.start, self.end, self.seq
+        return Range(self.start, self.end, self.seq)
 
 
 @dataclass(eq=False)

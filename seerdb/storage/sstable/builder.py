@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
@@ -27,7 +28,7 @@ from seerdb.storage.sstable.format import (
     seal,
 )
 from seerdb.storage.sstable.packed import Flags, Hashes, Packed, join
-from seerdb.storage.value import count_expiring
+from seerdb.storage.value import expiries, expiry_marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class BuiltTable:
     max_seq: int
     expiring: int
     merges: int
+    first_expiry: int
+    half_expired: int
 
 
 _NO_HASHES = np.empty(0, np.uint64)
@@ -96,7 +99,8 @@ class _Stretch(NamedTuple):
 class TableBuilder:
     """Builds one table. For one use, by one thread.
 
-    Memory: the blocks so far in their stored form, one unfinished block, 8 bytes an entry.
+    Memory: the blocks so far in their stored form, one unfinished block, 8 bytes an entry, and
+    8 more for one that expires.
     """
 
     def __init__(self, *, block_size: int, compression: str, filter_bits_per_key: int) -> None:
@@ -113,7 +117,8 @@ class TableBuilder:
         self._tombstones: set[RangeTombstone] = set()
         self._last: tuple[bytes, int] = (b"", 0)
         self._seq_bounds: set[int] = set()
-        self._deletes = self._expiring = self._merges = 0
+        self._deletes = self._merges = 0
+        self._expiries = array("Q")
         self._several_versions = False
         self._raw_bytes = 0
         self._unfinished: list[_Stretch] = []
@@ -165,6 +170,7 @@ class TableBuilder:
             stretch = _Stretch.joined(self._unfinished)
             self._write_blocks(stretch, [0, len(stretch.entries)])
         properties = self._properties(min_timestamp_us, max_timestamp_us, created_by)
+        first_expiry, half_expired = expiry_marks(self._expiries, self._entries)
         data = b"".join((*self._blocks, *self._tail(properties)))
         return BuiltTable(
             data=data,
@@ -179,6 +185,8 @@ class TableBuilder:
             max_seq=properties.max_seq,
             expiring=properties.expiring,
             merges=properties.merges,
+            first_expiry=first_expiry,
+            half_expired=half_expired,
         )
 
     def _check(self, entries: Packed, keys: list[bytes]) -> Flags | None:
@@ -189,7 +197,7 @@ class TableBuilder:
             if kinds.translate(None, KINDS):
                 raise InternalError(f"a table holds no entries of kinds {set(kinds)}")
             self._merges += kinds.count(MERGE)
-            self._expiring += count_expiring(kinds, entries.values())
+            self._expiries.extend(expiries(kinds, entries.values()))
         low, high = int(entries.seqs.min()), int(entries.seqs.max())
         if high > MAX_SEQ:
             raise InternalError(f"not a sequence number: {high}")
@@ -254,7 +262,7 @@ class TableBuilder:
             max_seq=max(seqs),
             min_timestamp_us=min_timestamp_us,
             max_timestamp_us=max_timestamp_us,
-            expiring=self._expiring,
+            expiring=len(self._expiries),
             merges=self._merges,
             raw_bytes=self._raw_bytes,
             created_by=created_by,

@@ -13,7 +13,7 @@ from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block, Columns
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.value import count_expiring
+from seerdb.storage.value import expiries, expiry_marks
 
 Position = tuple[bytes, int]
 """Key and negated seq: entries are in the order of these."""
@@ -35,7 +35,8 @@ def verify_table(meta: TableMeta, data: bytes) -> None:
 
 def _verify_entries(reader: TableReader, data: bytes) -> None:
     meta = reader.meta
-    entries = deletes = expiring = merges = 0
+    entries = deletes = merges = 0
+    ends: list[int] = []
     before = meta.smallest, -meta.max_seq - 1
     for number in range(reader.block_count):
         offset, length = reader.block_range(number)
@@ -46,15 +47,23 @@ def _verify_entries(reader: TableReader, data: bytes) -> None:
         before = columns.keys[-1], -columns.seqs[-1]
         entries += len(columns.keys)
         deletes += columns.kinds.count(DELETE)
-        expiring += count_expiring(columns.kinds, columns.values)
+        ends += expiries(columns.kinds, columns.values)
         merges += columns.kinds.count(MERGE)
     expected = (meta.entries, meta.deletes, meta.expiring, meta.merges)
-    if (entries, deletes, expiring, merges) != expected:
+    if (entries, deletes, len(ends), merges) != expected:
         raise CorruptionError(
             "wrong number of entries, deletes, expiring values and merges",
             name=table_name(meta.id),
             expected=expected,
-            found=(entries, deletes, expiring, merges),
+            found=(entries, deletes, len(ends), merges),
+        )
+    noted, marks = (meta.first_expiry, meta.half_expired), expiry_marks(ends, entries)
+    if meta.first_expiry and noted != marks:
+        raise CorruptionError(
+            "its values expire at other times than the manifest says",
+            name=table_name(meta.id),
+            expected=noted,
+            found=marks,
         )
 
 

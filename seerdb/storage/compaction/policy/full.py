@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from seerdb.storage.compaction.plan import BOTTOM_LEVEL, Plan, make_plan, position
+from seerdb.storage.compaction.plan import (
+    BOTTOM_LEVEL,
+    Plan,
+    changes_nothing,
+    make_plan,
+    position,
+)
 from seerdb.storage.compaction.policy.given import PolicyOptions
 from seerdb.storage.manifest.version import Version
 
 
-def merge_all(version: Version, options: PolicyOptions) -> Plan | None:
-    """Nothing when it is one run already in which nothing is left to drop or to fold.
-
-    Requires: no other plan is running.
-    """
+def merge_all(version: Version, now: int, options: PolicyOptions) -> Plan | None:
+    """Nothing when it is one run already in which, at the second ``now``, nothing is to be dropped
+    or folded."""
     runs = version.runs
     if not runs:
         return None
     target = position(runs[0]) if len(runs) == 1 else (BOTTOM_LEVEL, -runs[0].number)
-    return make_plan(version, runs, target, options.table_size)
+    plan = make_plan(version, runs, target, options.table_size)
+    return None if plan is None or changes_nothing(plan, now) else plan

@@ -38,14 +38,17 @@ class PolicyOptions:
     block_size: int = 16 * KIB
     false_positives: float = 0.01
     """How often a filter does not spare the read of a table that lacks the key."""
+    has_merges: bool = False
+    """Whether operands may be merged into values."""
 
     @classmethod
-    def of(cls, options: Options) -> PolicyOptions:
+    def of(cls, options: Options, *, has_merges: bool) -> PolicyOptions:
         """Those that follow from the settings of a database."""
         return cls(
             base_size=max(1, options.memtable_capacity // _FLUSHED_SHARE),
             block_size=options.block_size,
             false_positives=_FILTER_BASE**options.filter_bits_per_key,
+            has_merges=has_merges,
         )
 
 

@@ -4,48 +4,53 @@ All that the tables hold in ``[start, end)`` comes to lie in the oldest run that
 table that reaches out of the range, as those that were flushed mostly do, would have to take what
 is older beyond the range with it. So such tables are first cut at the borders of the range, each
 apart, and then what is inside is merged: no more is rewritten than the tables that overlap the
-range. Where a range tombstone lies across a border a table may seem to reach a little further than
-it does; then more is taken, as the rules of ``plan.py`` have it.
+range. Where a range tombstone lies across a border a table seems to reach a little further than it
+does; then more may be taken, as the rules of ``plan.py`` have it, and tombstones may stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import dropwhile
+from typing import NamedTuple
 
-from seerdb.storage.compaction.plan import Plan, between, make_plan, may_shrink, position
+from seerdb.storage.compaction.plan import (
+    Plan,
+    between,
+    changes_nothing,
+    make_plan,
+    may_shrink,
+    position,
+    rewrite,
+)
 from seerdb.storage.compaction.policy.given import PolicyOptions
 from seerdb.storage.manifest.version import Run, TableMeta, Version
 
-Bound = bytes | None
+
+class Range(NamedTuple):
+    """``[start, end)``, ``None``: no bound; of what was there up to ``seq``."""
+
+    start: bytes | None
+    end: bytes | None
+    seq: int
 
 
-def cut(
-    version: Version, start: Bound, end: Bound, seq: int, options: PolicyOptions
-) -> Plan | None:
+def cut(version: Version, wanted: Range, options: PolicyOptions) -> Plan | None:
     """The next table to be cut before :func:`merge_range`; its parts stay in its run."""
-    *newer, oldest = between(_since(version, seq), start, end) or (Run(0, 0, ()),)
-    for run in (*newer, *_stuck(version, oldest, start, end)):
+    start, end, seq = wanted
+    runs = between(_since(version, seq), start, end)
+    for run in (*runs[:-1], *_under_which_is_more(version, runs)):
         for table in run.tables:
             borders = tuple(key for key in (start, end) if key is not None and _hides(table, key))
             if borders:
-                return Plan(
-                    inputs=(Run(run.level, run.number, (table,)),),
-                    level=run.level,
-                    run=run.number,
-                    table_size=options.table_size,
-                    bottom=False,
-                    move=False,
-                    splits=borders,
-                )
+                return rewrite(version, run, table, options.table_size, borders)
     return None
 
 
-def merge_range(
-    version: Version, start: Bound, end: Bound, seq: int, options: PolicyOptions
-) -> Plan | None:
-    """The merge of all that lies in ``[start, end)``, but for runs of which all is newer than
-    ``seq``; nothing when it lies in one run in which nothing is left to drop or to fold."""
+def merge_range(version: Version, wanted: Range, now: int, options: PolicyOptions) -> Plan | None:
+    """The merge of all that lies in a range, but for runs of which all is newer; nothing when it
+    lies in one run in which, at the second ``now``, nothing is to be dropped or folded."""
+    start, end, seq = wanted
     runs = _since(version, seq)
     parts = between(runs, start, end)
     if not parts:
@@ -59,7 +64,8 @@ def merge_range(
                 # What is older than it, and overlaps it, goes with it.
                 start = None if start is None else min(start, part.tables[0].smallest)
                 end = None if end is None else max(end, part.tables[-1].largest + b"\x00")
-    return make_plan(version, inputs, target, options.table_size)
+    plan = make_plan(version, inputs, target, options.table_size)
+    return None if plan is None or changes_nothing(plan, now) else plan
 
 
 def _since(version: Version, seq: int) -> Sequence[Run]:
@@ -69,13 +75,15 @@ def _since(version: Version, seq: int) -> Sequence[Run]:
     )
 
 
-def _stuck(version: Version, run: Run, start: Bound, end: Bound) -> Iterator[Run]:
-    """The tables of the oldest run of a range whose tombstones cannot go for what is older, but
-    lies beyond the range."""
-    tables = tuple(filter(may_shrink, run.tables))
-    older = [each for each in version.runs if position(each) > position(run)]
-    if any(between(older, table.smallest, table.largest + b"\x00") for table in tables):
-        yield Run(run.level, run.number, tables)
+def _under_which_is_more(version: Version, runs: Sequence[Run]) -> Iterator[Run]:
+    """Of the oldest run of a range the tables that cover what is older, which can only lie beyond
+    the range, if for that reason something could not be dropped."""
+    if any(may_shrink(table) for run in runs for table in run.tables):
+        oldest = runs[-1]
+        older = [run for run in version.runs if position(run) > position(oldest)]
+        for table in oldest.tables:
+            if between(older, table.smallest, table.largest + b"\x00"):
+                yield Run(oldest.level, oldest.number, (table,))
 
 
 def _hides(table: TableMeta, border: bytes) -> bool:

@@ -38,6 +38,8 @@ def table(
     entries: int = 10,
     expiring: int = 0,
     merges: int = 0,
+    first_expiry: int = 0,
+    half_expired: int = 0,
 ) -> TableMeta:
     """A table; unless told otherwise a run of its own that covers all keys."""
     low, high = seqs or (number, number)
@@ -57,6 +59,8 @@ def table(
         tail_offset=0,
         expiring=expiring,
         merges=merges,
+        first_expiry=first_expiry,
+        half_expired=half_expired,
     )
 
 
