@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from tests.fixtures.dask import (
     Gate,
     Through,
     failing_job,
+    telling_compaction,
     uncompressed_compaction,
 )
 from tests.fixtures.events import Heard
@@ -222,6 +224,36 @@ def test_closing_cancels_the_job(
     gate.let_go()
     assert heard.count(WorkFailed) == 0
     assert dict(open_db().scan()) == rows
+
+
+def test_a_cancelled_job_ends_on_its_worker_too(
+    open_db: OpenDB, cluster: DaskCluster, gate: Gate
+) -> None:
+    db = open_db(background=cluster.background, compaction_rate=8)
+    rows = fill(db)
+    compactor = db._engine.compactor
+    compactor._runner = Through(compactor._runner, partial(telling_compaction, gate))
+    with ThreadPoolExecutor(1) as caller:
+        compaction = caller.submit(db.compact)
+        worker = gate.wait_for_job()
+        gate.let_go()
+        db.close()
+        with pytest.raises(ClosedError):
+            compaction.result(PATIENCE)
+    assert gate.wait_for_job() == worker, "at its rate it would have taken an hour"
+    gate.let_go()
+    assert dict(open_db().scan()) == rows
+
+
+def test_as_many_compactions_as_there_are_workers(open_db: OpenDB, cluster: DaskCluster) -> None:
+    db = open_db(background=cluster.background)
+    rows = fill(db)
+    runner = db._engine._remote
+    assert runner is not None
+    assert runner.at_once == 1, "nobody was asked yet"
+    db.compact()
+    assert runner.at_once == 2
+    assert_sound(db, rows)
 
 
 def test_no_log_shows_the_credentials_of_a_job_that_failed(cluster: DaskCluster) -> None:
