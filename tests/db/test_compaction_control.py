@@ -193,6 +193,7 @@ class Held:
         """Raised once by what is held."""
 
     at_once = 2
+    shares_memory = True
 
     def run(self, function: Any, job: Any, purpose: Any, control: Any = None) -> Any:
         if job.plan.bottom:

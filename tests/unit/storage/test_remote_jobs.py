@@ -17,6 +17,8 @@ from seerdb.errors import (
     NotFoundError,
     UnavailableError,
 )
+from seerdb.storage.cluster import MOST_AT_ONCE
+from seerdb.storage.control import JobControl
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
@@ -50,6 +52,7 @@ class Here:
         self.location = location
         self.before_reply: Callable[[], object] = threading.Event().set
         self.cancelled = False
+        self.threads = 0
 
     def submit(self, function: Any, remote: RemoteJob) -> Here:
         if self.location is not None:
@@ -82,6 +85,32 @@ def test_a_job_is_run_and_its_requests_are_counted(tmp_path: Path) -> None:
     [counted] = meter.statistics()
     assert (counted.purpose, counted.operation) == (Purpose.COMPACTION, Operation.PUT_IF_ABSENT)
     assert counted.bytes_out == 100
+
+
+def test_a_job_keeps_its_rate_and_says_at_its_end_what_it_did(tmp_path: Path) -> None:
+    cluster, control = Here(), JobControl()
+    runner, _, _ = runner_on(tmp_path, cluster)
+    sent: list[RemoteJob] = []
+    submit = cluster.submit
+
+    def submitting(function: Any, remote: RemoteJob) -> Here:
+        sent.append(remote)
+        return submit(function, remote)
+
+    cluster.submit = submitting  # type: ignore[method-assign]
+    control.rate = 1 << 30
+    runner.run(run_write, Write("a", b"1" * 100), Purpose.COMPACTION, control)
+    assert [remote.rate for remote in sent] == [1 << 30]
+    assert control.counts == (0, 100, 0)
+
+
+@pytest.mark.parametrize(("threads", "at_once"), [(0, 1), (3, 3), (99, MOST_AT_ONCE)])
+def test_as_many_at_once_as_the_cluster_has_threads(
+    tmp_path: Path, threads: int, at_once: int
+) -> None:
+    cluster = Here()
+    cluster.threads = threads
+    assert runner_on(tmp_path, cluster)[0].at_once == at_once
 
 
 def test_errors_of_the_job_come_back(tmp_path: Path) -> None:
