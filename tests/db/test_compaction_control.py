@@ -283,26 +283,36 @@ def test_what_is_asked_for_meanwhile_waits_only_for_what_is_in_its_way(
         second.result(PATIENCE)
 
 
-def test_a_policy_does_not_get_in_the_way_of_a_request_that_waits() -> None:
-    """Else the policy could begin one merge after the other and the request never."""
+def test_a_policy_keeps_out_of_the_way_of_a_request_that_waits_and_of_nothing_else() -> None:
+    """Else it could begin one merge after the other and the request never."""
     world = World(compaction="tiered", memtable_capacity=1 << 20, wal_segment_size=1 << 20)
     db = world.open()
     compactor = db._engine.compactor
-    compactor._limits = Limits(at_once=lambda: 3)
-    for number in range(3):
-        fill(db, range(number, 100, 4))
+    open_limits, closed = Limits(at_once=lambda: 3), Limits(at_once=lambda: 0)
+    compactor._limits = closed
+    for number in range(8):
+        fill(db, range(number, 100, 8))
     version = db._engine.manifest.state.version
-    running = make_plan(version, version.runs[1:], (7, -2), 1 << 20)
+    running = make_plan(version, version.runs[6:], (7, -2), 1 << 20)
     assert running is not None
     compactor._works[5] = Work(1, running, 0.0)
     request = compactor.ask()
-    for number in range(3, 9):
-        fill(db, range(number, 100, 4))
-    assert compactor._begin(1) is None
-    assert request.plan is not None
+    compactor._limits = open_limits
+    assert compactor._begin(1) is None, "the policy would merge the six above"
     assert not request.is_over
-    compactor._requests.clear()
-    assert compactor._begin(1) is not None, "the policy had something to do"
+    compactor._limits = closed
+    for number in range(5):
+        fill(db, range(number, 100, 8), b"fresh")
+    compactor._limits = open_limits
+    fresh = compactor._begin(1)
+    assert fresh is not None
+    assert [run.number for run in fresh.plan.inputs] == [13, 12, 11, 10, 9]
+    assert fresh.request is None
+    del compactor._works[5]
+    asked = compactor._begin(2)
+    assert asked is not None
+    assert asked.request is request
+    assert [run.number for run in asked.plan.inputs] == list(range(8, 0, -1))
 
 
 def test_as_many_merges_as_may_run_at_once() -> None:

@@ -44,9 +44,10 @@ class Planner:
 
     def whole(self, version: Version, request: Request) -> Plan | None:
         """The merge that ``request`` asks for; ``None`` when it would change nothing."""
+        wanted = request.range_of(version)
         if request.is_for_all:
-            return merge_all(version, self._now(), self._options)
-        return merge_range(version, request.range_of(version), self._now(), self._options)
+            return merge_all(version, wanted.seq, self._now(), self._options)
+        return merge_range(version, wanted, self._now(), self._options)
 
     def step(self, version: Version, request: Request) -> Plan | None:
         """What is to be done first so that :meth:`whole` takes no more than it has to; ``None``

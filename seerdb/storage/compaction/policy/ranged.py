@@ -38,7 +38,7 @@ class Range(NamedTuple):
 def cut(version: Version, wanted: Range, options: PolicyOptions) -> Plan | None:
     """The next table to be cut before :func:`merge_range`; its parts stay in its run."""
     start, end, seq = wanted
-    runs = between(_since(version, seq), start, end)
+    runs = between(since(version, seq), start, end)
     for run in (*runs[:-1], *_under_which_is_more(version, runs)):
         for table in run.tables:
             borders = tuple(key for key in (start, end) if key is not None and _hides(table, key))
@@ -51,7 +51,7 @@ def merge_range(version: Version, wanted: Range, now: int, options: PolicyOption
     """The merge of all that lies in a range, but for runs of which all is newer; nothing when it
     lies in one run in which, at the second ``now``, nothing is to be dropped or folded."""
     start, end, seq = wanted
-    runs = _since(version, seq)
+    runs = since(version, seq)
     parts = between(runs, start, end)
     if not parts:
         return None
@@ -68,8 +68,8 @@ def merge_range(version: Version, wanted: Range, now: int, options: PolicyOption
     return None if plan is None or changes_nothing(plan, now) else plan
 
 
-def _since(version: Version, seq: int) -> Sequence[Run]:
-    """The runs from the newest on that has something not newer than ``seq``."""
+def since(version: Version, seq: int) -> Sequence[Run]:
+    """The runs of a version but those, the newest, of which all is newer than ``seq``."""
     return tuple(
         dropwhile(lambda run: min(table.min_seq for table in run.tables) > seq, version.runs)
     )

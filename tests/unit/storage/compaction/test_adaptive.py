@@ -31,7 +31,6 @@ from seerdb.testing.clock import FakeClock
 from tests.unit.storage.compaction.toy import table
 
 OPTIONS = PolicyOptions()
-ALL = Request()
 GIB = 1 << 30
 LARGE = Version.of([table(1, 10 * GIB, level=7, entries=100_000_000)])
 """100 bytes an entry, 164 entries a block; 4 levels of T = 5 from 16 MiB on."""
@@ -171,16 +170,16 @@ def test_a_planner_remembers_the_shape_it_chose() -> None:
 
 def test_everything_is_merged_when_somebody_asks() -> None:
     planner = Planner(adaptive, OPTIONS, recent(FakeClock())[1])
-    assert planner.whole(Version(), ALL) is None
-    assert planner.whole(Version.of([table(1)]), ALL) is None
-    assert planner.whole(Version.of([table(1, level=7)]), ALL) is None
+    assert planner.whole(Version(), Request()) is None
+    assert planner.whole(Version.of([table(1)]), Request()) is None
+    assert planner.whole(Version.of([table(1, level=7)]), Request()) is None
     for points, ranges in ((1, 0), (0, 1)):
         alone = table(1, level=3, deletes=points, range_deletes=ranges)
-        again = planner.whole(Version.of([alone]), ALL)
+        again = planner.whole(Version.of([alone]), Request())
         assert again is not None
         assert (again.level, again.run, again.bottom) == (3, 1, True)
     whole = Version.of([table(9), table(8), table(1, level=7)])
-    plan = planner.whole(whole, ALL)
+    plan = planner.whole(whole, Request())
     assert plan is not None
     assert plan.inputs == whole.runs
     assert (plan.level, plan.run, plan.bottom) == (7, 9, True)

@@ -63,7 +63,7 @@ def test_merges_change_no_answer_and_come_to_an_end(
         settle(tree, policy, options)
         check_reads(tree)
         assert len(tree.version.runs) <= max_runs(options) + 7
-    plan = merge_all(tree.version, 0, options)
+    plan = merge_all(tree.version, tree.seq, 0, options)
     if plan is not None:
         check_plan(tree.version, plan)
         tree.apply(plan)
