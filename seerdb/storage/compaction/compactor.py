@@ -1,8 +1,8 @@
 """Doing what the policy plans and what people ask for, several plans beside each other.
 
-Each slot of the compaction lane has its own plan. One that fails is tried again in its slot, and
-what a flush does, this does for each: it remembers what was uploaded until the manifest edit is in
-effect; and when one part of a plan fails, the parts that are done.
+Each slot of the compaction lane has a plan of its own; one that fails is tried again in its slot.
+What was uploaded is remembered until the manifest edit is in effect, and when one part of a plan
+fails, the parts that are done.
 """
 
 from __future__ import annotations
