@@ -50,6 +50,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
         ["lazy_leveled", "leveled", "tiered", "adaptive"],
         ["universal", "", None],
     ),
+    "compaction_rate": ([0, 1 << 40], [-1, (1 << 40) + 1, 1.5]),
     "min_free_disk": ([0, 1 << 50], [-1, (1 << 50) + 1]),
     "prices": (
         [{}, {"put_or_list": 0.005, "get": 0, "delete": 1000, "gigabyte_month": 0.023}],
