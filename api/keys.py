@@ -31,7 +31,7 @@ from seerdb_api.errors import (
     RefusalError,
     problem_reply,
 )
-from seerdb_api.query import DURABILITY, TTL, parse_query
+from seerdb_api.query import DURABILITY, FILL_CACHE, TTL, parse_query
 from seerdb_api.reply import Header, Reply, seq_header
 from seerdb_api.service import Service
 
@@ -39,6 +39,7 @@ PREFIX = b"/v1/kv/"
 ROUTE = "/v1/kv/{key}"
 """The name of these requests in metrics and logs."""
 METHODS = ("DELETE", "GET", "HEAD", "PUT")
+GET_PARAMETERS = (FILL_CACHE,)
 PUT_PARAMETERS = (DURABILITY, TTL)
 DELETE_PARAMETERS = (DURABILITY,)
 ABSENT = problem_reply(NO_SUCH_KEY, "there is no such key")
@@ -60,9 +61,10 @@ class Keys:
         method = scope["method"]
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if method in ("GET", "HEAD"):
+            fill = True
             if scope["query_string"]:
-                parse_query(scope["query_string"], ())
-            return await self._get(key, method, headers)
+                fill = parse_query(scope["query_string"], GET_PARAMETERS).get("fill_cache", True)
+            return await self._get(key, method, headers, fill)
         if method not in METHODS:
             allowed = ((b"allow", ", ".join(METHODS).encode()),)
             raise RefusalError(METHOD_NOT_ALLOWED, f"a key takes {', '.join(METHODS)}", allowed)
@@ -81,12 +83,18 @@ class Keys:
         seq, sent = await self._commit(batch, durability, expect)
         return 204, [(b"etag", etag(seq)), *sent], b""
 
-    async def _get(self, key: bytes, method: str, headers: Mapping[bytes, bytes]) -> Reply:
+    async def _get(
+        self,
+        key: bytes,
+        method: str,
+        headers: Mapping[bytes, bytes],
+        fill: bool,  # noqa: FBT001
+    ) -> Reply:
         db = self._service.db
         seq = db.visible_seq
         entry = db.try_get_entry(key)
         if isinstance(entry, NeedsIO):
-            entry = await self._service.read(db.get_entry, key)
+            entry = await self._service.read(db.get_entry, key, fill_cache=fill)
         if entry is None:
             if b"if-match" in headers:
                 raise RefusalError(PRECONDITION_FAILED, _MISMATCH)

@@ -51,7 +51,7 @@ def byte_string(name: str, description: str, example: str | None = None) -> Para
     return Parameter(name, text, bytes, {"type": "string"}, example)
 
 
-def boolean(name: str, description: str) -> Parameter:
+def boolean(name: str, description: str, *, default: bool = False) -> Parameter:
     """A parameter that is ``true`` or ``false``."""
 
     def read(value: bytes) -> bool:
@@ -59,7 +59,7 @@ def boolean(name: str, description: str) -> Parameter:
             raise ValueError("must be true or false")
         return value == b"true"
 
-    return Parameter(name, description, read, {"type": "boolean", "default": False})
+    return Parameter(name, description, read, {"type": "boolean", "default": default})
 
 
 def positive_integer(name: str, description: str, maximum: int) -> Parameter:
@@ -104,6 +104,13 @@ DURABILITY = choice(
     "durability",
     "What the acknowledged write must survive; by default what the database is set to.",
     DURABILITY_LEVELS,
+)
+
+
+FILL_CACHE = boolean(
+    "fill_cache",
+    "`false`: what has to be loaded for this read is kept neither in memory nor on disk.",
+    default=True,
 )
 
 

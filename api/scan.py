@@ -15,7 +15,7 @@ from seerdb import Entry
 from seerdb.errors import InvalidRequestError
 from seerdb_api.cursor import decode_cursor, encode_cursor, query_identity
 from seerdb_api.keyrange import KeyRange, range_to_scan
-from seerdb_api.query import Parameter, boolean, byte_string, positive_integer
+from seerdb_api.query import FILL_CACHE, Parameter, boolean, byte_string, positive_integer
 from seerdb_api.schemas import MAX_KEYS, Item, Page, item_of
 from seerdb_api.service import Database
 
@@ -39,10 +39,11 @@ SCAN_PARAMETERS: tuple[Parameter, ...] = (
     ),
     boolean("reverse", "Descending order of keys."),
     boolean("keys_only", "Leave the values out."),
+    FILL_CACHE,
     Parameter(
         "cursor",
         "Go on where the page ended that gave this cursor; the other parameters stay as they "
-        "were, except `limit` and `keys_only`.",
+        "were, except `limit`, `keys_only` and `fill_cache`.",
         bytes,
         {"type": "string"},
     ),
@@ -59,6 +60,7 @@ class ScanQuery:
     reverse: bool
     keys_only: bool
     limit: int | None
+    fill_cache: bool
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ScanQuery:
@@ -69,7 +71,8 @@ class ScanQuery:
             last = decode_cursor(values["cursor"], identity)
             keys = keys.before(last) if reverse else keys.after(last)
         keys_only, limit = values.get("keys_only", False), values.get("limit")
-        return cls(keys, identity, reverse, keys_only, limit)
+        fill_cache = values.get("fill_cache", True)
+        return cls(keys, identity, reverse, keys_only, limit, fill_cache)
 
     def entries(self, db: Database, limit: int | None) -> Generator[Entry, None, None]:
         """The entries that ``db`` holds now, at most ``limit``."""
@@ -81,6 +84,7 @@ class ScanQuery:
             reverse=self.reverse,
             limit=limit,
             keys_only=self.keys_only,
+            fill_cache=self.fill_cache,
         )
 
 

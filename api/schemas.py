@@ -112,7 +112,8 @@ class BatchReply(Struct):
 
 
 class MultiGetRequest(Struct, forbid_unknown_fields=True):
-    """The keys to read, all as strings or all as base64."""
+    """The keys to read, all as strings or all as base64. Without ``fill_cache``, what has to be
+    loaded for them is kept neither in memory nor on disk."""
 
     keys: (
         Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_KEYS)]
@@ -124,6 +125,7 @@ class MultiGetRequest(Struct, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    fill_cache: bool = True
 
     def wanted(self) -> list[bytes]:
         """The keys as bytes. Raises: ``InvalidRequestError``."""

@@ -164,10 +164,13 @@ class Database(Protocol):
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         """The entry if memory alone can tell, else ``NEEDS_IO``. Never blocks."""
 
-    def get_entry(self, key: bytes) -> Entry | None:
-        """The entry or ``None``. May wait for disk or bucket."""
+    def get_entry(self, key: bytes, *, fill_cache: bool = True) -> Entry | None:
+        """The entry or ``None``. May wait for disk or bucket; what it loads for that is kept in
+        the caches if ``fill_cache``, here and below."""
 
-    def multi_get_entries(self, keys: list[bytes]) -> list[Entry | None]:
+    def multi_get_entries(
+        self, keys: list[bytes], *, fill_cache: bool = True
+    ) -> list[Entry | None]:
         """The entries in the order of ``keys``. May wait."""
 
     def scan_entries(
@@ -178,6 +181,7 @@ class Database(Protocol):
         reverse: bool = False,
         limit: int | None = None,
         keys_only: bool = False,
+        fill_cache: bool = True,
     ) -> Iterator[Entry]:
         """Entries of ``[start, end)`` as of now; each step may wait."""
 

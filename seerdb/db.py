@@ -17,6 +17,7 @@ from seerdb.storage.reads import View
 from seerdb.storage.request import Sink
 from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
 from seerdb.storage.runtime import Components
+from seerdb.storage.scan import Wanted
 from seerdb.storage.status.health import HealthCheck, health
 from seerdb.storage.status.reports import CompactionReport, FlushReport
 from seerdb.storage.status.statistics import Statistics, gather
@@ -200,24 +201,29 @@ class DB:
         level = self._level if durability is None else _level(durability)
         self._engine.submit(batch, level, expect, ticket, sink)
 
-    def get(self, key: bytes) -> bytes | None:
-        """The value of ``key``; ``None`` when it is absent."""
+    def get(  # as a keyword only, an option would cost a hot get a twentieth of its time
+        self,
+        key: bytes,
+        fill_cache: bool = True,  # noqa: FBT001, FBT002
+    ) -> bytes | None:
+        """The value of ``key``; ``None`` when it is absent. Give ``fill_cache`` by its name.
+
+        Where a read takes ``fill_cache=False``, what it has to load is kept neither in memory
+        nor on disk: for reads of what will not be read again, so that they displace nothing.
+        """
         if type(key) is not bytes or not 0 < len(key) <= 65_535:
             check_key(key)
         try_get = self._try_get
         found = try_get(key)
         if isinstance(found, Need):
-            found = self._engine.reads.finish(key, found)
+            found = self._engine.reads.finish(key, found, fill=fill_cache)
         return None if found is None else found[1]
 
-    def _get(self, key: bytes) -> Shown | None:
+    def get_entry(self, key: bytes, *, fill_cache: bool = True) -> Entry | None:
+        """As :meth:`get`, with the sequence number."""
         check_key(key)
         self._engine.check_open()
-        return self._engine.reads.get(key)
-
-    def get_entry(self, key: bytes) -> Entry | None:
-        """As :meth:`get`, with the sequence number."""
-        return _entry(key, self._get(key))
+        return _entry(key, self._engine.reads.get(key, fill=fill_cache))
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         """As :meth:`get_entry`, from memory only: never blocks, may return ``NEEDS_IO``."""
@@ -226,20 +232,22 @@ class DB:
         version = self._try_get(key)
         return NEEDS_IO if isinstance(version, Need) else _entry(key, version)
 
-    def multi_get(self, keys: list[bytes]) -> list[bytes | None]:
+    def multi_get(self, keys: list[bytes], *, fill_cache: bool = True) -> list[bytes | None]:
         """The values of several keys, in order, all of one moment; blocks that are not in
-        memory are fetched in parallel."""
-        return [version and version[1] for version in self._get_many(keys)]
+        memory are fetched in parallel. ``fill_cache`` as for :meth:`get`."""
+        return [version and version[1] for version in self._get_many(keys, fill_cache)]
 
-    def multi_get_entries(self, keys: list[bytes]) -> list[Entry | None]:
+    def multi_get_entries(
+        self, keys: list[bytes], *, fill_cache: bool = True
+    ) -> list[Entry | None]:
         """As :meth:`multi_get`, with sequence numbers."""
-        return list(map(_entry, keys, self._get_many(keys)))
+        return list(map(_entry, keys, self._get_many(keys, fill_cache)))
 
-    def _get_many(self, keys: list[bytes]) -> list[Shown | None]:
+    def _get_many(self, keys: list[bytes], fill: bool) -> list[Shown | None]:  # noqa: FBT001
         for key in keys:
             check_key(key)
         self._engine.check_open()
-        return self._engine.reads.get_many(keys)
+        return self._engine.reads.get_many(keys, fill=fill)
 
     def scan(
         self,
@@ -250,15 +258,17 @@ class DB:
         reverse: bool = False,
         limit: int | None = None,
         keys_only: bool = False,
+        fill_cache: bool = True,
     ) -> Iterator[Any]:
         """Keys and values (or keys, if ``keys_only``) in ``[start, end)`` and with ``prefix``,
-        ascending, or descending if ``reverse``; at most ``limit``.
+        ascending, or descending if ``reverse``; at most ``limit``. ``fill_cache`` as for
+        :meth:`get`.
 
         The view is that of the call, whatever is written or expires while the iterator is used.
         """
         self._engine.check_open()
-        low, high = bounds(start, end, prefix)
-        chunks = self._engine.reads.scan(low, high, reverse=reverse)
+        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache)
+        chunks = self._engine.reads.scan(self._engine.reads.view(), wanted)
         return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 
     def scan_entries(
@@ -270,11 +280,12 @@ class DB:
         reverse: bool = False,
         limit: int | None = None,
         keys_only: bool = False,
+        fill_cache: bool = True,
     ) -> Iterator[Entry]:
         """As :meth:`scan`, with sequence numbers; values are empty if ``keys_only``."""
         self._engine.check_open()
-        low, high = bounds(start, end, prefix)
-        chunks = self._engine.reads.scan(low, high, reverse=reverse)
+        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache)
+        chunks = self._engine.reads.scan(self._engine.reads.view(), wanted)
         return rows(chunks, key_entries if keys_only else entries, reverse=reverse, limit=limit)
 
     def snapshot(self) -> Snapshot:
@@ -390,17 +401,18 @@ class Snapshot:
             raise ClosedError("the snapshot is closed; take another")
         return self._view
 
-    def get(self, key: bytes) -> bytes | None:
-        """The value of ``key``; ``None`` when it was absent."""
+    def get(self, key: bytes, *, fill_cache: bool = True) -> bytes | None:
+        """The value of ``key``; ``None`` when it was absent. ``fill_cache`` as for
+        :meth:`DB.get`."""
         check_key(key)
-        version = self._engine.reads.get_at(self._open_view(), key)
+        version = self._engine.reads.get_at(self._open_view(), key, fill=fill_cache)
         return version and version[1]
 
-    def multi_get(self, keys: list[bytes]) -> list[bytes | None]:
+    def multi_get(self, keys: list[bytes], *, fill_cache: bool = True) -> list[bytes | None]:
         """The values of several keys, in order."""
         for key in keys:
             check_key(key)
-        found = self._engine.reads.get_many_at(self._open_view(), keys)
+        found = self._engine.reads.get_many_at(self._open_view(), keys, fill=fill_cache)
         return [version and version[1] for version in found]
 
     def scan(
@@ -412,10 +424,11 @@ class Snapshot:
         reverse: bool = False,
         limit: int | None = None,
         keys_only: bool = False,
+        fill_cache: bool = True,
     ) -> Iterator[Any]:
         """As :meth:`DB.scan`, of the snapshot's moment."""
-        low, high = bounds(start, end, prefix)
-        chunks = self._engine.reads.scan_at(self._open_view(), low, high, reverse=reverse)
+        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache)
+        chunks = self._engine.reads.scan(self._open_view(), wanted)
         return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 
 

@@ -45,9 +45,10 @@ def _decode_batch(body: bytes) -> tuple[Batch, str | None]:
 
 def _multi_get(db: Database, body: bytes) -> tuple[bytes, int]:
     """The items as JSON, and the seq of which they show at least every commit."""
-    keys = decode_json(body, MULTI_GET_DECODER).wanted()
+    request = decode_json(body, MULTI_GET_DECODER)
+    keys = request.wanted()
     seq = db.visible_seq
-    entries = db.multi_get_entries(keys)
+    entries = db.multi_get_entries(keys, fill_cache=request.fill_cache)
     items = [
         absent_item(key) if entry is None else item_of(entry)
         for key, entry in zip(keys, entries, strict=True)

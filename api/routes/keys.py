@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from seerdb_api.errors import NO_SUCH_KEY, PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE, TOO_LARGE
-from seerdb_api.keys import DELETE_PARAMETERS, PUT_PARAMETERS, Keys
+from seerdb_api.keys import DELETE_PARAMETERS, GET_PARAMETERS, PUT_PARAMETERS, Keys
 from seerdb_api.openapi import (
     BYTES_CONTENT,
     READ_PROBLEMS,
@@ -43,6 +43,7 @@ def _reading(**more: Any) -> dict[str, Any]:
             IF_MATCH,
             *more.pop("parameters", ()),
         ),
+        query=GET_PARAMETERS,
         problems=(*READ_PROBLEMS, NO_SUCH_KEY, PRECONDITION_FAILED, *more.pop("problems", ())),
         **more,
     )

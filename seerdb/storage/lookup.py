@@ -125,23 +125,29 @@ def _whole(
     return version
 
 
-def load(need: Need, layout: Layout, tables: TableStore, loaded: Loaded) -> None:
-    """Load what a read needs; a block goes to ``loaded`` too."""
+def load(
+    need: Need, layout: Layout, tables: TableStore, loaded: Loaded, *, fill: bool = True
+) -> None:
+    """Load what a read needs; a block goes to ``loaded``, and to the caches if ``fill``."""
     if need.handle is None:
         layout.load_tombstones(tables)
     elif need.block < 0:
         tables.open(need.handle)
     else:
-        loaded[need.handle, need.block] = tables.load(need.handle, need.block)
+        loaded[need.handle, need.block] = tables.load(need.handle, need.block, fill=fill)
 
 
-def find_many(state: State, keys: list[bytes], at: int, tables: TableStore) -> list[Version | None]:
-    """As :func:`find` for each key; what is not in memory is fetched in parallel."""
+def find_many(
+    state: State, keys: list[bytes], at: int, tables: TableStore, *, fill: bool = True
+) -> list[Version | None]:
+    """As :func:`find` for each key; what is not in memory is fetched in parallel, and kept in
+    the caches if ``fill``."""
     found: list[Version | Need | None] = [find(state, key, at) for key in keys]
     waiting = [position for position, result in enumerate(found) if isinstance(result, Need)]
     loaded: Loaded = {}
     while waiting:
-        _load_all([found[position] for position in waiting], state.layout, tables, loaded)
+        needs = [found[position] for position in waiting]
+        _load_all(needs, state.layout, tables, loaded, fill=fill)
         for position in waiting:
             found[position] = find(state, keys[position], at, loaded)
         waiting = [position for position in waiting if isinstance(found[position], Need)]
@@ -149,7 +155,12 @@ def find_many(state: State, keys: list[bytes], at: int, tables: TableStore) -> l
 
 
 def _load_all(
-    needs: list[Version | Need | None], layout: Layout, tables: TableStore, loaded: Loaded
+    needs: list[Version | Need | None],
+    layout: Layout,
+    tables: TableStore,
+    loaded: Loaded,
+    *,
+    fill: bool,
 ) -> None:
     blocks: list[BlockKey] = []
     tails: list[TableHandle] = []
@@ -163,4 +174,4 @@ def _load_all(
         else:
             blocks.append((need.handle, need.block))
     tables.open_many(dict.fromkeys(tails))
-    loaded.update(tables.load_many(blocks))
+    loaded.update(tables.load_many(blocks, fill=fill))

@@ -14,7 +14,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.lookup import Loaded, Need, find, find_in_tables, find_many, load
 from seerdb.storage.merge import Chunk
 from seerdb.storage.operators import MergeOperator, show
-from seerdb.storage.scan import scan
+from seerdb.storage.scan import Wanted, scan
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US, Shown, Version
@@ -100,47 +100,52 @@ class Reads:
             return version  # type: ignore[return-value]
         return show(key, version, self._operator, self._second() if second is None else second)
 
-    def get(self, key: bytes) -> Shown | None:
-        """The newest version of a key; may load from disk or bucket."""
+    def get(self, key: bytes, *, fill: bool = True) -> Shown | None:
+        """The newest version of a key; may load from disk or bucket. What any read loads is
+        kept in the caches if ``fill``."""
         found = self.try_get(key)
-        return self.finish(key, found) if isinstance(found, Need) else found
+        return self.finish(key, found, fill=fill) if isinstance(found, Need) else found
 
-    def finish(self, key: bytes, need: Need) -> Shown | None:
+    def finish(self, key: bytes, need: Need, *, fill: bool = True) -> Shown | None:
         """Go on with a read that :meth:`try_get` could not finish; may load."""
         state = self._live.current
         loaded: Loaded = {}
-        load(need, state.layout, self._tables, loaded)
+        load(need, state.layout, self._tables, loaded, fill=fill)
         state.layout.rows.fit()
         if not state.active.ranged:
-            found = self._find_loading(state, key, MAX_SEQ, loaded)
+            found = self._find_loading(state, key, MAX_SEQ, loaded, fill=fill)
             if not state.active.ranged:
                 return None if found is None else self._show(key, found)
         # A batch with range deletes may be half applied; a snapshot shows all of it or none.
         state, at = self._live.snapshot()
-        found = self._find_loading(state, key, at, loaded)
+        found = self._find_loading(state, key, at, loaded, fill=fill)
         return None if found is None else self._show(key, found)
 
-    def get_at(self, view: View, key: bytes) -> Shown | None:
+    def get_at(self, view: View, key: bytes, *, fill: bool = True) -> Shown | None:
         """The version of a key that a view shows; may load."""
         self.table_gets += 1
-        found = self._find_loading(view.state, key, view.at, {})
+        found = self._find_loading(view.state, key, view.at, {}, fill=fill)
         if found is None or type(found[1]) is bytes:
             return found  # type: ignore[return-value]  # plain
         return self._show(key, found, view.second)
 
-    def _find_loading(self, state: State, key: bytes, at: int, loaded: Loaded) -> Version | None:
+    def _find_loading(
+        self, state: State, key: bytes, at: int, loaded: Loaded, *, fill: bool
+    ) -> Version | None:
         while isinstance(found := find(state, key, at, loaded), Need):
-            load(found, state.layout, self._tables, loaded)
+            load(found, state.layout, self._tables, loaded, fill=fill)
         return found
 
-    def get_many(self, keys: list[bytes]) -> list[Shown | None]:
+    def get_many(self, keys: list[bytes], *, fill: bool = True) -> list[Shown | None]:
         """Versions of several keys of one moment, fetching what it needs in parallel."""
-        return self.get_many_at(self.view(), keys)
+        return self.get_many_at(self.view(), keys, fill=fill)
 
-    def get_many_at(self, view: View, keys: list[bytes]) -> list[Shown | None]:
+    def get_many_at(
+        self, view: View, keys: list[bytes], *, fill: bool = True
+    ) -> list[Shown | None]:
         """As :meth:`get_many`, of a view."""
         self.table_gets += len(keys)
-        found = find_many(view.state, keys, view.at, self._tables)
+        found = find_many(view.state, keys, view.at, self._tables, fill=fill)
         if not view.state.special:
             return found  # type: ignore[return-value]  # all plain
         return [
@@ -148,17 +153,11 @@ class Reads:
             for key, version in zip(keys, found, strict=True)
         ]
 
-    def scan(self, start: bytes | None, end: bytes | None, *, reverse: bool) -> Iterator[Chunk]:
-        """Chunks of ``[start, end)`` as of now; see :func:`seerdb.storage.scan.scan`. Values are
-        bytes, or ``None`` where a key is deleted or has expired."""
-        return self.scan_at(self.view(), start, end, reverse=reverse)
-
-    def scan_at(
-        self, view: View, start: bytes | None, end: bytes | None, *, reverse: bool
-    ) -> Iterator[Chunk]:
-        """As :meth:`scan`, of a view."""
+    def scan(self, view: View, wanted: Wanted) -> Iterator[Chunk]:
+        """What is ``wanted`` of a view, in chunks; see :func:`seerdb.storage.scan.scan`. Values
+        are bytes, or ``None`` where a key is deleted or has expired."""
         self.scans += 1
-        chunks = scan(view.state, start, end, view.at, self._tables, reverse=reverse)
+        chunks = scan(view.state, view.at, wanted, self._tables)
         if not view.state.special:
             return chunks
         return (self._show_all(chunk, view.second) for chunk in chunks)

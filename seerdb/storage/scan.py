@@ -1,8 +1,9 @@
 """The range read: sources for a merge, from memtables and runs, and what a scan shows of it.
 
 A scan sees the state and seq it started with, whatever is written meanwhile. Blocks that are
-not in memory are fetched ahead: one at first, for a short scan is one request, then twice as
-many each time. The first fetches of all runs, which every scan needs, are made side by side.
+not in memory are fetched ahead: at first what a short scan needs, which then is one request a
+run, and then twice as many each time, from table to table. The first fetches of all runs, which
+every scan needs, are made side by side.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import NamedTuple
 
 from seerdb.storage.entry import DELETE, PUT, RangeTombstones
 from seerdb.storage.layout import TableRun
@@ -23,29 +25,37 @@ from seerdb.storage.value import Value
 MAX_READAHEAD = 64
 """Most blocks fetched by one request of a scan."""
 
+FIRST_READ = 64 << 10
+"""Bytes that the first request of a scan without a limit fetches of a run: a store answers it
+hardly later than one for less."""
 
-def scan(
-    state: State,
-    start: bytes | None,
-    end: bytes | None,
-    at: int,
-    tables: TableStore,
-    *,
-    reverse: bool,
-) -> Iterator[Chunk]:
-    """What is in ``[start, end)`` at ``at``, newest versions only, a chunk at a time.
+
+class Wanted(NamedTuple):
+    """What a scan is after: ``[start, end)``, or its last keys if ``reverse``, and how many rows
+    at most, which is a hint. What it loads is kept in the caches if ``fill``."""
+
+    start: bytes | None
+    end: bytes | None
+    reverse: bool = False
+    limit: int | None = None
+    fill: bool = True
+
+
+def scan(state: State, at: int, wanted: Wanted, tables: TableStore) -> Iterator[Chunk]:
+    """What is ``wanted`` as of ``at``, newest versions only, a chunk at a time.
 
     Deleted keys are in the chunks with a value of ``None``; what is merged is stacked, not
     folded. Chunks come in the direction of the scan; inside, keys ascend. Requires: as for
     :func:`~seerdb.storage.lookup.find`.
     """
+    start, end, reverse, *_ = wanted
     sources = [
         memtable.pieces(start, end, at, reverse=reverse)
         for memtable in state.memtables
         if memtable.entries
     ]
     runs = [run for run in state.layout.runs if run.overlapping(start, end)]
-    sources += _begin(runs, start, end, tables, reverse=reverse)
+    sources += _begin(runs, wanted, tables)
     tombstones = _tombstones(state, tables)
     special = state.special
     for window in windows(sources, EMPTY, reverse=reverse):
@@ -55,22 +65,13 @@ def scan(
 
 
 def _begin(
-    runs: list[TableRun],
-    start: bytes | None,
-    end: bytes | None,
-    tables: TableStore,
-    *,
-    reverse: bool,
+    runs: list[TableRun], wanted: Wanted, tables: TableStore
 ) -> list[Iterator[Piece[Chunk]]]:
     """The sources of runs. Where several must fetch first, they have done so, side by side."""
-    sources = [run_pieces(run, start, end, tables, decoded, reverse=reverse) for run in runs]
+    sources = [run_pieces(run, wanted, tables, decoded) for run in runs]
     if len(runs) < 2:
         return sources
-    cold = [
-        position
-        for position, run in enumerate(runs)
-        if not _begins_in_memory(run, start, end, reverse=reverse)
-    ]
+    cold = [position for position, run in enumerate(runs) if not _begins_in_memory(run, wanted)]
     if len(cold) > 1:
         firsts = tables.fetch_all(next, [sources[position] for position in cold])
         for position, first in zip(cold, firsts, strict=True):
@@ -78,9 +79,8 @@ def _begin(
     return sources
 
 
-def _begins_in_memory(
-    run: TableRun, start: bytes | None, end: bytes | None, *, reverse: bool
-) -> bool:
+def _begins_in_memory(run: TableRun, wanted: Wanted) -> bool:
+    start, end, reverse, *_ = wanted
     reader = run.overlapping(start, end)[-1 if reverse else 0].reader
     if reader is None:
         return False
@@ -98,20 +98,19 @@ def _tombstones(state: State, tables: TableStore) -> RangeTombstones:
 
 def run_pieces(
     run: TableRun,
-    start: bytes | None,
-    end: bytes | None,
+    wanted: Wanted,
     tables: TableStore,
     decode: Callable[[list[Block]], Entries],
     *,
-    reverse: bool = False,
-    fill: bool = True,
     readahead: int = 1,
 ) -> Iterator[Piece[Entries]]:
-    """The entries of a run in ``[start, end)`` as a source for a merge.
+    """The entries of a run that are ``wanted``, as a source for a merge.
 
     ``decode`` makes a chunk of neighbouring blocks, or of none. ``readahead`` is how many blocks
-    the first request fetches; ``fill`` whether fetched blocks go to the block cache.
+    are taken at first; more where they are not in memory.
     """
+    start, end, reverse, *_ = wanted
+    ahead = _Readahead(wanted, readahead)
     handles = run.overlapping(start, end)
     if reverse:
         handles.reverse()
@@ -122,8 +121,8 @@ def run_pieces(
             None if is_last else handle.meta.smallest if reverse else _next_start(handles, position)
         )
         first, last = _block_span(reader, start, end)
-        for low, high in _requests(first, last, reverse=reverse, readahead=readahead):
-            chunk = decode(tables.load_range(handle, low, high, fill=fill))
+        for low, high in ahead.requests(reader, first, last):
+            chunk = decode(tables.load_range(handle, low, high, fill=wanted.fill))
             if low == first or high == last:
                 chunk = clip(chunk, start, end)
             ends = low == first if reverse else high == last
@@ -143,16 +142,37 @@ def _block_span(reader: TableReader, start: bytes | None, end: bytes | None) -> 
     return first, max(first, last)
 
 
-def _requests(first: int, last: int, *, reverse: bool, readahead: int) -> Iterator[tuple[int, int]]:
-    while first < last:
-        count = min(readahead, last - first)
-        if reverse:
-            yield last - count, last
-            last -= count
+class _Readahead:
+    """How much of a run is taken by the next request: twice as much each time."""
+
+    def __init__(self, wanted: Wanted, blocks: int) -> None:
+        self._wanted = wanted
+        self._blocks = blocks
+
+    def requests(self, reader: TableReader, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The blocks ``[first, last)`` of the next table, in the direction of the scan."""
+        reverse = self._wanted.reverse
+        while first < last:
+            if reader.slots[last - 1 if reverse else first] is None:
+                self._blocks = max(self._blocks, self._least(reader))
+            count = min(self._blocks, last - first)
+            self._blocks = min(2 * self._blocks, MAX_READAHEAD)
+            if reverse:
+                last -= count
+                yield last, last + count
+            else:
+                first += count
+                yield first - count, first
+
+    def _least(self, reader: TableReader) -> int:
+        """How many blocks a request is worth that has to be made anyway."""
+        meta, limit = reader.meta, self._wanted.limit
+        if limit is None:
+            blocks = FIRST_READ * reader.block_count // meta.tail_offset
         else:
-            yield first, first + count
-            first += count
-        readahead = min(readahead * 2, MAX_READAHEAD)
+            # They begin anywhere in the first block.
+            blocks = 1 + -(-limit * reader.block_count // meta.entries)
+        return max(1, min(blocks, MAX_READAHEAD))
 
 
 def decoded(blocks: list[Block]) -> Chunk:

@@ -131,7 +131,8 @@ class TableStore:
         return reader
 
     def load(self, handle: TableHandle, number: int, *, fill: bool = True) -> Block:
-        """One block, from wherever it is nearest."""
+        """One block, from wherever it is nearest. Unless ``fill``, nothing that is loaded for it
+        is kept, in memory or on disk."""
         reader = self.open(handle)
         block = reader.slots[number]
         if block is not None:
@@ -140,16 +141,17 @@ class TableStore:
         if block is not None:
             self.blocks_from_disk += 1
         else:
-            block = self._fetch(handle, reader, number, number + 1)[0]
+            block = self._fetch(handle, reader, number, number + 1, fill=fill)[0]
             self.blocks_fetched += 1
         if fill:
             self._cache.admit(reader, number, block)
         return block
 
-    def load_many(self, wanted: Iterable[BlockKey]) -> dict[BlockKey, Block]:
-        """Several blocks at once, fetched in parallel."""
+    def load_many(self, wanted: Iterable[BlockKey], *, fill: bool = True) -> dict[BlockKey, Block]:
+        """As :meth:`load`, several blocks at once, fetched in parallel."""
         keys = list(dict.fromkeys(wanted))
-        return dict(zip(keys, self.fetch_all(lambda key: self.load(*key), keys), strict=True))
+        blocks = self.fetch_all(lambda key: self.load(*key, fill=fill), keys)
+        return dict(zip(keys, blocks, strict=True))
 
     def open_many(self, handles: Iterable[TableHandle]) -> list[TableReader]:
         """Several readers at once, their tails fetched in parallel."""
@@ -170,7 +172,8 @@ class TableStore:
         return list(results)
 
     def load_range(self, handle: TableHandle, first: int, last: int, *, fill: bool) -> list[Block]:
-        """Blocks ``first`` to ``last`` (exclusive); what is missing comes by one GET a gap."""
+        """Blocks ``first`` to ``last`` (exclusive); what is missing comes by one GET a gap.
+        ``fill`` as for :meth:`load`."""
         reader = self.open(handle)
         blocks: list[Block | None] = []
         for number in range(first, last):
@@ -180,7 +183,7 @@ class TableStore:
         while position < len(blocks):
             if blocks[position] is None:
                 end = self._gap_end(reader, blocks, first, position)
-                fetched = self._fetch(handle, reader, first + position, first + end)
+                fetched = self._fetch(handle, reader, first + position, first + end, fill=fill)
                 blocks[position:end] = fetched
             position += 1
         loaded = [block for block in blocks if block is not None]
@@ -202,7 +205,7 @@ class TableStore:
         return end
 
     def _fetch(
-        self, handle: TableHandle, reader: TableReader, first: int, last: int
+        self, handle: TableHandle, reader: TableReader, first: int, last: int, *, fill: bool
     ) -> list[Block]:
         start = reader.block_range(first)[0]
         offset, length = reader.block_range(last - 1)
@@ -214,7 +217,7 @@ class TableStore:
             offset, length = reader.block_range(number)
             stored = bytes(data[offset - start : offset - start + length])
             blocks.append(reader.decode_block(number, stored))
-            if self._disk is not None:
+            if fill and self._disk is not None:
                 self._disk.write(handle.meta.id, number, stored)
         return blocks
 

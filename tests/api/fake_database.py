@@ -138,12 +138,14 @@ class FakeDatabase:
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         return NEEDS_IO if key in self.cold else self.get_entry(key)
 
-    def get_entry(self, key: bytes) -> Entry | None:
+    def get_entry(self, key: bytes, *, fill_cache: bool = True) -> Entry | None:
         self._trip(key)
         self.fetched |= self.cold & {key}
         return self.entries.get(key)
 
-    def multi_get_entries(self, keys: list[bytes]) -> list[Entry | None]:
+    def multi_get_entries(
+        self, keys: list[bytes], *, fill_cache: bool = True
+    ) -> list[Entry | None]:
         return [self.get_entry(key) for key in keys]
 
     def scan_entries(
@@ -154,6 +156,7 @@ class FakeDatabase:
         reverse: bool = False,
         limit: int | None = None,
         keys_only: bool = False,
+        fill_cache: bool = True,
     ) -> Iterator[Entry]:
         chosen = [
             entry

@@ -242,3 +242,26 @@ def test_a_closed_database_refuses_with_a_problem(settings: ServiceSettings) -> 
         client.put("/v1/kv/a", b"1").problem(503, "closed")
         client.get("/v1/kv").problem(503, "closed")
         client.post("/v1/mget", {"keys": ["a"]}).problem(503, "closed")
+
+
+def test_reads_that_should_not_fill_the_cache(settings: ServiceSettings) -> None:
+    keys = [f"k{number:03}" for number in range(500)]
+    with served(settings) as client:
+        ops = [{"op": "put", "key": key, "value": "v" * 200} for key in keys]
+        assert client.post("/v1/batch", {"ops": ops}).status == 200
+
+    def cached(client: Client) -> int:
+        blocks: int = client.get("/v1/admin/status").json["block_cache"]["blocks"]
+        return blocks
+
+    with served(settings) as client:
+        warm = cached(client)
+        assert client.get("/v1/kv/k100?fill_cache=false").body == b"v" * 200
+        assert client.request("HEAD", "/v1/kv/k100?fill_cache=false").status == 200
+        assert len(client.get("/v1/kv?fill_cache=false").json["items"]) == 500
+        body = {"keys": keys, "fill_cache": False}
+        assert len(client.post("/v1/mget", body).json["items"]) == 500
+        assert cached(client) == warm == 0
+        assert len(client.get("/v1/kv?fill_cache=true").json["items"]) == 500
+        assert cached(client) > 0
+        assert client.get("/v1/kv/k100?fill_cache=no").status == 400

@@ -26,7 +26,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.operators import settle
 from seerdb.storage.pace import Pace
 from seerdb.storage.row_cache import RowCache
-from seerdb.storage.scan import MAX_READAHEAD, decoded, run_pieces
+from seerdb.storage.scan import MAX_READAHEAD, Wanted, decoded, run_pieces
 from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.builder import TableBuilder
@@ -118,10 +118,8 @@ def _sources(
     tables: TableStore,
     decode: Callable[[list[Block]], Entries],
 ) -> list[Iterator[Piece[Entries]]]:
-    return [
-        run_pieces(run, job.start, job.end, tables, decode, fill=False, readahead=MAX_READAHEAD)
-        for run in layout.runs
-    ]
+    wanted = Wanted(job.start, job.end, fill=False)
+    return [run_pieces(run, wanted, tables, decode, readahead=MAX_READAHEAD) for run in layout.runs]
 
 
 def _settled(chunk: Chunk, job: CompactionJob) -> Chunk:

@@ -10,7 +10,8 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.scan import MAX_READAHEAD, decoded, run_pieces, scan
+from seerdb.storage.object_store.names import table_name
+from seerdb.storage.scan import FIRST_READ, Wanted, decoded, run_pieces, scan
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
 from seerdb.testing.objects import MemoryObjectStore
@@ -50,7 +51,7 @@ def keys_in_pieces(
     found: list[bytes] = []
     told = end if reverse else start
     pieces = list(
-        run_pieces(run, start, end, tables, decoded, reverse=reverse, readahead=readahead)
+        run_pieces(run, Wanted(start, end, reverse), tables, decoded, readahead=readahead)
     )
     assert [p.frontier for p in pieces if p.frontier is None] == [None] * bool(pieces)
     for chunk, frontier in pieces:
@@ -85,38 +86,95 @@ def test_every_range_of_a_run(readahead: int, *, reverse: bool) -> None:
         assert found == expected[:: -1 if reverse else 1]
 
 
+class Noted:
+    """How many blocks each request of ``place`` was for, by the table."""
+
+    def __init__(self, place: Runs) -> None:
+        self.requests: list[tuple[str, int]] = []
+        readers = {table_name(h.meta.id): place.tables.open(h) for h in place.run.handles}
+        fetch = place.store.get_range
+
+        def noted(name: str, offset: int, length: int) -> bytes:
+            ranges = map(readers[name].block_range, range(readers[name].block_count))
+            inside = [each for each in ranges if offset <= each[0] < offset + length]
+            self.requests.append((name, len(inside)))
+            return fetch(name, offset, length)
+
+        place.store.get_range = noted  # type: ignore[method-assign]
+
+    @property
+    def blocks(self) -> list[int]:
+        return [count for _, count in self.requests]
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_first_request_is_small_and_the_next_are_twice_as_large(*, reverse: bool) -> None:
     place = Runs(capacity=0)
-    reader = place.tables.open(place.run.handles[-1 if reverse else 0])
-    sizes = []
-    fetch = place.store.get_range
-
-    def noted(name: str, offset: int, length: int) -> bytes:
-        sizes.append(length)
-        return fetch(name, offset, length)
-
-    place.store.get_range = noted  # type: ignore[method-assign]
-    bounds: tuple[Bound, Bound] = (key(120), None) if reverse else (None, key(40))
-    pieces = run_pieces(place.run, bounds[0], bounds[1], place.tables, decoded, reverse=reverse)
-    assert sizes == []
+    noted = Noted(place)
+    pieces = run_pieces(place.run, Wanted(None, None, reverse, limit=1), place.tables, decoded)
+    assert noted.blocks == []
     next(pieces)
-    assert len(sizes) == 1
+    assert noted.blocks == [2], "one row may lie in either"
     list(pieces)
-    lengths = [reader.block_range(number)[1] for number in range(reader.block_count)]
-    if reverse:
-        lengths.reverse()
-    assert sizes[:3] == [lengths[0], sum(lengths[1:3]), sum(lengths[3:7])]
-    assert sum(sizes) == reader.meta.tail_offset
-    assert MAX_READAHEAD >= 16
+    first, *rest = (handle.reader for handle in place.run.handles)
+    assert first is not None
+    assert all(reader is not None and reader.block_count == first.block_count for reader in rest)
+    assert noted.blocks[:3] == [2, 4, first.block_count - 6]
+    assert noted.blocks[3] == min(16, first.block_count), "it goes on growing in the next table"
+    assert sum(noted.blocks) == 3 * first.block_count
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_limit_is_reached_by_one_request(*, reverse: bool) -> None:
+    """Wherever it begins, and with no more than it may need."""
+    place = Runs(capacity=0)
+    noted = Noted(place)
+    for number in range(15, 25):
+        noted.requests.clear()
+        bounds = (None, key(number)) if reverse else (key(number), None)
+        [first, *_] = (handle.reader for handle in place.run.handles)
+        assert first is not None
+        piece = next(
+            run_pieces(place.run, Wanted(*bounds, reverse, limit=6), place.tables, decoded)
+        )
+        assert len(piece.chunk.keys) >= 6
+        assert noted.blocks == [1 + -(-6 * first.block_count // 40)]
+
+
+def test_without_a_limit_the_first_request_is_worth_its_latency() -> None:
+    place = Runs(capacity=0)
+    noted = Noted(place)
+    next(run_pieces(place.run, Wanted(key(1), None), place.tables, decoded))
+    reader = place.tables.open(place.run.handles[0])
+    assert reader.meta.tail_offset < FIRST_READ
+    assert noted.blocks == [reader.block_count]
+
+
+def test_what_is_in_memory_is_taken_a_block_at_a_time() -> None:
+    """Columns of blocks that nobody asks for cost time, and no request has to be made."""
+    place = Runs()
+    list(run_pieces(place.run, Wanted(None, None), place.tables, decoded))
+    noted = Noted(place)
+    reader = place.tables.open(place.run.handles[0])
+    piece = next(run_pieces(place.run, Wanted(None, None), place.tables, decoded))
+    assert piece.frontier == reader.first_keys[1]
+    assert noted.blocks == []
+
+
+def test_what_should_not_fill_the_cache_does_not() -> None:
+    place = Runs()
+    for fill, blocks in ((False, 0), (True, 1)):
+        list(run_pieces(place.run, Wanted(key(1), key(2), fill=fill), place.tables, decoded))
+        reader = place.tables.open(place.run.handles[0])
+        assert len([block for block in reader.slots if block is not None]) == blocks
 
 
 def test_tables_beside_the_range_are_not_opened() -> None:
     place = Runs()
-    list(run_pieces(place.run, key(70), key(75), place.tables, decoded))
+    list(run_pieces(place.run, Wanted(key(70), key(75)), place.tables, decoded))
     assert [handle.reader is not None for handle in place.run.handles] == [False, True, False]
-    assert list(run_pieces(place.run, key(45), key(50), place.tables, decoded)) == []
-    assert list(run_pieces(place.run, b"z", None, place.tables, decoded)) == []
+    assert list(run_pieces(place.run, Wanted(key(45), key(50)), place.tables, decoded)) == []
+    assert list(run_pieces(place.run, Wanted(b"z", None), place.tables, decoded)) == []
 
 
 def rows_of(
@@ -124,7 +182,7 @@ def rows_of(
 ) -> dict[bytes, int]:
     """Living keys and their seqs, in the order of the scan."""
     found: dict[bytes, int] = {}
-    for chunk in scan(state, None, None, at, tables, reverse=reverse):
+    for chunk in scan(state, at, Wanted(None, None, reverse), tables):
         rows = list(zip(*chunk, strict=True))[:: -1 if reverse else 1]
         found |= {k: seq for k, seq, value in rows if value is not None}
     return found
@@ -162,7 +220,7 @@ def test_range_deletes_of_every_layer_hide_what_is_older() -> None:
 def test_nothing_is_fetched_before_the_first_row_is_asked_for() -> None:
     place = Runs()
     state = State(Memtable([1]), (), place.layout)
-    rows = scan(state, None, None, MAX_SEQ, place.tables, reverse=False)
+    rows = scan(state, MAX_SEQ, Wanted(None, None), place.tables)
     assert place.store.calls.total() == 0
     next(rows)
     assert place.store.calls["get_range"] == 2

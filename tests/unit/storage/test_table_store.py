@@ -52,7 +52,7 @@ class Place:
 
 
 def keys_of(tables: TableStore, handle: TableHandle, first: int, last: int) -> list[bytes]:
-    blocks = tables.load_range(handle, first, last, fill=False)
+    blocks = tables.load_range(handle, first, last, fill=True)
     return [key for block in blocks for key in block.columns().keys]
 
 
@@ -72,11 +72,15 @@ def test_a_block_is_fetched_once_and_cached() -> None:
     assert (place.gets, place.cache.statistics().entries) == (1, 1)
 
 
-def test_what_a_scan_of_all_reads_does_not_fill_the_cache() -> None:
-    place = Place(disk=0)
+def test_what_is_not_to_fill_the_caches_is_kept_nowhere() -> None:
+    place = Place()
     place.tables.load(place.handle, 0, fill=False)
+    place.tables.load_many([(place.handle, 0), (place.handle, 1)], fill=False)
     place.tables.load_range(place.handle, 0, place.blocks(), fill=False)
+    assert place.gets == 1 + 1 + 2 + 1, "the tail is kept"
     assert place.cache.statistics().entries == 0
+    assert place.disk is not None
+    assert place.disk.read(place.meta.id, 0) is None
 
 
 def test_the_disk_tier_is_asked_before_the_bucket() -> None:
