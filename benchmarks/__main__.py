@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks run|embedded|http|lone-put|simulate|plot``."""
+"""The command line: ``python -m benchmarks run|embedded|http|lone-put|simulate|evict|plot``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks import embedded, served
 from benchmarks.cases import CASES, DURABLE_CASES, SCALED_CASES
 from benchmarks.engines import ENGINES, OURS
+from benchmarks.eviction.replay import EVICTION, print_replays, replay_all
 from benchmarks.goals import judge
 from benchmarks.machine import describe_machine, source_version
 from benchmarks.plot import plot_results
@@ -119,6 +120,19 @@ def simulate_command(
     _show(results, results.save())
 
 
+@app.command("evict")
+def evict_command(
+    *,
+    reads: Annotated[int, typer.Option(min=1_000, help="Of each trace.")] = 200_000,
+    rounds: Rounds = 3,
+    tag: Tag = "",
+) -> None:
+    """Policies of eviction on traces of reads: about two minutes."""
+    with console.status("starting") as status:
+        results = replay_all(reads, rounds, tag or source_version(), status.update)
+    _show(results, results.save())
+
+
 @app.command()
 def plot(file: Annotated[Path, typer.Argument(help="A result file.")]) -> None:
     """Print a saved result again and draw its plots beside it."""
@@ -145,6 +159,10 @@ def _show(results: Results, file: Path) -> None:
     if results.kind == COMPACTION:
         print_simulation(console, results)
         console.print(f"written: {file.name}\nwritten: {draw(results, file).name}")
+        return
+    if results.kind == EVICTION:
+        print_replays(console, results)
+        console.print(f"written: {file.name}")
         return
     print_report(console, results)
     for path in [file, *plot_results(results, file)]:

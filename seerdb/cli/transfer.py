@@ -132,7 +132,7 @@ Parts = Generator[tuple[int, bytes], None, None]
 
 def _parts_from_server(url: str, query: dict[str, bytes], form: Format) -> Parts:
     with Client(url) as client:
-        blocks = client.scan(query)
+        blocks = client.scan({**query, "fill_cache": "false"})
         if form is Format.JSON:
             for block in blocks:
                 yield block.count(b"\n"), block
@@ -148,7 +148,7 @@ def _parts_from_directory(
     if not Path(data_dir, "wal").is_dir():
         raise NotFoundError(f"{data_dir} is not a data directory")
     with DB.open(data_dir, options) as database:
-        yield from _encoded(database.scan_entries(**bounds), form)
+        yield from _encoded(database.scan_entries(**bounds, fill_cache=False), form)
 
 
 def _encoded(entries: Iterable[Entry], form: Format) -> Parts:

@@ -87,6 +87,10 @@ class TableStore:
         """Bytes of the block cache that are free."""
         return self._cache.spare
 
+    def hot_blocks(self, reader: TableReader) -> list[int]:
+        """Which blocks in memory have been asked for again, in order."""
+        return self._cache.hot(reader)
+
     def live_tables(self) -> set[TableId]:
         """Tables that somebody may still read; they must not be deleted."""
         with self._lock:

@@ -12,6 +12,7 @@ from itertools import groupby
 
 from seerdb.ids import TableId
 from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.table_store import TableHandle, TableStore
 
@@ -46,7 +47,9 @@ def warm_merged(
     for handle in handles if hot else ():
         reader = tables.open(handle)
         numbers = range(reader.block_count)
-        _load(tables, handle, [n for n in numbers if _overlaps(hot, starts, _range_of(reader, n))])
+        wanted = [n for n in numbers if _overlaps(hot, starts, _range_of(reader, n))]
+        for block in _load(tables, handle, wanted):
+            block.visited = True  # as hot as those it replaces
     return handles
 
 
@@ -54,9 +57,8 @@ def _hot_ranges(tables: TableStore, table: TableId) -> Iterator[KeyRange]:
     reader = tables.known_reader(table)
     if reader is None:
         return
-    for number, block in enumerate(reader.slots):
-        if block is not None and block.visited:
-            yield _range_of(reader, number)
+    for number in tables.hot_blocks(reader):
+        yield _range_of(reader, number)
 
 
 def _range_of(reader: TableReader, number: int) -> KeyRange:
@@ -81,10 +83,12 @@ def _overlaps(ranges: list[KeyRange], starts: list[bytes], wanted: KeyRange) -> 
     return candidate >= 0 and ranges[candidate][1] > wanted[0]
 
 
-def _load(tables: TableStore, handle: TableHandle, numbers: Sequence[int]) -> None:
+def _load(tables: TableStore, handle: TableHandle, numbers: Sequence[int]) -> list[Block]:
     """Load blocks, neighbours by one request."""
+    blocks: list[Block] = []
     for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
         neighbours = [number for _, number in group]
         for start in range(0, len(neighbours), _BLOCKS_AT_ONCE):
             some = neighbours[start : start + _BLOCKS_AT_ONCE]
-            tables.load_range(handle, some[0], some[-1] + 1, fill=True)
+            blocks += tables.load_range(handle, some[0], some[-1] + 1, fill=True)
+    return blocks

@@ -125,6 +125,51 @@ def test_the_hand_goes_on_from_where_it_stopped() -> None:
     assert opened.reader.slots[0] is not None
 
 
+def test_what_is_visited_while_it_is_young_stays() -> None:
+    opened, cache = table(40), BlockCache(10 * BLOCK)
+    for index in (0, 0, *range(1, 40)):
+        touch(cache, opened, index)
+    assert opened.reader.slots[0] is not None
+    assert opened.reader.slots[1] is None
+
+
+def test_what_is_wanted_again_soon_after_it_went_stays() -> None:
+    opened, cache = table(60), BlockCache(10 * BLOCK)
+    for index in range(10):
+        touch(cache, opened, index)
+    touch(cache, opened, 10)
+    assert opened.reader.slots[0] is None
+    touch(cache, opened, 0)
+    for index in range(20, 60):
+        touch(cache, opened, index)
+    assert opened.reader.slots[0] is not None, "its name was remembered"
+    assert opened.reader.slots[1] is None
+
+
+def test_no_more_names_are_remembered_than_blocks_are_cached() -> None:
+    opened, cache = table(60), BlockCache(10 * BLOCK)
+    for index in range(60):
+        touch(cache, opened, index)
+    assert 5 < len(cache._gone) <= 10
+    touch(cache, opened, 0)
+    for index in (*range(10, 20), *range(30, 40)):
+        touch(cache, opened, index)
+    assert opened.reader.slots[0] is None, "long gone: as new as any other"
+
+
+def test_what_was_asked_for_again_is_hot() -> None:
+    opened, cache = table(60), BlockCache(10 * BLOCK)
+    for index in (3, 5, 5, 7):
+        touch(cache, opened, index)
+    assert cache.hot(opened.reader) == [5]
+    for index in range(10, 60):
+        touch(cache, opened, index)
+    block = opened.reader.slots[5]
+    assert block is not None
+    assert not block.visited, "not since"
+    assert cache.hot(opened.reader) == [5]
+
+
 def test_forgetting_a_table_frees_its_blocks_only() -> None:
     gone, kept, cache = table(5), table(5, first=500), BlockCache(100 * BLOCK)
     for index in range(5):
