@@ -68,6 +68,13 @@ class GarbageCollected(Event, frozen=True):
     deleted: list[str]
 
 
+class WarmedUp(Event, frozen=True):
+    """What reads will look for is in memory, and what is pinned on the local disk; it took so many
+    steps."""
+
+    steps: int
+
+
 class WorkFailed(Event, frozen=True):
     """A background task failed and will be tried again after ``retry_seconds``."""
 

@@ -172,6 +172,9 @@ class Options:
     """Memory for blocks and single rows of tables, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
     """Local disk for parts of tables in a remote bucket; 0 turns it off."""
+    pin_levels: int = _setting(0, _integer(0, 8))
+    """How many of the upper levels have their tables kept whole in the disk cache, newest first as
+    far as they fit; nothing else takes their place."""
     merge_operator: str | None = _setting(None, _operator)
     """What folds the operands of merges: ``int64_add``, ``append``, ``max``, ``min``,
     ``set_union`` or a registered name. Kept by the database: once set, only that."""
@@ -266,6 +269,7 @@ class DBOptions:
     filter_bits_per_key = _Setter[int]()
     block_cache_capacity = _Setter[int]()
     disk_cache_capacity = _Setter[int]()
+    pin_levels = _Setter[int]()
     merge_operator = _Setter[str | None]()
     background = _Setter[str]()
     compaction = _Setter[str]()

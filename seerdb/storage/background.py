@@ -2,8 +2,10 @@
 
 ::
 
-    memtable sealed ──► flush ──► compaction
-          │               └────────────┴──► garbage (after the grace period)
+    opening ────────────────► warm-up
+                                ▲
+    memtable sealed ──► flush ──┴──► compaction
+          │               └───────────────┴──► garbage (after the grace period)
           └──► spare segment      level object, not waited for ──► ship
 """
 
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from seerdb.errors import ClosedError, FencedError, UnavailableError
-from seerdb.events import Fenced, GarbageCollected, Listener, WorkFailed
+from seerdb.events import Fenced, GarbageCollected, Listener, WarmedUp, WorkFailed
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import GarbageCollector
@@ -26,6 +28,7 @@ from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.ship import Shipper
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.wal.segments import SegmentPool
+from seerdb.storage.warmup import REST_SECONDS, WarmUp
 from seerdb.storage.workers import Workers
 
 
@@ -63,6 +66,7 @@ class Background:
             if segments is None:
                 return False
             retention.flushed(segments)
+            self.begin_warm_up()
             self.compaction.wake()
             self._collect_later()
             return True
@@ -76,6 +80,7 @@ class Background:
         def work(slot: int) -> bool:
             if not compactor.compact_one(slot):
                 return False
+            self.begin_warm_up()
             self._collect_later()
             return True
 
@@ -112,6 +117,29 @@ class Background:
 
         self.garbage = self.lane("garbage", work)
         return self.garbage
+
+    def add_warm_up(self, warm_up: WarmUp) -> Lane:
+        """Take the steps of ``warm_up``, each in a turn of its own, for the threads are shared by
+        all lanes of all databases, and rest in between."""
+        clock, timer = self._workers.clock, self._workers.timer
+
+        def work() -> bool:
+            started = clock.monotonic()
+            if warm_up.step():
+                rest = max(REST_SECONDS, clock.monotonic() - started)
+                timer.call_later(rest, self.warm_up.wake)
+            elif warm_up.steps:
+                self._listener(WarmedUp(warm_up.steps))
+                warm_up.steps = 0
+            return False
+
+        self.warm_up = self.lane("warm-up", work)
+        return self.warm_up
+
+    def begin_warm_up(self) -> None:
+        """Look what is to be brought in; inline, where nothing happens beside reads, nothing is."""
+        if not self._workers.is_inline:
+            self.warm_up.wake()
 
     def add_spare(self, pool: SegmentPool) -> Lane:
         """Have the next segment ready before it is needed."""

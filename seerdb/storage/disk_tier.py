@@ -1,36 +1,35 @@
 """The disk tier: parts of tables on the local disk, within a byte budget.
 
-One file a table, ``cache/<table id>.parts``, to which parts are appended. It survives a
-restart: the first use of a table walks its file once. Nothing in it is trusted: a record whose
-header does not check out ends the walk (what follows is cut off), and the bytes of a part carry
-the table format's own checksum, which the caller verifies; see :meth:`DiskTier.reject`.
+One file a table, ``cache/<table id>.parts``, to which parts are appended (``parts_file.py``). It
+survives a restart: the first use of a table walks its file once. Nothing in it is trusted; what
+fails the table format's checksum is for the caller to :meth:`~DiskTier.reject`.
 
-Record, little-endian::
-
-    part    i32   number of a data block, or -1 for the tail
-    length  u32   of the bytes that follow
-    crc     u32   CRC32C of the two fields above, starting from the CRC32C of the table id
-    bytes
+Most tables are here in parts, as reads brought them; the pinned ones are meant to be whole, and
+give way to nothing. A job that has a table's bytes at hand leaves a file with all of them
+(:func:`~seerdb.storage.parts_file.write_parts`), and the tier adopts it.
 
 A disk that fails or fills only costs hits: the failure is counted, never raised.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections import OrderedDict
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 import msgspec
-from crc32c import crc32c
 
 from seerdb.errors import DiskError
 from seerdb.ids import TableId
-from seerdb.storage.files import File, FileSystem
-
-_HEADER = struct.Struct("<iII")
-_SUFFIX = ".parts"
+from seerdb.storage.files import FileSystem
+from seerdb.storage.parts_file import (
+    RECORD_OVERHEAD,
+    SUFFIX,
+    PartsFile,
+    encode_record,
+    parts_path,
+)
 
 
 class DiskTierStatistics(msgspec.Struct, frozen=True):
@@ -39,6 +38,8 @@ class DiskTierStatistics(msgspec.Struct, frozen=True):
     bytes: int
     capacity: int
     tables: int
+    pinned_bytes: int
+    pinned_tables: int
     hits: int
     misses: int
     rejected: int
@@ -49,46 +50,13 @@ class DiskTierStatistics(msgspec.Struct, frozen=True):
 def discard(files: FileSystem, directory: str) -> None:
     """Remove what a tier has left in ``directory``, for want of one. Raises: ``DiskError``."""
     for name in files.list(directory):
-        if name.endswith(_SUFFIX):
+        if name.endswith(SUFFIX):
             files.remove(f"{directory}/{name}")
 
 
-class _Parts:
-    """One table's file: where each part lies in it."""
-
-    __slots__ = ("file", "offsets", "size")
-
-    def __init__(self, file: File) -> None:
-        self.file = file
-        self.offsets: dict[int, tuple[int, int]] = {}
-        self.size = 0
-
-    def walk(self, table: TableId) -> None:
-        """Find the parts; cut off what is not a whole record."""
-        end = self.file.size()
-        while self.size + _HEADER.size <= end:
-            header = self.file.read_at(self.size, _HEADER.size)
-            part, length, crc = _HEADER.unpack(header)
-            after = self.size + _HEADER.size + length
-            if crc != _header_crc(table, header) or after > end:
-                break
-            self.offsets[part] = (self.size + _HEADER.size, length)
-            self.size = after
-        if self.size < end:
-            self.file.truncate(self.size)
-
-
-def _header_crc(table: TableId, header: bytes) -> int:
-    return int(crc32c(header[:8], crc32c(table.encode())))
-
-
-def _record(table: TableId, part: int, data: bytes) -> bytes:
-    fields = struct.pack("<iI", part, len(data))
-    return fields + struct.pack("<I", _header_crc(table, fields)) + data
-
-
 class DiskTier:
-    """Least recently used tables go first. Thread-safe.
+    """The oldest table that is not pinned goes first, unless something of it was read since its
+    turn came last: what a scan passes through it drives out nothing that is read. Thread-safe.
 
     Neither a lookup nor a read waits for a write: the state's lock is not held during one.
 
@@ -98,28 +66,29 @@ class DiskTier:
     def __init__(self, files: FileSystem, directory: str, capacity: int) -> None:
         self._files = files
         self._directory = directory
-        self._capacity = capacity
+        self.capacity = capacity
         # Held by whoever writes, closes or removes a file; taken before the state's lock.
         self._changing = threading.Lock()
         # The state's lock guards what follows.
         self._lock = threading.Lock()
-        self._tables: OrderedDict[TableId, _Parts] = OrderedDict()
+        self._tables: OrderedDict[TableId, PartsFile] = OrderedDict()
         self._unwalked: dict[TableId, int] = {}
+        self._pinned: frozenset[TableId] = frozenset()
         self._bytes = self._hits = self._misses = 0
         self._rejected = self._errors = self._evictions = 0
         self._take_stock()
 
     def _take_stock(self) -> None:
         for name in self._files.list(self._directory):
-            if name.endswith(_SUFFIX):
+            if name.endswith(SUFFIX):
                 try:
                     file = self._files.open_read(f"{self._directory}/{name}")
-                    self._unwalked[TableId(name.removesuffix(_SUFFIX))] = file.size()
+                    self._unwalked[TableId(name.removesuffix(SUFFIX))] = file.size()
                     file.close()
                 except DiskError:
                     self._errors += 1
         self._bytes = sum(self._unwalked.values())
-        while self._bytes > self._capacity:
+        while self._bytes > self.capacity:
             self._remove(next(iter(self._unwalked)))
 
     def read(self, table: TableId, part: int) -> bytes | None:
@@ -139,6 +108,7 @@ class DiskTier:
                 where = parts.offsets.get(part) if parts is not None else None
             if parts is None or where is None:
                 return None
+            parts.visited = True
             data = parts.file.read_at(*where)
         except DiskError:
             self._failed()
@@ -148,20 +118,21 @@ class DiskTier:
             return data if self._tables.get(table) is parts else None
 
     def write(self, table: TableId, part: int, data: bytes) -> None:
-        """Keep a part, making room when needed. Too large ones are not kept."""
-        needed = len(data) + _HEADER.size
-        if needed > self._capacity:
+        """Keep a part, making room when needed. What finds none is not kept."""
+        needed = len(data) + RECORD_OVERHEAD
+        if needed > self.capacity:
             return
         with self._changing:
             try:
                 with self._lock:
-                    self._make_room(table, needed)
+                    if not self._make_room(table, needed):
+                        return
                     parts = self._parts(table, create=True)
                     if parts is None or part in parts.offsets:
                         return
-                parts.file.write_at(parts.size, _record(table, part, data))
+                parts.file.write_at(parts.size, encode_record(table, part, data))
                 with self._lock:
-                    parts.offsets[part] = (parts.size + _HEADER.size, len(data))
+                    parts.offsets[part] = (parts.size + RECORD_OVERHEAD, len(data))
                     parts.size += needed
                     self._bytes += needed
             except DiskError:
@@ -180,17 +151,74 @@ class DiskTier:
             self._remove(table)
 
     def drop(self, table: TableId) -> None:
-        """Drop a table that is gone from the bucket."""
+        """Drop a table that is gone from the bucket, or a file of it that was not adopted."""
         with self._changing, self._lock:
-            self._remove(table)
+            if not self._remove(table):
+                self._unlink(table)
+
+    def retain(self, tables: Collection[TableId]) -> None:
+        """Drop all but these."""
+        with self._lock:
+            gone = [each for each in (*self._tables, *self._unwalked) if each not in tables]
+        for table in gone:
+            self.drop(table)
+
+    def pin(self, tables: Iterable[TableId]) -> None:
+        """From now on these tables, and no others, make room for nothing."""
+        with self._lock:
+            self._pinned = frozenset(tables)
+
+    @contextmanager
+    def room(self, needed: int) -> Iterator[str | None]:
+        """For as long as it is used: a directory in which tables of so many bytes may be left by
+        :func:`write_parts`, to be adopted; ``None`` where what is pinned leaves no room."""
+        with self._changing, self._lock:
+            granted = needed if self._make_room(None, needed) else 0
+            self._bytes += granted
+        try:
+            yield self._directory if granted else None
+        finally:
+            with self._lock:
+                self._bytes -= granted
+
+    def adopt(self, table: TableId) -> bool:
+        """Take over, and pin, a table that was left here; returns whether one was."""
+        path = parts_path(self._directory, table)
+        try:
+            if not self._files.exists(path):
+                return False
+            file = self._files.open_read(path)
+            size = file.size()
+            file.close()
+        except DiskError:
+            self._failed()
+            return False
+        with self._lock:
+            self._unwalked[table] = size
+            self._bytes += size
+            self._pinned |= {table}
+        return True
+
+    def lacks(self, table: TableId, parts: Iterable[int]) -> list[int]:
+        """Which of the parts are not here."""
+        try:
+            with self._lock:
+                known = self._parts(table, create=False)
+                here = known.offsets if known is not None else {}
+                return [part for part in parts if part not in here]
+        except DiskError:
+            self._failed()
+            return []
 
     def statistics(self) -> DiskTierStatistics:
         """A consistent copy of the counters."""
         with self._lock:
             return DiskTierStatistics(
                 bytes=self._bytes,
-                capacity=self._capacity,
+                capacity=self.capacity,
                 tables=len(self._tables) + len(self._unwalked),
+                pinned_bytes=sum(map(self._size, self._pinned)),
+                pinned_tables=sum(self._size(each) > 0 for each in self._pinned),
                 hits=self._hits,
                 misses=self._misses,
                 rejected=self._rejected,
@@ -207,18 +235,16 @@ class DiskTier:
             self._unwalked.clear()
             self._bytes = 0
 
-    def _path(self, table: TableId) -> str:
-        return f"{self._directory}/{table}{_SUFFIX}"
-
-    def _parts(self, table: TableId, *, create: bool) -> _Parts | None:
+    def _parts(self, table: TableId, *, create: bool) -> PartsFile | None:
         parts = self._tables.get(table)
         if parts is not None:
-            self._tables.move_to_end(table)
             return parts
         known = self._unwalked.get(table)
         if known is None and not create:
             return None
-        parts = _Parts(self._files.open(self._path(table), create=known is None))
+        parts = PartsFile(
+            self._files.open(parts_path(self._directory, table), create=known is None)
+        )
         self._tables[table] = parts
         if known is not None:
             del self._unwalked[table]
@@ -228,22 +254,52 @@ class DiskTier:
                 self._bytes += parts.size - known
         return parts
 
-    def _make_room(self, table: TableId, needed: int) -> None:
-        while self._bytes + needed > self._capacity:
-            self._evictions += 1
-            # The table that needs the room goes only if it is alone.
-            by_age = chain(self._unwalked, self._tables)
-            self._remove(next((each for each in by_age if each != table), table))
+    def _size(self, table: TableId) -> int:
+        parts = self._tables.get(table)
+        return parts.size if parts is not None else self._unwalked.get(table, 0)
 
-    def _remove(self, table: TableId) -> None:
+    def _make_room(self, table: TableId | None, needed: int) -> bool:
+        """Evict until so much more fits; whether it does. What is written to goes only if no
+        other can."""
+        while self._bytes + needed > self.capacity:
+            victim = self._victim(table)
+            if victim is None:
+                return False
+            self._evictions += 1
+            self._remove(victim)
+        return True
+
+    def _victim(self, written: TableId | None) -> TableId | None:
+        spared = self._pinned | {written}
+        for table in self._unwalked:
+            if table not in spared:
+                return table
+        for table, parts in list(self._tables.items()):
+            if table in spared:
+                continue
+            if not parts.visited:
+                return table
+            parts.visited = False
+            self._tables.move_to_end(table)
+        oldest = next((each for each in self._tables if each not in spared), None)
+        is_known = written in self._tables or written in self._unwalked
+        return written if oldest is None and is_known and written not in self._pinned else oldest
+
+    def _remove(self, table: TableId) -> bool:
+        """Whether it was here."""
         parts = self._tables.pop(table, None)
         size = self._unwalked.pop(table, None)
         if parts is not None:
             parts.file.close()
             size = parts.size
-        if size is not None:
-            self._bytes -= size
-            try:
-                self._files.remove(self._path(table))
-            except DiskError:
-                self._errors += 1
+        if size is None:
+            return False
+        self._bytes -= size
+        self._unlink(table)
+        return True
+
+    def _unlink(self, table: TableId) -> None:
+        try:
+            self._files.remove(parts_path(self._directory, table))
+        except DiskError:
+            self._errors += 1

@@ -29,6 +29,7 @@ from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import COLLECT_EVERY, GarbageCollector
 from seerdb.storage.gauges import Gauges
+from seerdb.storage.heat import load_heat, save_heat
 from seerdb.storage.ingest import Ingester, IngestReport
 from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
 from seerdb.storage.lanes import Lane
@@ -38,6 +39,7 @@ from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.opening import Opened, open_database
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.pace import GivingWay, Pace, at_full_speed
+from seerdb.storage.pinning import Pins
 from seerdb.storage.poison import Poison
 from seerdb.storage.pressure import URGENT_RUNS
 from seerdb.storage.publish import Publisher
@@ -53,6 +55,7 @@ from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.verify import VerifyReport, verify_log, verify_version
+from seerdb.storage.warmup import WarmUp
 from seerdb.storage.workers import Thread
 
 LOOK_SECONDS = 60.0
@@ -108,15 +111,21 @@ class Engine:
         opened.lock.release()
 
     def _wire_reads(self, opened: Opened) -> None:
-        self.disk = self._open_disk_tier(f"{opened.directory}/cache")
+        self._cache_directory = f"{opened.directory}/cache"
+        self.disk = self._open_disk_tier(self._cache_directory)
         self.tables = TableStore(
             self.stores.of(Purpose.READ),
             cache=self.runtime.cache,
             disk=self.disk,
             fetchers=self.runtime.workers.fetchers,
         )
+        self.pins = Pins(self.tables, self.disk, self.options.pin_levels)
+        version = self.manifest.state.version
+        if self.disk is not None:
+            self.disk.retain({table.id for table in version.tables})
+        self.pins.follow(version)
         rows = self.runtime.new_row_cache()
-        layout = Layout(self.manifest.state.version, self.tables, rows)
+        layout = Layout(version, self.tables, rows)
         sealed = tuple(reversed(opened.recovery.memtables))
         self.live = LiveState(
             State(Memtable([opened.next_segment], opened.operator), sealed, layout),
@@ -141,7 +150,7 @@ class Engine:
         components, options = self.components, self.options
         clock, listener = components.clock, components.listener
         self.outputs = outputs = TableOutputs(self.manifest.epoch, clock)
-        self.publisher = publisher = Publisher(self.live, self.manifest, self.tables)
+        self.publisher = publisher = Publisher(self.live, self.manifest, self.tables, self.pins)
         self.runner = runner = self._job_runner()
         self._remote = self._remote_runner()
         self.table_format = table_format = TableFormat(
@@ -191,6 +200,15 @@ class Engine:
         at_once = self.manifest.epoch % COLLECT_EVERY == 0
         self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
         self.background.add_spare(self.log.pool)
+        self.background.add_warm_up(
+            WarmUp(
+                self.live,
+                self.tables,
+                self.pins,
+                load_heat(components.files, self._cache_directory),
+                memory=self.runtime.cache.capacity,
+            )
+        )
 
     def _wire_writes(self, opened: Opened) -> None:
         components, options = self.components, self.options
@@ -270,6 +288,7 @@ class Engine:
         self.background.spare.wake()
         self.background.flush.wake()
         self.background.compaction.wake()
+        self.background.begin_warm_up()
         if not self.runtime.workers.is_inline:
             self.call_later(LOOK_SECONDS, self._look_again)
 
@@ -438,11 +457,23 @@ class Engine:
             self.background.flush.close()
             self.background.compaction.close()
             self.manifest.checkpoint()
+            self._save_heat()
         except FencedError as error:
             self.background.failed("close", error, 1, 0)
         except SeerDBError as error:
             self.components.listener(WorkFailed("close", str(error), 1, 0.0))
             self.committer.sync()
+
+    def _save_heat(self) -> None:
+        tables = self.tables
+        handles = [handle for run in self.live.current.layout.runs for handle in run.handles]
+        heat = {
+            handle.meta.id: hot
+            for handle in handles
+            if handle.reader is not None and (hot := tables.hot_blocks(handle.reader))
+        }
+        if heat:
+            save_heat(self.components.files, self._cache_directory, heat)
 
     def _release(self) -> None:
         self.poison.set(ClosedError("the database is closed; open it again"))

@@ -24,6 +24,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
+from seerdb.storage.pinning import leave_copy
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.packed import Packed, join, pack
@@ -61,6 +62,8 @@ class FlushJob:
     run: int
     format: TableFormat
     memtable: Memtable | None = None
+    copies: str | None = None
+    """Local directory in which to leave a copy of the table."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
     builder.add_range_tombstones(tombstones)
     built = builder.finish(memtable.first_us, memtable.last_us)
     table = upload(store, job.table, built, level=0, run=job.run)
+    leave_copy(files, job.copies, table, built.data)
     return FlushResult(table, memtable.last_seq)
 
 

@@ -87,24 +87,28 @@ class Flusher:
         runs = self._publisher.settled_version().runs
         outputs = self._outputs.begin()
         [table] = outputs
-        job = FlushJob(
-            directory=self._wal_directory,
-            segments=tuple(memtable.segments),
-            table=table,
-            run=1 + max((run.number for run in runs), default=0),
-            format=self._format,
-            memtable=memtable if self._runner.shares_memory else None,
-        )
         made: set[TableId] = set()
         try:
-            result = self._runner.run(run_flush, job, Purpose.FLUSH)
-            if result.last_seq != memtable.last_seq:
-                raise InternalError(
-                    f"segments {memtable.segments} end at seq {result.last_seq}, their memtable at "
-                    f"{memtable.last_seq}"
+            # In memory entries take more than in a table.
+            with self._publisher.pins.room(0, memtable.size, outputs) as copies:
+                job = FlushJob(
+                    directory=self._wal_directory,
+                    segments=tuple(memtable.segments),
+                    table=table,
+                    run=1 + max((run.number for run in runs), default=0),
+                    format=self._format,
+                    memtable=memtable if self._runner.shares_memory else None,
+                    copies=copies,
                 )
-            if result.table is not None:
-                made.add(result.table.id)
+                result = self._runner.run(run_flush, job, Purpose.FLUSH)
+                if result.last_seq != memtable.last_seq:
+                    raise InternalError(
+                        f"segments {memtable.segments} end at seq {result.last_seq}, their "
+                        f"memtable at {memtable.last_seq}"
+                    )
+                if result.table is not None:
+                    self._publisher.pins.adopt([result.table])
+                    made.add(result.table.id)
         finally:
             self._outputs.finish(set(outputs) - made)
         return _Built(memtable, result, self._clock.monotonic() - started)

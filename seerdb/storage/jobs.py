@@ -36,10 +36,15 @@ class JobRunner(Protocol):
     """Runs a job to its end, wherever, and returns its result or raises its error.
 
     ``shares_memory``: jobs run in this process, and may be given what cannot be pickled.
+    ``shares_disk``: they see the local disk of the database.
     """
 
     @property
     def shares_memory(self) -> bool:
+        """See above."""
+
+    @property
+    def shares_disk(self) -> bool:
         """See above."""
 
     @property
@@ -60,6 +65,7 @@ class LocalRunner:
     """Runs jobs in the calling thread, on the ports of the database."""
 
     shares_memory = True
+    shares_disk = True
 
     def __init__(
         self,
@@ -96,6 +102,7 @@ class ProcessRunner:
     """Runs jobs in worker processes, which open the store by its location."""
 
     shares_memory = False
+    shares_disk = True
 
     def __init__(self, workers: Workers, location: StoreLocation, meter: RequestMeter) -> None:
         self._workers = workers

@@ -19,6 +19,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.memtable import Memtable
+from seerdb.storage.pinning import Pins
 from seerdb.storage.state import LiveState
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.warming import warm_flushed, warm_merged
@@ -35,10 +36,14 @@ class Publisher:
     Retry what failed with the same arguments: an edit already in effect is not made twice.
     """
 
-    def __init__(self, live: LiveState, manifest: ManifestWriter, tables: TableStore) -> None:
+    def __init__(
+        self, live: LiveState, manifest: ManifestWriter, tables: TableStore, pins: Pins
+    ) -> None:
         self._live = live
         self._manifest = manifest
         self._tables = tables
+        self.pins = pins
+        """Of the newest version that is shown."""
         self._lock = threading.Lock()
         # Guarded by the lock: an ingest of which it is not known whether its edit is in effect.
         self._in_doubt: _Ingest | None = None
@@ -82,6 +87,7 @@ class Publisher:
             rows = self._live.current.layout.rows
             rows.advance(memtable)
             self._live.release(memtable, Layout(state.version, self._tables, rows))
+            self.pins.follow(state.version)
         del warmed  # held until the layout holds what it warmed
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:
@@ -92,6 +98,7 @@ class Publisher:
             state = self._manifest.commit(add=outputs, remove=inputs, reason="compaction")
             rows = self._live.current.layout.rows
             self._live.replace_layout(Layout(state.version, self._tables, rows))
+            self.pins.follow(state.version)
         self._tables.drop_cached(set(inputs) - {table.id for table in outputs})
         del warmed  # held until the layout holds what it warmed
 
@@ -128,5 +135,6 @@ class Publisher:
         rows = self._live.current.layout.rows
         rows.advance(None)
         self._live.extend(Layout(state.version, self._tables, rows), ingest.seq)
+        self.pins.follow(state.version)
         self._in_doubt = None
         ingest.settled()

@@ -50,6 +50,7 @@ class DaskRunner:
     """Runs jobs that need nothing but the bucket on the workers of a cluster. Thread-safe."""
 
     shares_memory = False
+    shares_disk = False
 
     def __init__(
         self,

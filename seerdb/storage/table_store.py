@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -224,6 +224,31 @@ class TableStore:
             if fill and self._disk is not None:
                 self._disk.write(handle.meta.id, number, stored)
         return blocks
+
+    def not_on_disk(self, handle: TableHandle) -> list[int]:
+        """The parts of a table that the disk tier lacks, in the order in which they lie."""
+        if self._disk is None:
+            return []
+        return self._disk.lacks(handle.meta.id, (*range(self.open(handle).block_count), TAIL))
+
+    def fetch_to_disk(self, handle: TableHandle, parts: Sequence[int]) -> None:
+        """Bring the first of ``parts`` to the disk tier, and its neighbours among them, by one GET.
+        What they hold is checked when it is read."""
+        assert self._disk is not None
+        meta, reader = handle.meta, self.open(handle)
+        places: list[tuple[int, int, int]] = []
+        for part in parts:
+            tail = meta.tail_offset, meta.size - meta.tail_offset
+            offset, length = tail if part == TAIL else reader.block_range(part)
+            if places and not (
+                offset == places[-1][1] and offset + length <= places[0][0] + MAX_RANGE
+            ):
+                break
+            places.append((offset, offset + length, part))
+        start = places[0][0]
+        data = self._store.get_range(table_name(meta.id), start, places[-1][1] - start)
+        for begin, end, part in places:
+            self._disk.write(meta.id, part, data[begin - start : end - start])
 
     def _block_from_disk(
         self, handle: TableHandle, reader: TableReader, number: int

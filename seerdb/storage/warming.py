@@ -40,23 +40,28 @@ def warm_flushed(tables: TableStore, table: TableMeta) -> TableHandle:
 def warm_merged(
     tables: TableStore, inputs: Iterable[TableId], outputs: Iterable[TableMeta]
 ) -> list[TableHandle]:
-    """Load what overlaps those blocks of ``inputs`` that are read often; see ``warm_flushed``."""
-    hot = _union(key_range for table in inputs for key_range in _hot_ranges(tables, table))
+    """Load what overlaps those blocks of ``inputs`` that are read often, and the tails, if some
+    of theirs were in memory; see ``warm_flushed``."""
+    readers = [reader for table in inputs if (reader := tables.known_reader(table)) is not None]
+    hot = _union(key_range for reader in readers for key_range in _hot_ranges(tables, reader))
     starts = [start for start, _ in hot]
     handles = [tables.handle(table) for table in outputs]
-    for handle in handles if hot else ():
+    for handle in handles if readers else ():
         reader = tables.open(handle)
         numbers = range(reader.block_count)
-        wanted = [n for n in numbers if _overlaps(hot, starts, _range_of(reader, n))]
-        for block in _load(tables, handle, wanted):
-            block.visited = True  # as hot as those it replaces
+        load_hot(
+            tables, handle, [n for n in numbers if _overlaps(hot, starts, _range_of(reader, n))]
+        )
     return handles
 
 
-def _hot_ranges(tables: TableStore, table: TableId) -> Iterator[KeyRange]:
-    reader = tables.known_reader(table)
-    if reader is None:
-        return
+def load_hot(tables: TableStore, handle: TableHandle, numbers: Sequence[int]) -> None:
+    """Load blocks that are as good as asked for again."""
+    for block in _load(tables, handle, numbers):
+        block.visited = True
+
+
+def _hot_ranges(tables: TableStore, reader: TableReader) -> Iterator[KeyRange]:
     for number in tables.hot_blocks(reader):
         yield _range_of(reader, number)
 

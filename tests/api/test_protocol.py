@@ -176,7 +176,7 @@ def test_a_read_that_fails_is_answered_through_asgi() -> None:
 
 def test_a_reply_is_never_older_than_its_value() -> None:
     class BusyDatabase(FakeDatabase):
-        def get_entry(self, key: bytes) -> Entry | None:
+        def get_entry(self, key: bytes, *, fill_cache: bool = True) -> Entry | None:
             self.put(key, b"now")
             return super().get_entry(key)
 

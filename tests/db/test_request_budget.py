@@ -157,7 +157,11 @@ def test_a_short_cold_scan_is_one_request() -> None:
 def large(open_db: OpenDB, components: Components, runs: int) -> DB:
     """A database of 20,000 keys (even numbers only) whose caches hold next to nothing, and whose
     tables are open."""
-    settings: dict[str, Any] = {"block_cache_capacity": 64 << 10, "disk_cache_capacity": 0}
+    settings: dict[str, Any] = {
+        "background": "inline",
+        "block_cache_capacity": 64 << 10,
+        "disk_cache_capacity": 0,
+    }
     db = open_db(components=components, **settings)
     for run in range(runs):
         with db.batch() as batch:
@@ -246,14 +250,14 @@ def test_a_cold_scan_begins_with_all_runs_at_the_same_time(
     runs = 3
     store = Gated(runs)
     components = Components(object_store=store)
-    db = open_db(components=components, disk_cache_capacity=0)
+    db = open_db(components=components, background="inline", disk_cache_capacity=0)
     for run in range(runs):
         with db.batch() as batch:
             for number in range(run, COUNT, runs):
                 batch.put(key(number), VALUE)
         db.flush()
     db.close()
-    db = open_db(components=components, disk_cache_capacity=0)
+    db = open_db(components=components, background="inline", disk_cache_capacity=0)
     assert db.statistics().tables == runs
     before = store.calls["get_range"]
     rows = db.scan(reverse=reverse, limit=COUNT)
@@ -298,12 +302,16 @@ def test_keys_of_many_blocks_are_fetched_at_the_same_time(open_db: OpenDB) -> No
     """Every request waits until all of them are under way."""
     blocks = 6
     store = Gated(blocks)
-    db = open_db(components=Components(object_store=store), disk_cache_capacity=0)
+    db = open_db(
+        components=Components(object_store=store), background="inline", disk_cache_capacity=0
+    )
     with db.batch() as batch:
         for number in range(COUNT):
             batch.put(key(number), VALUE)
     db.close()
-    db = open_db(components=Components(object_store=store), disk_cache_capacity=0)
+    db = open_db(
+        components=Components(object_store=store), background="inline", disk_cache_capacity=0
+    )
     assert db.get(key(0)) == VALUE
     far_apart = [key(number) for number in range(100, 100 + 100 * blocks, 100)]
     beside = [key(number + 1) for number in range(100, 100 + 100 * blocks, 100)]
@@ -317,7 +325,9 @@ def test_keys_of_many_blocks_are_fetched_at_the_same_time(open_db: OpenDB) -> No
 
 def test_tails_of_many_tables_are_fetched_at_the_same_time(open_db: OpenDB) -> None:
     store = MemoryObjectStore()
-    db = open_db(components=Components(object_store=store), disk_cache_capacity=0)
+    db = open_db(
+        components=Components(object_store=store), background="inline", disk_cache_capacity=0
+    )
     for number in range(3):
         db.put(b"%d" % number, b"v" * 10 ** (4 - number))
         db.flush()
@@ -329,7 +339,9 @@ def test_tails_of_many_tables_are_fetched_at_the_same_time(open_db: OpenDB) -> N
         return opened(name, offset, length)
 
     store.get_range = together  # type: ignore[method-assign]
-    db = open_db(components=Components(object_store=store), disk_cache_capacity=0)
+    db = open_db(
+        components=Components(object_store=store), background="inline", disk_cache_capacity=0
+    )
     assert db.statistics().tables == 3
     assert [len(value or b"") for value in db.multi_get([b"0", b"1", b"2"])] == [10000, 1000, 100]
 

@@ -48,6 +48,8 @@ EDGES: list[dict[str, Any]] = [
     {"disk_cache_capacity": 0},
     {"disk_cache_capacity": 1},
     {"disk_cache_capacity": 3000},
+    {"disk_cache_capacity": 3000, "pin_levels": 8},
+    {"disk_cache_capacity": 1 << 20, "pin_levels": 8},
     {"disk_cache_capacity": 1 << 50},
     {"block_cache_capacity": 0, "disk_cache_capacity": 0, "filter_bits_per_key": 0},
 ]

@@ -33,6 +33,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "filter_bits_per_key": ([0, 64], [-1, 65, 1.5]),
     "block_cache_capacity": ([0, 1 << 44], [-1, (1 << 44) + 1]),
     "disk_cache_capacity": ([0, 1 << 50], [-1, (1 << 50) + 1]),
+    "pin_levels": ([0, 8], [-1, 9, True, None]),
     "merge_operator": (["int64_add", "mine", None], ["", 1, b"max"]),
     "background": (
         ["inline", "thread", "process", "dask://10.0.0.1:8786", "dask://[::1]:1", "dask://a-b.c:1"],

@@ -10,13 +10,15 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from msgspec.structs import replace
 
 from seerdb.clock import ForwardClock
 from seerdb.errors import ClosedError
 from seerdb.events import CompactionCompleted, Listener
-from seerdb.storage.compaction.plan import Plan, check_plan, collides
+from seerdb.ids import TableId
+from seerdb.storage.compaction.plan import Plan, between, check_plan, collides
 from seerdb.storage.compaction.planner import Planner
 from seerdb.storage.compaction.run import CompactionJob, run_compaction
 from seerdb.storage.compaction.work import (
@@ -217,26 +219,39 @@ class Compactor:
         if work.control.is_cancelled:
             raise ClosedError("the merge was cancelled; what it has made so far does not count")
         started = self._clock.monotonic()
-        outputs = self._outputs.begin(CompactionJob.outputs_needed(work.plan, start, end))
+        plan = work.plan
+        outputs = self._outputs.begin(CompactionJob.outputs_needed(plan, start, end))
         settled = self._clock.settled_us() // SECOND_US  # before looking where operands are
-        job = CompactionJob(
-            work.plan,
-            start,
-            end,
-            outputs,
-            self._format,
-            now_us=self._clock.now_us(),
-            forgotten=min(settled, self._publisher.merged_elsewhere(work.plan.tables)),
-            expiring_below=self._publisher.expires,
-        )
         made: tuple[TableMeta, ...] = ()
+        size = sum(run.size for run in between(plan.inputs, start, end))
         try:
-            result = self._runner.run(run_compaction, job, Purpose.COMPACTION, work.control)
-            made = result.tables
+            with self._room(plan, size, outputs) as copies:
+                job = CompactionJob(
+                    plan,
+                    start,
+                    end,
+                    outputs,
+                    self._format,
+                    now_us=self._clock.now_us(),
+                    forgotten=min(settled, self._publisher.merged_elsewhere(plan.tables)),
+                    expiring_below=self._publisher.expires,
+                    copies=copies,
+                )
+                result = self._runner.run(run_compaction, job, Purpose.COMPACTION, work.control)
+                made = result.tables
+                self._publisher.pins.adopt(made)
         finally:
             self._outputs.finish(set(outputs) - {table.id for table in made})
         work.seconds += self._clock.monotonic() - started
         return made
+
+    def _room(
+        self, plan: Plan, size: int, outputs: Sequence[TableId]
+    ) -> AbstractContextManager[str | None]:
+        """For copies of the outputs, where the job sees the local disk."""
+        if not self._runner.shares_disk:
+            return nullcontext()
+        return self._publisher.pins.room(plan.level, size, outputs)
 
     def _account(self, work: Work) -> None:
         inputs, outputs = work.plan.tables, work.tables

@@ -25,6 +25,7 @@ from seerdb.storage.merge import EMPTY, Chunk, Entries, Piece, collapse, windows
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.operators import settle
 from seerdb.storage.pace import Pace
+from seerdb.storage.pinning import leave_copy
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.scan import MAX_READAHEAD, Wanted, decoded, run_pieces
 from seerdb.storage.sstable.block import Block
@@ -52,6 +53,8 @@ class CompactionJob:
     """The second before which nothing was merged that is not in the inputs of the plan."""
     expiring_below: bool = True
     """Whether data older than the inputs may expire."""
+    copies: str | None = None
+    """Local directory in which to leave copies of the outputs."""
 
     @staticmethod
     def outputs_needed(plan: Plan, start: bytes | None, end: bytes | None) -> int:
@@ -74,7 +77,7 @@ def run_compaction(
     inputs = between(job.plan.inputs, job.start, job.end)
     layout = Layout(Version(inputs), tables, RowCache(lambda: 0))
     tombstones = layout.load_tombstones(tables)
-    outputs = _Outputs(job, tombstones, store)
+    outputs = _Outputs(job, tombstones, files, store)
     merge = _resolved if layout.special or tombstones else _newest
     for entries in merge(job, layout, tables, tombstones):
         if len(entries):
@@ -150,8 +153,15 @@ def _without_deletes(chunk: Chunk) -> Chunk:
 class _Outputs:
     """The tables being made: one builder at a time."""
 
-    def __init__(self, job: CompactionJob, tombstones: RangeTombstones, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        job: CompactionJob,
+        tombstones: RangeTombstones,
+        files: FileSystem,
+        store: ObjectStore,
+    ) -> None:
         self._job = job
+        self._files = files
         self._store = store
         self._tombstones = () if job.plan.bottom else tombstones.tombstones
         self._ids: Iterator[TableId] = iter(job.outputs)
@@ -186,15 +196,10 @@ class _Outputs:
         builder = builder or self._job.format.builder()
         builder.add_range_tombstones(ranges)
         self._left -= 1
-        self._tables.append(
-            upload(
-                self._store,
-                next(self._ids),
-                builder.finish(0, 0),
-                level=self._job.plan.level,
-                run=self._job.plan.run,
-            )
-        )
+        plan, built = self._job.plan, builder.finish(0, 0)
+        table = upload(self._store, next(self._ids), built, level=plan.level, run=plan.run)
+        leave_copy(self._files, self._job.copies, table, built.data)
+        self._tables.append(table)
 
 
 def _between(

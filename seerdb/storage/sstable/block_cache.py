@@ -7,7 +7,7 @@ so that it enters the main queue at once if it is wanted again soon. So what a s
 by the door it came in through. In the main queue a hand walks from the oldest to the newest,
 spares a block that was visited since it last came by, and evicts the first that was not. A hit
 costs nothing here: the reader finds the block in its slot and sets ``visited``. Measured beside
-others in ADR 0016.
+others in ADR 0020.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class BlockCache:
 
     def __init__(self, capacity_bytes: int) -> None:
         # constant
-        self._capacity = capacity_bytes
+        self.capacity = capacity_bytes
         self._lock = threading.Lock()
         # guarded by _lock
         self._young: OrderedDict[Block, _Entry] = OrderedDict()
@@ -85,9 +85,9 @@ class BlockCache:
         filled meanwhile.
         """
         with self._lock:
-            if block.memory > self._capacity or reader.slots[index] is not None:
+            if block.memory > self.capacity or reader.slots[index] is not None:
                 return
-            while self._used + block.memory > self._capacity:
+            while self._used + block.memory > self.capacity:
                 self._evict()
             entry = _Entry(reader.slots, index, block)
             name = id(entry.slots), index
@@ -104,7 +104,7 @@ class BlockCache:
     @property
     def spare(self) -> int:
         """Bytes of the budget that no block uses now."""
-        return self._capacity - self._used
+        return self.capacity - self._used
 
     def hot(self, reader: Slotted) -> list[int]:
         """Which blocks of ``reader`` have been asked for again, in order."""
@@ -128,7 +128,7 @@ class BlockCache:
             return CacheStatistics(
                 entries=len(self._young) + len(self._main),
                 bytes=self._used,
-                capacity=self._capacity,
+                capacity=self.capacity,
                 admissions=self._admissions,
                 evictions=self._evictions,
             )
@@ -137,7 +137,7 @@ class BlockCache:
         """Evict one block. Requires: there is one."""
         self._evictions += 1
         young = self._young
-        while young and (self._young_bytes * YOUNG_SHARE > self._capacity or not self._main):
+        while young and (self._young_bytes * YOUNG_SHARE > self.capacity or not self._main):
             block, entry = young.popitem(last=False)
             self._young_bytes -= entry.memory
             if not block.visited:

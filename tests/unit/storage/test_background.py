@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from seerdb.errors import DiskError, FencedError, UnavailableError
-from seerdb.events import Event, Fenced, GarbageCollected, WorkFailed
+from seerdb.events import Event, Fenced, GarbageCollected, WarmedUp, WorkFailed
 from seerdb.storage.background import Background
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.flusher import Flusher
@@ -20,6 +20,7 @@ from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.ship import Shipper
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.wal.segments import SegmentPool
+from seerdb.storage.warmup import REST_SECONDS, WarmUp
 from seerdb.storage.workers import Timer, Workers
 from seerdb.testing.clock import FakeClock
 from tests.unit.storage.tables import id_of
@@ -36,6 +37,8 @@ class Scripted:
         self.reports: list[Any] = []
         self.retention: list[Any] = []
         self.kept: set[str] = set()
+        self.warm_ups: list[Any] = []
+        self.steps = 0
 
     def _next(self, verb: str, outcomes: list[Any], otherwise: Any) -> Any:
         outcome = outcomes.pop(0) if outcomes else otherwise
@@ -58,6 +61,11 @@ class Scripted:
     def run(self, keep: Callable[[], set[str]]) -> GarbageReport:
         self.kept = keep()
         return cast(GarbageReport, self._next("collect", self.reports, GarbageReport()))
+
+    def step(self) -> bool:
+        goes_on = bool(self._next("warm up", self.warm_ups, False))
+        self.steps += goes_on
+        return goes_on
 
     def prepare(self) -> None:
         self.done.append("prepare")
@@ -102,6 +110,7 @@ class Rig:
         )
         self.spare = self.background.add_spare(cast(SegmentPool, parts))
         self.ship = self.background.add_ship(cast(Shipper, parts))
+        self.warm_up = self.background.add_warm_up(cast(WarmUp, parts))
 
     @property
     def done(self) -> list[str]:
@@ -259,4 +268,31 @@ def test_closed_lanes_do_nothing() -> None:
         "garbage",
         "spare segment",
         "ship",
+        "warm-up",
     ]
+
+
+def test_warming_up_gives_its_thread_back_after_each_step() -> None:
+    rig = Rig("thread")
+    rig.parts.warm_ups = [True, True]
+    rig.background.begin_warm_up()
+    for _ in range(2):
+        assert rig.warm_up.wait(lambda: not rig.warm_up._running, 60)
+        [(seconds, wake)] = rig.timer.calls
+        assert seconds == REST_SECONDS
+        rig.timer.calls.clear()
+        assert rig.events == []
+        wake()
+    assert rig.warm_up.wait(lambda: bool(rig.events), 60)
+    rig.background.close()
+    rig.workers.close()
+    assert rig.timer.calls == []
+    assert rig.done == ["warm up"] * 2
+    assert rig.events == [WarmedUp(2)]
+
+
+def test_inline_nothing_is_warmed_up() -> None:
+    rig = Rig()
+    rig.parts.warm_ups = [True]
+    rig.background.begin_warm_up()
+    assert rig.done == []

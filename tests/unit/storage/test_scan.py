@@ -131,7 +131,7 @@ def test_a_limit_is_reached_by_one_request(*, reverse: bool) -> None:
     noted = Noted(place)
     for number in range(15, 25):
         noted.requests.clear()
-        bounds = (None, key(number)) if reverse else (key(number), None)
+        bounds: tuple[Bound, Bound] = (None, key(number)) if reverse else (key(number), None)
         [first, *_] = (handle.reader for handle in place.run.handles)
         assert first is not None
         piece = next(
