@@ -1,7 +1,8 @@
-"""The command line: ``python -m benchmarks run|embedded|http|lone-put|simulate|evict|plot``."""
+"""The command line: ``python -m benchmarks`` and the name of what to run; see ``--help``."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from benchmarks import embedded, served
 from benchmarks.cases import CASES, DURABLE_CASES, SCALED_CASES
+from benchmarks.cold import COLD, SMALL_KEYS, Place, measure_cold, missed, print_cold
 from benchmarks.engines import ENGINES, OURS
 from benchmarks.eviction.replay import EVICTION, print_replays, replay_all
 from benchmarks.goals import judge
@@ -133,6 +135,27 @@ def evict_command(
     _show(results, results.save())
 
 
+@app.command("cold")
+def cold_command(
+    *,
+    keys: Annotated[int, typer.Option(min=2_000, help="How many to store.")] = SMALL_KEYS,
+    store: Annotated[str, typer.Option(help="Where the bucket is; default: beside the log.")] = "",
+    store_options: Annotated[str, typer.Option(help="For the bucket, as JSON.")] = "{}",
+    work: Work = WORK,
+    tag: Tag = "",
+) -> None:
+    """Requests of cold reads, counted; the databases are kept in WORK for the next time."""
+    settings = {"store": f"{store}/{keys}"} if store else {}
+    settings |= {"store_options": json.loads(store_options)} if store else {}
+    place = Place(work / f"cold-{keys}", settings)
+    with console.status("starting") as status:
+        small = Place(work / "cold-few", {})
+        results = measure_cold(place, small, keys, tag or source_version(), status.update)
+    _show(results, results.save())
+    if missed(results):
+        raise typer.Exit(1)
+
+
 @app.command()
 def plot(file: Annotated[Path, typer.Argument(help="A result file.")]) -> None:
     """Print a saved result again and draw its plots beside it."""
@@ -159,6 +182,10 @@ def _show(results: Results, file: Path) -> None:
     if results.kind == COMPACTION:
         print_simulation(console, results)
         console.print(f"written: {file.name}\nwritten: {draw(results, file).name}")
+        return
+    if results.kind == COLD:
+        print_cold(console, results)
+        console.print(f"written: {file.name}")
         return
     if results.kind == EVICTION:
         print_replays(console, results)

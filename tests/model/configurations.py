@@ -18,6 +18,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "recovery": ("strict", "point_in_time", "salvage"),
     "block_cache_capacity": (0, 16 << 10, 256 << 20),
     "disk_cache_capacity": (0, 8 << 10, 10 << 30),
+    "pin_levels": (0, 8),
     "background": ("inline", "thread"),
     "memtable_capacity": (2 << 10, 64 << 20),
     "block_size": (256, 16 << 10),
