@@ -392,6 +392,7 @@ class Engine:
             self.background.failed("ingest", error, 1, 0)
             raise
         self.background.compaction.wake()
+        self.background.begin_warm_up()
         return report
 
     def compact(self, start: bytes | None = None, end: bytes | None = None) -> None:
