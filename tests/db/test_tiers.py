@@ -14,6 +14,7 @@ from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
+from tests.fixtures.stores import S3Server
 
 VALUE = b"v" * 100
 COUNT = 500
@@ -232,3 +233,27 @@ def test_an_opening_during_an_outage_waits_for_nothing(open_db: OpenDB) -> None:
     assert not world.warm.is_set()
     gate.set()
     assert world.warm.wait(60)
+
+
+@pytest.mark.integration
+def test_a_worker_process_leaves_its_copies_to_the_serving_one(
+    open_db: OpenDB, moto_server: S3Server
+) -> None:
+    settings: dict[str, Any] = {
+        "store": moto_server.create_bucket(),
+        "store_options": moto_server.options,
+        "background": "process",
+        "pin_levels": 8,
+        "block_cache_capacity": 0,
+    }
+    db = open_db(**settings)
+    fill(db, range(0, COUNT, 2))
+    fill(db, range(1, COUNT, 2))
+    assert disk(db).pinned_tables == 2
+    db.compact()
+    assert len(list(db.scan())) == COUNT
+    assert db.multi_get([key(1), key(COUNT)]) == [VALUE, None]
+    found = disk(db)
+    assert (found.pinned_tables, found.tables, found.misses) == (1, 1, 0)
+    asked = {(row.purpose, row.operation) for row in db.statistics().store_requests}
+    assert ("read", "get_range") not in asked
