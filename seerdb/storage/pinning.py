@@ -75,6 +75,7 @@ class Pins:
         self._lock = threading.Lock()
         # Guarded by the lock:
         self._wanted: list[TableMeta] = []
+        self._adopted: set[TableId] = set()
         self._done: set[TableId] = set()
 
     @contextmanager
@@ -97,18 +98,21 @@ class Pins:
         if self._disk is None:
             return
         for table in tables:
-            if table.level < self._levels:
-                self._disk.adopt(table.id)
+            if table.level < self._levels and self._disk.adopt(table.id):
+                with self._lock:
+                    self._adopted.add(table.id)
 
     def follow(self, version: Version) -> None:
-        """Pin what ``version`` has in the upper levels, and nothing else any more."""
+        """Pin what ``version`` has in the upper levels, what was adopted for the next one, and
+        nothing else any more."""
         if self._disk is None:
             return
         wanted = tables_to_pin(version, self._levels, self._disk.capacity)
         with self._lock:
             self._wanted = wanted
             self._done.intersection_update(table.id for table in wanted)
-            self._disk.pin(table.id for table in wanted)
+            self._adopted.difference_update(table.id for table in version.tables)
+            self._disk.pin({table.id for table in wanted} | self._adopted)
 
     def bring(self) -> bool:
         """Look at a pinned table, and fetch a range of what it lacks on disk; returns whether

@@ -102,12 +102,12 @@ def run_pieces(
     tables: TableStore,
     decode: Callable[[list[Block]], Entries],
     *,
-    readahead: int = 1,
+    readahead: int | None = None,
 ) -> Iterator[Piece[Entries]]:
     """The entries of a run that are ``wanted``, as a source for a merge.
 
     ``decode`` makes a chunk of neighbouring blocks, or of none. ``readahead`` is how many blocks
-    are taken at first; more where they are not in memory.
+    are taken at first; without it one, or, where they are not in memory, what is worth a request.
     """
     start, end, reverse, *_ = wanted
     ahead = _Readahead(wanted, readahead)
@@ -145,15 +145,16 @@ def _block_span(reader: TableReader, start: bytes | None, end: bytes | None) -> 
 class _Readahead:
     """How much of a run is taken by the next request: twice as much each time."""
 
-    def __init__(self, wanted: Wanted, blocks: int) -> None:
+    def __init__(self, wanted: Wanted, blocks: int | None) -> None:
         self._wanted = wanted
-        self._blocks = blocks
+        self._is_given = blocks is not None
+        self._blocks = blocks or 1
 
     def requests(self, reader: TableReader, first: int, last: int) -> Iterator[tuple[int, int]]:
         """The blocks ``[first, last)`` of the next table, in the direction of the scan."""
         reverse = self._wanted.reverse
         while first < last:
-            if reader.slots[last - 1 if reverse else first] is None:
+            if not self._is_given and reader.slots[last - 1 if reverse else first] is None:
                 self._blocks = max(self._blocks, self._least(reader))
             count = min(self._blocks, last - first)
             self._blocks = min(2 * self._blocks, MAX_READAHEAD)

@@ -194,6 +194,7 @@ class Held:
 
     at_once = 2
     shares_memory = True
+    shares_disk = True
 
     def run(self, function: Any, job: Any, purpose: Any, control: Any = None) -> Any:
         if job.plan.bottom:

@@ -115,6 +115,8 @@ def test_a_copy_that_was_left_needs_no_request() -> None:
     with place.pins.room(0, meta.size, [meta.id]) as directory:
         leave_copy(place.files, directory, meta, place.bucket.get(table_name(meta.id)))
         place.pins.adopt([meta])
+    place.pins.follow(Version.of(place.metas[1:]))
+    assert place.disk.statistics().pinned_tables == 1, "another edit came first"
     place.pins.follow(Version.of([meta]))
     place.bucket.calls.clear()
     assert place.is_whole(meta)
