@@ -133,6 +133,10 @@ class Engine:
         )
         self.reads = Reads(self.live, self.tables, opened.clock, opened.operator)
         self.sampler = GetSampler(self.live, self.reads.try_get)
+        heat = load_heat(self.components.files, self._cache_directory)
+        self.warm_up = WarmUp(
+            self.live, self.tables, self.pins, heat, memory=self.runtime.cache.capacity
+        )
 
     def _open_disk_tier(self, directory: str) -> DiskTier | None:
         files, capacity = self.components.files, self.options.disk_cache_capacity
@@ -200,15 +204,7 @@ class Engine:
         at_once = self.manifest.epoch % COLLECT_EVERY == 0
         self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
         self.background.add_spare(self.log.pool)
-        self.background.add_warm_up(
-            WarmUp(
-                self.live,
-                self.tables,
-                self.pins,
-                load_heat(components.files, self._cache_directory),
-                memory=self.runtime.cache.capacity,
-            )
-        )
+        self.background.add_warm_up(self.warm_up)
 
     def _wire_writes(self, opened: Opened) -> None:
         components, options = self.components, self.options
