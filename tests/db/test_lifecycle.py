@@ -220,7 +220,7 @@ def test_a_cold_read_that_meets_a_close_says_so(open_db: OpenDB) -> None:
     for number in range(100):
         db.put(b"%03d" % number, b"v" * 200)
     db.close()
-    db = open_db(components=components, disk_cache_capacity=0)
+    db = open_db(components=components, disk_cache_capacity=0, background="inline")
     store.before_reading = db.close
     with pytest.raises(ClosedError):
         db.multi_get([b"%03d" % number for number in range(100)])
