@@ -18,7 +18,7 @@
 
     footer                                          width
       tail, filter, index, properties offsets       u64 x 4
-      version                                       u32: 1
+      version                                       u32: 2
       magic                                         8 bytes: "SEERDBST"
       crc32c                                        u32: over everything before it in the footer
 
@@ -33,7 +33,8 @@ ingest does; all its entries have the seq that the manifest names.
 The tail, everything from the tail offset on, is read by one ranged GET. Columns of numbers
 are used in place, so the host must be little-endian too.
 
-Version 1 is the first. Numbers, magic and layouts are part of the format: do not change.
+Version 2 has filters of two words a key. What version 1 has instead, ``filter.py`` says; both are
+read. Numbers, magic and layouts are part of the format: do not change.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ from seerdb.storage.sstable.compressor import Compressor
 
 assert sys.byteorder == "little", "table bytes are used in place: little-endian hosts only"
 
-VERSION = 1
+VERSION = 2
+_KNOWN_VERSIONS = (1, VERSION)
 MAGIC = b"SEERDBST"
 
 UNASSIGNED_SEQ = 0
@@ -198,12 +200,12 @@ def decode_footer(tail: bytes, *, name: str, tail_offset: int) -> Footer:
         raise UnsupportedFormatError(
             "not a SeerDB table", name=name, offset=offset, expected=MAGIC, found=magic
         )
-    if version != VERSION:
+    if version not in _KNOWN_VERSIONS:
         raise UnsupportedFormatError(
             "unknown table version",
             name=name,
             offset=offset,
-            expected=VERSION,
+            expected=_KNOWN_VERSIONS,
             found=version,
             hint="a newer release wrote it: upgrade",
         )
