@@ -168,6 +168,9 @@ class Options:
     """Of table blocks."""
     filter_bits_per_key: int = _setting(10, _integer(0, 64))
     """Memory per key for filters that spare requests for missing keys; 0 turns them off."""
+    index: str = _setting("bisect", _choice("bisect", "learned"))
+    """Of new tables: ``bisect`` finds a block sooner; ``learned`` takes a third of the memory,
+    which counts with terabytes."""
     block_cache_capacity: int = _setting(256 * MIB, _integer(0, 1 << 44))
     """Memory for blocks and single rows of tables, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
@@ -264,6 +267,7 @@ class DBOptions:
     block_size = _Setter[int]()
     compression = _Setter[str]()
     filter_bits_per_key = _Setter[int]()
+    index = _Setter[str]()
     block_cache_capacity = _Setter[int]()
     disk_cache_capacity = _Setter[int]()
     merge_operator = _Setter[str | None]()

@@ -40,6 +40,7 @@ class TableFormat:
     block_size: int
     compression: str
     filter_bits_per_key: int
+    index: str = "bisect"
     operator: MergeOperator | None = None
 
     def builder(self) -> TableBuilder:
@@ -48,6 +49,7 @@ class TableFormat:
             block_size=self.block_size,
             compression=self.compression,
             filter_bits_per_key=self.filter_bits_per_key,
+            index=self.index,
         )
 
 

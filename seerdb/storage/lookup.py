@@ -101,7 +101,8 @@ def find_in_tables(
             != mask
         ):
             continue
-        number = bisect_right(reader.first_keys, key) - 1
+        separators = reader.separators
+        number = (bisect_right(separators, key) if separators else reader.rank(key)) - 1
         if number < 0 or key > reader.largest:
             continue
         block = reader.slots[number]

@@ -7,7 +7,6 @@ many each time. The first fetches of all runs, which every scan needs, are made 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import chain
 
@@ -15,7 +14,6 @@ from seerdb.storage.entry import DELETE, PUT, RangeTombstones
 from seerdb.storage.layout import TableRun
 from seerdb.storage.merge import EMPTY, Chunk, Entries, Piece, clip, collapse, windows
 from seerdb.storage.sstable.block import Block, Columns
-from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableHandle, TableStore
 from seerdb.storage.value import Value
@@ -84,7 +82,7 @@ def _begins_in_memory(
     reader = run.overlapping(start, end)[-1 if reverse else 0].reader
     if reader is None:
         return False
-    first, last = _block_span(reader, start, end)
+    first, last = reader.block_span(start, end)
     return first == last or reader.slots[last - 1 if reverse else first] is not None
 
 
@@ -121,26 +119,19 @@ def run_pieces(
         beyond = (
             None if is_last else handle.meta.smallest if reverse else _next_start(handles, position)
         )
-        first, last = _block_span(reader, start, end)
+        first, last = reader.block_span(start, end)
         for low, high in _requests(first, last, reverse=reverse, readahead=readahead):
             chunk = decode(tables.load_range(handle, low, high, fill=fill))
             if low == first or high == last:
                 chunk = clip(chunk, start, end)
             ends = low == first if reverse else high == last
-            yield Piece(chunk, beyond if ends else reader.first_keys[low if reverse else high])
+            yield Piece(chunk, beyond if ends else reader.separator(low if reverse else high))
         if first == last:
             yield Piece(decode([]), beyond)
 
 
 def _next_start(handles: list[TableHandle], position: int) -> bytes:
     return handles[position + 1].meta.smallest
-
-
-def _block_span(reader: TableReader, start: bytes | None, end: bytes | None) -> tuple[int, int]:
-    keys = reader.first_keys
-    first = 0 if start is None else max(0, bisect_right(keys, start) - 1)
-    last = len(keys) if end is None else bisect_left(keys, end)
-    return first, max(first, last)
 
 
 def _requests(first: int, last: int, *, reverse: bool, readahead: int) -> Iterator[tuple[int, int]]:

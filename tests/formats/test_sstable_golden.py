@@ -109,6 +109,43 @@ def test_compressed_parts_are_read() -> None:
     assert unseal(SEALED_ZSTD, name="", offset=0) == b"seerdb" * 20
 
 
+def build_learned() -> BuiltTable:
+    """The table with a learned index, built today."""
+    keys = [b"tenant/%06d" % (number * number) for number in range(200)]
+    keys += [b"tenant/9/a-long-separator-%d" % number for number in range(2)]
+    builder = TableBuilder(
+        block_size=64, compression="none", filter_bits_per_key=10, index="learned"
+    )
+    builder.add(pack(keys, list(range(1, 203)), bytes([PUT]) * 202, [b"value"] * 202))
+    return builder.finish(0, 0, created_by="seerdb 0.1.0")
+
+
+LEARNED = DIRECTORY / "sstable_v2_learned.bin"
+
+
+def test_a_learned_index_is_written_to_the_byte_and_read() -> None:
+    built = build_learned()
+    golden = LEARNED.read_bytes()
+    assert built.data == golden
+    meta = replace(
+        META,
+        size=len(golden),
+        checksum=crc32c(golden),
+        tail_offset=built.tail_offset,
+        entries=202,
+        deletes=0,
+        range_deletes=0,
+        smallest=b"tenant/000000",
+        largest=b"tenant/9/a-long-separator-1",
+        min_seq=1,
+        max_seq=202,
+    )
+    verify_table(meta, golden)
+    reader = TableReader(meta, golden[meta.tail_offset :])
+    assert reader.separators is None
+    assert reader.separator(0) == b"tenant/000000"
+
+
 UNASSIGNED = [DIRECTORY / "sstable_v1_unassigned.bin", DIRECTORY / "sstable_v2_unassigned.bin"]
 """As an ingest makes them: without seqs of their own."""
 

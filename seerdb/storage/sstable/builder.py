@@ -22,11 +22,11 @@ from seerdb.storage.sstable.filter import build_filter, key_hash
 from seerdb.storage.sstable.format import (
     UNASSIGNED_SEQ,
     Footer,
-    TableIndex,
     TableProperties,
     encode_footer,
     seal,
 )
+from seerdb.storage.sstable.index import build_index
 from seerdb.storage.sstable.packed import Flags, Hashes, Packed, join
 from seerdb.storage.value import expiries, expiry_marks
 
@@ -103,15 +103,20 @@ class TableBuilder:
     8 more for one that expires.
     """
 
-    def __init__(self, *, block_size: int, compression: str, filter_bits_per_key: int) -> None:
+    def __init__(
+        self, *, block_size: int, compression: str, filter_bits_per_key: int, index: str = "bisect"
+    ) -> None:
         """``block_size`` bounds the keys and values of a block, before compression (``"zstd"``
-        or ``"none"``), unless it holds a single entry or ends with many versions of a key."""
+        or ``"none"``), unless it holds a single entry or ends with many versions of a key.
+        ``index`` is ``"bisect"`` or ``"learned"``."""
         self._block_size = block_size
         self._filter_bits_per_key = filter_bits_per_key
+        self._learned = index == "learned"
         self._compressor = Compressor() if compression == "zstd" else None
         self._blocks: list[bytes] = []
         self._blocks_size = 0
         self._first_keys: list[bytes] = []
+        self._last_keys: list[bytes] = []
         self._entries = 0
         self._hashes: list[Hashes] = []
         self._tombstones: set[RangeTombstone] = set()
@@ -243,6 +248,7 @@ class TableBuilder:
             self._blocks.append(block)
             self._blocks_size += len(block)
         self._first_keys += map(stretch.entries.key, borders[:-1])
+        self._last_keys += [stretch.entries.key(border - 1) for border in borders[1:]]
 
     def _properties(
         self, min_timestamp_us: int, max_timestamp_us: int, created_by: str
@@ -270,7 +276,12 @@ class TableBuilder:
 
     def _tail(self, properties: TableProperties) -> list[bytes]:
         encode = msgspec.msgpack.encode
-        index = TableIndex(self._first_keys, list(map(len, self._blocks)), self._last[0])
+        index = build_index(
+            self._first_keys,
+            self._last_keys,
+            list(map(len, self._blocks)),
+            learned=self._learned,
+        )
         parts = [
             seal(encode(sorted(self._tombstones)), self._compressor),
             seal(

@@ -24,7 +24,7 @@
 
     payload of                                      MessagePack
       range tombstones                              [[start, end, seq], …], sorted
-      index                                         [[first key, …], [stored length, …], last key]
+      index                                         index.py
       properties                                    {name: value, …} of TableProperties
 
 A table whose properties say that its highest seq is 0 was built before its seq was known, as an
@@ -33,8 +33,9 @@ ingest does; all its entries have the seq that the manifest names.
 The tail, everything from the tail offset on, is read by one ranged GET. Columns of numbers
 are used in place, so the host must be little-endian too.
 
-Version 2 has filters of two words a key. What version 1 has instead, ``filter.py`` says; both are
-read. Numbers, magic and layouts are part of the format: do not change.
+Version 2 has filters of two words a key, and separators for an index. What version 1 has instead is
+in ``filter.py`` and ``index.py``; both are read. Numbers, magic and layouts are part of the format:
+do not change.
 """
 
 from __future__ import annotations
@@ -73,14 +74,6 @@ FOOTER_SIZE = _FOOTER.size + _CRC.size
 _idle: list[zstandard.ZstdDecompressor] = []
 """Decompressors nobody uses now: making one costs as much as using it, and no two threads
 may share one. ``list.pop`` and ``append`` are atomic."""
-
-
-class TableIndex(msgspec.Struct, frozen=True, array_like=True):
-    """Where the blocks are: first key and stored length of each, and the last key of all."""
-
-    first_keys: list[bytes]
-    lengths: list[int]
-    last_key: bytes
 
 
 class TableProperties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
