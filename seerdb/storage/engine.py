@@ -148,6 +148,7 @@ class Engine:
             options.block_size,
             options.compression,
             options.filter_bits_per_key,
+            options.filter_prefix,
             options.index,
             opened.operator,
         )

@@ -67,7 +67,7 @@ def _begin(
     cold = [
         position
         for position, run in enumerate(runs)
-        if not _begins_in_memory(run, start, end, reverse=reverse)
+        if not _begins_in_memory(run, start, end, tables, reverse=reverse)
     ]
     if len(cold) > 1:
         firsts = tables.fetch_all(next, [sources[position] for position in cold])
@@ -77,12 +77,12 @@ def _begin(
 
 
 def _begins_in_memory(
-    run: TableRun, start: bytes | None, end: bytes | None, *, reverse: bool
+    run: TableRun, start: bytes | None, end: bytes | None, tables: TableStore, *, reverse: bool
 ) -> bool:
     reader = run.overlapping(start, end)[-1 if reverse else 0].reader
     if reader is None:
         return False
-    first, last = reader.block_span(start, end)
+    first, last = tables.block_span(reader, start, end)
     return first == last or reader.slots[last - 1 if reverse else first] is not None
 
 
@@ -119,7 +119,7 @@ def run_pieces(
         beyond = (
             None if is_last else handle.meta.smallest if reverse else _next_start(handles, position)
         )
-        first, last = reader.block_span(start, end)
+        first, last = tables.block_span(reader, start, end)
         for low, high in _requests(first, last, reverse=reverse, readahead=readahead):
             chunk = decode(tables.load_range(handle, low, high, fill=fill))
             if low == first or high == last:

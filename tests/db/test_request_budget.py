@@ -153,6 +153,34 @@ def test_a_short_cold_scan_is_two_requests() -> None:
     assert made["get_range"] <= 3, "two entries a block; first one block, then two"
 
 
+@pytest.mark.parametrize(("filter_prefix", "expected"), [(0, 9), (7, 3)])
+def test_a_scan_of_a_prefix_passes_over_tables_that_have_none(
+    filter_prefix: int, expected: int
+) -> None:
+    """Three runs over the same range; each tenant is in one of them."""
+    world = World(
+        memtable_capacity=1 << 20,
+        block_cache_capacity=0,
+        filter_bits_per_key=20,
+        filter_prefix=filter_prefix,
+    )
+    db = world.open()
+    for run in range(3):
+        with db.batch() as batch:
+            for tenant in range(run, 90, 3):
+                batch.put(b"t%05d/1" % tenant, VALUE)
+                batch.put(b"t%05d/2" % tenant, VALUE)
+        db.flush()
+    assert db.statistics().tables == 3
+    with requests(world) as made:
+        for tenant in (30, 31, 32):
+            assert len(list(db.scan(prefix=b"t%05d/" % tenant))) == 2
+    assert made == {"get_range": expected}
+    with requests(world) as made:
+        assert list(db.scan(prefix=b"t00030x")) == []
+    assert made.total() == (0 if filter_prefix else 3)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_cold_scan_begins_with_all_runs_at_the_same_time(
     open_db: OpenDB, *, reverse: bool

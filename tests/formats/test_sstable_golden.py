@@ -110,11 +110,15 @@ def test_compressed_parts_are_read() -> None:
 
 
 def build_learned() -> BuiltTable:
-    """The table with a learned index, built today."""
+    """The table with a learned index and with prefixes in its filter, built today."""
     keys = [b"tenant/%06d" % (number * number) for number in range(200)]
     keys += [b"tenant/9/a-long-separator-%d" % number for number in range(2)]
     builder = TableBuilder(
-        block_size=64, compression="none", filter_bits_per_key=10, index="learned"
+        block_size=64,
+        compression="none",
+        filter_bits_per_key=10,
+        filter_prefix=8,
+        index="learned",
     )
     builder.add(pack(keys, list(range(1, 203)), bytes([PUT]) * 202, [b"value"] * 202))
     return builder.finish(0, 0, created_by="seerdb 0.1.0")
@@ -123,7 +127,7 @@ def build_learned() -> BuiltTable:
 LEARNED = DIRECTORY / "sstable_v2_learned.bin"
 
 
-def test_a_learned_index_is_written_to_the_byte_and_read() -> None:
+def test_a_learned_index_and_prefixes_are_written_to_the_byte_and_read() -> None:
     built = build_learned()
     golden = LEARNED.read_bytes()
     assert built.data == golden
@@ -143,6 +147,10 @@ def test_a_learned_index_is_written_to_the_byte_and_read() -> None:
     verify_table(meta, golden)
     reader = TableReader(meta, golden[meta.tail_offset :])
     assert reader.separators is None
+    assert reader.properties.filter_prefix == 8
+    assert reader.may_hold(b"tenant/9", b"tenant/:")
+    assert not reader.may_hold(b"tenant/8", b"tenant/8z")
+    assert reader.may_hold(b"tenant", b"tenanu")
     assert reader.separator(0) == b"tenant/000000"
 
 

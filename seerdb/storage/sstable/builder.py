@@ -18,7 +18,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE, MERGE, PUT, RangeTombstone
 from seerdb.storage.sstable.block import KINDS, encode_blocks
 from seerdb.storage.sstable.compressor import Compressor
-from seerdb.storage.sstable.filter import build_filter, key_hash
+from seerdb.storage.sstable.filter import build_filter, key_hash, prefix_hash
 from seerdb.storage.sstable.format import (
     UNASSIGNED_SEQ,
     Footer,
@@ -104,13 +104,21 @@ class TableBuilder:
     """
 
     def __init__(
-        self, *, block_size: int, compression: str, filter_bits_per_key: int, index: str = "bisect"
+        self,
+        *,
+        block_size: int,
+        compression: str,
+        filter_bits_per_key: int,
+        filter_prefix: int = 0,
+        index: str = "bisect",
     ) -> None:
         """``block_size`` bounds the keys and values of a block, before compression (``"zstd"``
         or ``"none"``), unless it holds a single entry or ends with many versions of a key.
-        ``index`` is ``"bisect"`` or ``"learned"``."""
+        ``filter_prefix``: the filter has prefixes of so many bytes, too. ``index`` is ``"bisect"``
+        or ``"learned"``."""
         self._block_size = block_size
         self._filter_bits_per_key = filter_bits_per_key
+        self._filter_prefix = filter_prefix
         self._learned = index == "learned"
         self._compressor = Compressor() if compression == "zstd" else None
         self._blocks: list[bytes] = []
@@ -150,6 +158,8 @@ class TableBuilder:
         self._entries += count
         self._raw_bytes += entries.parts.size
         self._hashes.append(hashes)
+        if self._filter_prefix:
+            self._hashes.append(self._prefix_hashes(keys))
         self._unfinished.append(_Stretch(entries, hashes, is_new))
         self._unfinished_size += entries.parts.size
         if self._unfinished_size > self._block_size:
@@ -215,6 +225,11 @@ class TableBuilder:
             raise InternalError("a table with and without sequence numbers")
         return is_new
 
+    def _prefix_hashes(self, keys: list[bytes]) -> Hashes:
+        size = self._filter_prefix
+        prefixes = dict.fromkeys([key[:size] for key in keys if len(key) >= size])
+        return np.fromiter(map(prefix_hash, prefixes), np.uint64, len(prefixes))
+
     def _check_versions(self, keys: list[bytes], seqs: list[int]) -> Flags:
         entries = list(zip(keys, map(neg, seqs), strict=True))
         previous = self._last[0], -self._last[1]
@@ -270,6 +285,7 @@ class TableBuilder:
             max_timestamp_us=max_timestamp_us,
             expiring=len(self._expiries),
             merges=self._merges,
+            filter_prefix=self._filter_prefix,
             raw_bytes=self._raw_bytes,
             created_by=created_by,
         )

@@ -13,6 +13,8 @@ Payload, little-endian; empty when the table has no filter::
 
 A key's hash is ``h = xxh3_64(key)``. It picks words ``h % n`` and ``(h >> 34) % n``, and mask
 ``h % 4096``; its top 8 bits are the key's fingerprint in a block. ``_masks`` defines the masks.
+A table may have prefixes of its keys in its filter, too, all of one length: those of keys that are
+at least as long. The hash of a prefix is ``xxh3_64(prefix, seed=1)``, so that it is no key's.
 All of this is part of the format: do not change.
 """
 
@@ -27,8 +29,18 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest as key_hash
 
 from seerdb.errors import CorruptionError
+from seerdb.storage.batch import prefix_end
 
-__all__ = ["LOW_BITS", "PASS_ALL", "SECOND_SHIFT", "Filter", "build_filter", "key_hash"]
+__all__ = [
+    "LOW_BITS",
+    "PASS_ALL",
+    "SECOND_SHIFT",
+    "Filter",
+    "build_filter",
+    "key_hash",
+    "prefix_hash",
+    "shared_prefix",
+]
 
 _WORD_BITS = 64
 _MASKS = 4096
@@ -41,6 +53,7 @@ _BEST_MASK_BITS = 6
 """More would not lower the rate of false positives, however large the filter."""
 _TESTS = 2
 _HEADER = struct.Struct("<BB6x")
+_PREFIX_SEED = 1
 
 
 def build_filter(hashes: npt.NDArray[np.uint64], bits_per_key: int) -> bytes:
@@ -53,6 +66,20 @@ def build_filter(hashes: npt.NDArray[np.uint64], bits_per_key: int) -> bytes:
     for picking in (hashes, hashes >> np.uint64(SECOND_SHIFT)):
         np.bitwise_or.at(words, _modulo(picking, words.size), masks)
     return _HEADER.pack(mask_bits, _TESTS) + words.tobytes()
+
+
+def prefix_hash(prefix: bytes) -> int:
+    """The hash of a prefix of keys."""
+    return key_hash(prefix, _PREFIX_SEED)
+
+
+def shared_prefix(start: bytes | None, end: bytes | None, size: int) -> bytes | None:
+    """The first ``size`` bytes of all keys in ``[start, end)``; ``None`` if they may differ."""
+    if not size or start is None or len(start) < size:
+        return None
+    prefix = start[:size]
+    last = prefix_end(prefix)
+    return prefix if last is None or (end is not None and end <= last) else None
 
 
 def _modulo(numbers: npt.NDArray[np.uint64], divisor: int) -> npt.NDArray[np.uint64]:

@@ -95,6 +95,8 @@ class TableProperties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Entries that expire, or whose base does; left out when there are none."""
     merges: int = 0
     """Entries of kind MERGE; left out when there are none."""
+    filter_prefix: int = 0
+    """Length of the prefixes in the filter; left out when there are none."""
 
 
 class Footer(NamedTuple):

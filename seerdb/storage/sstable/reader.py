@@ -15,7 +15,7 @@ from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.storage.entry import RangeTombstone, RangeTombstones
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block
-from seerdb.storage.sstable.filter import PASS_ALL, Filter
+from seerdb.storage.sstable.filter import PASS_ALL, Filter, prefix_hash, shared_prefix
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
     UNASSIGNED_SEQ,
@@ -129,6 +129,12 @@ class TableReader:
         if last and self.separator(last - 1) == end:
             last -= 1
         return first, max(first, last)
+
+    def may_hold(self, start: bytes | None, end: bytes | None) -> bool:
+        """Whether there may be keys in ``[start, end)``, as far as the prefixes in the filter
+        tell; ``False`` is certain."""
+        prefix = shared_prefix(start, end, self.properties.filter_prefix)
+        return prefix is None or self.filter.may_contain(prefix_hash(prefix))
 
     def _check_place(self, block: Block, index: int) -> None:
         """Where the index sends lookups for the keys of a block must be that block."""

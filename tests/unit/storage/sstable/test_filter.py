@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.errors import CorruptionError
-from seerdb.storage.sstable.filter import Filter, _masks, build_filter, key_hash
+from seerdb.storage.rows import bounds
+from seerdb.storage.sstable.filter import Filter, _masks, build_filter, key_hash, shared_prefix
 
 
 def filter_of(keys: list[bytes], bits_per_key: int) -> Filter:
@@ -106,3 +107,23 @@ def test_a_malformed_filter_is_refused(payload: bytes) -> None:
     with pytest.raises(CorruptionError) as raised:
         Filter(payload, name="tables/t.sst", offset=99)
     assert (raised.value.name, raised.value.offset) == ("tables/t.sst", 99)
+
+
+BOUNDS = st.lists(st.sampled_from([b"\x00", b"\xff", b"a", b"b"]), max_size=4).map(b"".join)
+
+
+@given(st.none() | BOUNDS, st.none() | BOUNDS, st.lists(BOUNDS), st.integers(1, 4))
+def test_all_keys_of_a_narrow_range_begin_with_its_prefix(
+    start: bytes | None, end: bytes | None, keys: list[bytes], size: int
+) -> None:
+    prefix = shared_prefix(start, end, size)
+    inside = [key for key in keys if (start is None or key >= start) and (end is None or key < end)]
+    assert prefix is None or len(prefix) == size
+    assert prefix is None or all(key.startswith(prefix) for key in inside)
+
+
+@given(BOUNDS, st.integers(1, 4))
+def test_a_scan_of_a_prefix_is_narrow_from_its_length_on(prefix: bytes, size: int) -> None:
+    start, end = bounds(None, None, prefix)
+    expected = prefix[:size] if len(prefix) >= size else None
+    assert shared_prefix(start, end, size) == expected

@@ -86,6 +86,14 @@ def test_a_key_that_lookups_miss_is_found(filter_bits: int) -> None:
         verify(careless(puts(5), forget, filter_bits=filter_bits))
 
 
+def test_a_key_that_scans_miss_is_found() -> None:
+    def forget(builder: Careless) -> None:
+        builder._filter_prefix = 4
+
+    with pytest.raises(CorruptionError, match=r"key0000.* a lookup does not find it"):
+        verify(careless(puts(5), forget))
+
+
 def test_bytes_that_are_not_those_of_the_manifest_are_found() -> None:
     built = build(puts(5))
     with pytest.raises(ChecksumError) as caught:
