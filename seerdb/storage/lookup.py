@@ -103,10 +103,12 @@ def find_in_tables(
             continue
         separators = reader.separators
         number = (bisect_right(separators, key) if separators else reader.rank(key)) - 1
-        if number < 0 or key > reader.largest:
+        if number < 0:
             continue
         block = reader.slots[number]
         if block is None:
+            if key > reader.largest:
+                continue
             block = loaded.get((handle, number)) if loaded else None
             if block is None:
                 return Need(handle, number)
