@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks --help`` lists the commands."""
+"""The command line: ``python -m benchmarks`` and the name of what to run; see ``--help``."""
 
 from __future__ import annotations
 
