@@ -125,7 +125,7 @@ class _Model:
 
     def __init__(self, db: DB) -> None:
         self._db = db
-        self._options = PolicyOptions.of(db.options)
+        self._options = PolicyOptions.of(db.options, has_merges=False)
         self._warm = db.statistics()
         self._flushed = 0
         self._written = 0.0
