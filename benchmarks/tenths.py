@@ -44,6 +44,6 @@ def _dress(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("tenth of the load")
     axes.set_xticks(range(1, TENTHS + 1))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.dataLim.y1)
     axes.grid(color="0.85", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
