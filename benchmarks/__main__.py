@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,11 +13,19 @@ import typer
 from rich.console import Console
 
 from benchmarks import embedded, served
-from benchmarks.cases import CASES, DURABLE_CASES, SCALED_CASES
+from benchmarks.cases import (
+    CASES,
+    COMPACT,
+    COMPACT_PROCESS,
+    COST_IDLE,
+    DURABLE_CASES,
+    IDLE_SECONDS,
+    SCALED_CASES,
+)
 from benchmarks.cold import COLD, SMALL_KEYS, Place, measure_cold, missed, print_cold
 from benchmarks.engines import ENGINES, OURS
 from benchmarks.eviction.replay import EVICTION, print_replays, replay_all
-from benchmarks.goals import judge
+from benchmarks.goals import GIGABYTE, LARGE, SUSTAINED, judge
 from benchmarks.machine import describe_machine, source_version
 from benchmarks.plot import plot_results
 from benchmarks.report import print_report
@@ -30,12 +38,15 @@ from benchmarks.simulator.simulate import COMPACTION, simulate
 WORK = Path(__file__).parent / "work"
 """Where databases are made and deleted; has to be on the disk that is to be measured."""
 
+_MERGING = f"{OURS},rocksdict,slatedb"
+_MERGED, _GIGABYTE, _SUSTAINED = str(LARGE), str(GIGABYTE), str(SUSTAINED)
 _ALL_ENGINES = ",".join(ENGINES)
 _ALL_CASES = ",".join(CASES)
 _ALL_SERVERS = ",".join(SERVER_NAMES)
 _QUICK_SHARE = 100
 _QUICK_PAIRS = 20_000
 _QUICK_INGEST_MIB = 64
+_QUICK_IDLE_SECONDS = 2.0
 _TABLE_WIDTH = 140
 
 app = typer.Typer(
@@ -47,8 +58,10 @@ Entries = Annotated[str, typer.Option(help="Numbers of entries, separated by com
 Rounds = Annotated[int, typer.Option(min=1, help="Medians are taken over so many rounds.")]
 Engines = Annotated[str, typer.Option(help=f"Any of {_ALL_ENGINES}.")]
 Cases = Annotated[str, typer.Option(help=f"Any of {_ALL_CASES}.")]
+Background = Annotated[str, typer.Option(help="Where it flushes and merges: thread, process.")]
 Servers = Annotated[str, typer.Option(help=f"Any of {_ALL_SERVERS}.")]
 Seconds = Annotated[float, typer.Option(min=1, help="Length of each HTTP load.")]
+IdleSeconds = Annotated[float, typer.Option(min=1, help="How long to watch it idle.")]
 IngestMib = Annotated[int, typer.Option(min=1, help="Size of the large load, in MiB.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Seconds instead of minutes; for a try.")]
 Work = Annotated[Path, typer.Option(help="Where databases are made; on the disk to measure.")]
@@ -71,7 +84,7 @@ def embedded_command(
     """Engines called from Python, each round in a fresh process."""
     with _refusals_explained():
         plan = embedded.Plan(_numbers(entries), rounds, _words(engines), _words(cases))
-    _measure(EMBEDDED, [_quick(plan) if quick else plan], work, tag)
+    _measure(EMBEDDED, [plan], work, tag, quick=quick)
 
 
 @app.command("http")
@@ -88,7 +101,7 @@ def http_command(
     """Servers on loopback under the load of wrk."""
     with _refusals_explained():
         plan = served.Plan(rounds, seconds, ingest_mib=ingest_mib, servers=_words(servers))
-    _measure(HTTP, [_quick(plan) if quick else plan], work, tag)
+    _measure(HTTP, [plan], work, tag, quick=quick)
 
 
 @app.command()
@@ -99,7 +112,7 @@ def run(*, quick: Quick = False, work: Work = WORK, tag: Tag = "") -> None:
         embedded.Plan((2_000_000,), rounds=1, engines=(OURS, "rocksdict"), cases=SCALED_CASES),
         served.Plan(seconds=3.0),
     ]
-    _measure("run", [_quick(plan) for plan in plans] if quick else plans, work, tag)
+    _measure("run", plans, work, tag, quick=quick)
 
 
 @app.command("lone-put")
@@ -107,6 +120,59 @@ def lone_put(*, rounds: Rounds = 3, work: Work = WORK, tag: Tag = "") -> None:
     """One durable put at a time, beside a bare write and fdatasync of 4 KiB."""
     plan = embedded.Plan(rounds=rounds, cases=DURABLE_CASES[:1])
     _measure("lone-put", [plan], work, tag)
+
+
+@app.command()
+def compact(
+    *,
+    entries: Entries = _MERGED,
+    rounds: Rounds = 3,
+    engines: Engines = _MERGING,
+    quick: Quick = False,
+    work: Work = WORK,
+    tag: Tag = "",
+) -> None:
+    """Full merges of four runs on one processor, beside RocksDB's and SlateDB's."""
+    with _refusals_explained():
+        plan = embedded.Plan(_numbers(entries), rounds, _words(engines), (COMPACT,))
+    _measure("compact", [plan], work, tag, quick=quick)
+
+
+@app.command("merge-memory")
+def merge_memory(
+    *, entries: Entries = _GIGABYTE, quick: Quick = False, work: Work = WORK, tag: Tag = ""
+) -> None:
+    """The memory of a worker process that merges a gigabyte."""
+    _measure("merge-memory", _ours_alone((COMPACT_PROCESS,), entries), work, tag, quick=quick)
+
+
+@app.command()
+def ingest(
+    *,
+    entries: Entries = _SUSTAINED,
+    background: Background = "thread,process",
+    quick: Quick = False,
+    work: Work = WORK,
+    tag: Tag = "",
+) -> None:
+    """A sustained load: rates, amplifications, memory and requests; minutes."""
+    with _refusals_explained():
+        plans = _ours_alone([f"ingest_{where}" for where in _words(background)], entries)
+    _measure("ingest", plans, work, tag, quick=quick)
+
+
+@app.command()
+def costs(
+    *,
+    entries: Entries = _GIGABYTE,
+    seconds: IdleSeconds = IDLE_SECONDS,
+    quick: Quick = False,
+    work: Work = WORK,
+    tag: Tag = "",
+) -> None:
+    """Requests to the store and dollars: of each gigabyte that comes in, and of a month idle."""
+    plans = _ours_alone(("ingest_thread", COST_IDLE), entries, seconds)
+    _measure("costs", plans, work, tag, quick=quick)
 
 
 @app.command("simulate")
@@ -162,7 +228,16 @@ def plot(file: Annotated[Path, typer.Argument(help="A result file.")]) -> None:
     _show(Results.load(file), file)
 
 
-def _measure(kind: str, plans: list[Plan], work: Path, tag: str) -> None:
+def _ours_alone(
+    cases: Iterable[str], entries: str, idle_seconds: float = IDLE_SECONDS
+) -> list[Plan]:
+    """A fresh process for each of ``cases``, once."""
+    sizes = _numbers(entries)
+    return [embedded.Plan(sizes, 1, (OURS,), (case,), idle_seconds=idle_seconds) for case in cases]
+
+
+def _measure(kind: str, plans: list[Plan], work: Path, tag: str, *, quick: bool = False) -> None:
+    plans = [_quick(plan) for plan in plans] if quick else plans
     work.mkdir(parents=True, exist_ok=True)
     settings = {"plans": [asdict(plan) for plan in plans]}
     results = Results(kind, tag or source_version(), describe_machine(work), settings)
@@ -200,7 +275,7 @@ def _quick(plan: Plan) -> Plan:
     """The same in seconds: proves that everything runs, and nothing about speed."""
     if isinstance(plan, embedded.Plan):
         entries = tuple(number // _QUICK_SHARE for number in plan.entries)
-        return replace(plan, entries=entries, rounds=1)
+        return replace(plan, entries=entries, rounds=1, idle_seconds=_QUICK_IDLE_SECONDS)
     return replace(plan, rounds=1, seconds=1.0, pairs=_QUICK_PAIRS, ingest_mib=_QUICK_INGEST_MIB)
 
 

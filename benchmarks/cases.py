@@ -21,6 +21,12 @@ DURABLE_SECONDS = 10.0
 RECOVERY_ENTRIES = 200_000
 """Few enough for every engine to hold them in its log and memory, so all of it is replayed."""
 
+IDLE_ENTRIES = 1_000_000
+"""Written before it, enough for a tree that was merged."""
+
+IDLE_SECONDS = 60.0
+"""How long the idle case watches."""
+
 LOAD_CASES = ("put", "batch_put")
 GET_CASES = ("get_hot", "get_uniform", "get_missing")
 READ_CASES = (*GET_CASES, "multi_get", "scan", "scan_reverse")
@@ -31,10 +37,20 @@ SCALED_CASES = (*LOAD_CASES, "reopen", *READ_CASES)
 """Cases that are run at every number of entries."""
 
 DURABLE_CASES = tuple(f"durable_put_{threads}" for threads in DURABLE_THREADS)
-UNSCALED_CASES = (*DURABLE_CASES, "recovery")
+COMPACT = "compact"
+COMPACT_PROCESS = "compact_process"
+INGEST_CASES = {"ingest_thread": "thread", "ingest_process": "process"}
+"""Case -> where flush and compaction run in it."""
+COST_IDLE = "cost_idle"
+TREE_CASES = (COMPACT, COMPACT_PROCESS, *INGEST_CASES, COST_IDLE)
+"""What a tree costs that is merged, grows for long, or rests. Minutes each, so only when asked
+for, by sub-commands of their own."""
+
+UNSCALED_CASES = (*DURABLE_CASES, "recovery", COST_IDLE)
 """Cases whose size is fixed; run once per round, whatever the numbers of entries."""
 
-CASES = (*SCALED_CASES, *UNSCALED_CASES)
+CASES = (*SCALED_CASES, *DURABLE_CASES, "recovery")
+"""What the suite runs unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,7 @@ class Task:
     cases: tuple[str, ...]
     directory: str
     seed: int = 1
+    idle_seconds: float = IDLE_SECONDS
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import BARE, CASES, DURABLE_CASES, SCALED_CASES, Task, Timing
+from benchmarks.cases import (
+    BARE,
+    CASES,
+    DURABLE_CASES,
+    IDLE_SECONDS,
+    TREE_CASES,
+    UNSCALED_CASES,
+    Task,
+    Timing,
+)
 from benchmarks.engines import ENGINES, OURS
 from benchmarks.results import EMBEDDED, Results, Sample
 
@@ -35,11 +44,12 @@ class Plan:
     engines: tuple[str, ...] = ENGINES
     cases: tuple[str, ...] = CASES
     seed: int = 1
+    idle_seconds: float = IDLE_SECONDS
 
     def __post_init__(self) -> None:
         for what, chosen, known in (
             ("engine", self.engines, ENGINES),
-            ("case", self.cases, CASES),
+            ("case", self.cases, (*CASES, *TREE_CASES)),
         ):
             unknown = sorted(set(chosen) - set(known))
             if unknown:
@@ -51,7 +61,7 @@ class Plan:
         Cases of fixed size go with the first number of entries.
         """
         for position, entries in enumerate(self.entries):
-            cases = [c for c in self.cases if position == 0 or c in SCALED_CASES]
+            cases = [c for c in self.cases if position == 0 or c not in UNSCALED_CASES]
             bare = [BARE] if DURABLE_CASES[0] in cases else []
             for _round in range(self.rounds):
                 for engine in [*self.engines, *bare]:
@@ -71,7 +81,7 @@ def measure_embedded(plan: Plan, results: Results, work: Path, progress: Progres
         progress(f"{number}/{len(tasks)}: {engine}, {entries:,} entries")
         with tempfile.TemporaryDirectory(dir=work) as directory:
             os.sync()
-            task = Task(engine, entries, cases, directory, plan.seed)
+            task = Task(engine, entries, cases, directory, plan.seed, plan.idle_seconds)
             samples += [_sample(timing, task) for timing in _run_process(task, results)]
     results.add(samples)
 
@@ -102,7 +112,7 @@ def _run_process(task: Task, results: Results) -> list[Timing]:
 
 
 def _sample(timing: Timing, task: Task) -> Sample:
-    scale = task.entries if timing.case in SCALED_CASES else None
+    scale = task.entries if timing.case not in UNSCALED_CASES else None
     if timing.case == "reopen":
         unit, value = "ms", timing.seconds * 1e3
     else:

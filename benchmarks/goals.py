@@ -10,12 +10,24 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.cases import BARE, LOAD_CASES, READ_CASES
+from benchmarks.cases import (
+    BARE,
+    COMPACT,
+    COMPACT_PROCESS,
+    COST_IDLE,
+    INGEST_CASES,
+    LOAD_CASES,
+    READ_CASES,
+)
 from benchmarks.engines import OURS
 from benchmarks.results import EMBEDDED, HTTP, Results
 
 LARGE = 2_000_000
 """The number of entries at which opening is judged."""
+GIGABYTE = 9_000_000
+"""Entries of 16 + 100 bytes in a gigabyte."""
+SUSTAINED = 10_000_000
+"""The number of entries at which a load is judged: enough for a tree with all of its levels."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,27 @@ GOALS = (
         unit="store requests",
         only_scale=LARGE,
     ),
+    _faster(COMPACT, "rocksdict", 0.8),
+    _faster(COMPACT, "slatedb", 5.0),
+    Goal(
+        EMBEDDED,
+        Point(COMPACT_PROCESS, stat="worker_rss_mib"),
+        "<",
+        400,
+        unit="MiB",
+        only_scale=GIGABYTE,
+    ),
+    *(
+        Goal(EMBEDDED, Point(case, stat=stat), sign, bound, unit=unit, only_scale=SUSTAINED)
+        for case in INGEST_CASES
+        for stat, sign, bound, unit in (
+            ("last_over_first", ">=", 0.7, "x"),
+            ("write_off_percent", "<=", 20, "%"),
+            ("space", "<=", 1.3, "x"),
+            ("rss_growth", "<=", 1.25, "x"),
+        )
+    ),
+    Goal(EMBEDDED, Point(COST_IDLE, stat="dollars_per_month"), "<", 1.0, unit="$"),
     _faster("http_put_32", "etcd", 1.5, HTTP),
     _faster("http_put_32", "webdis", 0.8, HTTP),
     *(
@@ -118,6 +151,14 @@ GOALS = (
         "<=",
         5.0,
         Point("http_get_idle", stat="p99_us"),
+    ),
+    Goal(HTTP, Point("http_get_compacting"), ">=", 0.6, Point("http_get_rest")),
+    Goal(
+        HTTP,
+        Point("http_get_compacting", stat="p99_us"),
+        "<=",
+        3.0,
+        Point("http_get_rest", stat="p99_us"),
     ),
     Goal(HTTP, Point("ingest", stat="server_rss_mib"), "<", 600, unit="MiB"),
 )

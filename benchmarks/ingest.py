@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import perf_counter
 
 import httpx
 import msgspec
 
+from benchmarks.processes import MIB, descendants_memory, memory
 from benchmarks.results import HTTP, Sample
 from benchmarks.servers.base import http_client
 from benchmarks.servers.seerdb import SeerDBServer
@@ -17,7 +17,6 @@ from seerdb.clock import SystemClock
 
 BATCH_ENTRIES = 1_000
 VALUE_BYTES = 1_024
-_MIB = 1 << 20
 _HELD_BACK = (429, 503)
 
 
@@ -58,7 +57,7 @@ def measure_ingest(server: SeerDBServer, mebibytes: int, progress: Callable[[str
     ``server_rss_mib`` is the largest resident memory of the serving process,
     ``workers_rss_mib`` the largest sum over its child processes at one moment.
     """
-    count = mebibytes * _MIB // (BATCH_ENTRIES * VALUE_BYTES)
+    count = mebibytes * MIB // (BATCH_ENTRIES * VALUE_BYTES)
     workers_rss = held_back = 0
     seconds = 0.0
     with http_client(server.url) as client:
@@ -66,42 +65,15 @@ def measure_ingest(server: SeerDBServer, mebibytes: int, progress: Callable[[str
             started = perf_counter()
             held_back += post_batch(client, body)
             seconds += perf_counter() - started
-            workers_rss = max(workers_rss, _workers_rss(server.process_id))
+            workers_rss = max(workers_rss, descendants_memory(server.process_id))
             if number % 100 == 0:
                 progress(f"ingest: {number}/{count} batches")
         client.post("/v1/admin/flush").raise_for_status()
-    workers_rss = max(workers_rss, _workers_rss(server.process_id))
+    workers_rss = max(workers_rss, descendants_memory(server.process_id))
     detail = {
-        "server_rss_mib": _memory(server.process_id, "VmHWM") / _MIB,
-        "workers_rss_mib": workers_rss / _MIB,
+        "server_rss_mib": memory(server.process_id, "VmHWM") / MIB,
+        "workers_rss_mib": workers_rss / MIB,
         "held_back": held_back,
     }
-    written = count * BATCH_ENTRIES * VALUE_BYTES / _MIB
+    written = count * BATCH_ENTRIES * VALUE_BYTES / MIB
     return Sample(HTTP, "ingest", server.name, None, "MiB/s", written / seconds, count, detail)
-
-
-def _workers_rss(process_id: int) -> int:
-    return sum(_memory(child, "VmRSS") for child in _descendants(process_id))
-
-
-def _descendants(process_id: int) -> Iterator[int]:
-    for task in Path(f"/proc/{process_id}/task").glob("*/children"):
-        for child in map(int, _text(task).split()):
-            yield child
-            yield from _descendants(child)
-
-
-def _memory(process_id: int, name: str) -> int:
-    """Bytes of ``name`` in the status of a process; 0 where it has ended."""
-    for line in _text(Path(f"/proc/{process_id}/status")).splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _text(path: Path) -> str:
-    """What a file of /proc says; empty where its process has ended."""
-    try:
-        return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""

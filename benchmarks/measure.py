@@ -14,13 +14,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter, thread_time
 
 from benchmarks.cases import (
     BARE,
     BATCH_SIZE,
+    COMPACT,
+    COMPACT_PROCESS,
+    COST_IDLE,
     DURABLE_THREADS,
+    INGEST_CASES,
     MULTI_GET_SIZE,
     READ_CASES,
     READS,
@@ -28,12 +33,24 @@ from benchmarks.cases import (
     Task,
     Timing,
 )
+from benchmarks.costs import cost_idle
 from benchmarks.durable import bare_sync, durable_put
-from benchmarks.engines import engine_class
+from benchmarks.engines import OURS, engine_class
 from benchmarks.engines.base import Engine, Sync, SyncEngine
+from benchmarks.merging import compact, compact_process
+from benchmarks.sustained import sustained_ingest
 from benchmarks.workload import Workload
 
 _CHECKED_VALUES = 100
+
+
+_TREE: dict[str, Callable[[Task], Timing]] = {
+    COMPACT: compact,
+    COMPACT_PROCESS: compact_process,
+    **{case: partial(sustained_ingest, case) for case in INGEST_CASES},
+    COST_IDLE: cost_idle,
+}
+"""What each of ``TREE_CASES`` does."""
 
 
 class WrongAnswerError(Exception):
@@ -45,7 +62,13 @@ def run_task(task: Task) -> list[Timing]:
     if task.engine == BARE:
         return [bare_sync(Path(task.directory))]
     timings = _Bench(task, engine_class(task.engine)).timings()
-    return [timing for timing in timings if timing.case in task.cases]
+    found = [timing for timing in timings if timing.case in task.cases]
+    return found + [_TREE[case](task) for case in task.cases if _takes_part(task.engine, case)]
+
+
+def _takes_part(engine: str, case: str) -> bool:
+    """In a case of the tree: SeerDB in all of them, others where they can be asked to merge."""
+    return case in _TREE and (engine == OURS or (case == COMPACT and engine_class(engine).merges))
 
 
 class _Bench:

@@ -17,13 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.cases import LOAD_CASES, READ_CASES, UNSCALED_CASES
+from benchmarks.cases import COMPACT, INGEST_CASES, LOAD_CASES, READ_CASES, UNSCALED_CASES
 from benchmarks.engines import OURS, PEERS
 from benchmarks.goals import judge
 from benchmarks.report import entries_name, quantity, speed_ratio
 from benchmarks.results import EMBEDDED, HTTP, Results
 from benchmarks.served import PEER_CASES
 from benchmarks.servers import SERVER_NAMES
+from benchmarks.tenths import draw_tenths
 
 COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
 """Okabe and Ito's palette, told apart by colour-blind readers."""
@@ -39,6 +40,7 @@ _LABELS = {
     "scan_reverse": "reverse scan",
     "durable_put_1": "durable put,\n1 thread",
     "durable_put_16": "durable put,\n16 threads",
+    COMPACT: "full merge,\none processor",
     "recovery": "recovery\n(records)",
     "http_put_1": "durable PUT,\n1 connection",
     "http_put_32": "durable PUT,\n32 connections",
@@ -77,7 +79,7 @@ def plot_results(results: Results, file: Path) -> list[Path]:
     """Draw every picture that ``results`` has numbers for; returns where they are."""
     pictures = []
     for position, scale in enumerate(results.scales()):
-        groups = list(_groups(results, EMBEDDED, (*LOAD_CASES, *READ_CASES), PEERS, scale))
+        groups = list(_groups(results, EMBEDDED, (*LOAD_CASES, *READ_CASES, COMPACT), PEERS, scale))
         if position == 0:
             groups += _groups(results, EMBEDDED, UNSCALED_CASES, PEERS, None)
         name = entries_name(scale)
@@ -88,7 +90,17 @@ def plot_results(results: Results, file: Path) -> list[Path]:
         _draw(groups, f"{title}: SeerDB's rate over each peer's", results, _beside(file, name))
         for name, title, groups in pictures
         if groups
-    ]
+    ] + list(_sustained(results, file))
+
+
+def _sustained(results: Results, file: Path) -> Iterator[Path]:
+    for scale in results.scales():
+        found = (results.find(case, OURS, suite=EMBEDDED, scale=scale) for case in INGEST_CASES)
+        measured = [one for one in found if one is not None]
+        if measured:
+            name = f"sustained-{entries_name(scale)}"
+            title = f"Sustained load, {entries_name(scale)} entries of 16 + 100 bytes"
+            yield draw_tenths(measured, title, COLOURS, _beside(file, name))
 
 
 def _beside(file: Path, name: str) -> Path:

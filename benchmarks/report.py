@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.cases import BARE, CASES, WHOLE_CASES
+from benchmarks.cases import BARE, CASES, TREE_CASES, WHOLE_CASES
 from benchmarks.engines import ENGINES, OURS
 from benchmarks.goals import Verdict, judge
 from benchmarks.results import EMBEDDED, HTTP, Measurement, Results
 from benchmarks.served import OWN_CASES, PEER_CASES
 from benchmarks.servers import SERVER_NAMES
 
-_ROWS = {EMBEDDED: CASES, HTTP: (*PEER_CASES, *OWN_CASES)}
+_ROWS = {EMBEDDED: (*CASES, *TREE_CASES), HTTP: (*PEER_CASES, *OWN_CASES)}
 _COLUMNS = {EMBEDDED: (*ENGINES, BARE), HTTP: SERVER_NAMES}
 _QUIET_LOAD = 0.5
 _UNIT_NAMES = {"ops/s": "/s", "req/s": "/s"}
@@ -27,6 +27,8 @@ def print_report(console: Console, results: Results) -> None:
     for suite in (EMBEDDED, HTTP):
         if any(m.suite == suite for m in results.measurements):
             console.print(_suite_table(results, suite, verdicts))
+    if any(m.case in TREE_CASES for m in results.measurements):
+        console.print(_tree_table(results))
     if verdicts:
         console.print(_goal_table(verdicts))
     if (load := results.machine["load_average"]) > _QUIET_LOAD:
@@ -56,6 +58,26 @@ def _suite_table(results: Results, suite: str, verdicts: list[Verdict]) -> Table
                 shown = results.find(case, name, suite=suite, scale=scale)
                 row.append(Text("-") if shown is None else _cell(shown, ours, place, columns))
             table.add_row(case if scale is None else f"{case} {entries_name(scale)}", *row)
+        table.add_section()
+    return table
+
+
+def _tree_table(results: Results) -> Table:
+    """Everything else that was seen of a tree as a whole."""
+    measured = [m for m in results.measurements if m.case in TREE_CASES]
+    engines = list(dict.fromkeys(m.engine for m in measured))
+    table = Table(title="trees: what else was seen", title_justify="left")
+    table.add_column("case")
+    table.add_column("", no_wrap=True)
+    for engine in engines:
+        table.add_column(engine, justify="right")
+    for case in dict.fromkeys((m.case, m.scale) for m in measured):
+        details = {m.engine: m.detail for m in measured if (m.case, m.scale) == case}
+        title = case[0] if case[1] is None else f"{case[0]} {entries_name(case[1])}"
+        for name in dict.fromkeys(name for detail in details.values() for name in detail):
+            values = (details.get(engine, {}).get(name) for engine in engines)
+            table.add_row(title, name, *("" if v is None else f"{v:,.4g}" for v in values))
+            title = ""
         table.add_section()
     return table
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks import wrk
+from benchmarks.compacting import fill, merging, warm
 from benchmarks.ingest import measure_ingest
 from benchmarks.results import HTTP, Results, Sample
 from benchmarks.servers import SERVER_NAMES, SERVERS
@@ -38,13 +39,23 @@ PEER_CASES = (
     *(f"http_put_{connections}" for connections in PUT_CONNECTIONS),
     *(f"http_get_{connections}" for connections in GET_CONNECTIONS),
 )
-OWN_CASES = ("http_get_idle", "http_get_busy", "ingest")
+OWN_CASES = (
+    "http_get_idle",
+    "http_get_busy",
+    "http_get_rest",
+    "http_get_compacting",
+    "ingest",
+)
 """Measured on our server alone."""
 
 BUSY_CONNECTIONS = 32
 BUSY_SETTINGS = {"memtable_capacity": 4 << 20}
 """Small, so that flushes and compactions follow each other while it is measured: the work per
 byte written is the same, in more and smaller pieces."""
+
+MERGED_ENTRIES = 100_000
+"""Of 1 KiB, beside the pairs that are read: what each merge of the compacting case rewrites. All
+of it fits into the block cache."""
 
 _WARM_SECONDS = 1.0
 _CHECKED = 100
@@ -94,6 +105,7 @@ def measure_http(plan: Plan, results: Results, work: Path, progress: Progress) -
                 samples += suite.round_of(server)
                 if server is SeerDBServer:
                     samples += suite.busy_round()
+                    samples += suite.compacting_round()
     ours = SeerDBServer.name
     if ours in plan.servers and ours not in results.absent and ours not in results.failed:
         with _failure_noted(SeerDBServer, results):
@@ -151,6 +163,24 @@ class _Suite:
                 raise ServerFailedError("the writer beside the GETs failed")
             sample.detail.update(json.loads(outcome))
             sample.detail.update({name: after[name] - before[name] for name in after})
+            yield sample
+
+    def compacting_round(self) -> Iterator[Sample]:
+        """GETs from our server with a tree at rest, then while it is merged as a whole, again and
+        again; nothing else is written but an entry before each merge, without which there would
+        be nothing to do."""
+        with self._directory() as directory, SeerDBServer(directory) as server:
+            self._prepare(server, directory)
+            fill(server, MERGED_ENTRIES)
+            warm(server, [key for key, _ in self._stored])
+            yield self._load(server, "http_get_rest", directory, BUSY_CONNECTIONS)
+            with merging(server) as merges:
+                SystemClock().sleep(_SETTLE_SECONDS)
+                before = server.maintenance()
+                sample = self._load(server, "http_get_compacting", directory, BUSY_CONNECTIONS)
+                after = server.maintenance()
+            sample.detail.update({name: after[name] - before[name] for name in after})
+            sample.detail["merging_share"] = merges.share
             yield sample
 
     def ingest(self) -> Sample:

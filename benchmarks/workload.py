@@ -10,8 +10,11 @@ compression has something to do and something it cannot do.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 KEY_SIZE = 16
 VALUE_SIZE = 100
@@ -24,6 +27,11 @@ _TEXT = (
     b"part of an immutable table; memory and disk are only caches of what the bucket holds. "
     b"Whoever holds the bucket can follow the database, back it up, or restore it to a second. "
 )
+_TEXTS = [
+    _TEXT[at : at + VALUE_SIZE - _RANDOM_PART]
+    for at in range(len(_TEXT) - VALUE_SIZE + _RANDOM_PART)
+]
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -50,16 +58,7 @@ class Workload:
     @cached_property
     def values(self) -> list[bytes]:
         """The value of each key, in the order of ``keys``."""
-        source = self._random("values")
-        noise = source.randbytes(_RANDOM_PART * self.entries)
-        text_part = VALUE_SIZE - _RANDOM_PART
-        texts = [_TEXT[at : at + text_part] for at in range(len(_TEXT) - text_part)]
-        chosen = source.choices(texts, k=self.entries)
-        starts = range(0, len(noise), _RANDOM_PART)
-        return [
-            noise[start : start + _RANDOM_PART] + text
-            for start, text in zip(starts, chosen, strict=True)
-        ]
+        return _values(self._random("values"), self.entries)
 
     def batches(self, size: int) -> list[list[tuple[bytes, bytes]]]:
         """All pairs in writing order, ``size`` to a batch."""
@@ -86,7 +85,36 @@ class Workload:
         return random.Random(f"{self.seed}/{purpose}/{draw}")
 
 
+def overwriting(
+    entries: int, distinct: int, size: int, seed: int = 1
+) -> Iterator[list[tuple[bytes, bytes]]]:
+    """``entries`` pairs, ``size`` to a batch, each of ``distinct`` keys as likely as any other.
+
+    Made as they are asked for: memory does not grow with ``entries``. Pairs look as those of
+    ``Workload`` do.
+    """
+    source = random.Random(f"{seed}/overwriting")
+    for start in range(0, entries, size):
+        count = min(size, entries - start)
+        drawn = np.frombuffer(source.randbytes(8 * count), np.uint64) % np.uint64(distinct)
+        # An odd factor makes distinct numbers distinct again, far apart.
+        digits = (drawn * _SPREAD).astype(">u8").tobytes().hex().encode()
+        yield list(zip(_keys(digits), _values(source, count), strict=True))
+
+
+def _values(source: random.Random, count: int) -> list[bytes]:
+    noise = source.randbytes(_RANDOM_PART * count)
+    starts = range(0, len(noise), _RANDOM_PART)
+    return [
+        noise[start : start + _RANDOM_PART] + text
+        for start, text in zip(starts, source.choices(_TEXTS, k=count), strict=True)
+    ]
+
+
 def _fresh(keys: list[bytes]) -> list[bytes]:
     """Equal keys in new objects, as a caller's are: a used one remembers its hash."""
-    joined = b"".join(keys)
+    return _keys(b"".join(keys))
+
+
+def _keys(joined: bytes) -> list[bytes]:
     return [joined[start : start + KEY_SIZE] for start in range(0, len(joined), KEY_SIZE)]

@@ -168,6 +168,12 @@ class Options:
     """Of table blocks."""
     filter_bits_per_key: int = _setting(10, _integer(0, 64))
     """Memory per key for filters that spare requests for missing keys; 0 turns them off."""
+    filter_prefix: int = _setting(0, _integer(0, 255))
+    """Bytes: filters know the beginnings of keys, too, so that a scan of keys that all begin with
+    the same so many bytes or more passes over tables that have none; 0 turns it off."""
+    index: str = _setting("bisect", _choice("bisect", "learned"))
+    """Of new tables: ``bisect`` finds a block sooner; ``learned`` takes a third of the memory,
+    which counts with terabytes."""
     block_cache_capacity: int = _setting(256 * MIB, _integer(0, 1 << 44))
     """Memory for blocks and single rows of tables, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
@@ -267,6 +273,8 @@ class DBOptions:
     block_size = _Setter[int]()
     compression = _Setter[str]()
     filter_bits_per_key = _Setter[int]()
+    filter_prefix = _Setter[int]()
+    index = _Setter[str]()
     block_cache_capacity = _Setter[int]()
     disk_cache_capacity = _Setter[int]()
     pin_levels = _Setter[int]()

@@ -34,6 +34,8 @@ class Engine(ABC):
     """Opening after a kill replays a log with every write of the recovery case in it."""
     has_tables: ClassVar[bool] = False
     """``flush`` turns all that was written into sorted tables."""
+    merges: ClassVar[bool] = False
+    """Merges all of its tables into one run when asked to; see ``quiet``."""
     limits: ClassVar[dict[str, int]] = {}
     """Most ``put``s, ``load``ed entries and ``read``s, for an engine that would need minutes."""
 
@@ -76,6 +78,20 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close cleanly."""
+
+    @classmethod
+    def quiet(cls, path: Path) -> Self:
+        """Open the database in ``path`` so that a flush makes one sorted run of all that was
+        written, and up to four of them are left alone until ``merge`` is called."""
+        raise NotImplementedError(f"{cls.name} merges nothing when asked to")
+
+    def merge(self) -> None:
+        """Merge all tables into one sorted run; return when it has taken their place."""
+        raise NotImplementedError(f"{self.name} merges nothing when asked to")
+
+    def table_bytes(self) -> int:
+        """The size of all tables that reads look at."""
+        raise NotImplementedError(f"{self.name} has no tables")
 
     def store_requests(self) -> int | None:
         """Requests made to the object store since opening, where the engine counts them."""

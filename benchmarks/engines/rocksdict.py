@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteOptions
 
 from benchmarks.engines.base import Pair, Sync, SyncEngine
+
+_ROOMY = 4 << 30
+"""A memtable that nothing fills."""
 
 _CACHE_BYTES = 256 << 20
 _FILTER_BITS = 10
@@ -20,9 +23,10 @@ class RocksdictEngine(SyncEngine):
     name: ClassVar[str] = "rocksdict"
     replays_log: ClassVar[bool] = True
     has_tables: ClassVar[bool] = True
+    merges: ClassVar[bool] = True
 
-    def __init__(self, path: Path, sync: Sync) -> None:
-        options = self._options()
+    def __init__(self, path: Path, sync: Sync, options: Options | None = None) -> None:
+        options = options or self._options()
         # On opening again, rocksdict gives a column family its own defaults unless it is named.
         families = {"default": options} if path.exists() else None
         self._db = Rdict(str(path), options, column_families=families)
@@ -37,6 +41,19 @@ class RocksdictEngine(SyncEngine):
     @staticmethod
     def _options() -> Options:
         return Options(raw_mode=True)
+
+    @classmethod
+    def quiet(cls, path: Path) -> Self:
+        options = cls._options()
+        options.set_write_buffer_size(_ROOMY)
+        options.set_disable_auto_compactions(True)
+        return cls(path, Sync.MEMORY, options)
+
+    def merge(self) -> None:
+        self._db.compact_range(None, None)
+
+    def table_bytes(self) -> int:
+        return sum(file["size"] for file in self._db.live_files())
 
     def batch_put(self, pairs: list[Pair]) -> None:
         batch = WriteBatch(raw_mode=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from benchmarks.engines.base import Pair, Sync, SyncEngine
 from seerdb import DB
+
+_ROOMY = 8 << 30
+"""A memtable that nothing fills, so that only ``flush`` flushes. What is merged when follows from
+its size: runs far below that are left alone, up to four of them."""
 
 _DURABILITY = {Sync.MEMORY: "memory", Sync.DURABLE: "local"}
 
@@ -18,9 +22,10 @@ class SeerDBEngine(SyncEngine):
     name: ClassVar[str] = "seerdb"
     replays_log: ClassVar[bool] = True
     has_tables: ClassVar[bool] = True
+    merges: ClassVar[bool] = True
 
-    def __init__(self, path: Path, sync: Sync) -> None:
-        self._db = DB.open(str(path), durability=_DURABILITY[sync])
+    def __init__(self, path: Path, sync: Sync, **settings: Any) -> None:
+        self._db = DB.open(str(path), durability=_DURABILITY[sync], **settings)
         self.put = self._db.put
         self.get = self._db.get
         self.multi_get = self._db.multi_get
@@ -36,6 +41,16 @@ class SeerDBEngine(SyncEngine):
 
     def pairs_reverse(self) -> Iterable[Pair]:
         return self._db.scan(reverse=True)
+
+    @classmethod
+    def quiet(cls, path: Path, background: str = "thread") -> Self:
+        return cls(path, Sync.MEMORY, memtable_capacity=_ROOMY, background=background)
+
+    def merge(self) -> None:
+        self._db.compact()
+
+    def table_bytes(self) -> int:
+        return self._db.statistics().table_bytes
 
     def store_requests(self) -> int:
         return sum(row.requests for row in self._db.statistics().store_requests)

@@ -8,9 +8,10 @@ for its "durable" gives less than the others' sync gives.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import slatedb.uniffi as slatedb
 
@@ -23,6 +24,13 @@ _ENTRIES = 50_000
 _READS = 20_000
 _ROWS_PER_CALL = 1_000
 
+_ROOMY = 512 << 20
+"""A memtable that nothing fills."""
+
+_MANY = "1000000"
+_POLL = 0.01
+_ENDED = (slatedb.CompactionStatus.COMPLETED, slatedb.CompactionStatus.FAILED)
+
 
 class SlateDBEngine(Engine):
     """Writes are not awaited to be durable; scans fetch 1,000 rows per call."""
@@ -30,18 +38,58 @@ class SlateDBEngine(Engine):
     name: ClassVar[str] = "slatedb"
     durable: ClassVar[bool] = False
     has_tables: ClassVar[bool] = True
+    merges: ClassVar[bool] = True
     limits: ClassVar[dict[str, int]] = {"put": _PUTS, "load": _ENTRIES, "read": _READS}
 
-    def __init__(self, path: Path, sync: Sync) -> None:
+    def __init__(self, path: Path, sync: Sync, settings: slatedb.Settings | None = None) -> None:
         if sync is Sync.DURABLE:
             raise ValueError("SlateDB on a local directory has no synced writes")
         path.mkdir(exist_ok=True)
         self._loop = asyncio.new_event_loop()
-        self._db: slatedb.Db = self._run(self._open(path))
+        self._at = (str(path.resolve()).lstrip("/"), slatedb.ObjectStore.resolve("file:///"))
+        self._db: slatedb.Db = self._run(self._open(settings))
 
-    async def _open(self, path: Path) -> slatedb.Db:
-        store = slatedb.ObjectStore.resolve("file:///")
-        return await slatedb.DbBuilder(str(path.resolve()).lstrip("/"), store).build()
+    async def _open(self, settings: slatedb.Settings | None) -> slatedb.Db:
+        builder = slatedb.DbBuilder(*self._at)
+        if settings is not None:
+            builder.with_settings(settings)
+        return await builder.build()
+
+    @classmethod
+    def quiet(cls, path: Path) -> Self:
+        """Its compactor looks for what was asked for every few seconds by default; here it does so
+        every few milliseconds, so that a merge is timed and not the wait for it."""
+        settings = json.loads(slatedb.Settings.default().to_json_string())
+        settings["l0_sst_size_bytes"] = _ROOMY
+        compactor = settings["compactor_options"]
+        compactor["scheduler_options"] = {"min_compaction_sources": _MANY}
+        compactor["scheduler_options"]["max_compaction_sources"] = _MANY
+        often = f"{_POLL * 1e3:.0f}ms"
+        compactor["poll_interval"] = compactor["commit_compacted_interval"] = often
+        compactor["worker"]["compactions_poll_interval"] = often
+        text = json.dumps(settings)
+        return cls(path, Sync.MEMORY, slatedb.Settings.from_json_string(text))
+
+    def merge(self) -> None:
+        self._run(self._merge())
+
+    async def _merge(self) -> None:
+        admin = slatedb.AdminBuilder(*self._at).build()
+        manifest = (await admin.read_compactor_state_view()).manifest
+        sources = [slatedb.SourceId.SST_VIEW(view.id) for view in manifest.l0]
+        sources += [slatedb.SourceId.SORTED_RUN(run.id) for run in manifest.compacted]
+        spec = slatedb.CompactionSpec.TIERED(b"", sources, 0)
+        asked = await admin.submit_compaction(spec)
+        while (job := await admin.read_compaction(asked.id, None)).status not in _ENDED:
+            await asyncio.sleep(_POLL)
+        if job.status is slatedb.CompactionStatus.FAILED:
+            raise OSError("SlateDB's compaction failed")
+
+    def table_bytes(self) -> int:
+        admin = slatedb.AdminBuilder(*self._at).build()
+        manifest = self._run(admin.read_compactor_state_view()).manifest
+        tables = [*manifest.l0, *manifest.compacted]
+        return sum(table.estimated_size_bytes for table in tables)
 
     def put_each(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         async def loop() -> None:

@@ -195,12 +195,14 @@ def _open(table_id: TableId, data: bytes) -> TableReader:
 
 def _print_table(reader: TableReader, data: bytes, *, as_json: bool) -> None:
     blocks, first_error = [], None
-    for number, first_key in enumerate(reader.first_keys):
+    for number in range(reader.block_count):
+        first_key = reader.separator(number)
         offset, length = reader.block_range(number)
         block = {"block": number, "offset": offset, "bytes": length, "entries": 0, "state": "sound"}
         try:
             decoded = reader.decode_block(number, data[offset : offset + length])
             block["entries"] = len(decoded.columns().keys)
+            first_key = decoded.first_key
         except CorruptionError as error:
             first_error = first_error or error
             block["state"] = error.reason

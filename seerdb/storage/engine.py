@@ -158,7 +158,12 @@ class Engine:
         self.runner = runner = self._job_runner()
         self._remote = self._remote_runner()
         self.table_format = table_format = TableFormat(
-            options.block_size, options.compression, options.filter_bits_per_key, opened.operator
+            options.block_size,
+            options.compression,
+            options.filter_bits_per_key,
+            options.filter_prefix,
+            options.index,
+            opened.operator,
         )
         self.flusher = Flusher(
             self.live,

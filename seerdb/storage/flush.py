@@ -41,6 +41,8 @@ class TableFormat:
     block_size: int
     compression: str
     filter_bits_per_key: int
+    filter_prefix: int = 0
+    index: str = "bisect"
     operator: MergeOperator | None = None
 
     def builder(self) -> TableBuilder:
@@ -49,6 +51,8 @@ class TableFormat:
             block_size=self.block_size,
             compression=self.compression,
             filter_bits_per_key=self.filter_bits_per_key,
+            filter_prefix=self.filter_prefix,
+            index=self.index,
         )
 
 

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.layout import Layout
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
-from seerdb.storage.sstable.filter import LOW_BITS, key_hash
+from seerdb.storage.sstable.filter import LOW_BITS, SECOND_SHIFT, key_hash
 from seerdb.storage.state import State
 from seerdb.storage.table_store import BlockKey, TableHandle, TableStore
 from seerdb.storage.value import Version, is_open, stack
@@ -80,6 +80,7 @@ def find_in_tables(
 ) -> Version | Need | None:
     """As :func:`find`, past the memtables."""
     digest = key_hash(key)
+    mask_number = digest & LOW_BITS
     for run in layout.runs:
         # By the smallest: the largest of a table with range tombstones may be the smallest of
         # the next, which then is the one that holds the key.
@@ -92,14 +93,22 @@ def find_in_tables(
                 return Need(handle, -1)
             continue
         table_filter = reader.filter
-        mask = table_filter.masks[digest & LOW_BITS]
-        if table_filter.words[digest % table_filter.count] & mask != mask:
+        mask = table_filter.masks[mask_number]
+        if (
+            table_filter.words[digest % table_filter.count] & mask != mask
+            or table_filter.second_words[(digest >> SECOND_SHIFT) % table_filter.second_count]
+            & mask
+            != mask
+        ):
             continue
-        number = bisect_right(reader.first_keys, key) - 1
-        if number < 0 or key > reader.largest:
+        separators = reader.separators
+        number = (bisect_right(separators, key) if separators else reader.rank(key)) - 1
+        if number < 0:
             continue
         block = reader.slots[number]
         if block is None:
+            if key > reader.largest:
+                continue
             block = loaded.get((handle, number)) if loaded else None
             if block is None:
                 return Need(handle, number)

@@ -8,7 +8,6 @@ every scan needs, are made side by side.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -71,7 +70,9 @@ def _begin(
     sources = [run_pieces(run, wanted, tables, decoded) for run in runs]
     if len(runs) < 2:
         return sources
-    cold = [position for position, run in enumerate(runs) if not _begins_in_memory(run, wanted)]
+    cold = [
+        position for position, run in enumerate(runs) if not _begins_in_memory(run, wanted, tables)
+    ]
     if len(cold) > 1:
         firsts = tables.fetch_all(next, [sources[position] for position in cold])
         for position, first in zip(cold, firsts, strict=True):
@@ -79,12 +80,12 @@ def _begin(
     return sources
 
 
-def _begins_in_memory(run: TableRun, wanted: Wanted) -> bool:
+def _begins_in_memory(run: TableRun, wanted: Wanted, tables: TableStore) -> bool:
     start, end, reverse, *_ = wanted
     reader = run.overlapping(start, end)[-1 if reverse else 0].reader
     if reader is None:
         return False
-    first, last = _block_span(reader, start, end)
+    first, last = tables.block_span(reader, start, end)
     return first == last or reader.slots[last - 1 if reverse else first] is not None
 
 
@@ -120,26 +121,19 @@ def run_pieces(
         beyond = (
             None if is_last else handle.meta.smallest if reverse else _next_start(handles, position)
         )
-        first, last = _block_span(reader, start, end)
+        first, last = tables.block_span(reader, start, end)
         for low, high in ahead.requests(reader, first, last):
             chunk = decode(tables.load_range(handle, low, high, fill=wanted.fill))
             if low == first or high == last:
                 chunk = clip(chunk, start, end)
             ends = low == first if reverse else high == last
-            yield Piece(chunk, beyond if ends else reader.first_keys[low if reverse else high])
+            yield Piece(chunk, beyond if ends else reader.separator(low if reverse else high))
         if first == last:
             yield Piece(decode([]), beyond)
 
 
 def _next_start(handles: list[TableHandle], position: int) -> bytes:
     return handles[position + 1].meta.smallest
-
-
-def _block_span(reader: TableReader, start: bytes | None, end: bytes | None) -> tuple[int, int]:
-    keys = reader.first_keys
-    first = 0 if start is None else max(0, bisect_right(keys, start) - 1)
-    last = len(keys) if end is None else bisect_left(keys, end)
-    return first, max(first, last)
 
 
 class _Readahead:

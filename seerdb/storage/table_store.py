@@ -52,12 +52,20 @@ class TableStore:
     """Opens tables and loads their blocks. Thread-safe."""
 
     def __init__(
-        self, store: ObjectStore, *, cache: BlockCache, disk: DiskTier | None, fetchers: Executor
+        self,
+        store: ObjectStore,
+        *,
+        cache: BlockCache,
+        disk: DiskTier | None,
+        fetchers: Executor,
+        pass_over: bool = True,
     ) -> None:
+        """``pass_over``: ranges are not looked for where a filter says that nothing is there."""
         self._store = store
         self._cache = cache
         self._disk = disk
         self._fetchers = fetchers
+        self._pass_over = pass_over
         self._handles: weakref.WeakValueDictionary[TableId, TableHandle] = (
             weakref.WeakValueDictionary()
         )
@@ -133,6 +141,15 @@ class TableStore:
         if self._disk is not None:
             self._disk.write(meta.id, TAIL, tail)
         return reader
+
+    def block_span(
+        self, reader: TableReader, start: bytes | None, end: bytes | None
+    ) -> tuple[int, int]:
+        """The first of the blocks that a read of ``[start, end)`` has to load, and the one after
+        the last."""
+        if self._pass_over and not reader.may_hold(start, end):
+            return 0, 0
+        return reader.block_span(start, end)
 
     def load(self, handle: TableHandle, number: int, *, fill: bool = True) -> Block:
         """One block, from wherever it is nearest. Unless ``fill``, nothing that is loaded for it

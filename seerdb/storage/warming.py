@@ -67,9 +67,9 @@ def _hot_ranges(tables: TableStore, reader: TableReader) -> Iterator[KeyRange]:
 
 
 def _range_of(reader: TableReader, number: int) -> KeyRange:
-    keys = reader.first_keys
-    is_last = number + 1 == len(keys)
-    return keys[number], reader.largest + b"\0" if is_last else keys[number + 1]
+    is_last = number + 1 == reader.block_count
+    end = reader.largest + b"\0" if is_last else reader.separator(number + 1)
+    return reader.separator(number), end
 
 
 def _union(ranges: Iterable[KeyRange]) -> list[KeyRange]:

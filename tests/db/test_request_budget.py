@@ -144,7 +144,7 @@ def test_a_short_cold_scan_is_one_request() -> None:
     with requests(world) as made:
         assert len(list(db.scan(key(500), key(501)))) == 1
     assert made == {"get_range": 2}, "the tail and the block"
-    for where in ({"start": key(700)}, {"end": key(1300), "reverse": True}):
+    for where in ({"start": key(700)}, {"end": key(1302), "reverse": True}):
         with requests(world) as made:
             assert len(list(db.scan(**where, limit=100))) == 100
         assert made == {"get_range": 1}
@@ -240,6 +240,34 @@ def test_what_does_not_fill_the_caches_uses_them() -> None:
         assert db.get(key(500), fill_cache=False) == VALUE
         assert len(list(db.scan(key(500), key(501), fill_cache=False))) == 1
     assert not made
+
+
+@pytest.mark.parametrize(("filter_prefix", "expected"), [(0, 9), (7, 3)])
+def test_a_scan_of_a_prefix_passes_over_tables_that_have_none(
+    filter_prefix: int, expected: int
+) -> None:
+    """Three runs over the same range; each tenant is in one of them."""
+    world = World(
+        memtable_capacity=1 << 20,
+        block_cache_capacity=0,
+        filter_bits_per_key=20,
+        filter_prefix=filter_prefix,
+    )
+    db = world.open()
+    for run in range(3):
+        with db.batch() as batch:
+            for tenant in range(run, 90, 3):
+                batch.put(b"t%05d/1" % tenant, VALUE)
+                batch.put(b"t%05d/2" % tenant, VALUE)
+        db.flush()
+    assert db.statistics().tables == 3
+    with requests(world) as made:
+        for tenant in (30, 31, 32):
+            assert len(list(db.scan(prefix=b"t%05d/" % tenant))) == 2
+    assert made == {"get_range": expected}
+    with requests(world) as made:
+        assert list(db.scan(prefix=b"t00030x")) == []
+    assert made.total() == (0 if filter_prefix else 3)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

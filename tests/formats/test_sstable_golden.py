@@ -1,6 +1,6 @@
-"""Tables of every format version ever written are still read, and version 1 is still written.
+"""Tables of every format version ever written are still read, and version 2 is still written.
 
-``golden/sstable_v1.bin`` is uncompressed, so its bytes depend on no library's compressor.
+``golden/sstable_v*.bin`` are uncompressed, so their bytes depend on no library's compressor.
 To look at it: format.py and block.py draw what is where.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 from msgspec.structs import replace
 
 from seerdb.errors import CorruptionError, InternalError
@@ -24,7 +25,7 @@ from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.sstable.verify import verify_table
 from tests.unit.storage.sstable.samples import block_number
 
-GOLDEN = (Path(__file__).parent / "golden" / "sstable_v1.bin").read_bytes()
+DIRECTORY = Path(__file__).parent / "golden"
 
 ROWS = [
     (b"\x00", 3, PUT, b"the smallest key"),
@@ -54,6 +55,13 @@ META = TableMeta(
     max_seq=1 << 40,
     tail_offset=477,
 )
+"""Of version 1."""
+META_2 = replace(META, size=797, checksum=0xF2E0C678, tail_offset=477)
+
+VERSIONS = [
+    pytest.param(META, DIRECTORY / "sstable_v1.bin", id="1"),
+    pytest.param(META_2, DIRECTORY / "sstable_v2.bin", id="2"),
+]
 
 SEALED_ZSTD = bytes.fromhex("28b52ffd00006d00003073656572646201002f692902017800000098e9bc9d")
 """``b"seerdb" * 20`` as a compressed part."""
@@ -68,18 +76,21 @@ def build() -> BuiltTable:
     return builder.finish(1_700_000_000_000_000, 1_700_000_000_000_001, created_by="seerdb 0.1.0")
 
 
-def test_version_1_is_written_to_the_byte() -> None:
+def test_version_2_is_written_to_the_byte() -> None:
     built = build()
-    assert built.data == GOLDEN
-    assert (built.checksum, built.tail_offset) == (META.checksum, META.tail_offset)
+    assert built.data == (DIRECTORY / "sstable_v2.bin").read_bytes()
+    assert (built.checksum, built.tail_offset) == (META_2.checksum, META_2.tail_offset)
 
 
-def test_version_1_is_read() -> None:
-    reader = TableReader(META, GOLDEN[META.tail_offset :])
+@pytest.mark.parametrize(("meta", "path"), VERSIONS)
+def test_every_version_is_read(meta: TableMeta, path: Path) -> None:
+    golden = path.read_bytes()
+    verify_table(meta, golden)
+    reader = TableReader(meta, golden[meta.tail_offset :])
     blocks = []
     for index in range(reader.block_count):
         offset, length = reader.block_range(index)
-        blocks.append(reader.decode_block(index, GOLDEN[offset : offset + length]))
+        blocks.append(reader.decode_block(index, golden[offset : offset + length]))
     assert [row for block in blocks for row in zip(*block.columns(), strict=True)] == ROWS
     assert reader.tombstones.tombstones == tuple(sorted(RANGES))
     for key in {row[0] for row in ROWS}:
@@ -98,8 +109,53 @@ def test_compressed_parts_are_read() -> None:
     assert unseal(SEALED_ZSTD, name="", offset=0) == b"seerdb" * 20
 
 
-UNASSIGNED = (Path(__file__).parent / "golden" / "sstable_v1_unassigned.bin").read_bytes()
-"""As an ingest makes it: without seqs of its own."""
+def build_learned() -> BuiltTable:
+    """The table with a learned index and with prefixes in its filter, built today."""
+    keys = [b"tenant/%06d" % (number * number) for number in range(200)]
+    keys += [b"tenant/9/a-long-separator-%d" % number for number in range(2)]
+    builder = TableBuilder(
+        block_size=64,
+        compression="none",
+        filter_bits_per_key=10,
+        filter_prefix=8,
+        index="learned",
+    )
+    builder.add(pack(keys, list(range(1, 203)), bytes([PUT]) * 202, [b"value"] * 202))
+    return builder.finish(0, 0, created_by="seerdb 0.1.0")
+
+
+LEARNED = DIRECTORY / "sstable_v2_learned.bin"
+
+
+def test_a_learned_index_and_prefixes_are_written_to_the_byte_and_read() -> None:
+    built = build_learned()
+    golden = LEARNED.read_bytes()
+    assert built.data == golden
+    meta = replace(
+        META,
+        size=len(golden),
+        checksum=crc32c(golden),
+        tail_offset=built.tail_offset,
+        entries=202,
+        deletes=0,
+        range_deletes=0,
+        smallest=b"tenant/000000",
+        largest=b"tenant/9/a-long-separator-1",
+        min_seq=1,
+        max_seq=202,
+    )
+    verify_table(meta, golden)
+    reader = TableReader(meta, golden[meta.tail_offset :])
+    assert reader.separators is None
+    assert reader.properties.filter_prefix == 8
+    assert reader.may_hold(b"tenant/9", b"tenant/:")
+    assert not reader.may_hold(b"tenant/8", b"tenant/8z")
+    assert reader.may_hold(b"tenant", b"tenanu")
+    assert reader.separator(0) == b"tenant/000000"
+
+
+UNASSIGNED = [DIRECTORY / "sstable_v1_unassigned.bin", DIRECTORY / "sstable_v2_unassigned.bin"]
+"""As an ingest makes them: without seqs of their own."""
 
 
 def build_unassigned() -> BuiltTable:
@@ -112,16 +168,20 @@ def build_unassigned() -> BuiltTable:
     return builder.finish(0, 0)
 
 
-def test_a_table_without_seqs_has_the_one_that_the_manifest_names() -> None:
-    built = build_unassigned()
-    assert built.data == UNASSIGNED
+def test_a_table_without_seqs_is_written_to_the_byte() -> None:
+    assert build_unassigned().data == UNASSIGNED[-1].read_bytes()
+
+
+@pytest.mark.parametrize("path", UNASSIGNED)
+def test_a_table_without_seqs_has_the_one_that_the_manifest_names(path: Path) -> None:
+    built, golden = build_unassigned(), path.read_bytes()
     for seq in (1, 255, 256, 1 << 40, MAX_SEQ):
         meta = TableMeta(
             id=META.id,
             level=0,
             run=1,
-            size=len(built.data),
-            checksum=built.checksum,
+            size=len(golden),
+            checksum=crc32c(golden),
             entries=built.entries,
             deletes=0,
             range_deletes=0,
@@ -131,18 +191,18 @@ def test_a_table_without_seqs_has_the_one_that_the_manifest_names() -> None:
             max_seq=seq,
             tail_offset=built.tail_offset,
         )
-        verify_table(meta, UNASSIGNED)
-        reader = TableReader(meta, UNASSIGNED[meta.tail_offset :])
+        verify_table(meta, golden)
+        reader = TableReader(meta, golden[meta.tail_offset :])
         for index in range(reader.block_count):
             offset, length = reader.block_range(index)
-            block = reader.decode_block(index, UNASSIGNED[offset : offset + length])
+            block = reader.decode_block(index, golden[offset : offset + length])
             assert set(block.columns().seqs) == {seq}
             key = block.first_key
             fingerprint = key_hash(key) >> FINGERPRINT_SHIFT
             assert block.find(key, fingerprint, seq - 1) is None
             assert block.find(key, fingerprint, seq) == (seq, dict(zip_rows(block))[key])
     with pytest.raises(CorruptionError, match="min_seq differs"):
-        TableReader(replace(meta, min_seq=1), UNASSIGNED[meta.tail_offset :])
+        TableReader(replace(meta, min_seq=1), golden[meta.tail_offset :])
 
 
 def zip_rows(block: Block) -> list[tuple[bytes, bytes]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from crc32c import crc32c
 from msgspec.structs import asdict, replace
 
 from seerdb.errors import CorruptionError, UnsupportedFormatError
@@ -38,7 +39,9 @@ from seerdb.storage.wal.format import decode_operations, encode_operations
 from tests.unit.storage.manifest.samples import checkpoint_record, claim_record, table
 from tests.unit.storage.sstable.samples import block_number
 
-TABLE = Path(__file__).parent / "golden" / "sstable_v1_special.bin"
+TABLES = [
+    Path(__file__).parent / "golden" / f"sstable_v{version}_special.bin" for version in (1, 2)
+]
 
 BATCH = bytes.fromhex("0200000005040100010009000000050000006b631ef1536500000000762b66697665")
 """A put of k = v until second 1,700,000,030, and a merge of +five into c."""
@@ -106,18 +109,23 @@ def test_values_in_a_table(value: Value, kind: int, stored: bytes) -> None:
     assert decode_value(kind, stored) == value
 
 
-def test_a_table_with_all_of_them() -> None:
+def test_a_table_with_all_of_them_is_written_to_the_byte() -> None:
     built = build()
-    assert built.data == TABLE.read_bytes()
+    assert built.data == TABLES[-1].read_bytes()
     assert (built.entries, built.deletes, built.expiring, built.merges) == (7, 1, 2, 4)
     assert (built.first_expiry, built.half_expired) == (9, 0)
-    meta = meta_of(built)
-    verify_table(meta, built.data)
-    reader = TableReader(meta, built.data[built.tail_offset :])
+
+
+@pytest.mark.parametrize("path", TABLES)
+def test_a_table_with_all_of_them_is_read(path: Path) -> None:
+    data = path.read_bytes()
+    meta = replace(meta_of(build()), size=len(data), checksum=crc32c(data))
+    verify_table(meta, data)
+    reader = TableReader(meta, data[meta.tail_offset :])
     for seq, (key, (value, _, _)) in enumerate(zip(KEYS, VALUES, strict=True), 1):
         number = block_number(reader, key)
         offset, length = reader.block_range(number)
-        block = reader.decode_block(number, built.data[offset : offset + length])
+        block = reader.decode_block(number, data[offset : offset + length])
         assert block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, MAX_SEQ) == (seq, value)
 
 

@@ -26,6 +26,8 @@ AXES: dict[str, tuple[Any, ...]] = {
     "compression": ("none", "zstd"),
     "wal_compression": ("none", "zstd"),
     "filter_bits_per_key": (0, 10),
+    "filter_prefix": (0, 2),
+    "index": ("bisect", "learned"),
 }
 """``life`` is how a process ends before the next one opens; ``table_size`` 0 is the default."""
 

@@ -31,6 +31,8 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "block_size": ([256, 4 << 20], [255, (4 << 20) + 1, 256.0]),
     "compression": (["zstd", "none"], ["snappy", None]),
     "filter_bits_per_key": ([0, 64], [-1, 65, 1.5]),
+    "filter_prefix": ([0, 255], [-1, 256, 1.5]),
+    "index": (["bisect", "learned"], ["", "btree", 1]),
     "block_cache_capacity": ([0, 1 << 44], [-1, (1 << 44) + 1]),
     "disk_cache_capacity": ([0, 1 << 50], [-1, (1 << 50) + 1]),
     "pin_levels": ([0, 8], [-1, 9, True, None]),

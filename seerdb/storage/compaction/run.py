@@ -73,7 +73,10 @@ def run_compaction(
     job: CompactionJob, files: FileSystem, store: ObjectStore, pace: Pace
 ) -> CompactionResult:
     """Merge and upload. Durable when it returns; counts once the manifest says so."""
-    tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=InlineExecutor())
+    # What a filter hides from a read comes back with a better filter; from a merge it never does.
+    tables = TableStore(
+        store, cache=BlockCache(0), disk=None, fetchers=InlineExecutor(), pass_over=False
+    )
     inputs = between(job.plan.inputs, job.start, job.end)
     layout = Layout(Version(inputs), tables, RowCache(lambda: 0))
     tombstones = layout.load_tombstones(tables)

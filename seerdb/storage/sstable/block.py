@@ -253,6 +253,11 @@ class Block:
         """The smallest key in the block."""
         return self._parts[HEADER_SIZE : self._offsets[1]]
 
+    @property
+    def last_key(self) -> bytes:
+        """The largest key in the block."""
+        return self._parts[self._offsets[-3] : self._offsets[-2]]
+
     def assign_seq(self, seq: int) -> None:
         """Give every entry this seq, whatever was stored. Before anybody else has the block."""
         planes = _planes_for(seq)

@@ -18,15 +18,15 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE, MERGE, PUT, RangeTombstone
 from seerdb.storage.sstable.block import KINDS, encode_blocks
 from seerdb.storage.sstable.compressor import Compressor
-from seerdb.storage.sstable.filter import build_filter, key_hash
+from seerdb.storage.sstable.filter import build_filter, key_hash, prefix_hash
 from seerdb.storage.sstable.format import (
     UNASSIGNED_SEQ,
     Footer,
-    TableIndex,
     TableProperties,
     encode_footer,
     seal,
 )
+from seerdb.storage.sstable.index import build_index
 from seerdb.storage.sstable.packed import Flags, Hashes, Packed, join
 from seerdb.storage.value import expiries, expiry_marks
 
@@ -103,15 +103,28 @@ class TableBuilder:
     8 more for one that expires.
     """
 
-    def __init__(self, *, block_size: int, compression: str, filter_bits_per_key: int) -> None:
+    def __init__(
+        self,
+        *,
+        block_size: int,
+        compression: str,
+        filter_bits_per_key: int,
+        filter_prefix: int = 0,
+        index: str = "bisect",
+    ) -> None:
         """``block_size`` bounds the keys and values of a block, before compression (``"zstd"``
-        or ``"none"``), unless it holds a single entry or ends with many versions of a key."""
+        or ``"none"``), unless it holds a single entry or ends with many versions of a key.
+        ``filter_prefix``: the filter has prefixes of so many bytes, too. ``index`` is ``"bisect"``
+        or ``"learned"``."""
         self._block_size = block_size
         self._filter_bits_per_key = filter_bits_per_key
+        self._filter_prefix = filter_prefix
+        self._learned = index == "learned"
         self._compressor = Compressor() if compression == "zstd" else None
         self._blocks: list[bytes] = []
         self._blocks_size = 0
         self._first_keys: list[bytes] = []
+        self._last_keys: list[bytes] = []
         self._entries = 0
         self._hashes: list[Hashes] = []
         self._tombstones: set[RangeTombstone] = set()
@@ -145,6 +158,8 @@ class TableBuilder:
         self._entries += count
         self._raw_bytes += entries.parts.size
         self._hashes.append(hashes)
+        if self._filter_prefix:
+            self._hashes.append(self._prefix_hashes(keys))
         self._unfinished.append(_Stretch(entries, hashes, is_new))
         self._unfinished_size += entries.parts.size
         if self._unfinished_size > self._block_size:
@@ -210,6 +225,11 @@ class TableBuilder:
             raise InternalError("a table with and without sequence numbers")
         return is_new
 
+    def _prefix_hashes(self, keys: list[bytes]) -> Hashes:
+        size = self._filter_prefix
+        prefixes = dict.fromkeys([key[:size] for key in keys if len(key) >= size])
+        return np.fromiter(map(prefix_hash, prefixes), np.uint64, len(prefixes))
+
     def _check_versions(self, keys: list[bytes], seqs: list[int]) -> Flags:
         entries = list(zip(keys, map(neg, seqs), strict=True))
         previous = self._last[0], -self._last[1]
@@ -243,6 +263,7 @@ class TableBuilder:
             self._blocks.append(block)
             self._blocks_size += len(block)
         self._first_keys += map(stretch.entries.key, borders[:-1])
+        self._last_keys += [stretch.entries.key(border - 1) for border in borders[1:]]
 
     def _properties(
         self, min_timestamp_us: int, max_timestamp_us: int, created_by: str
@@ -264,13 +285,19 @@ class TableBuilder:
             max_timestamp_us=max_timestamp_us,
             expiring=len(self._expiries),
             merges=self._merges,
+            filter_prefix=self._filter_prefix,
             raw_bytes=self._raw_bytes,
             created_by=created_by,
         )
 
     def _tail(self, properties: TableProperties) -> list[bytes]:
         encode = msgspec.msgpack.encode
-        index = TableIndex(self._first_keys, list(map(len, self._blocks)), self._last[0])
+        index = build_index(
+            self._first_keys,
+            self._last_keys,
+            list(map(len, self._blocks)),
+            learned=self._learned,
+        )
         parts = [
             seal(encode(sorted(self._tombstones)), self._compressor),
             seal(

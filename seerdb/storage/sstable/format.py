@@ -18,13 +18,13 @@
 
     footer                                          width
       tail, filter, index, properties offsets       u64 x 4
-      version                                       u32: 1
+      version                                       u32: 2
       magic                                         8 bytes: "SEERDBST"
       crc32c                                        u32: over everything before it in the footer
 
     payload of                                      MessagePack
       range tombstones                              [[start, end, seq], …], sorted
-      index                                         [[first key, …], [stored length, …], last key]
+      index                                         index.py
       properties                                    {name: value, …} of TableProperties
 
 A table whose properties say that its highest seq is 0 was built before its seq was known, as an
@@ -33,7 +33,9 @@ ingest does; all its entries have the seq that the manifest names.
 The tail, everything from the tail offset on, is read by one ranged GET. Columns of numbers
 are used in place, so the host must be little-endian too.
 
-Version 1 is the first. Numbers, magic and layouts are part of the format: do not change.
+Version 2 has filters of two words a key, and separators for an index. What version 1 has instead is
+in ``filter.py`` and ``index.py``; both are read. Numbers, magic and layouts are part of the format:
+do not change.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ from seerdb.storage.sstable.compressor import Compressor
 
 assert sys.byteorder == "little", "table bytes are used in place: little-endian hosts only"
 
-VERSION = 1
+VERSION = 2
+_KNOWN_VERSIONS = (1, VERSION)
 MAGIC = b"SEERDBST"
 
 UNASSIGNED_SEQ = 0
@@ -71,14 +74,6 @@ FOOTER_SIZE = _FOOTER.size + _CRC.size
 _idle: list[zstandard.ZstdDecompressor] = []
 """Decompressors nobody uses now: making one costs as much as using it, and no two threads
 may share one. ``list.pop`` and ``append`` are atomic."""
-
-
-class TableIndex(msgspec.Struct, frozen=True, array_like=True):
-    """Where the blocks are: first key and stored length of each, and the last key of all."""
-
-    first_keys: list[bytes]
-    lengths: list[int]
-    last_key: bytes
 
 
 class TableProperties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,6 +95,8 @@ class TableProperties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Entries that expire, or whose base does; left out when there are none."""
     merges: int = 0
     """Entries of kind MERGE; left out when there are none."""
+    filter_prefix: int = 0
+    """Length of the prefixes in the filter; left out when there are none."""
 
 
 class Footer(NamedTuple):
@@ -198,12 +195,12 @@ def decode_footer(tail: bytes, *, name: str, tail_offset: int) -> Footer:
         raise UnsupportedFormatError(
             "not a SeerDB table", name=name, offset=offset, expected=MAGIC, found=magic
         )
-    if version != VERSION:
+    if version not in _KNOWN_VERSIONS:
         raise UnsupportedFormatError(
             "unknown table version",
             name=name,
             offset=offset,
-            expected=VERSION,
+            expected=_KNOWN_VERSIONS,
             found=version,
             hint="a newer release wrote it: upgrade",
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from itertools import accumulate, pairwise
-from sys import getsizeof
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -16,15 +15,15 @@ from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.storage.entry import RangeTombstone, RangeTombstones
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block
-from seerdb.storage.sstable.filter import PASS_ALL, Filter
+from seerdb.storage.sstable.filter import PASS_ALL, Filter, prefix_hash, shared_prefix
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
     UNASSIGNED_SEQ,
-    TableIndex,
     TableProperties,
     decode_footer,
     unseal,
 )
+from seerdb.storage.sstable.index import TableIndex, open_index
 
 if TYPE_CHECKING:
     from seerdb.storage.manifest.version import TableMeta
@@ -33,28 +32,32 @@ T = TypeVar("T")
 
 _READER_MEMORY = 4096
 """Roughly: a reader with its meta and properties, without what grows with the table."""
-_BLOCK_MEMORY = 3 * 8
-"""What each block adds beside its first key: its slot, its offset, its place in the list."""
+_BLOCK_MEMORY = 2 * 8
+"""What each block adds beside its place in the index: its slot and its offset."""
 
 
 class TableReader:
     """An open table. Thread-safe: only ``slots`` changes, and each change is one store.
 
     ``filter`` is over the keys of entries; it says nothing of range tombstones.
-    ``first_keys`` are those of the blocks. ``slots`` has a place for each block: the block
-    while the block cache keeps it, else ``None``. ``smallest`` and ``largest`` are ``meta``'s.
-    ``memory`` is what the reader costs in bytes, without cached blocks.
+    ``rank(key) - 1`` is the block that may hold ``key``, none when that is -1; blocks begin at
+    their ``separator``, and ``separators`` are all, for a bisect without the call, or ``None``
+    (index.py). ``slots`` has a place for each block: the block while the block cache keeps it,
+    else ``None``. ``smallest`` and ``largest`` are ``meta``'s. ``memory`` is what the reader costs
+    in bytes, without cached blocks.
     """
 
     __slots__ = (
         "_name",
         "_offsets",
         "filter",
-        "first_keys",
         "largest",
         "memory",
         "meta",
         "properties",
+        "rank",
+        "separator",
+        "separators",
         "slots",
         "smallest",
         "tombstones",
@@ -74,11 +77,12 @@ class TableReader:
         index = self._decode(TableIndex, *parts[2])
         self.properties = self._decode(TableProperties, *parts[3])
         self._check(index, offset=parts[2][1])
-        self.first_keys = index.first_keys
-        self.slots: list[Block | None] = [None] * self.block_count
+        opened = open_index(index, name=self._name, offset=parts[2][1])
+        self.rank, self.separator = opened.rank, opened.separator
+        self.separators = opened.separators
+        self.slots: list[Block | None] = [None] * len(index.lengths)
         self._offsets = array("Q", accumulate(index.lengths, initial=0))
-        self.memory = _READER_MEMORY + sum(map(getsizeof, index.first_keys))
-        self.memory += self.block_count * _BLOCK_MEMORY
+        self.memory = _READER_MEMORY + opened.memory + self.block_count * _BLOCK_MEMORY
         self.filter = PASS_ALL
         if parts[1][0]:
             self.filter = Filter(parts[1][0], name=self._name, offset=parts[1][1])
@@ -87,7 +91,7 @@ class TableReader:
     @property
     def block_count(self) -> int:
         """How many blocks the table has; none when it holds range tombstones only."""
-        return len(self.first_keys)
+        return len(self.slots)
 
     def block_range(self, index: int) -> tuple[int, int]:
         """Offset and stored length of a block in the object; blocks lie back to back."""
@@ -112,15 +116,37 @@ class TableReader:
         block = Block(payload, name=self._name, offset=offset)
         if self.properties.max_seq == UNASSIGNED_SEQ:
             block.assign_seq(self.meta.max_seq)
-        if block.first_key != self.first_keys[index]:
-            raise CorruptionError(
-                "not the block that the index names",
-                name=self._name,
-                offset=offset,
-                expected=self.first_keys[index],
-                found=block.first_key,
-            )
+        self._check_place(block, index)
         return block
+
+    def block_span(self, start: bytes | None, end: bytes | None) -> tuple[int, int]:
+        """The first of the blocks that may hold keys in ``[start, end)``, and the one after the
+        last."""
+        first = 0 if start is None else max(0, self.rank(start) - 1)
+        if end is None:
+            return first, self.block_count
+        last = self.rank(end)
+        if last and self.separator(last - 1) == end:
+            last -= 1
+        return first, max(first, last)
+
+    def may_hold(self, start: bytes | None, end: bytes | None) -> bool:
+        """Whether there may be keys in ``[start, end)``, as far as the prefixes in the filter
+        tell; ``False`` is certain."""
+        prefix = shared_prefix(start, end, self.properties.filter_prefix)
+        return prefix is None or self.filter.may_contain(prefix_hash(prefix))
+
+    def _check_place(self, block: Block, index: int) -> None:
+        """Where the index sends lookups for the keys of a block must be that block."""
+        for key in (block.first_key, block.last_key):
+            if self.rank(key) != index + 1:
+                raise CorruptionError(
+                    "not the block that the index names",
+                    name=self._name,
+                    offset=self._offsets[index],
+                    expected=f"keys from {self.separator(index)!r}",
+                    found=key,
+                )
 
     def _split(self, tail: bytes) -> list[tuple[bytes, int]]:
         """Payload and offset of each part of the tail."""
@@ -172,10 +198,5 @@ class TableReader:
                     expected=expected,
                     found=found,
                 )
-        lengths = index.lengths
-        if (
-            len(lengths) != len(index.first_keys)
-            or min(lengths, default=1) < 1
-            or sum(lengths) != self.meta.tail_offset
-        ):
+        if min(index.lengths, default=1) < 1 or sum(index.lengths) != self.meta.tail_offset:
             raise CorruptionError("the index is malformed", name=self._name, offset=offset)

@@ -91,11 +91,12 @@ def _verify_order(meta: TableMeta, before: Position, columns: Columns, offset: i
 
 def _verify_lookups(reader: TableReader, block: Block, columns: Columns, offset: int) -> None:
     """Check that each entry is found by the lookup for it."""
-    find, may_contain = block.find, reader.filter.may_contain
+    find, may_contain, may_hold = block.find, reader.filter.may_contain, reader.may_hold
     for key, seq, kind, value in zip(*columns, strict=True):
         digest = key_hash(key)
         hit = find(key, digest >> FINGERPRINT_SHIFT, seq)
-        if not may_contain(digest) or hit != (seq, block.decode(kind, value)):
+        passes = may_contain(digest) and may_hold(key, key)
+        if not passes or hit != (seq, block.decode(kind, value)):
             raise CorruptionError(
                 f"key {key!r} is there but a lookup does not find it",
                 name=table_name(reader.meta.id),

@@ -157,7 +157,7 @@ def test_what_is_in_memory_is_taken_a_block_at_a_time() -> None:
     noted = Noted(place)
     reader = place.tables.open(place.run.handles[0])
     piece = next(run_pieces(place.run, Wanted(None, None), place.tables, decoded))
-    assert piece.frontier == reader.first_keys[1]
+    assert piece.frontier == reader.separator(1)
     assert noted.blocks == []
 
 

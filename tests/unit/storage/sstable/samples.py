@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -50,11 +49,18 @@ def add(builder: TableBuilder, entries: list[Entry]) -> None:
 
 
 def new_builder(
-    *, block_size: int = 4096, compression: str = "zstd", filter_bits_per_key: int = 10
+    *,
+    block_size: int = 4096,
+    compression: str = "zstd",
+    filter_bits_per_key: int = 10,
+    index: str = "bisect",
 ) -> TableBuilder:
     """A builder with small blocks."""
     return TableBuilder(
-        block_size=block_size, compression=compression, filter_bits_per_key=filter_bits_per_key
+        block_size=block_size,
+        compression=compression,
+        filter_bits_per_key=filter_bits_per_key,
+        index=index,
     )
 
 
@@ -65,10 +71,14 @@ def build(
     block_size: int = 4096,
     compression: str = "zstd",
     filter_bits_per_key: int = 10,
+    index: str = "bisect",
 ) -> BuiltTable:
     """A table of ``entries``, which must be in order."""
     builder = new_builder(
-        block_size=block_size, compression=compression, filter_bits_per_key=filter_bits_per_key
+        block_size=block_size,
+        compression=compression,
+        filter_bits_per_key=filter_bits_per_key,
+        index=index,
     )
     if entries:
         add(builder, entries)
@@ -102,7 +112,7 @@ def found_as(entry: Entry) -> Entry:
 
 def block_number(reader: TableReader, key: bytes) -> int:
     """Of the only block that can hold ``key``; -1 when it is below all of them."""
-    return bisect_right(reader.first_keys, key) - 1
+    return reader.rank(key) - 1
 
 
 class OpenTable:

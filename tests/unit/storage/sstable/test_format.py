@@ -134,11 +134,11 @@ def test_another_magic_is_not_a_table() -> None:
 
 def test_a_future_version_is_refused_with_the_way_out() -> None:
     fields = bytearray(encode_footer(FOOTER)[:-4])
-    fields[-len(MAGIC) - 4] = 2
+    fields[-len(MAGIC) - 4] = 3
     future = bytes(fields) + crc32c(bytes(fields)).to_bytes(4, "little")
     with pytest.raises(UnsupportedFormatError) as raised:
         decoded(tail_with(future))
-    assert (raised.value.expected, raised.value.found) == (1, 2)
+    assert (raised.value.expected, raised.value.found) == ((1, 2), 3)
     assert "upgrade" in raised.value.hint
 
 

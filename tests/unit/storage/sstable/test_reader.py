@@ -54,6 +54,7 @@ tombstones = st.lists(
     block_size=st.sampled_from([1, 300, 4096, 1 << 22]),
     compression=st.sampled_from(["zstd", "none"]),
     bits_per_key=st.sampled_from([0, 1, 10, 64]),
+    index=st.sampled_from(["bisect", "learned"]),
     absent=keys,
     limit=seqs,
 )
@@ -63,6 +64,7 @@ def test_a_table_gives_back_what_was_put_in(
     block_size: int,
     compression: str,
     bits_per_key: int,
+    index: str,
     absent: bytes,
     limit: int,
 ) -> None:
@@ -72,6 +74,7 @@ def test_a_table_gives_back_what_was_put_in(
         block_size=block_size,
         compression=compression,
         filter_bits_per_key=bits_per_key,
+        index=index,
     )
     table = OpenTable(built)
     assert table.entries() == entries
@@ -208,12 +211,14 @@ def test_a_tail_of_another_length_is_truncated() -> None:
             TableReader(meta_of(built), other)
 
 
+@pytest.mark.parametrize("index", ["bisect", "learned"])
 @pytest.mark.parametrize("falsify", ["key without a block", "longer block", "empty block"])
-def test_an_index_that_does_not_fit_the_blocks_is_corruption(falsify: str) -> None:
-    builder = new_builder(block_size=500)
+def test_an_index_that_does_not_fit_the_blocks_is_corruption(falsify: str, index: str) -> None:
+    builder = new_builder(block_size=500, index=index)
     add(builder, puts(100))
     if falsify != "longer block":
         builder._first_keys.append(b"key9")
+        builder._last_keys.append(b"key9")
     if falsify == "longer block":
         builder._blocks[0] += b"x"
     elif falsify == "empty block":
@@ -225,11 +230,12 @@ def test_an_index_that_does_not_fit_the_blocks_is_corruption(falsify: str) -> No
         TableReader(meta, tail)
 
 
-def test_memory_covers_filter_and_first_keys() -> None:
+def test_memory_covers_filter_and_index() -> None:
     built = build(puts(3000), block_size=500)
     reader = OpenTable(built).reader
     filter_bytes = 3000 * 10 // 8
-    assert reader.memory > filter_bytes + sum(len(key) + 33 for key in reader.first_keys)
+    separators = [reader.separator(number) for number in range(reader.block_count)]
+    assert reader.memory > filter_bytes + sum(len(separator) + 33 for separator in separators)
     assert OpenTable(build(puts(3000), block_size=500, filter_bits_per_key=0)).reader.memory < (
         reader.memory - filter_bytes
     )

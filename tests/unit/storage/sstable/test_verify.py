@@ -56,7 +56,7 @@ def test_keys_out_of_order_within_a_block_are_found() -> None:
 
 def test_keys_out_of_order_between_blocks_are_found() -> None:
     entries = puts(40)
-    with pytest.raises(CorruptionError, match="out of order") as caught:
+    with pytest.raises(CorruptionError, match="not the block that the index names") as caught:
         verify(careless([*entries[:10], *entries[20:30], *entries[10:20], *entries[30:]]))
     assert caught.value.offset
 
@@ -84,6 +84,14 @@ def test_a_key_that_lookups_miss_is_found(filter_bits: int) -> None:
 
     with pytest.raises(CorruptionError, match=r"key0003.* a lookup does not find it"):
         verify(careless(puts(5), forget, filter_bits=filter_bits))
+
+
+def test_a_key_that_scans_miss_is_found() -> None:
+    def forget(builder: Careless) -> None:
+        builder._filter_prefix = 4
+
+    with pytest.raises(CorruptionError, match=r"key0000.* a lookup does not find it"):
+        verify(careless(puts(5), forget))
 
 
 def test_bytes_that_are_not_those_of_the_manifest_are_found() -> None:
