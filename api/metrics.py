@@ -67,13 +67,16 @@ ENGINE: dict[str, EngineMetric] = {
     "commits": EngineMetric(COUNTER, "Batches committed; a single write is a batch of one."),
     "operations": EngineMetric(COUNTER, "Puts, deletes and range deletes committed."),
     "commit_groups": EngineMetric(COUNTER, "Groups of batches that were logged together."),
-    "written_bytes": EngineMetric(COUNTER, "Bytes of the tables that were written."),
-    "write_amplification": EngineMetric(GAUGE, "Bytes of tables written for a byte of the user."),
-    "live_bytes": EngineMetric(GAUGE, "Estimated bytes of tables without what is overwritten."),
-    "space_amplification": EngineMetric(GAUGE, "Bytes of tables over the live bytes."),
+    "written_bytes": EngineMetric(COUNTER, "Bytes of the tables and blobs that were written."),
+    "write_amplification": EngineMetric(GAUGE, "Bytes written for a byte of the user."),
+    "live_bytes": EngineMetric(GAUGE, "Estimated bytes without what is overwritten."),
+    "space_amplification": EngineMetric(GAUGE, "Bytes of tables and blobs over the live bytes."),
     "runs": EngineMetric(GAUGE, "Sorted runs, which a read may have to ask all."),
     "tables": EngineMetric(GAUGE, "Tables of the current version."),
     "table_bytes": EngineMetric(GAUGE, "Bytes of the tables of the current version."),
+    "blobs": EngineMetric(GAUGE, "Blobs of large values that tables point into."),
+    "blob_bytes": EngineMetric(GAUGE, "Bytes of those blobs."),
+    "blob_live_bytes": EngineMetric(GAUGE, "Bytes of the values in them that tables point at."),
     "scans": EngineMetric(COUNTER, "Scans begun."),
     "blocks_per_get": EngineMetric(GAUGE, "Blocks fetched from the bucket for a get of tables."),
     "row_cache_bytes": EngineMetric(GAUGE, "Memory of the row cache."),
@@ -99,7 +102,9 @@ ENGINE: dict[str, EngineMetric] = {
     "store_dollars_per_month": EngineMetric(
         GAUGE, "What the requests to the bucket come to in a month if it goes on like this."
     ),
-    "storage_dollars_per_month": EngineMetric(GAUGE, "Price of keeping the tables for a month."),
+    "storage_dollars_per_month": EngineMetric(
+        GAUGE, "Price of keeping the tables and blobs for a month."
+    ),
     "recovery_seconds": EngineMetric(GAUGE, "How long the last recovery took."),
     "recovered_batches": EngineMetric(GAUGE, "Batches that the last recovery replayed."),
     "recovery_truncated_bytes": EngineMetric(

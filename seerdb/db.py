@@ -267,7 +267,7 @@ class DB:
         The view is that of the call, whatever is written or expires while the iterator is used.
         """
         self._engine.check_open()
-        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache)
+        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
         chunks = self._engine.reads.scan(self._engine.reads.view(), wanted)
         return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 
@@ -284,7 +284,7 @@ class DB:
     ) -> Iterator[Entry]:
         """As :meth:`scan`, with sequence numbers; values are empty if ``keys_only``."""
         self._engine.check_open()
-        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache)
+        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
         chunks = self._engine.reads.scan(self._engine.reads.view(), wanted)
         return rows(chunks, key_entries if keys_only else entries, reverse=reverse, limit=limit)
 
@@ -427,7 +427,7 @@ class Snapshot:
         fill_cache: bool = True,
     ) -> Iterator[Any]:
         """As :meth:`DB.scan`, of the snapshot's moment."""
-        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache)
+        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
         chunks = self._engine.reads.scan(self._open_view(), wanted)
         return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 

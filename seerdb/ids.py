@@ -16,9 +16,22 @@ Epoch = NewType("Epoch", int)
 TableId = NewType("TableId", str)
 """``<8 digits epoch>-<12 digits counter>``: unique, because no two writers share an epoch."""
 
+BlobId = NewType("BlobId", str)
+"""``<table id>-<6 digits>``: the table it was made with, and its number among that one's blobs."""
+
 MAX_SEQ = SeqNo((1 << 63) - 1)
 
 
 def table_id(epoch: Epoch, counter: int) -> TableId:
     """The id of the ``counter``-th table made in ``epoch``."""
     return TableId(f"{epoch:08d}-{counter:012d}")
+
+
+def blob_id(table: TableId, number: int) -> BlobId:
+    """The id of the ``number``-th blob made with ``table``."""
+    return BlobId(f"{table}-{number:06d}")
+
+
+def maker_of(blob: BlobId) -> TableId:
+    """The table that a blob was made with, which need not point into it any more."""
+    return TableId(blob.rpartition("-")[0])

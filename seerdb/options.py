@@ -166,6 +166,9 @@ class Options:
     reads less per miss."""
     compression: str = _setting("zstd", _choice("zstd", "none"))
     """Of table blocks."""
+    blob_threshold: int = _setting(64 * KIB, _integer(0, GIB))
+    """Bytes from which on a value lies in a blob, beside the tables, which compactions then need
+    not rewrite; a read of it costs a request more. 0 turns that off."""
     filter_bits_per_key: int = _setting(10, _integer(0, 64))
     """Memory per key for filters that spare requests for missing keys; 0 turns them off."""
     filter_prefix: int = _setting(0, _integer(0, 255))
@@ -272,6 +275,7 @@ class DBOptions:
     recovery = _Setter[str]()
     block_size = _Setter[int]()
     compression = _Setter[str]()
+    blob_threshold = _Setter[int]()
     filter_bits_per_key = _Setter[int]()
     filter_prefix = _Setter[int]()
     index = _Setter[str]()

@@ -18,13 +18,28 @@ from seerdb.cli.arguments import Config, Json, Store, Target, escaped
 from seerdb.cli.output import item, named, print_json, print_table, write_bytes
 from seerdb.cli.target import find
 from seerdb.errors import CorruptionError, InvalidRequestError, NotFoundError, TruncatedError
-from seerdb.ids import TableId
-from seerdb.storage.entry import DELETE, DELETE_RANGE, MERGE, PUT, PUT_WITH_EXPIRY
+from seerdb.ids import BlobId, TableId
+from seerdb.storage.blob.format import Directory, open_value
+from seerdb.storage.entry import (
+    BLOB,
+    BLOB_WITH_EXPIRY,
+    DELETE,
+    DELETE_RANGE,
+    MERGE,
+    PUT,
+    PUT_WITH_EXPIRY,
+)
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load, read_record
 from seerdb.storage.manifest.version import TableMeta
-from seerdb.storage.object_store.names import parse_table_name, table_name
+from seerdb.storage.object_store.names import (
+    blob_name,
+    parse_blob_name,
+    parse_table_name,
+    table_name,
+)
 from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.pointer import BlobPointer
 from seerdb.storage.sstable.format import FOOTER_SIZE, TableProperties, decode_footer, unseal
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.value import (
@@ -48,6 +63,8 @@ OPERATIONS = {
     DELETE_RANGE: "delete_range",
     MERGE: "merge",
     PUT_WITH_EXPIRY: "put",
+    BLOB: "put",
+    BLOB_WITH_EXPIRY: "put",
 }
 BYTES_SHOWN = 60
 """Of a key or value in a line for people; JSON has all of them."""
@@ -111,6 +128,46 @@ def table(
 
 
 @app.command()
+def blob(
+    target: Target,
+    blob_id: Annotated[
+        str, typer.Argument(metavar="BLOB", help="Its id, or its name in the bucket.")
+    ],
+    *,
+    store: Store = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show where the values of a blob lie, whether or not a table points at them."""
+    found = parse_blob_name(blob_id) or parse_blob_name(blob_name(BlobId(blob_id)))
+    if found is None:
+        raise InvalidRequestError(
+            f"a blob's id is as 00000001-000000000001-000000, unlike {blob_id!r}"
+        )
+    with find(target, store, config).open() as bucket:
+        data = bucket.get(blob_name(found))
+    values, first_error = [], None
+    for place in Directory(found, data):
+        value = {"offset": place.offset, "length": place.length, "bytes": 0, "state": "sound"}
+        try:
+            stored = data[place.offset : place.offset + place.length]
+            value["bytes"] = len(open_value(stored, place))
+        except CorruptionError as error:
+            first_error = first_error or error
+            value["state"] = error.reason
+        values.append(value)
+    if as_json:
+        print_json({"id": found, "size": len(data), "values": values})
+    else:
+        print_table(("blob", "value"), [("id", found), ("size", len(data))])
+        print()
+        columns = ("offset", "length", "bytes", "state")
+        print_table(columns, [tuple(value.values()) for value in values])
+    if first_error is not None:
+        raise first_error
+
+
+@app.command()
 def wal(
     files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Segments of a log.")],
     *,
@@ -165,6 +222,15 @@ def _print_state(state: ManifestState) -> None:
             for meta in state.version.tables
         ],
     )
+    if state.version.blobs:
+        print()
+        print_table(
+            ("blob", "bytes", "of values", "live values", "live bytes"),
+            [
+                (use.id, use.size, use.total, use.live_values, use.live_bytes)
+                for use in state.version.blobs
+            ],
+        )
 
 
 def _open(table_id: TableId, data: bytes) -> TableReader:
@@ -291,7 +357,7 @@ def _logged(kind: int, stored: bytes, time_us: int) -> Value:
     """The value of an operation in a log; the end, if it is a range delete."""
     if kind == MERGE:
         return Merge(BELOW, (Operand(time_us // SECOND_US, stored),))
-    return unpack_expiring(stored) if kind == PUT_WITH_EXPIRY else stored
+    return Expiring(*unpack_expiring(stored)) if kind == PUT_WITH_EXPIRY else stored
 
 
 def _operation(kind: int, key: bytes, value: Value) -> dict[str, Any]:
@@ -301,10 +367,13 @@ def _operation(kind: int, key: bytes, value: Value) -> dict[str, Any]:
         operands = [named("operand", each.operand) for each in value.operands]
         return {"op": name, **named("key", key), **_base(value), "operands": operands}
     if isinstance(value, Expiring):
-        return {"op": name, **item(key, value.value), "expires": value.expires}
+        whole = _operation(kind, key, value.value)
+        return {**whole, "expires": value.expires}
+    if isinstance(value, BlobPointer):
+        return {"op": name, **named("key", key), **value.place._asdict()}
     if kind == DELETE_RANGE:
         return {"op": name, **named("start", key), **named("end", value or b"")}
-    return {"op": name, **(item(key, value or b"") if kind == PUT else named("key", key))}
+    return {"op": name, **(named("key", key) if kind == DELETE else item(key, value or b""))}
 
 
 def _base(merge: Merge) -> dict[str, Any]:
@@ -313,7 +382,10 @@ def _base(merge: Merge) -> dict[str, Any]:
     if base is BELOW or base is None:
         return {} if base is BELOW else {"base": None}
     if isinstance(base, Expiring):
-        return {**named("base", base.value), "expires": base.expires}
+        base, expires = base
+        assert type(base) is bytes
+        return {**named("base", base), "expires": expires}
+    assert type(base) is bytes
     return named("base", base)
 
 
@@ -321,10 +393,17 @@ def _operation_text(kind: int, key: bytes, value: Value) -> str:
     if isinstance(value, Merge):
         shown = "\t".join(_short(each.operand) for each in value.operands)
     elif isinstance(value, Expiring):
-        shown = f"{_short(value.value)}\texpires {_time(value.expires * SECOND_US)}"
+        shown = f"{_content(value.value)}\texpires {_time(value.expires * SECOND_US)}"
     else:
-        shown = _short(value or b"")
+        shown = _content(value or b"")
     return f"{OPERATIONS[kind]}\t{_short(key)}\t{shown}".rstrip("\t")
+
+
+def _content(value: bytes | BlobPointer) -> str:
+    if isinstance(value, bytes):
+        return _short(value)
+    place = value.place
+    return f"{place.length:,} bytes at {place.offset:,} of blob {place.blob}"
 
 
 def _short(data: bytes) -> str:

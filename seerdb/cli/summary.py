@@ -11,6 +11,7 @@ def summary(status: dict[str, Any]) -> list[tuple[str, str]]:
     sample = reads["sample"]
     return [
         ("data", _data(status)),
+        ("large values", _blobs(status["blobs"])),
         ("writes", _writes(amplifications)),
         ("space", _space(amplifications)),
         ("reads", _reads(amplifications)),
@@ -32,9 +33,18 @@ def _data(status: dict[str, Any]) -> str:
     )
 
 
+def _blobs(blobs: dict[str, Any]) -> str:
+    if not blobs["blobs"]:
+        return "none in blobs"
+    return (
+        f"{blobs['values']:,}, {blobs['live_bytes']:,} bytes live of {blobs['bytes']:,} in "
+        f"{blobs['blobs']:,} blobs"
+    )
+
+
 def _writes(amplifications: dict[str, Any]) -> str:
     return (
-        f"{amplifications['written_bytes']:,} bytes of tables for "
+        f"{amplifications['written_bytes']:,} bytes for "
         f"{amplifications['user_bytes']:,} of users: {amplifications['write']:.2f} times"
     )
 

@@ -77,7 +77,7 @@ def _print_report(report: VerifyReport) -> None:
         print(f"note: {note}")
     if report.unreferenced:
         print(
-            f"note: unreferenced tables in the bucket: {len(report.unreferenced):,}, the first is "
+            f"note: unreferenced objects in the bucket: {len(report.unreferenced):,}, the first is "
             f"{report.unreferenced[0]}; they are new, or wait for the collector"
         )
     print_table(
@@ -87,6 +87,9 @@ def _print_report(report: VerifyReport) -> None:
             ("tables", report.tables),
             ("entries in tables", report.entries),
             ("bytes of tables", report.bytes),
+            ("blobs", report.blobs),
+            ("values in blobs", report.values),
+            ("bytes of blobs", report.blob_bytes),
             ("log segments", report.segments),
             ("shipped log objects", report.shipped),
             ("commits in logs", report.records),

@@ -21,7 +21,6 @@ from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.lanes import Lane
-from seerdb.storage.object_store.names import table_name
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.poison import Poison
 from seerdb.storage.retention import SegmentRetention
@@ -104,7 +103,7 @@ class Background:
         self._collects_at_once = at_once
 
         def in_use() -> set[str]:
-            return set(map(table_name, outputs.in_use() | tables.live_tables()))
+            return outputs.in_use() | tables.live_objects()
 
         def work() -> bool:
             report = collector.run(in_use)

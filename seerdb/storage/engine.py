@@ -16,6 +16,7 @@ from seerdb.options import Options
 from seerdb.storage.admission import Admission
 from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
+from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.cluster import MOST_AT_ONCE
 from seerdb.storage.commit import OBJECT, Committer
 from seerdb.storage.compaction.compactor import Compactor
@@ -131,7 +132,8 @@ class Engine:
             State(Memtable([opened.next_segment], opened.operator), sealed, layout),
             opened.recovery.last_seq,
         )
-        self.reads = Reads(self.live, self.tables, opened.clock, opened.operator)
+        blobs = BlobReader(self.stores.of(Purpose.READ), self.runtime.workers.fetchers)
+        self.reads = Reads(self.live, self.tables, blobs, opened.clock, opened.operator)
         self.sampler = GetSampler(self.live, self.reads.try_get)
         heat = load_heat(self.components.files, self._cache_directory)
         self.warm_up = WarmUp(
@@ -157,14 +159,7 @@ class Engine:
         self.publisher = publisher = Publisher(self.live, self.manifest, self.tables, self.pins)
         self.runner = runner = self._job_runner()
         self._remote = self._remote_runner()
-        self.table_format = table_format = TableFormat(
-            options.block_size,
-            options.compression,
-            options.filter_bits_per_key,
-            options.filter_prefix,
-            options.index,
-            opened.operator,
-        )
+        self.table_format = table_format = self._table_format(opened)
         self.flusher = Flusher(
             self.live,
             publisher,
@@ -210,6 +205,18 @@ class Engine:
         self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
         self.background.add_spare(self.log.pool)
         self.background.add_warm_up(self.warm_up)
+
+    def _table_format(self, opened: Opened) -> TableFormat:
+        options = self.options
+        return TableFormat(
+            block_size=options.block_size,
+            compression=options.compression,
+            filter_bits_per_key=options.filter_bits_per_key,
+            filter_prefix=options.filter_prefix,
+            index=options.index,
+            operator=opened.operator,
+            blob_threshold=options.blob_threshold,
+        )
 
     def _wire_writes(self, opened: Opened) -> None:
         components, options = self.components, self.options
@@ -319,8 +326,7 @@ class Engine:
         self.components.listener(Poisoned(str(cause)))
 
     def current_seq(self, key: bytes) -> int:
-        version = self.reads.get(key)
-        return version[0] if version is not None and version[1] is not None else 0
+        return self.reads.seq_of(key)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         self.runtime.workers.timer.call_later(seconds, call)
@@ -337,7 +343,7 @@ class Engine:
         self.check_open()
         if expect is not None:
             # So that the check, for which all other writers wait, finds it in memory.
-            self.reads.get(expect[0])
+            self.reads.seq_of(expect[0])
         seq = self.committer.commit(batch, level, expect)
         if level == OBJECT:
             self._ship_now(seq)

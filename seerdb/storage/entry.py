@@ -17,8 +17,11 @@ DELETE = 2
 DELETE_RANGE = 3
 MERGE = 4
 PUT_WITH_EXPIRY = 5
+BLOB = 6
+BLOB_WITH_EXPIRY = 7
 """Kinds of operation. Part of the WAL and table formats: do not change the numbers.
-Tables hold all but DELETE_RANGE as entries; that has a section of its own."""
+Tables hold all but DELETE_RANGE as entries; that has a section of its own. The BLOB kinds are
+puts of large values, which lie elsewhere; no log has them."""
 
 
 class RangeTombstone(NamedTuple):

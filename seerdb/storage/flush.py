@@ -9,19 +9,21 @@ state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from seerdb.errors import ChecksumError
 from seerdb.ids import TableId
+from seerdb.storage.blob.aside import Aside
+from seerdb.storage.blob.writer import BlobWriter
 from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.files import FileSystem
-from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.manifest.version import BlobRef, TableMeta
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk, collapse
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.object_store.upload import upload as upload_object
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.pinning import leave_copy
@@ -44,6 +46,7 @@ class TableFormat:
     filter_prefix: int = 0
     index: str = "bisect"
     operator: MergeOperator | None = None
+    blob_threshold: int = 0
 
     def builder(self) -> TableBuilder:
         """A builder for one table."""
@@ -53,6 +56,18 @@ class TableFormat:
             filter_bits_per_key=self.filter_bits_per_key,
             filter_prefix=self.filter_prefix,
             index=self.index,
+        )
+
+    def blob_writer(
+        self, store: ObjectStore, table: TableId, known: Iterable[BlobRef] = ()
+    ) -> BlobWriter:
+        """What takes the large values of one table; see :class:`BlobWriter`."""
+        return BlobWriter(
+            store,
+            table,
+            threshold=self.blob_threshold,
+            compression=self.compression,
+            known=known,
         )
 
 
@@ -83,7 +98,8 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
     memtable = job.memtable
     if memtable is None:
         memtable = replay_sealed(files, job.directory, job.segments, pace, job.format.operator)
-    pieces = list(_pieces(memtable, pace))
+    blobs = job.format.blob_writer(store, job.table)
+    pieces = list(_pieces(memtable, blobs, pace))
     tombstones = memtable.tombstones.tombstones
     if not pieces and not tombstones:
         return FlushResult(None, memtable.last_seq)
@@ -95,22 +111,29 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
             pace()
     builder.add_range_tombstones(tombstones)
     built = builder.finish(memtable.first_us, memtable.last_us)
-    table = upload(store, job.table, built, level=0, run=job.run)
+    refs = blobs.finish(built.pointed)
+    table = upload(store, job.table, built, level=0, run=job.run, blobs=refs)
     leave_copy(files, job.copies, table, built.data)
     return FlushResult(table, memtable.last_seq)
 
 
-def _pieces(memtable: Memtable, pace: Pace) -> Iterator[Packed]:
-    """The newest version of everything in a memtable, packed, as it was written."""
+def _pieces(memtable: Memtable, blobs: BlobWriter, pace: Pace) -> Iterator[Packed]:
+    """The newest version of everything in a memtable, packed, as it was written; at the end what
+    has large values."""
+    aside = Aside(blobs, special=memtable.special)
     # No object is made for an entry: the garbage collector would look at all of them.
     all_keys, all_versions = iter(memtable.entries), iter(memtable.entries.values())
     while keys := list(islice(all_keys, _STEP)):
         versions = list(islice(all_versions, _STEP))
         seqs, values = [version[0] for version in versions], [version[1] for version in versions]
         chunk = collapse([Chunk(keys, seqs, values)], memtable.tombstones)
+        chunk = aside.without_large(chunk)
         if chunk.keys:
             yield packed(chunk, special=memtable.special)
         pace()
+    large = aside.with_pointers(pace)
+    if large.keys:
+        yield packed(large, special=True)
 
 
 def packed(chunk: Chunk, *, special: bool = False) -> Packed:
@@ -125,16 +148,16 @@ def packed(chunk: Chunk, *, special: bool = False) -> Packed:
 
 
 def upload(
-    store: ObjectStore, table: TableId, built: BuiltTable, *, level: int, run: int
+    store: ObjectStore,
+    table: TableId,
+    built: BuiltTable,
+    *,
+    level: int,
+    run: int,
+    blobs: tuple[BlobRef, ...] = (),
 ) -> TableMeta:
-    """Put a table into the bucket and make sure that it is there byte for byte."""
-    name = table_name(table)
-    store.put(name, built.data)
-    if store.get(name) != built.data:
-        raise ChecksumError(
-            "the uploaded table reads back differently; it is not used and will be made again",
-            name=name,
-        )
+    """Put a table into the bucket. Requires: the ``blobs`` it points into are there."""
+    upload_object(store, table_name(table), built.data)
     return TableMeta(
         id=table,
         level=level,
@@ -153,4 +176,6 @@ def upload(
         merges=built.merges,
         first_expiry=built.first_expiry,
         half_expired=built.half_expired,
+        pointers=sum(ref.values for ref in blobs),
+        blobs=blobs,
     )

@@ -115,7 +115,7 @@ class Flusher:
 
     def _account(self, built: _Built) -> None:
         table = built.result.table
-        entries, size = (table.entries, table.size) if table else (0, 0)
+        entries, size = (table.entries, table.bytes_made) if table else (0, 0)
         if table is not None:
             self._outputs.finish([table.id])
         total = self.statistics

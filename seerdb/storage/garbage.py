@@ -5,8 +5,8 @@ decides and deletes; whenever the manifest is not beyond doubt it deletes nothin
 
 Never deleted: what the version names, shipped log that reaches past the tables, objects of a
 later epoch, claims (they are the fences, see ``manifest/edit.py``), the last two checkpoints and
-all that follows, anything younger than the grace period, anything the caller keeps, and any
-name that is not ours.
+all that follows, anything younger than the grace period, anything the caller keeps with the blobs
+that were made with it, and any name that is not ours.
 
 Of the branches of the shipped log (see ``ship.py``) those stay that begin past the tables, and
 the newest of the others: from where it begins, which is no later than where any recovery from now
@@ -21,18 +21,21 @@ from dataclasses import dataclass
 
 from seerdb.clock import Clock
 from seerdb.errors import CorruptionError
-from seerdb.ids import Epoch, table_id
+from seerdb.ids import Epoch, maker_of, table_id
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import FetchMany, load
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import (
+    BLOB_PREFIX,
     MANIFEST_PREFIX,
     PROBE_PREFIX,
     TABLE_PREFIX,
     WAL_PREFIX,
+    blob_name,
     is_probe_name,
     manifest_name,
+    parse_blob_name,
     parse_manifest_name,
     parse_table_name,
     parse_wal_name,
@@ -58,7 +61,7 @@ def collectable(
     Requires: all of the shipped log that the store lists is among ``objects``. ``now`` and the
     age of an object are wall-clock seconds.
     """
-    in_use = keep | {table_name(table.id) for table in state.version.tables}
+    in_use = keep | {name for table in state.version.tables for name in table.objects}
     in_use |= {manifest_name(number) for number in state.claims}
     branch = _newest_branch(objects, state)
     return [
@@ -66,8 +69,16 @@ def collectable(
         for info in objects
         if info.modified < now - grace_seconds
         and info.name not in in_use
+        and _table_with(info.name) not in keep
         and _is_past(info.name, state, branch)
     ]
+
+
+def _table_with(name: str) -> str | None:
+    """The table that a blob was made with: while that one is kept because no manifest names it yet,
+    none tells what it points into."""
+    blob = parse_blob_name(name)
+    return table_name(maker_of(blob)) if blob else None
 
 
 def _newest_branch(objects: list[ObjectInfo], state: ManifestState) -> Epoch:
@@ -83,7 +94,8 @@ def _newest_branch(objects: list[ObjectInfo], state: ManifestState) -> Epoch:
 
 def _is_past(name: str, state: ManifestState, branch: Epoch) -> bool:
     """Whether an object of this name, if nothing uses it, belongs to what is over."""
-    if (table := parse_table_name(name)) is not None:
+    blob = parse_blob_name(name)
+    if (table := maker_of(blob) if blob else parse_table_name(name)) is not None:
         return table < table_id(Epoch(state.epoch + 1), 0)
     if (number := parse_manifest_name(name)) is not None:
         return number < state.checkpoint_before
@@ -131,20 +143,20 @@ class GarbageCollector:
         """Delete what is collectable now. Raises: ``UnavailableError``.
 
         ``keep`` gives the names of objects in use that the newest version does not tell:
-        uploaded tables whose commit has not *succeeded* yet, tables pinned by readers, and
-        tables that left the version less than the grace period ago. It is called before the
-        manifest is read and again after, so that neither a table committed nor one removed
-        in between can fall through.
+        uploaded tables whose commit has not *succeeded* yet; tables pinned by readers, and tables
+        that left the version less than the grace period ago, with the blobs they point into. It
+        is called before the manifest is read and again after, so that neither a table committed
+        nor one removed in between can fall through.
         """
         kept = keep()
         state = self._trusted_state()
         if isinstance(state, str):
             return GarbageReport(refused=state)
         kept = kept | keep()
-        tables = self._store.list(TABLE_PREFIX)
-        if damage := _missing_table(tables, state):
+        data = self._store.list(TABLE_PREFIX) + self._store.list(BLOB_PREFIX)
+        if damage := _missing(data, state):
             return GarbageReport(refused=damage)
-        objects = self._store.list(MANIFEST_PREFIX) + tables
+        objects = self._store.list(MANIFEST_PREFIX) + data
         objects += self._store.list(WAL_PREFIX) + self._store.list(PROBE_PREFIX)
         names = collectable(
             objects,
@@ -174,10 +186,11 @@ class GarbageCollector:
         return state
 
 
-def _missing_table(tables: list[ObjectInfo], state: ManifestState) -> str:
-    sizes = {info.name: info.size for info in tables}
-    for table in state.version.tables:
-        found = sizes.get(table_name(table.id))
-        if found != table.size:
-            return f"table {table.id} of {table.size} bytes is damaged or missing: {found} bytes"
+def _missing(listed: list[ObjectInfo], state: ManifestState) -> str:
+    sizes = {info.name: info.size for info in listed}
+    needed = [(table_name(table.id), table.size) for table in state.version.tables]
+    needed += [(blob_name(blob.id), blob.size) for blob in state.version.blobs]
+    for name, size in needed:
+        if (found := sizes.get(name)) != size:
+            return f"{name} of {size} bytes is damaged or missing: {found} bytes"
     return ""

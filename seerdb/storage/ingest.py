@@ -38,7 +38,7 @@ from seerdb.storage.sorting import (
     run_merge,
     sort,
 )
-from seerdb.storage.sstable.builder import TableBuilder
+from seerdb.storage.sstable.packed import Packed
 
 TABLE_SIZE = 32 << 20
 """Bytes at which a table is finished and the next one begun: while it is uploaded and read back it
@@ -49,8 +49,9 @@ _ENTRY_OVERHEAD = 32
 
 
 class IngestReport(msgspec.Struct, frozen=True):
-    """What an ingest brought: entries (of equal keys one), bytes of the tables, their ids, and the
-    seq that all entries share; 0 when there were none, and nothing was changed."""
+    """What an ingest brought: entries (of equal keys one), bytes of the tables and their blobs, the
+    tables' ids, and the seq that all entries share; 0 when there were none, and nothing was
+    changed."""
 
     entries: int
     bytes: int
@@ -84,22 +85,36 @@ def run_ingest(
     """Build and upload the tables, in key order. They count once the manifest names them, and
     have no seq and no run until then."""
     tables: list[TableMeta] = []
-    builder: TableBuilder | None = None
+    output: _Output | None = None
     for chunk in merged(files, job.runs, pace):
-        if builder is None:
-            builder = job.format.builder()
-        builder.add(packed(chunk))
+        if output is None:
+            output = _Output(job.outputs[len(tables)], job.format, store)
+        output.add(packed(chunk))
         is_last = len(tables) + 1 == len(job.outputs)
-        if builder.size_estimate >= job.target_size and not is_last:
-            tables.append(_finish(job.outputs[len(tables)], builder, store))
-            builder = None
-    if builder is not None:
-        tables.append(_finish(job.outputs[len(tables)], builder, store))
+        if output.builder.size_estimate >= job.target_size and not is_last:
+            tables.append(output.finish())
+            output = None
+    if output is not None:
+        tables.append(output.finish())
     return tuple(tables)
 
 
-def _finish(table: TableId, builder: TableBuilder, store: ObjectStore) -> TableMeta:
-    return upload(store, table, builder.finish(0, 0), level=0, run=0)
+class _Output:
+    """A table being made, and its blobs."""
+
+    def __init__(self, table: TableId, table_format: TableFormat, store: ObjectStore) -> None:
+        self.builder = table_format.builder()
+        self._table = table
+        self._store = store
+        self._blobs = table_format.blob_writer(store, table)
+
+    def add(self, entries: Packed) -> None:
+        self.builder.add(self._blobs.separate(entries))
+
+    def finish(self) -> TableMeta:
+        built = self.builder.finish(0, 0)
+        refs = self._blobs.finish(built.pointed)
+        return upload(self._store, self._table, built, level=0, run=0, blobs=refs)
 
 
 class Ingester:
@@ -142,7 +157,7 @@ class Ingester:
         seq = self._publish(tables)
         report = IngestReport(
             entries=sum(table.entries for table in tables),
-            bytes=sum(table.size for table in tables),
+            bytes=sum(table.bytes_made for table in tables),
             tables=[table.id for table in tables],
             seq=seq,
         )

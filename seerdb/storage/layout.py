@@ -1,11 +1,11 @@
 """A version made ready for reading: its runs as sorted columns of handles.
 
 Immutable but for ``tombstones``, which is ``None`` until every table with range tombstones has
-been opened. ``special`` says that some table has values that expire or are merged, ``plain`` that
-none has those or range tombstones. ``rows`` is the row cache, which all layouts of a database
-share; ``generation`` tells it what a row comes from. A layout keeps the handles of its tables
-alive, which keeps the garbage collector away from them; a snapshot lives on the layout it was
-taken with.
+been opened. ``special`` says that some table has values that expire or are merged, ``pointed``
+that some has values in blobs, ``plain`` that none has any of those or range tombstones. ``rows``
+is the row cache, which all layouts of a database share; ``generation`` tells it what a row comes
+from. A layout keeps the handles of its tables alive, which keeps the garbage collector away from
+them; a snapshot lives on the layout it was taken with.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Layout:
     __slots__ = (
         "generation",
         "plain",
+        "pointed",
         "ranged",
         "rows",
         "runs",
@@ -59,7 +60,8 @@ class Layout:
             handle for run in self.runs for handle in run.handles if handle.meta.range_deletes
         ]
         self.special = any(table.special for table in version.tables)
-        self.plain = not self.ranged and not self.special
+        self.pointed = any(table.pointers for table in version.tables)
+        self.plain = not (self.ranged or self.special or self.pointed)
         self.tombstones: RangeTombstones | None = None if self.ranged else NO_TOMBSTONES
 
     def load_tombstones(self, tables: TableStore) -> RangeTombstones:

@@ -19,17 +19,20 @@ from seerdb.storage.value import Version, is_open, stack
 
 
 class Need:
-    """What must be loaded before a read can go on: a block, or (``block`` -1) a tail, or
-    (no handle) the range tombstones of the layout."""
+    """What must be loaded before a read can go on: a block, or (``NO_BLOCK``) a tail, or (no
+    handle) the range tombstones of the layout, or (a ``seq``) the value in a blob of the version
+    that was found, which has that seq."""
 
-    __slots__ = ("block", "handle")
+    __slots__ = ("block", "handle", "seq")
 
-    def __init__(self, handle: TableHandle | None, block: int) -> None:
+    def __init__(self, handle: TableHandle | None, block: int, seq: int = 0) -> None:
         self.handle = handle
         self.block = block
+        self.seq = seq
 
 
-_NEED_TOMBSTONES = Need(None, -1)
+NO_BLOCK = -1
+_NEED_TOMBSTONES = Need(None, NO_BLOCK)
 
 Loaded = dict[BlockKey, Block]
 """Blocks at hand beside the cache, so that progress never depends on the cache's capacity."""
@@ -90,7 +93,7 @@ def find_in_tables(
         if reader is None:
             meta = handle.meta
             if meta.smallest <= key <= meta.largest:
-                return Need(handle, -1)
+                return Need(handle, NO_BLOCK)
             continue
         table_filter = reader.filter
         mask = table_filter.masks[mask_number]

@@ -36,6 +36,7 @@ from seerdb.storage.entry import (
 )
 from seerdb.storage.merge import Chunk, Piece
 from seerdb.storage.operators import MergeOperator, absorb
+from seerdb.storage.pointer import BlobPointer
 from seerdb.storage.value import (
     BELOW,
     SECOND_US,
@@ -64,10 +65,11 @@ def memory_of(value: Value) -> int:
     """About what a value costs, in bytes, beside its entry."""
     if value is None:
         return 0
+    assert not isinstance(value, BlobPointer), "a memtable has its values itself"
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, Expiring):
-        return len(value.value)
+        return memory_of(value.value)
     base = 0 if value.base is BELOW else memory_of(value.base)
     return base + sum(ENTRY_OVERHEAD + len(each.operand) for each in value.operands)
 
@@ -184,7 +186,7 @@ class Memtable:
     ) -> Value:
         """What an operation makes of a key of which this batch already made ``before``."""
         if kind == PUT_WITH_EXPIRY:
-            return unpack_expiring(stored)
+            return Expiring(*unpack_expiring(stored))
         assert kind == MERGE
         operand = Operand(time_us // SECOND_US, stored)
         self.oldest_operand = min(self.oldest_operand, operand.second)

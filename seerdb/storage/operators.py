@@ -185,7 +185,7 @@ def show(key: bytes, version: Version, operator: MergeOperator | None, second: i
                 "the key to begin anew"
             ) from error
     if isinstance(value, Expiring):
-        return seq, value.value if second < value.expires else None
+        value = value.value if second < value.expires else None
     assert value is None or type(value) is bytes
     return seq, value
 

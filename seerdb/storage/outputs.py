@@ -1,7 +1,7 @@
-"""Tables that are in use though the newest version does not tell: being made, or just removed.
+"""Objects that are in use though the newest version does not tell: being made, or just removed.
 
-What keeps the garbage collector away from a table while no manifest names it yet, and from one
-that a reader of an older version, here or elsewhere, may still want.
+What keeps the garbage collector away from a table while no manifest names it yet, and from one,
+with the blobs it points into, that a reader of an older version, here or elsewhere, may still want.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from seerdb.clock import Clock
 from seerdb.ids import Epoch, TableId, table_id
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.object_store.names import table_name
 
 GRACE_SECONDS = 300.0
 """How long an object that nobody names any more is kept, for readers elsewhere."""
@@ -30,7 +32,7 @@ class TableOutputs:
         # Guarded by the lock: lanes run beside each other.
         self._lock = threading.Lock()
         self._in_flight: set[TableId] = set()
-        self._removed_at: dict[TableId, float] = {}
+        self._removed_at: dict[str, float] = {}
 
     def begin(self, count: int = 1) -> tuple[TableId, ...]:
         """Fresh ids, in use until :meth:`finish`."""
@@ -44,15 +46,16 @@ class TableOutputs:
         with self._lock:
             self._in_flight.difference_update(tables)
 
-    def removed(self, tables: Iterable[TableId]) -> None:
+    def removed(self, tables: Iterable[TableMeta]) -> None:
         """These have left the version; they stay in use for the grace period."""
         now = self._clock.monotonic()
+        names = [name for table in tables for name in table.objects]
         with self._lock:
-            self._removed_at |= dict.fromkeys(tables, now)
+            self._removed_at |= dict.fromkeys(names, now)
 
-    def in_use(self) -> set[TableId]:
-        """All that must not be deleted."""
+    def in_use(self) -> set[str]:
+        """Names of objects that must not be deleted; nor must blobs made with such a table."""
         since = self._clock.monotonic() - GRACE_SECONDS
         with self._lock:
-            self._removed_at = {t: at for t, at in self._removed_at.items() if at > since}
-            return self._in_flight | self._removed_at.keys()
+            self._removed_at = {n: at for n, at in self._removed_at.items() if at > since}
+            return {*map(table_name, self._in_flight), *self._removed_at}

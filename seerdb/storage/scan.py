@@ -31,13 +31,15 @@ hardly later than one for less."""
 
 class Wanted(NamedTuple):
     """What a scan is after: ``[start, end)``, or its last keys if ``reverse``, and how many rows
-    at most, which is a hint. What it loads is kept in the caches if ``fill``."""
+    at most, which is a hint. What it loads is kept in the caches if ``fill``. ``keys_only``: values
+    are not looked at."""
 
     start: bytes | None
     end: bytes | None
     reverse: bool = False
     limit: int | None = None
     fill: bool = True
+    keys_only: bool = False
 
 
 def scan(state: State, at: int, wanted: Wanted, tables: TableStore) -> Iterator[Chunk]:

@@ -30,6 +30,11 @@ class State:
         open. Exact for what is visible in a snapshot of this state."""
         return self.layout.special or any(memtable.special for memtable in self.memtables)
 
+    @property
+    def plain(self) -> bool:
+        """Whether what is found is what people see: bytes, or a deletion. Exact as above."""
+        return not (self.special or self.layout.pointed)
+
 
 class LiveState:
     """The current state. ``lock`` guards every change; see the module docstring."""

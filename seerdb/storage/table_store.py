@@ -99,10 +99,12 @@ class TableStore:
         """Which blocks in memory have been asked for again, in order."""
         return self._cache.hot(reader)
 
-    def live_tables(self) -> set[TableId]:
-        """Tables that somebody may still read; they must not be deleted."""
+    def live_objects(self) -> set[str]:
+        """Names of tables that somebody may still read, and of the blobs they point into; they
+        must not be deleted."""
         with self._lock:
-            return set(self._handles)
+            handles = list(self._handles.values())
+        return {name for handle in handles for name in handle.meta.objects}
 
     def drop_cached(self, tables: Iterable[TableId]) -> None:
         """Forget what is cached of tables that left the version; a snapshot that still reads

@@ -1,5 +1,8 @@
 """What a version of a key may hold besides plain bytes or a deletion, and its bytes in a table.
 
+:class:`BlobPointer` (``pointer.py``) stands for the bytes of a large value, as a value of its own,
+of an :class:`Expiring` one, or, while a read has them in hand, as the base of a merge.
+
 :class:`Expiring` is a value with an end. :class:`Merge` is operands that are not folded yet, over
 what they are to be folded onto: something further down (``BELOW``, then the merge is *open*), or a
 base that is known but did not fold, because the operator refused. Putting versions together
@@ -17,6 +20,9 @@ Stored values, all integers little-endian::
     PUT, DELETE         the value; nothing
     PUT_WITH_EXPIRY     expires      u64     second since 1970
                         value        the rest
+    BLOB                the pointer
+    BLOB_WITH_EXPIRY    expires      u64     second since 1970
+                        pointer      the rest
     MERGE in a log      the operand; its second is that of the record's time
     MERGE in a table    base         u8      0 below, else the kind of the base
                         length       u32     of the base's stored value
@@ -25,7 +31,7 @@ Stored values, all integers little-endian::
                         lengths      u32 x count
                         base, operands   joined, oldest operand first
 
-Part of the WAL and table formats: do not change.
+The base of a stored merge is never a pointer. Part of the WAL and table formats: do not change.
 """
 
 from __future__ import annotations
@@ -37,14 +43,17 @@ from itertools import accumulate, pairwise
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from seerdb.errors import CorruptionError
-from seerdb.storage.entry import DELETE, MERGE, PUT, PUT_WITH_EXPIRY
+from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, PUT_WITH_EXPIRY
+from seerdb.storage.pointer import BlobPointer
 
 SECOND_US = 1_000_000
 
 _EXPIRY = struct.Struct("<Q")
+EXPIRY_SIZE = _EXPIRY.size
 _MERGE = struct.Struct("<BII")
 _OPERAND_SIZE = 8 + 4
 _EXPIRING_BASE = bytes((PUT_WITH_EXPIRY,))
+_ENDING = bytes((PUT_WITH_EXPIRY, BLOB_WITH_EXPIRY))
 
 
 class _Base(Enum):
@@ -58,7 +67,7 @@ BELOW: Final = _Base.BELOW
 class Expiring(NamedTuple):
     """A value that is there until the second ``expires`` begins."""
 
-    value: bytes
+    value: bytes | BlobPointer
     expires: int
 
 
@@ -72,11 +81,11 @@ class Operand(NamedTuple):
 class Merge(NamedTuple):
     """Operands, oldest first, that are to be folded onto ``base``; ``None``: onto nothing."""
 
-    base: bytes | Expiring | Literal[_Base.BELOW] | None
+    base: bytes | BlobPointer | Expiring | Literal[_Base.BELOW] | None
     operands: tuple[Operand, ...]
 
 
-Value: TypeAlias = bytes | Expiring | Merge | None
+Value: TypeAlias = bytes | BlobPointer | Expiring | Merge | None
 """What a version holds; ``None`` says that the key was deleted."""
 
 Version: TypeAlias = tuple[int, Value]
@@ -99,6 +108,28 @@ def stack(newer: Value, older: Value) -> Value:
     return Merge(older, newer.operands)
 
 
+def pointer_in(value: Value) -> BlobPointer | None:
+    """What stands for bytes of ``value`` that lie in a blob; ``None`` when all are there."""
+    if isinstance(value, Merge):
+        value = None if value.base is BELOW else value.base
+    if isinstance(value, Expiring):
+        value = value.value
+    return value if isinstance(value, BlobPointer) else None
+
+
+def with_bytes(value: Value, data: bytes | BlobPointer) -> Value:
+    """``value`` with other bytes, or a pointer to them. Requires: it has some of its own, which
+    are neither a deletion nor further down."""
+    if isinstance(value, Expiring):
+        return Expiring(data, value.expires)
+    if isinstance(value, Merge):
+        base = value.base
+        return value._replace(
+            base=Expiring(data, base.expires) if isinstance(base, Expiring) else data
+        )
+    return data
+
+
 def expires_at(now_us: int, lifetime_us: int) -> int:
     """The second in which a value expires that is written now."""
     return -(-(now_us + lifetime_us) // SECOND_US)
@@ -109,11 +140,11 @@ def pack_expiring(expires: int, value: bytes) -> bytes:
     return _EXPIRY.pack(expires) + value
 
 
-def unpack_expiring(stored: bytes) -> Expiring:
-    """Raises ``CorruptionError`` when ``stored`` is too short."""
+def unpack_expiring(stored: bytes) -> tuple[bytes, int]:
+    """Value and second of a PUT_WITH_EXPIRY. Raises ``CorruptionError`` when it is too short."""
     if len(stored) < _EXPIRY.size:
         raise CorruptionError("a value that expires is too short to say when")
-    return Expiring(stored[_EXPIRY.size :], _EXPIRY.unpack_from(stored)[0])
+    return stored[_EXPIRY.size :], _EXPIRY.unpack_from(stored)[0]
 
 
 def encode_values(values: Sequence[Value]) -> tuple[bytes, list[bytes]]:
@@ -127,7 +158,11 @@ def _encode(value: Value) -> tuple[int, bytes]:
         return DELETE, b""
     if type(value) is bytes:
         return PUT, value
+    if isinstance(value, BlobPointer):
+        return BLOB, value.stored
     if isinstance(value, Expiring):
+        if isinstance(value.value, BlobPointer):
+            return BLOB_WITH_EXPIRY, pack_expiring(value.expires, value.value.stored)
         return PUT_WITH_EXPIRY, pack_expiring(value.expires, value.value)
     assert isinstance(value, Merge)
     return MERGE, _encode_merge(value)
@@ -148,12 +183,10 @@ def expiries(kinds: bytes, stored: Sequence[bytes]) -> list[int]:
 
     Raises ``CorruptionError`` when one does not fit together.
     """
-    if PUT_WITH_EXPIRY not in kinds and MERGE not in kinds:
-        return []
     found = []
     for kind, value in zip(kinds, stored, strict=True):
-        if kind == PUT_WITH_EXPIRY:
-            found.append(unpack_expiring(value).expires)
+        if kind in _ENDING:
+            found.append(unpack_expiring(value)[1])
         elif kind == MERGE and value[:1] == _EXPIRING_BASE:
             base = _decode_merge(value).base
             assert isinstance(base, Expiring)
@@ -178,7 +211,14 @@ def decode_value(kind: int, stored: bytes) -> Value:
         return stored
     if kind == DELETE:
         return None
-    return unpack_expiring(stored) if kind == PUT_WITH_EXPIRY else _decode_merge(stored)
+    if kind == PUT_WITH_EXPIRY:
+        return Expiring(*unpack_expiring(stored))
+    if kind == BLOB:
+        return BlobPointer.read(stored)
+    if kind == BLOB_WITH_EXPIRY:
+        pointer, expires = unpack_expiring(stored)
+        return Expiring(BlobPointer.read(pointer), expires)
+    return _decode_merge(stored)
 
 
 def _decode_merge(stored: bytes) -> Merge:
@@ -203,5 +243,5 @@ def _decode_base(kind: int, stored: bytes) -> bytes | Expiring | Literal[_Base.B
     if kind == DELETE:
         return None
     if kind == PUT_WITH_EXPIRY:
-        return unpack_expiring(stored)
+        return Expiring(*unpack_expiring(stored))
     raise CorruptionError(f"a merge has a base of unknown kind {kind}")

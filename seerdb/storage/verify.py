@@ -1,4 +1,5 @@
-"""Checking a whole database: every byte of manifest, tables and log, and what must hold among them.
+"""Checking a whole database: every byte of manifest, tables, blobs and log, and what must hold
+among them.
 
 Slow and thorough; it changes nothing and locks nothing. Damage becomes a line of the report, so
 that one run finds all of it; only a store or disk that cannot be read at all is raised.
@@ -17,6 +18,9 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from seerdb.errors import CorruptionError, DiskError, InternalError, NotFoundError
+from seerdb.ids import BlobId
+from seerdb.storage.blob.format import Directory
+from seerdb.storage.blob.verify import verify_blob
 from seerdb.storage.files import FileSystem
 from seerdb.storage.home import load_home
 from seerdb.storage.manifest.state import ManifestState
@@ -24,8 +28,11 @@ from seerdb.storage.manifest.verify import newest, verify_manifest
 from seerdb.storage.manifest.version import Version, check_version
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import (
+    BLOB_PREFIX,
     TABLE_PREFIX,
     WAL_PREFIX,
+    blob_name,
+    parse_blob_name,
     parse_table_name,
     parse_wal_name,
     table_name,
@@ -43,13 +50,16 @@ class VerifyReport(msgspec.Struct):
     """What was checked, and one line for each thing that is wrong.
 
     ``manifests`` and ``shipped`` count objects, ``segments`` files; ``records`` are the commits
-    in both kinds of log.
+    in both kinds of log, the ``values`` those in blobs.
     """
 
     manifests: int = 0
     tables: int = 0
     entries: int = 0
     bytes: int = 0
+    blobs: int = 0
+    values: int = 0
+    blob_bytes: int = 0
     segments: int = 0
     shipped: int = 0
     records: int = 0
@@ -58,8 +68,8 @@ class VerifyReport(msgspec.Struct):
     notes: list[str] = []
     """Worth knowing, and no damage."""
     unreferenced: list[str] = []
-    """Tables in the bucket that the manifest does not name: on their way into it, or left to
-    the collector. No damage either."""
+    """Tables and blobs in the bucket that the manifest does not name: on their way into it, or
+    left to the collector. No damage either."""
 
     @property
     def ok(self) -> bool:
@@ -95,17 +105,18 @@ def verify_database(
     ``DiskError``.
     """
     tables = [info.name for info in store.list(TABLE_PREFIX) if parse_table_name(info.name)]
+    blobs = [info.name for info in store.list(BLOB_PREFIX) if parse_blob_name(info.name)]
     shipped = [info.name for info in store.list(WAL_PREFIX)]
     segments = list_segments(log.files, log.directory) if log else []
     manifest = verify_manifest(store, lambda done, total: progress("manifest", done, total))
     report.manifests, report.problems = manifest.objects, manifest.problems
     state = manifest.state
     if not manifest.objects:
-        if not (tables or shipped or segments):
+        if not (tables or blobs or shipped or segments):
             raise NotFoundError("there is no database: no manifest, no table, no log")
         report.problems.append(
-            "the bucket holds tables or log but no manifest, or it is another database's bucket "
-            "(is the store setting right? else restore the manifest/ objects)"
+            "the bucket holds tables, blobs or log but no manifest, or it is another database's "
+            "bucket (is the store setting right? else restore the manifest/ objects)"
         )
     if log is not None:
         _verify_own_log(log, segments, state, report, progress)
@@ -113,8 +124,8 @@ def verify_database(
     if state is not None:
         report.last_seq = max(report.last_seq, state.last_seq)
         verify_version(store, state.version, report, progress)
-        named = {table_name(table.id) for table in state.version.tables}
-        report.unreferenced += [name for name in tables if name not in named]
+        named = {name for table in state.version.tables for name in table.objects}
+        report.unreferenced += [name for name in (*tables, *blobs) if name not in named]
 
 
 def verify_version(
@@ -123,15 +134,16 @@ def verify_version(
     report: VerifyReport,
     progress: Progress = no_progress,
 ) -> None:
-    """Check every table of a version."""
+    """Check every blob and every table of a version, and what these point at in those."""
     try:
         check_version(version)
     except InternalError as error:
         report.problems.append(str(error))
+    blobs = _verify_blobs(store, version, report, progress)
     for meta in _counted("tables", version.tables, progress):
         name = table_name(meta.id)
         try:
-            verify_table(meta, store.get(name))
+            verify_table(meta, store.get(name), blobs)
         except NotFoundError:
             state = newest(store)
             if state is not None and meta not in state.version.tables:
@@ -142,6 +154,28 @@ def verify_version(
         report.tables += 1
         report.entries += meta.entries
         report.bytes += meta.size
+
+
+def _verify_blobs(
+    store: ObjectStore, version: Version, report: VerifyReport, progress: Progress
+) -> dict[BlobId, Directory]:
+    """Check every blob of a version; returns where values lie in those that are sound."""
+    sound = {}
+    for blob in _counted("blobs", version.blobs, progress):
+        name = blob_name(blob.id)
+        try:
+            sound[blob.id] = verify_blob(blob, store.get(name))
+        except NotFoundError:
+            state = newest(store)
+            if state is not None and blob.id not in {each.id for each in state.version.blobs}:
+                continue  # rewritten and collected meanwhile
+            report.problems.append(f"{name}: tables point into it, but it is gone")
+        except CorruptionError as error:
+            report.problems.append(str(error))
+        report.blobs += 1
+        report.values += blob.live_values
+        report.blob_bytes += blob.size
+    return sound
 
 
 def _verify_own_log(

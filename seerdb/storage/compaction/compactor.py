@@ -198,7 +198,7 @@ class Compactor:
                 raise
             work.parts_done += 1
         # Before the edit, or the collector could come between the two.
-        self._outputs.removed([table.id for table in work.plan.tables])
+        self._outputs.removed(work.plan.tables)
         self._publish(work, work.tables)
         self._account(work)
 
@@ -257,7 +257,7 @@ class Compactor:
         inputs, outputs = work.plan.tables, work.tables
         self._outputs.finish(table.id for table in outputs)
         bytes_read = sum(table.size for table in inputs)
-        bytes_written = sum(table.size for table in outputs)
+        bytes_written = sum(table.bytes_made for table in outputs)
         with self._lock:
             total = self.statistics
             self.statistics = CompactionStatistics(

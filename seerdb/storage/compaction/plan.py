@@ -26,7 +26,8 @@ from itertools import combinations, pairwise
 from operator import attrgetter
 
 from seerdb.errors import InternalError
-from seerdb.ids import TableId
+from seerdb.ids import BlobId, TableId
+from seerdb.storage.blob.liveness import find_dying
 from seerdb.storage.manifest.version import Run, TableMeta, Version
 
 BOTTOM_LEVEL = 7
@@ -59,6 +60,8 @@ class Plan:
     """The inputs become the outputs; nothing is read or written (P5)."""
     splits: tuple[bytes, ...] = ()
     """Keys at which the merge is cut into parts that may be done apart."""
+    dying: frozenset[BlobId] = frozenset()
+    """Blobs that are mostly dead: values of the inputs that lie in them move."""
 
     @property
     def tables(self) -> list[TableMeta]:
@@ -128,17 +131,19 @@ def make_plan(
 ) -> Plan | None:
     """The merge of ``inputs`` (newest first; empty ones do not count) into a run at ``target``.
 
-    ``None`` when all of them are there already and nothing could be dropped or folded.
+    ``None`` when all of them are there already and nothing could be dropped, folded or, in blobs
+    that are mostly dead, moved.
     """
     inputs = tuple(run for run in inputs if run.tables)
     tables = [table for run in inputs for table in run.tables]
     bottom = not _older(version, inputs, target)
     drops = bottom and any(map(may_shrink, tables))
+    dying = find_dying(version, tables)
     is_there = all(position(run) == target for run in inputs)
-    if is_there and not drops:
+    if is_there and not drops and not dying:
         return None
     small = sum(table.size for table in tables) < len(tables) * (table_size // MOVED_SHARE)
-    move = not drops and not (small and len(tables) > 1) and _are_apart(inputs)
+    move = not drops and not is_there and not (small and len(tables) > 1) and _are_apart(inputs)
     return Plan(
         inputs=inputs,
         level=target[0],
@@ -147,6 +152,7 @@ def make_plan(
         bottom=bottom,
         move=move,
         splits=() if move else _splits(inputs, table_size),
+        dying=frozenset() if move else dying,
     )
 
 
@@ -163,13 +169,14 @@ def rewrite(
         bottom=not _older(version, inputs, position(run)),
         move=False,
         splits=splits,
+        dying=find_dying(version, [table]),
     )
 
 
 def changes_nothing(plan: Plan, now: int) -> bool:
     """Whether a plan takes one run to where it is, in which at the second ``now`` nothing can be
-    dropped or folded."""
-    if len(plan.inputs) > 1 or position(plan.inputs[0]) != plan.position:
+    dropped or folded, and which needs nothing of blobs that are mostly dead."""
+    if plan.dying or len(plan.inputs) > 1 or position(plan.inputs[0]) != plan.position:
         return False
     return not any(
         table.deletes

@@ -12,6 +12,7 @@ from seerdb.storage.compaction.policy.expired import rewrite_expired
 from seerdb.storage.compaction.policy.full import merge_all
 from seerdb.storage.compaction.policy.given import LAZY_LEVELED, Policy, PolicyOptions
 from seerdb.storage.compaction.policy.ranged import cut, merge_range
+from seerdb.storage.compaction.policy.reclaim import reclaim
 from seerdb.storage.compaction.work import Request
 from seerdb.storage.manifest.version import Version
 
@@ -40,7 +41,8 @@ class Planner:
         self.shape = choose(version, statistics, self._options)
         statistics = replace(statistics, shape=self.shape)
         plan = self._policy(version, statistics, self._options, running)
-        return plan or rewrite_expired(version, self._now(), self._options, running)
+        plan = plan or rewrite_expired(version, self._now(), self._options, running)
+        return plan or reclaim(version, self._options, running)
 
     def whole(self, version: Version, request: Request) -> Plan | None:
         """The merge that ``request`` asks for; ``None`` when it would change nothing."""

@@ -5,8 +5,9 @@ A job does one part of a plan, a range of keys. Tombstones are kept unless the p
 bottom (I7); range tombstones are cut at the borders of parts and of output tables. What has
 expired becomes a tombstone, for it must not uncover what is older; it remembers when, as long as
 something merged into it may be elsewhere. Operands are folded once their base is at hand, and
-combined before. Inputs are not touched: the manifest edit that names the outputs removes them,
-and the garbage collector deletes them later.
+combined before. Values in blobs stay where they are, but for those whose blobs are to be
+rewritten and those that something is folded onto. Inputs are not touched: the manifest edit that
+names the outputs removes them, and the garbage collector deletes them later.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from seerdb.ids import TableId
+from seerdb.storage.blob.reader import BlobReader
+from seerdb.storage.blob.resolve import carried
 from seerdb.storage.compaction.plan import Plan, between
 from seerdb.storage.entry import DELETE, RangeTombstone, RangeTombstones
 from seerdb.storage.files import FileSystem
@@ -59,7 +62,10 @@ class CompactionJob:
     @staticmethod
     def outputs_needed(plan: Plan, start: bytes | None, end: bytes | None) -> int:
         """How many ids to reserve for a part."""
-        return 2 + sum(run.size for run in between(plan.inputs, start, end)) // plan.table_size
+        runs = between(plan.inputs, start, end)
+        # Values that are rewritten go to the tables if blobs were turned off meanwhile.
+        size = sum(run.weight if plan.dying else run.size for run in runs)
+        return 2 + size // plan.table_size
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,10 @@ def run_compaction(
     layout = Layout(Version(inputs), tables, RowCache(lambda: 0))
     tombstones = layout.load_tombstones(tables)
     outputs = _Outputs(job, tombstones, files, store)
-    merge = _resolved if layout.special or tombstones else _newest
-    for entries in merge(job, layout, tables, tombstones):
+    blobs = BlobReader(store, InlineExecutor())
+    is_plain = not (layout.special or tombstones or job.plan.dying)
+    merge = _newest if is_plain else _resolved
+    for entries in merge(job, layout, tables, tombstones, blobs):
         if len(entries):
             outputs.add(entries)
         pace(len(entries))
@@ -90,7 +98,7 @@ def run_compaction(
 
 
 def _newest(
-    job: CompactionJob, layout: Layout, tables: TableStore, _: RangeTombstones
+    job: CompactionJob, layout: Layout, tables: TableStore, _: RangeTombstones, __: BlobReader
 ) -> Iterator[Packed]:
     """The newest version of each key, where nothing but a newer one hides or changes another."""
     for window in windows(_sources(job, layout, tables, _packed), NOTHING):
@@ -105,17 +113,26 @@ def _packed(blocks: list[Block]) -> Packed:
 
 
 def _resolved(
-    job: CompactionJob, layout: Layout, tables: TableStore, tombstones: RangeTombstones
+    job: CompactionJob,
+    layout: Layout,
+    tables: TableStore,
+    tombstones: RangeTombstones,
+    blobs: BlobReader,
 ) -> Iterator[Packed]:
-    """What is left of each key, where there may be range tombstones, merges and expiry."""
+    """What is left of each key, where there may be range tombstones, merges and expiry, or values
+    that move."""
     special = layout.special
-    for window in windows(_sources(job, layout, tables, decoded), EMPTY):
-        chunk = collapse(window, tombstones, special=special)
-        if special:
-            chunk = _settled(chunk, job)
+    chunks: Iterator[Chunk] = (
+        collapse(window, tombstones, special=special)
+        for window in windows(_sources(job, layout, tables, decoded), EMPTY)
+    )
+    if layout.pointed:
+        chunks = carried(chunks, blobs, job.plan.dying, job.now_us // SECOND_US)
+    for found in chunks:
+        chunk = _settled(found, job) if special else found
         if job.plan.bottom:
             chunk = _without_deletes(chunk)
-        yield packed(chunk, special=special)
+        yield packed(chunk, special=special or layout.pointed)
 
 
 def _sources(
@@ -167,10 +184,9 @@ class _Outputs:
         self._files = files
         self._store = store
         self._tombstones = () if job.plan.bottom else tombstones.tombstones
-        self._ids: Iterator[TableId] = iter(job.outputs)
-        self._left = len(job.outputs)
         self._start = job.start
         self._builder: TableBuilder | None = None
+        self._known = [ref for table in job.plan.tables for ref in table.blobs]
         self._tables: list[TableMeta] = []
 
     def add(self, entries: Packed) -> None:
@@ -178,13 +194,19 @@ class _Outputs:
         if (
             builder is not None
             and builder.size_estimate >= self._job.plan.table_size
-            and self._left > 1
+            and len(self._tables) + 1 < len(self._job.outputs)
         ):
             self._finish_table(entries.first_key)
             builder = None
         if builder is None:
-            builder = self._builder = self._job.format.builder()
-        builder.add(entries)
+            builder = self._builder = self._begin()
+        builder.add(self._blobs.separate(entries))
+
+    def _begin(self) -> TableBuilder:
+        job = self._job
+        table = job.outputs[len(self._tables)]
+        self._blobs = job.format.blob_writer(self._store, table, self._known)
+        return job.format.builder()
 
     def finish(self) -> tuple[TableMeta, ...]:
         self._finish_table(self._job.end)
@@ -196,13 +218,14 @@ class _Outputs:
         self._builder, self._start = None, border
         if builder is None and not ranges:
             return
-        builder = builder or self._job.format.builder()
+        builder = builder or self._begin()
         builder.add_range_tombstones(ranges)
-        self._left -= 1
-        plan, built = self._job.plan, builder.finish(0, 0)
-        table = upload(self._store, next(self._ids), built, level=plan.level, run=plan.run)
-        leave_copy(self._files, self._job.copies, table, built.data)
-        self._tables.append(table)
+        built = builder.finish(0, 0)
+        refs = self._blobs.finish(built.pointed)
+        plan, table = self._job.plan, self._job.outputs[len(self._tables)]
+        meta = upload(self._store, table, built, level=plan.level, run=plan.run, blobs=refs)
+        leave_copy(self._files, self._job.copies, meta, built.data)
+        self._tables.append(meta)
 
 
 def _between(

@@ -11,7 +11,8 @@ Invariants (checked by :func:`check_version`):
 - V1  table ids are unique in a version;
 - V2  inside a run, tables are sorted and do not overlap;
 - V3  runs are sorted by level ascending, then by run number descending (newest first);
-- V4  a table's smallest key is not above its largest, nor its lowest seq above its highest.
+- V4  a table's smallest key is not above its largest, nor its lowest seq above its highest;
+- V5  all tables say the same of a blob, and together point at no more than all of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,39 @@ from __future__ import annotations
 import msgspec
 
 from seerdb.errors import InternalError
-from seerdb.ids import TableId
+from seerdb.ids import BlobId, TableId, maker_of
+from seerdb.storage.object_store.names import blob_name, table_name
+
+
+class BlobRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That a table points into a blob: what the blob is, and how much of it the table needs.
+
+    It tells the same of the blob in every table, so that the manifest need not list blobs: they
+    come with the first table that points into them and go with the last.
+    """
+
+    id: BlobId
+    size: int
+    """Bytes of the object."""
+    checksum: int
+    """CRC32C of the whole object."""
+    total: int
+    """Bytes of all values that were put into it, sealed."""
+    values: int
+    """At how many of them the table points,"""
+    bytes: int
+    """and how many bytes those are."""
+
+
+class BlobUse(msgspec.Struct, frozen=True):
+    """A blob as a version sees it. The fields are those of :class:`BlobRef`, of all tables."""
+
+    id: BlobId
+    size: int
+    checksum: int
+    total: int
+    live_values: int
+    live_bytes: int
 
 
 class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -53,11 +86,30 @@ class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """The second in which the first of those that expire does; 0 where that was not noted yet."""
     half_expired: int = 0
     """The second by which half of all entries have expired; 0: never, or not noted."""
+    pointers: int = 0
+    """Entries whose values lie in blobs."""
+    blobs: tuple[BlobRef, ...] = ()
+    """Those blobs, sorted by id."""
 
     @property
     def special(self) -> bool:
         """Whether some entry alone does not tell what its key holds."""
         return self.expiring > 0 or self.merges > 0
+
+    @property
+    def objects(self) -> list[str]:
+        """Names of what is needed to read it: the table and the blobs it points into."""
+        return [table_name(self.id), *(blob_name(ref.id) for ref in self.blobs)]
+
+    @property
+    def weight(self) -> int:
+        """Bytes of the table and of the values it points at."""
+        return self.size + sum(ref.bytes for ref in self.blobs)
+
+    @property
+    def bytes_made(self) -> int:
+        """Bytes of the table and of the blobs that were made with it and that it points into."""
+        return self.size + sum(ref.size for ref in self.blobs if maker_of(ref.id) == self.id)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -71,6 +123,11 @@ class Run(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Bytes of all its tables."""
         return sum(table.size for table in self.tables)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of all its tables and of the values they point at."""
+        return sum(table.weight for table in self.tables)
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -95,6 +152,19 @@ class Version(msgspec.Struct, frozen=True):
     def tables(self) -> list[TableMeta]:
         """Every table, run by run."""
         return [table for run in self.runs for table in run.tables]
+
+    @property
+    def blobs(self) -> list[BlobUse]:
+        """Every blob that some table points into, sorted by id."""
+        live: dict[BlobId, tuple[BlobRef, int, int]] = {}
+        for table in self.tables:
+            for ref in table.blobs:
+                _, values, size = live.get(ref.id, (ref, 0, 0))
+                live[ref.id] = ref, values + ref.values, size + ref.bytes
+        return [
+            BlobUse(blob, ref.size, ref.checksum, ref.total, values, size)
+            for blob, (ref, values, size) in sorted(live.items())
+        ]
 
     def changed(self, *, add: list[TableMeta], remove: list[TableId]) -> Version:
         """The version after an edit. Raises ``InternalError`` if the edit does not fit."""
@@ -123,6 +193,23 @@ def check_version(version: Version) -> None:
                     f"tables {left.id} and {right.id} of level {run.level} overlap: "
                     f"{left.largest!r} is not before {right.smallest!r}"
                 )
+    _check_blobs(version)
+
+
+def _check_blobs(version: Version) -> None:
+    known: dict[BlobId, tuple[int, int, int]] = {}
+    for table in version.tables:
+        if table.pointers != sum(ref.values for ref in table.blobs):
+            raise InternalError(f"table {table.id} does not say where all its pointers lead")
+        for ref in table.blobs:
+            same = ref.size, ref.checksum, ref.total
+            if known.setdefault(ref.id, same) != same:
+                raise InternalError(f"tables disagree on what blob {ref.id} is")
+    for blob in version.blobs:
+        if blob.live_bytes > blob.total:
+            raise InternalError(
+                f"tables point at {blob.live_bytes} bytes of blob {blob.id}, of {blob.total}"
+            )
 
 
 def _touch_by_range_end(left: TableMeta, right: TableMeta) -> bool:

@@ -4,6 +4,7 @@
 
     manifest/<20 digits>                          numbered edits and checkpoints
     tables/<table id>.sst                         immutable tables
+    blobs/<blob id>.blob                          immutable blobs: large values
     wal/<20 digits epoch>/<20 digits first seq>-<20 digits last seq>.wal
     probe/<hex digits>                            written and removed by the capability probe
 
@@ -14,15 +15,17 @@ from __future__ import annotations
 
 import re
 
-from seerdb.ids import Epoch, SeqNo, TableId
+from seerdb.ids import BlobId, Epoch, SeqNo, TableId
 
 MANIFEST_PREFIX = "manifest/"
 TABLE_PREFIX = "tables/"
+BLOB_PREFIX = "blobs/"
 WAL_PREFIX = "wal/"
 PROBE_PREFIX = "probe/"
 
 _MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
+_BLOB = re.compile(r"blobs/([0-9]{8}-[0-9]{12}-[0-9]{6})\.blob\Z")
 _WAL = re.compile(r"wal/([0-9]{20})/([0-9]{20})-([0-9]{20})\.wal\Z")
 _PROBE = re.compile(r"probe/[0-9a-f]+\Z")
 
@@ -47,6 +50,17 @@ def parse_table_name(name: str) -> TableId | None:
     """The id in a table object's name; ``None`` for any other name."""
     match = _TABLE.match(name)
     return TableId(match[1]) if match else None
+
+
+def blob_name(blob: BlobId) -> str:
+    """The name of a blob object."""
+    return f"{BLOB_PREFIX}{blob}.blob"
+
+
+def parse_blob_name(name: str) -> BlobId | None:
+    """The id in a blob object's name; ``None`` for any other name."""
+    match = _BLOB.match(name)
+    return BlobId(match[1]) if match else None
 
 
 def wal_name(epoch: Epoch, first: SeqNo, last: SeqNo) -> str:

@@ -9,7 +9,7 @@ Payload, little-endian, ``n`` entries ordered by key ascending and seq descendin
     zero            u8
     parts           joined          key 0, value 0, key 1, value 1, …
     fingerprints    u8 x n          top 8 bits of the key's hash, filter.py
-    kinds           u8 x n          PUT, DELETE, MERGE or PUT_WITH_EXPIRY; values: value.py
+    kinds           u8 x n          any but DELETE_RANGE; values: value.py
     seqs            planes x n
     offsets         planes x (2n + 1)   part i is payload[offset i : offset i + 1]
 
@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seerdb.errors import CorruptionError, InternalError, UnsupportedFormatError
-from seerdb.storage.entry import DELETE, MERGE, PUT, PUT_WITH_EXPIRY
+from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, PUT_WITH_EXPIRY
 from seerdb.storage.sstable.packed import Flags, Hashes, Lengths, Packed, Shape
 from seerdb.storage.value import Value, decode_value
 
@@ -47,7 +47,7 @@ HEADER_SIZE = _HEADER.size
 _MAX_PAYLOAD = (1 << 32) - 1
 
 _PUT = bytes((PUT,))
-KINDS = bytes((PUT, DELETE, MERGE, PUT_WITH_EXPIRY))
+KINDS = bytes((PUT, DELETE, MERGE, PUT_WITH_EXPIRY, BLOB, BLOB_WITH_EXPIRY))
 """Those that a table holds as entries."""
 _SIMPLE = bytes((PUT, DELETE))
 

@@ -14,8 +14,9 @@ import numpy as np
 from crc32c import crc32c
 
 from seerdb.errors import InternalError
-from seerdb.ids import MAX_SEQ
-from seerdb.storage.entry import DELETE, MERGE, PUT, RangeTombstone
+from seerdb.ids import MAX_SEQ, BlobId
+from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, RangeTombstone
+from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
 from seerdb.storage.sstable.block import KINDS, encode_blocks
 from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.filter import build_filter, key_hash, prefix_hash
@@ -49,9 +50,12 @@ class BuiltTable:
     merges: int
     first_expiry: int
     half_expired: int
+    pointed: dict[BlobId, tuple[int, int]]
+    """Into which blobs it points, at how many values and at how many bytes."""
 
 
 _NO_HASHES = np.empty(0, np.uint64)
+_WITHOUT_END = bytes((PUT, DELETE, BLOB))
 
 
 class _Stretch(NamedTuple):
@@ -132,6 +136,7 @@ class TableBuilder:
         self._seq_bounds: set[int] = set()
         self._deletes = self._merges = 0
         self._expiries = array("Q")
+        self._pointed: dict[BlobId, tuple[int, int]] = {}
         self._several_versions = False
         self._raw_bytes = 0
         self._unfinished: list[_Stretch] = []
@@ -202,6 +207,7 @@ class TableBuilder:
             merges=properties.merges,
             first_expiry=first_expiry,
             half_expired=half_expired,
+            pointed=self._pointed,
         )
 
     def _check(self, entries: Packed, keys: list[bytes]) -> Flags | None:
@@ -212,7 +218,9 @@ class TableBuilder:
             if kinds.translate(None, KINDS):
                 raise InternalError(f"a table holds no entries of kinds {set(kinds)}")
             self._merges += kinds.count(MERGE)
-            self._expiries.extend(expiries(kinds, entries.values()))
+            if kinds.translate(None, _WITHOUT_END):
+                self._expiries.extend(expiries(kinds, entries.values()))
+            self._count_pointers(entries)
         low, high = int(entries.seqs.min()), int(entries.seqs.max())
         if high > MAX_SEQ:
             raise InternalError(f"not a sequence number: {high}")
@@ -229,6 +237,13 @@ class TableBuilder:
         size = self._filter_prefix
         prefixes = dict.fromkeys([key[:size] for key in keys if len(key) >= size])
         return np.fromiter(map(prefix_hash, prefixes), np.uint64, len(prefixes))
+
+    def _count_pointers(self, entries: Packed) -> None:
+        pointing = (entries.kinds == BLOB) | (entries.kinds == BLOB_WITH_EXPIRY)
+        pointers = entries.tails(pointing, POINTER_SIZE)
+        for blob, (count, size) in count_by_blob(pointers).items():
+            count_before, size_before = self._pointed.get(blob, (0, 0))
+            self._pointed[blob] = count_before + count, size_before + size
 
     def _check_versions(self, keys: list[bytes], seqs: list[int]) -> Flags:
         entries = list(zip(keys, map(neg, seqs), strict=True))
@@ -286,6 +301,7 @@ class TableBuilder:
             expiring=len(self._expiries),
             merges=self._merges,
             filter_prefix=self._filter_prefix,
+            pointers=sum(count for count, _ in self._pointed.values()),
             raw_bytes=self._raw_bytes,
             created_by=created_by,
         )

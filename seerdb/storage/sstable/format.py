@@ -97,6 +97,8 @@ class TableProperties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Entries of kind MERGE; left out when there are none."""
     filter_prefix: int = 0
     """Length of the prefixes in the filter; left out when there are none."""
+    pointers: int = 0
+    """Entries that point into blobs; left out when there are none."""
 
 
 class Footer(NamedTuple):

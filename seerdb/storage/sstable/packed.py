@@ -7,7 +7,7 @@ where they end. A key or value becomes an object only where somebody asks for it
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -88,6 +88,11 @@ class Packed:
         start = self.start(position)
         return self.parts[start : start + size].tobytes()
 
+    def value(self, position: int) -> bytes:
+        """The value of one entry, as it is stored."""
+        end = self.start(position + 1)
+        return self.parts[end - self.lengths[position, 1] : end].tobytes()
+
     def keys(self) -> list[bytes]:
         """All keys."""
         matrix = self._key_matrix()
@@ -133,6 +138,24 @@ class Packed:
             lengths=None if lengths is None else lengths[start:stop],
             shape=self.shape,
         )
+
+    def tails(self, chosen: Flags, size: int) -> bytes:
+        """The last ``size`` bytes of each chosen entry, joined. Requires: they have so many."""
+        starts = self.ends[chosen] - size
+        return self.parts.take(starts[:, np.newaxis] + np.arange(size)).tobytes()
+
+    def with_values(self, values: Mapping[int, bytes], kinds: Bytes) -> Packed:
+        """The same keys, with other ``values`` at some positions, and all of other ``kinds``."""
+        lengths = self.lengths.copy()
+        parts: list[memoryview | bytes] = []
+        view, copied = self.parts.data, 0
+        for position, value in sorted(values.items()):
+            end = self.start(position + 1)
+            parts += view[copied : end - lengths[position, 1]], value
+            lengths[position, 1] = len(value)
+            copied = end
+        joined = np.frombuffer(b"".join((*parts, view[copied:])), np.uint8)
+        return Packed(joined, self.seqs, kinds, lengths=lengths)
 
     def start(self, position: int) -> int:
         """Where in ``parts`` an entry starts, or, of the position after it, the last one ends."""

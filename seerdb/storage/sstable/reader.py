@@ -189,6 +189,7 @@ class TableReader:
             "max_seq",
             "expiring",
             "merges",
+            "pointers",
         ):
             expected, found = getattr(self.meta, field), getattr(properties, field)
             if expected != found:

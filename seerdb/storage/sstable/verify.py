@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 from itertools import pairwise
 
 from crc32c import crc32c
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
-from seerdb.storage.entry import DELETE, MERGE
+from seerdb.ids import BlobId
+from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE
 from seerdb.storage.manifest.version import TableMeta
-from seerdb.storage.object_store.names import table_name
+from seerdb.storage.object_store.names import blob_name, table_name
+from seerdb.storage.pointer import POINTER_SIZE, Place, count_by_blob
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block, Columns
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.value import expiries, expiry_marks
+from seerdb.storage.value import expiries, expiry_marks, pointer_in
+
+_POINTING = bytes((BLOB, BLOB_WITH_EXPIRY))
+_COUNTED = ("values", "bytes")
 
 Position = tuple[bytes, int]
 """Key and negated seq: entries are in the order of these."""
 
 
-def verify_table(meta: TableMeta, data: bytes) -> None:
-    """Raise ``CorruptionError`` unless ``data`` is the table that ``meta`` describes.
+Places = Mapping[BlobId, Container[Place]]
+"""What lies in blobs."""
+
+
+def verify_table(meta: TableMeta, data: bytes, blobs: Places | None = None) -> None:
+    """Raise ``CorruptionError`` unless ``data`` is the table that ``meta`` describes, and what it
+    points at is in those ``blobs`` that are known.
 
     The error names the part that is damaged, if the parts' own checksums tell which.
     """
     name = table_name(meta.id)
     if len(data) != meta.size:
         raise TruncatedError("wrong length", name=name, expected=meta.size, found=len(data))
-    _verify_entries(TableReader(meta, data[meta.tail_offset :]), data)
+    _verify_entries(TableReader(meta, data[meta.tail_offset :]), data, blobs or {})
     found = crc32c(data)
     if found != meta.checksum:
         raise ChecksumError("wrong checksum", name=name, expected=meta.checksum, found=found)
 
 
-def _verify_entries(reader: TableReader, data: bytes) -> None:
+def _verify_entries(reader: TableReader, data: bytes, blobs: Places) -> None:
     meta = reader.meta
     entries = deletes = merges = 0
     ends: list[int] = []
+    pointed: Counter[tuple[BlobId, str]] = Counter()
     before = meta.smallest, -meta.max_seq - 1
     for number in range(reader.block_count):
         offset, length = reader.block_range(number)
@@ -49,6 +62,9 @@ def _verify_entries(reader: TableReader, data: bytes) -> None:
         deletes += columns.kinds.count(DELETE)
         ends += expiries(columns.kinds, columns.values)
         merges += columns.kinds.count(MERGE)
+        _verify_pointers(reader, block, columns, blobs, offset)
+        for blob, (values, size) in count_by_blob(b"".join(_pointers(columns))).items():
+            pointed.update({(blob, "values"): values, (blob, "bytes"): size})
     expected = (meta.entries, meta.deletes, meta.expiring, meta.merges)
     if (entries, deletes, len(ends), merges) != expected:
         raise CorruptionError(
@@ -65,6 +81,37 @@ def _verify_entries(reader: TableReader, data: bytes) -> None:
             expected=noted,
             found=marks,
         )
+    referred = {(ref.id, what): getattr(ref, what) for ref in meta.blobs for what in _COUNTED}
+    if pointed != referred:
+        raise CorruptionError(
+            "does not point into blobs as the manifest says",
+            name=table_name(meta.id),
+            expected=referred,
+            found=dict(pointed),
+        )
+
+
+def _pointers(columns: Columns) -> Iterator[bytes]:
+    """Those of the entries, as they are stored; an end may stand before."""
+    for kind, stored in zip(columns.kinds, columns.values, strict=True):
+        if kind in _POINTING:
+            yield stored[-POINTER_SIZE:]
+
+
+def _verify_pointers(
+    reader: TableReader, block: Block, columns: Columns, blobs: Places, offset: int
+) -> None:
+    for key, kind, stored in zip(columns.keys, columns.kinds, columns.values, strict=True):
+        pointer = pointer_in(block.decode(kind, stored)) if kind in _POINTING else None
+        place = pointer.place if pointer is not None else None
+        if place is not None and place not in blobs.get(place.blob, (place,)):
+            raise CorruptionError(
+                f"key {key!r} points at what is not in its blob",
+                name=table_name(reader.meta.id),
+                offset=offset,
+                found=place,
+                expected=f"one of the values in {blob_name(place.blob)}",
+            )
 
 
 def _verify_order(meta: TableMeta, before: Position, columns: Columns, offset: int) -> None:

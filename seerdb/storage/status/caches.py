@@ -20,13 +20,15 @@ class ReadStatistics(msgspec.Struct, frozen=True):
     had; several keys at once and gets of snapshots count here whoever answers. Each found what it
     needed in memory, or had blocks loaded: ``blocks_from_disk`` from the disk tier,
     ``blocks_from_bucket`` from there. ``block_cache_hits`` are the gets less the blocks loaded: a
-    get that needs two is taken for two. ``sample``: who answers the gets of single keys.
+    get that needs two is taken for two. ``values_from_bucket``: of large values, which scans fetch,
+    too. ``sample``: who answers the gets of single keys.
     """
 
     table_gets: int
     block_cache_hits: int
     blocks_from_disk: int
     blocks_from_bucket: int
+    values_from_bucket: int
     scans: int
     sample: GetSample
 
@@ -58,6 +60,7 @@ def reads(engine: Engine) -> ReadStatistics:
         block_cache_hits=max(0, gets - tables.blocks_from_disk - tables.blocks_fetched),
         blocks_from_disk=tables.blocks_from_disk,
         blocks_from_bucket=tables.blocks_fetched,
+        values_from_bucket=engine.reads.values_fetched,
         scans=engine.reads.scans,
         sample=sample,
     )

@@ -30,8 +30,8 @@ class CostStatistics(msgspec.Struct, frozen=True):
 
     ``requests`` is the price of all since the open. ``requests_per_month`` is the rate of the last
     ten minutes, or of all the time if that is less (of a minute at least), over a month of 730
-    hours. ``storage_per_month`` is the price of keeping the tables of the current version; log,
-    manifest and what waits for the collector come on top.
+    hours. ``storage_per_month`` is the price of keeping the tables and blobs of the current
+    version; log, manifest and what waits for the collector come on top.
     """
 
     requests: float
@@ -63,10 +63,10 @@ def store_requests(meter: RequestMeter, prices: Prices) -> list[StoreStatistics]
     return rows
 
 
-def costs(rows: list[StoreStatistics], table_bytes: int, prices: Prices) -> CostStatistics:
-    """The sums of ``rows``, and the price of so many bytes of tables."""
+def costs(rows: list[StoreStatistics], kept_bytes: int, prices: Prices) -> CostStatistics:
+    """The sums of ``rows``, and the price of so many bytes of tables and blobs."""
     requests_per_month = sum(row.dollars_per_month for row in rows)
-    storage_per_month = prices.of_storage(table_bytes)
+    storage_per_month = prices.of_storage(kept_bytes)
     return CostStatistics(
         requests=sum(row.dollars for row in rows),
         requests_per_month=requests_per_month,

@@ -75,6 +75,7 @@ class Statistics(msgspec.Struct, frozen=True):
     table_bytes: int
     table_entries: int
     levels: list[tree.LevelStatistics]
+    blobs: tree.BlobStatistics
     amplifications: tree.AmplificationStatistics
     memtables: MemtableStatistics
     wal: WalStatistics
@@ -150,6 +151,9 @@ class Statistics(msgspec.Struct, frozen=True):
             "operations": self.commits.operations,
             "tables": self.tables,
             "table_bytes": self.table_bytes,
+            "blobs": self.blobs.blobs,
+            "blob_bytes": self.blobs.bytes,
+            "blob_live_bytes": self.blobs.live_bytes,
             "block_cache_admissions": self.block_cache.admissions,
             "block_cache_evictions": self.block_cache.evictions,
             "block_cache_bytes": self.block_cache.bytes,
@@ -186,6 +190,7 @@ def gather(engine: Engine) -> Statistics:
     state, live = engine.manifest.state, engine.live.current
     tables = state.version.tables
     table_bytes = sum(table.size for table in tables)
+    blobs = tree.blobs(state.version)
     prices = Prices(**engine.options.prices)
     requests = costs.store_requests(engine.stores.meter, prices)
     recovered = engine.opened.event
@@ -200,7 +205,8 @@ def gather(engine: Engine) -> Statistics:
         table_bytes=table_bytes,
         table_entries=sum(table.entries for table in tables),
         levels=tree.levels(state.version),
-        amplifications=_amplifications(engine),
+        blobs=blobs,
+        amplifications=_amplifications(engine, table_bytes + blobs.bytes),
         memtables=MemtableStatistics(
             active_bytes=live.active.size,
             active_entries=len(live.active.entries),
@@ -221,7 +227,7 @@ def gather(engine: Engine) -> Statistics:
         block_cache=caches.block_cache(engine),
         disk_cache=caches.disk_cache(engine),
         store_requests=requests,
-        costs=costs.costs(requests, table_bytes, prices),
+        costs=costs.costs(requests, table_bytes + blobs.bytes, prices),
         store_breaker_open=engine.stores.breaker.is_open,
         recovery=RecoveryStatistics(
             seconds=recovered.seconds,
@@ -246,7 +252,7 @@ def _shape(engine: Engine) -> str:
     return engine.compactor.shape if setting == "adaptive" else setting
 
 
-def _amplifications(engine: Engine) -> tree.AmplificationStatistics:
+def _amplifications(engine: Engine, kept_bytes: int) -> tree.AmplificationStatistics:
     version, ingests = engine.manifest.state.version, engine.ingester.statistics
     user = engine.committer.statistics().user_bytes + ingests.user_bytes
     compacted = engine.compactor.statistics.bytes_written
@@ -257,7 +263,7 @@ def _amplifications(engine: Engine) -> tree.AmplificationStatistics:
         written_bytes=written,
         write=tree.ratio(written, user),
         live_bytes=live,
-        space=tree.ratio(sum(run.size for run in version.runs), live),
+        space=tree.ratio(kept_bytes, live),
         runs=len(version.runs),
         blocks_per_get=tree.ratio(engine.tables.blocks_fetched, engine.reads.table_gets),
     )

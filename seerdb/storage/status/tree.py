@@ -24,16 +24,26 @@ class LevelStatistics(msgspec.Struct, frozen=True, array_like=True):
     range_deletes: int
 
 
+class BlobStatistics(msgspec.Struct, frozen=True):
+    """The blobs that tables point into: how many, at how many values, bytes of the objects, and of
+    them those of the values. The rest is dead, until the blob is rewritten."""
+
+    blobs: int
+    values: int
+    bytes: int
+    live_bytes: int
+
+
 class AmplificationStatistics(msgspec.Struct, frozen=True):
     """How much more is written, kept and read than was asked for; 0 where nothing was.
 
     ``user_bytes`` are the keys and values of all writes and ingests since the open, overwritten
-    ones too; ``written_bytes`` the tables that flush, compaction and ingest have written since
-    then. ``write`` is written over user bytes: compression makes it smaller, and what is still in
-    memtables is not written yet.
+    ones too; ``written_bytes`` the tables and blobs that flush, compaction and ingest have written
+    since then. ``write`` is written over user bytes: compression makes it smaller, and what is
+    still in memtables is not written yet.
 
-    ``live_bytes`` estimates the tables without what nobody can see: :func:`live_bytes`. ``space``
-    is table bytes over it.
+    ``live_bytes`` estimates the tables, and the values they point at, without what nobody can see:
+    :func:`live_bytes`. ``space`` is the bytes of tables and blobs over it.
 
     ``runs`` is how many a get may ask, and a scan does. ``blocks_per_get``: blocks fetched from the
     bucket for each get that reached the tables, since the open.
@@ -46,6 +56,17 @@ class AmplificationStatistics(msgspec.Struct, frozen=True):
     space: float
     runs: int
     blocks_per_get: float
+
+
+def blobs(version: Version) -> BlobStatistics:
+    """Those of a version."""
+    used = version.blobs
+    return BlobStatistics(
+        blobs=len(used),
+        values=sum(blob.live_values for blob in used),
+        bytes=sum(blob.size for blob in used),
+        live_bytes=sum(blob.live_bytes for blob in used),
+    )
 
 
 def levels(version: Version) -> list[LevelStatistics]:
@@ -69,7 +90,8 @@ def _level(level: int, runs: list[Run]) -> LevelStatistics:
 
 
 def live_bytes(version: Version) -> int:
-    """An estimate of the table bytes that a merge of everything would leave.
+    """An estimate of the bytes, of tables and values in blobs, that a merge of everything would
+    leave.
 
     From the oldest run to the newest, a table counts if its keys do not overlap those of tables
     that count already: what overlaps is taken for overwrites. Of a table that counts, tombstones
@@ -96,7 +118,8 @@ def _overlaps(table: TableMeta, runs: list[list[TableMeta]]) -> bool:
 def _without_tombstones(table: TableMeta) -> int:
     if not table.entries:
         return 0
-    return table.size * (table.entries - table.deletes) // table.entries
+    values = table.weight - table.size
+    return table.size * (table.entries - table.deletes) // table.entries + values
 
 
 def ratio(part: float, whole: float) -> float:

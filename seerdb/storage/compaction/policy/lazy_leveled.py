@@ -33,7 +33,7 @@ def lazy_leveled(
 ) -> Plan | None:
     """See :class:`~seerdb.storage.compaction.policy.given.Policy`."""
     runs = version.runs
-    if sum(run.size for run in runs) < options.size_ratio * options.base_size:
+    if sum(run.weight for run in runs) < options.size_ratio * options.base_size:
         return merge_similar(version, runs, options, running)  # too little to care for space
     plan = _merge_into_last(version, options, running)
     if plan is not None and not any(collides(plan, other) for other in running):
@@ -65,8 +65,8 @@ def _is_too_much(above: Sequence[Run], last: Run, size_ratio: int) -> bool:
     At worst each delete above means one average entry of ``last``: with ``dead`` bytes so, that
     is (size + last) / (last - dead). What range deletes mean the version does not tell.
     """
-    size = sum(run.size for run in above)
+    size = sum(run.weight for run in above)
     deletes = sum(table.deletes for run in above for table in run.tables)
     entries = sum(table.entries for table in last.tables)
-    dead = min(last.size, deletes * last.size // max(entries, 1))
-    return (size_ratio - 1) * size + size_ratio * dead > last.size
+    dead = min(last.weight, deletes * last.weight // max(entries, 1))
+    return (size_ratio - 1) * size + size_ratio * dead > last.weight
