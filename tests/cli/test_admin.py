@@ -55,6 +55,7 @@ STATUS: dict[str, Any] = {
     "table_entries": 100_000,
     "tables": 7,
     "runs": 3,
+    "blobs": {"blobs": 2, "values": 30, "bytes": 4_000_000, "live_bytes": 3_000_000},
     "amplifications": {
         "user_bytes": 10_000_000,
         "written_bytes": 25_000_000,
@@ -107,7 +108,8 @@ STALLS = (
 def test_the_summary_says_what_an_operator_looks_for() -> None:
     assert summary(STATUS) == [
         ("data", "12,000,000 bytes, 100,000 entries, 7 tables, 3 runs"),
-        ("writes", "25,000,000 bytes of tables for 10,000,000 of users: 2.50 times"),
+        ("large values", "30, 3,000,000 bytes live of 4,000,000 in 2 blobs"),
+        ("writes", "25,000,000 bytes for 10,000,000 of users: 2.50 times"),
         ("space", "1.20 times the 10,000,000 bytes that live (estimated)"),
         ("reads", "3 runs to ask at most, 0.0625 blocks fetched for a get of tables"),
         ("gets, sampled", "memtable 30.0%, row cache 60.0%, tables 10.0% of 1,000"),

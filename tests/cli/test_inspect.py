@@ -174,3 +174,41 @@ def test_what_expires_and_what_is_merged_is_shown(run: Commands, tmp_path: Path)
         [{"op": "merge", "key": "d", "operands": [{"operand": "z"}]}],
     ]
     assert run("inspect", "manifest", str(data), "--json").json["merge_operator"] == "append"
+
+
+def test_blobs_and_what_points_into_them_are_shown(run: Commands, tmp_path: Path) -> None:
+    live, clock = tmp_path / "live", FakeClock(1_700_000_000.0)
+    with DB.open(
+        str(live), components=Components(clock=clock), blob_threshold=50, **SETTINGS
+    ) as db:
+        db.put(b"a", b"x" * 100)
+        db.put(b"b", b"\x00" * 50, ttl=10)
+        db.put(b"c", b"small")
+    blob = f"{TABLE}-000000"
+    entries = run("inspect", "table", str(live), TABLE, "--entries", "--json").json_lines
+    first, second, third = entries
+    assert {name: first[name] for name in ("op", "key", "blob", "offset")} == {
+        "op": "put",
+        "key": "a",
+        "blob": blob,
+        "offset": 0,
+    }
+    assert (second["blob"], second["expires"]) == (blob, 1_700_000_010)
+    assert third == {"seq": 3, "op": "put", "key": "c", "value": "small"}
+    text = run("inspect", "table", str(live), TABLE, "--entries").lines
+    assert text[0].endswith(f"bytes at 0 of blob {blob}")
+    shown = run("inspect", "manifest", str(live)).text
+    assert blob in shown
+    for name in (blob, f"blobs/{blob}.blob"):
+        report = run("inspect", "blob", str(live), name, "--json").json
+        assert [value["bytes"] for value in report["values"]] == [100, 50]
+        assert [value["offset"] for value in report["values"]] == [0, second["offset"]]
+    assert run("inspect", "blob", str(live), blob).text.count(" sound") == 2
+    path = live / "bucket" / "blobs" / f"{blob}.blob"
+    damaged = bytearray(path.read_bytes())
+    damaged[3] ^= 1
+    path.write_bytes(damaged)
+    outcome = run("inspect", "blob", str(live), blob, "--json", expect=6)
+    assert [value["state"] == "sound" for value in outcome.json["values"]] == [False, True]
+    run("inspect", "blob", str(live), TABLE, expect=2)
+    run("inspect", "blob", str(live), f"{TABLE}-000009", expect=3)

@@ -115,7 +115,7 @@ def test_a_missing_table_is_damage_and_a_stray_one_is_a_note(run: Commands, data
     table.rename(table.with_name("00000001-000000000009.sst"))
     lines = run("verify", str(data), expect=1).lines
     assert lines[0] == f"damaged: tables/{table.name}: the manifest names it, but it is gone"
-    assert lines[1].startswith("note: unreferenced tables in the bucket: 1, the first is tables/")
+    assert lines[1].startswith("note: unreferenced objects in the bucket: 1, the first is tables/")
 
 
 def test_the_bucket_may_be_elsewhere(

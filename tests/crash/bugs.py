@@ -372,7 +372,7 @@ def note_removal_late(patch: Patch) -> None:
     patch.setattr(TableOutputs, "removed", lambda outputs, tables: None)
 
     def accounting(compactor: Any, merged: Any) -> None:
-        removed(compactor._outputs, [table.id for table in merged.plan.tables])
+        removed(compactor._outputs, merged.plan.tables)
         account(compactor, merged)
 
     patch.setattr(Compactor, "_account", accounting)

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from seerdb.events import CompactionCompleted, FlushCompleted, GarbageCollected, Recovered
+from seerdb.storage.object_store.names import BLOB_PREFIX
 from seerdb.testing.crash import CrashError
 from seerdb.testing.model import Model
 from tests.crash.trace import (
+    Ingest,
     Run,
     Step,
     Verb,
@@ -89,6 +91,34 @@ SPECIAL: tuple[Step, ...] = (
 )
 """Values that expire and operands, over flushes, compactions and the end of lifetimes."""
 
+BLOBS: tuple[Step, ...] = (
+    *(put(b"a%d" % number, FAT, "memory") for number in range(4)),
+    put_ttl(b"b", FAT),
+    put(b"c", b"small"),
+    Verb("flush"),
+    merge(b"a0", b"1"),
+    put(b"a1", b"2", "object"),
+    Write((("put", b"a2", FAT + FAT), ("delete", b"a3", b""), ("put", b"d", FAT))),
+    Verb("flush"),
+    Ingest(((b"a1", FAT), (b"e", FAT + b"e"), (b"f", b"small"))),
+    Verb("compact"),
+    Verb("wait"),
+    put(b"g", FAT, "memory"),
+    Verb("reopen"),
+    delete_range(b"d", b"f"),
+    merge(b"a2", b"3"),
+    Verb("compact"),
+    Verb("wait"),
+    put(b"a0", FAT),
+    delete(b"a1", "memory"),
+    Verb("compact"),
+    Verb("wait"),
+    put(b"h", FAT, "memory"),
+    Verb("flush"),
+    put(b"h", FAT, "object"),
+)
+"""Large values: separated, pointed at, folded onto, rewritten, and their blobs collected."""
+
 UNFLUSHED = tuple(
     step
     for step in TRACE
@@ -99,6 +129,7 @@ UNFLUSHED = tuple(
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "special": {"merge_operator": "append"},
+    "blobs": {"merge_operator": "append", "blob_threshold": 200},
     "zstd": {"wal_compression": "zstd", "compression": "none", "filter_bits_per_key": 0},
     "direct": {"wal_direct_io": True, "wal_segment_size": 64 << 10},
     "kept": {"wal_retention": "count:3", "sync": "full", "disk_cache_capacity": 4096},
@@ -120,7 +151,8 @@ def run(setting: str, point: CrashPoint | None) -> Run:
     world = World(**SETTINGS[setting])
     world.crash_at(point)
     trace = TRACE if world.takes_tables else UNFLUSHED
-    return Run(world).execute(SPECIAL if setting == "special" else trace)
+    traces = {"special": SPECIAL, "blobs": BLOBS}
+    return Run(world).execute(traces.get(setting, trace))
 
 
 def crashes(setting: str, shard: int) -> Iterator[tuple[Model, str, World]]:
@@ -159,7 +191,20 @@ def test_the_trace_does_everything_there_is_to_do() -> None:
     check_recovery(done.world.kill(), done.model, "memory")
 
 
-@pytest.mark.parametrize("setting", ["plain", "special", "kept", "unflushed direct zstd"])
+def test_the_trace_of_large_values_does_everything_to_them() -> None:
+    done = run("blobs", None)
+    assert not done.died
+    gone = {
+        name for e in done.world.events if isinstance(e, GarbageCollected) for name in e.deleted
+    }
+    blobs = {name for name in gone if name.startswith(BLOB_PREFIX)}
+    assert len(blobs) >= 3
+    rewritten = [e for e in done.world.events if isinstance(e, CompactionCompleted)]
+    assert len(rewritten) >= 3
+    check_recovery(done.world.kill(), done.model, "memory")
+
+
+@pytest.mark.parametrize("setting", ["plain", "special", "blobs", "kept", "unflushed direct zstd"])
 def test_a_crash_at_every_operation(setting: str) -> None:
     for shard in range(SHARDS):
         for model, level, world in crashes(setting, shard):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.crash.blob_mutants import BLOB_MUTANTS
 from tests.crash.mutants import MUTANTS, Mutant
 from tests.crash.test_compaction import crash, undisturbed
 from tests.crash.test_truncation import flushed, logged, shipped
@@ -19,7 +20,9 @@ def forget() -> None:
         made.cache_clear()
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.invariant} {mutant.name}")
+@pytest.mark.parametrize(
+    "mutant", MUTANTS + BLOB_MUTANTS, ids=lambda mutant: f"{mutant.invariant} {mutant.name}"
+)
 def test_a_planted_bug_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     forget()
     try:

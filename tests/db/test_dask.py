@@ -169,6 +169,29 @@ def test_a_late_run_of_a_job_replaces_nothing(open_db: OpenDB, cluster: DaskClus
     assert_sound(db, rows)
 
 
+def test_a_worker_moves_what_lives_in_blobs_and_a_late_run_changes_nothing(
+    open_db: OpenDB, cluster: DaskCluster
+) -> None:
+    db = open_db(background=cluster.background, blob_threshold=40, compression="none")
+    rows = fill(db)
+    for number in range(80):
+        db.delete(b"%04d" % number)
+        rows.pop(b"%04d" % number, None)
+    compactor = db._engine.compactor
+    compactor._runner = through = Through(compactor._runner, run_compaction)
+    db.compact()
+    db.compact()
+    *_, job = (job for job in through.jobs if job.plan.dying)
+    assert db.statistics().blobs.values == len(rows)
+    assert_sound(db, rows)
+    store = bucket(db).open()
+    before = {info.name: store.get(info.name) for info in store.list("")}
+    reply = run_remotely(RemoteJob.of(run_compaction, job, bucket(db), Purpose.COMPACTION))
+    written = [name for name, _, _ in reply.written]
+    assert [name.split("/")[0] for name in written] == ["blobs", "tables"], "the table comes last"
+    assert {info.name: store.get(info.name) for info in store.list("")} == before
+
+
 def test_a_reply_that_is_lost(open_db: OpenDB, cluster: DaskCluster, gate: Gate) -> None:
     """The connection breaks while the job runs: it runs again under new names, and what the
     first run wrote is garbage."""
@@ -196,7 +219,7 @@ def test_a_reply_that_is_lost(open_db: OpenDB, cluster: DaskCluster, gate: Gate)
         engine.manifest.state,
         now=SystemClock().now() + GRACE_SECONDS + 60,
         grace_seconds=GRACE_SECONDS,
-        keep=set(map(table_name, engine.compactor._outputs.in_use())),
+        keep=engine.compactor._outputs.in_use(),
     )
     assert table_name(first.outputs[0]) in garbage
     assert table_name(second.outputs[0]) not in garbage

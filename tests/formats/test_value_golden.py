@@ -154,9 +154,9 @@ def test_by_when_half_of_a_table_has_expired(
 
 
 def test_a_kind_from_the_future_is_refused() -> None:
-    payload = bytes.fromhex("01000000 00 01 01 00 6b 00 06 01 08 09 09")
-    assert Block(payload.replace(b"\x06", b"\x01"), name="t", offset=0).first_key == b"k"
-    with pytest.raises(UnsupportedFormatError, match=r"kind.*found 6.*upgrade"):
+    payload = bytes.fromhex("01000000 00 01 01 00 6b 00 08 01 08 09 09")
+    assert Block(payload.replace(b"\x00\x08", b"\x00\x01"), name="t", offset=0).first_key == b"k"
+    with pytest.raises(UnsupportedFormatError, match=r"kind.*found 8.*upgrade"):
         Block(payload, name="t", offset=0)
 
 
@@ -196,5 +196,7 @@ def test_the_manifest_names_operator_and_counts_only_where_there_are_any() -> No
         "merges",
         "first_expiry",
         "half_expired",
+        "pointers",
+        "blobs",
     }
     assert pack_expiring(1, b"v") == bytes.fromhex("0100000000000000 76")

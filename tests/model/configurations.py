@@ -19,6 +19,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "block_cache_capacity": (0, 16 << 10, 256 << 20),
     "disk_cache_capacity": (0, 8 << 10, 10 << 30),
     "pin_levels": (0, 8),
+    "blob_threshold": (1, 60, 0),
     "background": ("inline", "thread"),
     "memtable_capacity": (2 << 10, 64 << 20),
     "block_size": (256, 16 << 10),
@@ -90,6 +91,9 @@ NAMED: dict[str, Configuration] = {
     ),
     "many levels": Configuration(
         {"table_size": 300, "memtable_capacity": 1024, "compaction": "leveled"}
+    ),
+    "blobs that die": Configuration(
+        {"blob_threshold": 15, "memtable_capacity": 1024, "table_size": 300}, "lose_machine"
     ),
     "direct log": Configuration(
         {"wal_direct_io": True, "wal_segment_size": 64 << 10}, "lose_power"

@@ -64,6 +64,8 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"wal_compression": "zstd", "memtable_capacity": 1 << 20, "wal_segment_size": 1 << 20},
     {"wal_retention": "count:2", "memtable_capacity": 1024, "table_size": 300},
     {"compaction": "leveled", "memtable_capacity": 1024, "table_size": 300},
+    {"blob_threshold": 200, "memtable_capacity": 2048},
+    {"blob_threshold": 1, "table_size": 300},
 ]
 
 

@@ -30,6 +30,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "recovery": (["strict", "point_in_time", "salvage"], ["lenient", None]),
     "block_size": ([256, 4 << 20], [255, (4 << 20) + 1, 256.0]),
     "compression": (["zstd", "none"], ["snappy", None]),
+    "blob_threshold": ([0, 1, 1 << 30], [-1, (1 << 30) + 1, 4096.0, None]),
     "filter_bits_per_key": ([0, 64], [-1, 65, 1.5]),
     "filter_prefix": ([0, 255], [-1, 256, 1.5]),
     "index": (["bisect", "learned"], ["", "btree", 1]),
@@ -103,6 +104,7 @@ def test_the_defaults() -> None:
         "zstd",
         10,
     )
+    assert options.blob_threshold == 64 << 10
     assert (options.block_cache_capacity, options.disk_cache_capacity) == (256 << 20, 10 << 30)
     assert (options.wal_budget, options.min_free_disk) == (4 << 30, 1 << 30)
     assert (options.sync_interval, options.wal_retention, options.background) == (

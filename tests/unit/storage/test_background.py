@@ -75,10 +75,10 @@ class Scripted:
         return False
 
     def in_use(self) -> set[str]:
-        return {id_of(1)}
+        return {table_name(id_of(1))}
 
-    def live_tables(self) -> set[str]:
-        return {id_of(2)}
+    def live_objects(self) -> set[str]:
+        return {table_name(id_of(2))}
 
 
 class NotedTimer(Timer):

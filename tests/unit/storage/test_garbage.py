@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from seerdb.errors import CorruptionError, UnavailableError
-from seerdb.ids import Epoch, SeqNo, TableId
+from seerdb.ids import Epoch, SeqNo, TableId, blob_id
 from seerdb.storage.garbage import GarbageCollector, GarbageReport, collectable
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
-from seerdb.storage.manifest.version import TableMeta, Version
+from seerdb.storage.manifest.version import BlobRef, TableMeta, Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.names import (
+    blob_name,
     manifest_name,
     parse_wal_name,
     table_name,
@@ -71,6 +72,28 @@ def test_tables_that_the_version_does_not_name_go() -> None:
 def test_tables_that_the_version_names_stay() -> None:
     assert collected(name_of(1), name_of(2, epoch=3)) == []
     assert collected(name_of(2)) == [name_of(2)], "the same number of another epoch"
+
+
+def blob_of(counter: int, epoch: int = 1, number: int = 0) -> str:
+    return blob_name(blob_id(table(counter, epoch=epoch).id, number))
+
+
+def test_blobs_that_no_table_of_the_version_points_into_go() -> None:
+    ref = BlobRef(id=blob_id(table(4).id, 1), size=9, checksum=9, total=9, values=1, bytes=9)
+    pointing = replace(table(1), blobs=(ref,), pointers=1)
+    state = replace(STATE, version=Version.of([pointing]))
+    names = [blob_of(4), blob_of(4, number=1), blob_of(1), blob_of(5, epoch=4)]
+    objects = [ObjectInfo(name, 1, OLD) for name in names]
+    gone = collectable(objects, state, now=NOW, grace_seconds=GRACE, keep=set())
+    assert gone == [blob_of(4), blob_of(1)], "a later epoch is somebody else's"
+    young = [ObjectInfo(name, 1, NOW - GRACE) for name in names]
+    assert collectable(young, state, now=NOW, grace_seconds=GRACE, keep=set()) == []
+
+
+def test_blobs_stay_with_the_table_they_are_made_with_and_those_that_are_kept() -> None:
+    being_made, read = blob_of(7, number=3), blob_of(8)
+    assert collected(being_made, read) == [being_made, read]
+    assert collected(being_made, read, keep={name_of(7), read}) == []
 
 
 def test_tables_of_a_later_epoch_are_somebody_elses() -> None:

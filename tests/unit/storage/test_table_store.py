@@ -237,7 +237,7 @@ def test_what_a_fetch_raises_is_raised_as_it_is() -> None:
 def test_a_handle_lives_as_long_as_somebody_has_it() -> None:
     place = Place()
     assert place.tables.handle(place.meta) is place.handle
-    assert place.tables.live_objects() == {place.meta.id}
+    assert place.tables.live_objects() == {table_name(place.meta.id)}
     del place.handle
     gc.collect()
     assert place.tables.live_objects() == set()

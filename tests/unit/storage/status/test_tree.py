@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from seerdb.ids import TableId
-from seerdb.storage.manifest.version import TableMeta, Version
-from seerdb.storage.status.tree import LevelStatistics, levels, live_bytes, ratio
+from seerdb.ids import TableId, blob_id
+from seerdb.storage.manifest.version import BlobRef, TableMeta, Version
+from seerdb.storage.status.tree import (
+    BlobStatistics,
+    LevelStatistics,
+    blobs,
+    levels,
+    live_bytes,
+    ratio,
+)
 
 
 def table(  # a table of 100 entries and 1,000 bytes
@@ -79,6 +87,21 @@ def test_what_overlaps_older_tables_is_taken_for_overwrites(
     newer: list[TableMeta], live: int
 ) -> None:
     assert live_bytes(Version.of(OLD + newer)) == live
+
+
+def test_values_in_blobs_live_with_the_tables_that_point_at_them() -> None:
+    blob = blob_id(OLD[0].id, 0)
+    refs = [
+        BlobRef(id=blob, size=900, checksum=1, total=800, values=values, bytes=size)
+        for values, size in ((3, 300), (2, 200))
+    ]
+    low = replace(OLD[0], blobs=(refs[0],), pointers=3)
+    high = replace(OLD[1], blobs=(refs[1],), pointers=2)
+    version = Version.of([low, high])
+    assert blobs(version) == BlobStatistics(blobs=1, values=5, bytes=900, live_bytes=500)
+    assert live_bytes(version) == 2000 + 500
+    over = replace(table(3, "ac", run=2), blobs=(refs[1],), pointers=2)
+    assert live_bytes(Version.of([low, over])) == 1000 + 300, "taken for overwrites"
 
 
 def test_nothing_is_divided_by_nothing() -> None:
