@@ -8,6 +8,7 @@ import pytest
 
 from seerdb.storage.flush import packed
 from seerdb.storage.object_store.names import BLOB_PREFIX
+from seerdb.storage.scan import Wanted
 from tests.db.blobs import (
     blob_objects,
     blobs_of,
@@ -143,10 +144,10 @@ def test_a_blob_that_no_manifest_names_yet_is_not_collected() -> None:
     world = new_world()
     db = world.open()
     fill(db, range(5))
-    outputs = db._engine.outputs
+    outputs, reads = db._engine.outputs, db._engine.reads
     ids = outputs.begin(1)
     blobs = db._engine.table_format.blob_writer(world.store, ids[0])
-    blobs.separate(packed(next(db._engine.reads.scan(None, None, reverse=False))))
+    blobs.separate(packed(next(reads.scan(reads.view(), Wanted(None, None)))))
     blobs._upload()
     [being_made] = blob_objects(world)
     collect(world, db)

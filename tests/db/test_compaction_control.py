@@ -18,7 +18,6 @@ from seerdb.storage.compaction.work import JobStatistics, Limits, Work
 from seerdb.storage.engine import LOOK_SECONDS
 from seerdb.storage.garbage import collectable
 from seerdb.storage.jobs import JobRunner, LocalRunner
-from seerdb.storage.object_store.names import table_name
 from seerdb.storage.outputs import GRACE_SECONDS
 from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
@@ -411,7 +410,7 @@ def test_what_a_cancelled_merge_wrote_is_garbage() -> None:
         engine.manifest.state,
         now=world.clock.now() + GRACE_SECONDS + 1,
         grace_seconds=GRACE_SECONDS,
-        keep=set(map(table_name, engine.outputs.in_use())),
+        keep=engine.outputs.in_use(),
     )
     assert set(puts) <= set(garbage)
     assert dict(db.scan()) == rows

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from seerdb.errors import InternalError
-from seerdb.ids import BlobId, Epoch, blob_id, table_id
-from seerdb.storage.blob.liveness import most_wasteful, mostly_dead, find_dying
+from seerdb.ids import MAX_SEQ, BlobId, Epoch, blob_id, table_id
+from seerdb.storage.blob.liveness import find_dying, most_wasteful, mostly_dead
 from seerdb.storage.compaction.plan import check_plan, make_plan, position
 from seerdb.storage.compaction.policy.full import merge_all
 from seerdb.storage.compaction.policy.given import PolicyOptions
@@ -91,8 +91,8 @@ def test_without_blobs_or_with_live_ones_there_is_nothing_to_do() -> None:
 
 def test_a_run_is_merged_on_request_only_if_it_wastes() -> None:
     live, dying = Version.of([pointing(1, {1: TOTAL})]), Version.of([pointing(1, {1: 10})])
-    assert merge_all(live, OPTIONS) is None
-    plan = merge_all(dying, OPTIONS)
+    assert merge_all(live, MAX_SEQ, 0, OPTIONS) is None
+    plan = merge_all(dying, MAX_SEQ, 0, OPTIONS)
     assert plan is not None
     assert not plan.move
     assert plan.dying == {blob(1)}
