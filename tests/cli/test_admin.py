@@ -42,7 +42,7 @@ def test_stats_begin_with_a_summary(seerdb: Commands) -> None:
     seerdb("put", "a", "1")
     seerdb("flush")
     report = seerdb("stats", "--json").json
-    shown = dict(re.split(r" {2,}", line, maxsplit=1) for line in seerdb("stats").lines[2:11])
+    shown = dict(re.split(r" {2,}", line, maxsplit=1) for line in seerdb("stats").lines[2:12])
     assert shown["data"].startswith(f"{report['table_bytes']:,} bytes, ")
     assert f"{report['amplifications']['user_bytes']:,} of users" in shown["writes"]
     assert shown["stalls"].strip() == "none"
