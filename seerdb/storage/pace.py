@@ -2,7 +2,7 @@
 
 Python runs one thread at a time, so a merge beside a loop of puts would take half of the loop's
 time. A job that nobody waits for gives way instead: after each short stretch of work it rests
-for as long, and the others have the processor to themselves.
+for three times as long, and the others have the processor to themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from seerdb.clock import Clock
 
 STRETCH_SECONDS = 0.002
-REST_SECONDS = 0.003
+REST_SECONDS = 0.006
 
 
 class Pace(Protocol):
