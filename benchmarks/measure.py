@@ -38,6 +38,7 @@ from benchmarks.durable import bare_sync, durable_put
 from benchmarks.engines import OURS, engine_class
 from benchmarks.engines.base import Engine, Sync, SyncEngine
 from benchmarks.merging import compact, compact_process
+from benchmarks.processes import wait_until_quiet
 from benchmarks.sustained import sustained_ingest
 from benchmarks.workload import Workload
 
@@ -119,6 +120,7 @@ class _Bench:
             timing = writing.timing(case, count)
             engine.flush()
             flushed = writing.timing(case, count)
+            wait_until_quiet()  # an engine that is closed first gives up the merges it has begun
         if self._engine.has_tables:
             timing.detail["to_tables_per_second"] = count / flushed.seconds
         return timing
