@@ -19,6 +19,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds since some start; never steps backwards."""
 
+    def thread_time(self) -> float:
+        """Seconds that a processor has worked for the calling thread."""
+
     def sleep(self, seconds: float) -> None:
         """Wait for ``seconds`` of monotonic time."""
 
@@ -33,6 +36,8 @@ class SystemClock:
 
     monotonic = staticmethod(time.monotonic)
 
+    thread_time = staticmethod(time.thread_time)
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
@@ -46,6 +51,7 @@ class ForwardClock:
     def __init__(self, clock: Clock, reached_us: int = 0) -> None:
         """``reached_us``: microseconds since 1970 that it has passed already."""
         self.monotonic = clock.monotonic
+        self.thread_time = clock.thread_time
         self.sleep = clock.sleep
         self.wall_ns = clock.now_ns
         """The wall clock as it is."""

@@ -42,7 +42,6 @@ from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.pace import GivingWay, Pace, at_full_speed
 from seerdb.storage.pinning import Pins
 from seerdb.storage.poison import Poison
-from seerdb.storage.pressure import URGENT_RUNS
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.remote_jobs import DaskRunner, require_shared
@@ -56,6 +55,7 @@ from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.verify import VerifyReport, verify_log, verify_version
+from seerdb.storage.warming import Interest
 from seerdb.storage.warmup import WarmUp
 from seerdb.storage.workers import Thread
 
@@ -160,6 +160,7 @@ class Engine:
         self.runner = runner = self._job_runner()
         self._remote = self._remote_runner()
         self.table_format = table_format = self._table_format(opened)
+        interest = Interest(lambda: self.reads.table_gets + self.reads.scans)
         self.flusher = Flusher(
             self.live,
             publisher,
@@ -169,6 +170,8 @@ class Engine:
             table_format=table_format,
             clock=clock,
             listener=listener,
+            # In a hurry only if somebody reads.
+            is_worth_warming=lambda: interest.is_fresh() or not self.gauges.flush_is_behind(),
         )
         merger = self._remote or runner
         self.compactor = Compactor(
@@ -273,17 +276,9 @@ class Engine:
     def _pace_for(self, purpose: Purpose) -> Pace:
         if self.runtime.workers.is_inline or purpose is Purpose.INGEST:
             return at_full_speed
-        return GivingWay(
-            self.components.clock,
-            self._flush_is_urgent if purpose is Purpose.FLUSH else self._compaction_is_urgent,
-        )
-
-    def _flush_is_urgent(self) -> bool:
-        return len(self.live.current.sealed) > 1 or self.background.flush.is_awaited
-
-    def _compaction_is_urgent(self) -> bool:
-        runs = len(self.live.current.layout.runs)
-        return runs > URGENT_RUNS or self.background.compaction.is_awaited
+        gauges, is_flush = self.gauges, purpose is Purpose.FLUSH
+        rests = gauges.rests_of_flush if is_flush else gauges.rests_of_compaction
+        return GivingWay(self.components.clock, rests)
 
     def _remote_runner(self) -> DaskRunner | None:
         stores, cluster = self.stores, self.runtime.cluster

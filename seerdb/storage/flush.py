@@ -32,8 +32,11 @@ from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.packed import Packed, join, pack
 from seerdb.storage.value import encode_values
 
-_STEP = 4096
-"""Entries between two looks at the pace."""
+_GATHERED = 4096
+_ADDED = 1 << 17
+"""Entries between two looks at the pace, of those that are taken from a memtable, and of those that
+go into a table. What takes less than some 10 us the interpreter lock is not lost over; of what
+takes more there should be little, for each time may take milliseconds to get it back."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
     builder = job.format.builder()
     if pieces:
         entries = join(pieces).in_order()
-        for start in range(0, len(entries), _STEP):
-            builder.add(entries.between(start, min(start + _STEP, len(entries))))
+        for start in range(0, len(entries), _ADDED):
+            builder.add(entries.between(start, min(start + _ADDED, len(entries))))
             pace()
     builder.add_range_tombstones(tombstones)
     built = builder.finish(memtable.first_us, memtable.last_us)
@@ -123,8 +126,8 @@ def _pieces(memtable: Memtable, blobs: BlobWriter, pace: Pace) -> Iterator[Packe
     aside = Aside(blobs, special=memtable.special)
     # No object is made for an entry: the garbage collector would look at all of them.
     all_keys, all_versions = iter(memtable.entries), iter(memtable.entries.values())
-    while keys := list(islice(all_keys, _STEP)):
-        versions = list(islice(all_versions, _STEP))
+    while keys := list(islice(all_keys, _GATHERED)):
+        versions = list(islice(all_versions, _GATHERED))
         seqs, values = [version[0] for version in versions], [version[1] for version in versions]
         chunk = collapse([Chunk(keys, seqs, values)], memtable.tombstones)
         chunk = aside.without_large(chunk)
@@ -141,7 +144,7 @@ def packed(chunk: Chunk, *, special: bool = False) -> Packed:
     keys, seqs, values = chunk
     if special:
         return pack(keys, seqs, *encode_values(values))
-    if None in values:
+    if set(map(type, values)) != {bytes}:
         kinds = bytes(DELETE if value is None else PUT for value in values)
         return pack(keys, seqs, kinds, [value or b"" for value in values])  # type: ignore[misc]
     return pack(keys, seqs, bytes([PUT]) * len(keys), values)  # type: ignore[arg-type]

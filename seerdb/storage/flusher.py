@@ -6,6 +6,7 @@ that failed with an unknown outcome is tried again with the same table, never ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -42,7 +43,7 @@ class _Built:
 class Flusher:
     """The work of the flush lane."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by its name
         self,
         live: LiveState,
         publisher: Publisher,
@@ -53,7 +54,9 @@ class Flusher:
         table_format: TableFormat,
         clock: Clock,
         listener: Listener,
+        is_worth_warming: Callable[[], bool],
     ) -> None:
+        """``is_worth_warming``: whether to bring a table into memory; asked once for each."""
         self._live = live
         self._publisher = publisher
         self._outputs = outputs
@@ -62,6 +65,7 @@ class Flusher:
         self._format = table_format
         self._clock = clock
         self._listener = listener
+        self._is_worth_warming = is_worth_warming
         self._built: _Built | None = None
         self.statistics = FlushStatistics()
 
@@ -77,7 +81,8 @@ class Flusher:
             built = self._built = self._build(memtable)
         # Looked up now: more memtables may have been sealed while the job ran.
         newer = self._live.current.memtables[-2]
-        self._publisher.flushed(memtable, built.result.table, newer.segments[0])
+        start, warm = newer.segments[0], self._is_worth_warming()
+        self._publisher.flushed(memtable, built.result.table, start, warm=warm)
         self._built = None
         self._account(built)
         return memtable.segments

@@ -9,11 +9,16 @@ from seerdb.errors import DiskFullError
 from seerdb.options import Options
 from seerdb.storage.files import FileSystem
 from seerdb.storage.lanes import Lane
+from seerdb.storage.pace import LONG_REST, NO_REST, REST
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
 from seerdb.storage.state import LiveState
 
-MAX_SEALED = 2
+MAX_SEALED = 3
 """Sealed memtables that may wait for a flush that works: bounds memory."""
+
+
+UNHURRIED = 0.25
+"""How full the next memtable is when the flush of the one before begins to hurry."""
 
 
 class Obstacle(NamedTuple):
@@ -78,6 +83,24 @@ class Gauges:
             return Obstacle(Reason.RUNS, self._compaction, words, runs)
         return None
 
+    def flush_is_behind(self) -> bool:
+        """Whether more has been written since a memtable was sealed than leaves time for it."""
+        return len(self._live.current.sealed) - 1 + self._fill() > UNHURRIED
+
+    def rests_of_flush(self) -> int:
+        """How much a flush gives way: not at all if somebody waits for it, or will soon."""
+        return NO_REST if self.flush_is_behind() or self._flush.is_awaited else REST
+
+    def rests_of_compaction(self) -> int:
+        """How much a compaction gives way: to a flush that hurries as well."""
+        runs = len(self._live.current.layout.runs)
+        if runs > URGENT_RUNS or self._compaction.is_awaited:
+            return NO_REST
+        return REST if self.rests_of_flush() else LONG_REST
+
+    def _fill(self) -> float:
+        return min(self._live.current.active.size / self._options.memtable_capacity, 1.0)
+
     def check_disk(self) -> None:
         """Raise ``DiskFullError`` when less than ``min_free_disk`` is free."""
         free = self._files.free_bytes(self._directory)
@@ -101,7 +124,7 @@ class Gauges:
         """All values as they are; free disk as of the last look. Reads memory only."""
         options, state = self._options, self._live.current
         runs, used, budget = self._runs(), self.wal_bytes, options.wal_budget
-        fill = min(state.active.size / options.memtable_capacity, 1.0)
+        fill = self._fill()
         segment = options.wal_segment_size
         full = budget // segment * segment
         words = f"{runs} runs wait for a compaction; at {MAX_RUNS} writes stop"

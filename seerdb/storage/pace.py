@@ -1,8 +1,8 @@
 """The pace of a job that runs in a thread beside the user's own.
 
 Python runs one thread at a time, so a merge beside a loop of puts would take half of the loop's
-time. A job that nobody waits for gives way instead: after each short stretch of work it rests
-for three times as long, and the others have the processor to themselves.
+time. A job that nobody waits for gives way instead: after each short stretch of work it rests for
+several times as long, and the others have the processor to themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Protocol
 from seerdb.clock import Clock
 
 STRETCH_SECONDS = 0.002
-REST_SECONDS = 0.006
+"""Of work, between two rests."""
+
+NO_REST, REST, LONG_REST = 0, 3, 9
+"""How many times as long as it worked a job rests."""
 
 
 class Pace(Protocol):
@@ -28,16 +31,24 @@ def at_full_speed(entries: int = 0) -> None:
 
 
 class GivingWay:
-    """A pace that rests after each stretch of work, unless ``is_urgent``. For one thread."""
+    """A pace that rests after each stretch of work, so many times as long as ``rests`` says then.
+    What the job had to wait for counts as rest. For one thread."""
 
-    def __init__(self, clock: Clock, is_urgent: Callable[[], bool]) -> None:
+    def __init__(self, clock: Clock, rests: Callable[[], int]) -> None:
         self._clock = clock
-        self._is_urgent = is_urgent
-        self._since = clock.monotonic()
+        self._rests = rests
+        self._begin_stretch()
+
+    def _begin_stretch(self) -> None:
+        self._since, self._worked = self._clock.monotonic(), self._clock.thread_time()
 
     def __call__(self, entries: int = 0) -> None:
         """See :class:`Pace`."""
-        if self._clock.monotonic() - self._since >= STRETCH_SECONDS:
-            if not self._is_urgent():
-                self._clock.sleep(REST_SECONDS)
-            self._since = self._clock.monotonic()
+        worked = self._clock.thread_time() - self._worked
+        if worked < STRETCH_SECONDS:
+            return
+        rested = self._clock.monotonic() - self._since - worked
+        left = worked * self._rests() - rested
+        if left > 0:
+            self._clock.sleep(left)
+        self._begin_stretch()

@@ -73,9 +73,12 @@ class Publisher:
         """Whether something in the tables may expire."""
         return any(table.expiring for table in self._manifest.state.version.tables)
 
-    def flushed(self, memtable: Memtable, table: TableMeta | None, log_start: int) -> None:
-        """``table`` holds what ``memtable`` held; the log is needed from ``log_start`` on."""
-        warmed = warm_flushed(self._tables, table) if table and self.warms else None
+    def flushed(
+        self, memtable: Memtable, table: TableMeta | None, log_start: int, *, warm: bool = True
+    ) -> None:
+        """``table`` holds what ``memtable`` held; the log is needed from ``log_start`` on.
+        ``warm``: reads may look for all of it, not for its description only."""
+        warmed = warm_flushed(self._tables, table, whole=warm) if table and self.warms else None
         with self._lock:
             self._settle()
             state = self._manifest.commit(

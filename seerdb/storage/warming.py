@@ -7,7 +7,7 @@ moment ago would take a request to the bucket. Nothing here changes an answer.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from seerdb.ids import TableId
@@ -21,18 +21,34 @@ FLUSH_SHARE = 4
 
 _BLOCKS_AT_ONCE = 64
 
+
+class Interest:
+    """Whether reads look at tables at all. For one thread."""
+
+    def __init__(self, reads: Callable[[], int]) -> None:
+        """``reads``: how many have looked at tables so far."""
+        self._reads = reads
+        self._before = reads()
+
+    def is_fresh(self) -> bool:
+        """Whether some have since the last call."""
+        before, self._before = self._before, self._reads()
+        return self._before != before
+
+
 KeyRange = tuple[bytes, bytes]
 """From a key up to, not including, another."""
 
 
-def warm_flushed(tables: TableStore, table: TableMeta) -> TableHandle:
-    """Load all of a table that was a memtable, if there is room to spare; always its tail.
+def warm_flushed(tables: TableStore, table: TableMeta, *, whole: bool) -> TableHandle:
+    """Load all of a table that was a memtable, if ``whole`` and there is room to spare; always its
+    tail.
 
     Keep the handle until the table is in a layout: what is loaded lives with it.
     """
     handle = tables.handle(table)
     reader = tables.open(handle)
-    if reader.properties.raw_bytes * FLUSH_SHARE <= tables.spare_memory:
+    if whole and reader.properties.raw_bytes * FLUSH_SHARE <= tables.spare_memory:
         _load(tables, handle, range(reader.block_count))
     return handle
 

@@ -37,6 +37,11 @@ class FakeClock:
         with self._lock:
             return self._monotonic
 
+    def thread_time(self) -> float:
+        """As if every thread worked all the time that it does not sleep."""
+        with self._lock:
+            return self._monotonic - self._slept
+
     def sleep(self, seconds: float) -> None:
         with self._lock:
             self._slept += seconds

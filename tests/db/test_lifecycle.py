@@ -10,6 +10,7 @@ import pytest
 
 from seerdb import DB, NEEDS_IO, ClosedError, Components, Entry, Event
 from seerdb.events import FlushCompleted
+from seerdb.storage.gauges import MAX_SEALED
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.db.layers import LAYERS, Layered
@@ -96,7 +97,7 @@ def test_memtables_seal_and_flush_by_themselves(open_db: OpenDB) -> None:
     statistics = db.statistics()
     assert statistics.visible_seq == 500
     assert statistics.memtables.active_bytes < 32 << 10
-    assert statistics.memtables.sealed <= 2
+    assert statistics.memtables.sealed <= MAX_SEALED
     assert db.multi_get([b"%05d" % n for n in range(500)]) == [b"x" * 100] * 500
     db.flush()
     assert db.statistics().flushes.flushes >= 10

@@ -30,6 +30,8 @@ class Aside:
         if self._special:
             large = {at for at, value in enumerate(values) if _size(value) >= threshold}
         else:
+            if max(map(len, filter(None, values)), default=0) < threshold:
+                return chunk
             large = {at for at, value in enumerate(values) if value and len(value) >= threshold}
         if not large:
             return chunk

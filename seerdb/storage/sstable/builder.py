@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
@@ -26,6 +27,7 @@ from seerdb.storage.sstable.format import (
     TableProperties,
     encode_footer,
     seal,
+    seal_all,
 )
 from seerdb.storage.sstable.index import build_index
 from seerdb.storage.sstable.packed import Flags, Hashes, Packed, join
@@ -257,26 +259,25 @@ class TableBuilder:
     def _cut_blocks(self) -> None:
         """Write the blocks that are complete: full, and their last key cannot come again."""
         stretch = _Stretch.joined(self._unfinished)
-        ends = stretch.entries.ends
-        size, count = int(ends[-1]), len(ends)
+        ends = stretch.entries.end_positions()
+        size, count = ends[-1], len(ends)
         borders, begins = [0], 0
         while size - begins > self._block_size:
-            fitting = int(ends.searchsorted(begins + self._block_size, "right"))
+            fitting = bisect_right(ends, begins + self._block_size)
             stop = stretch.after_key(max(fitting, borders[-1] + 1))
             if stop == count:
                 break
             borders.append(stop)
-            begins = int(ends[stop - 1])
+            begins = ends[stop - 1]
         if len(borders) > 1:
             self._write_blocks(stretch.between(0, borders[-1]), borders)
         self._unfinished = [stretch.between(borders[-1], count)]
         self._unfinished_size = size - begins
 
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
-        for payload in encode_blocks(*stretch, borders):
-            block = seal(payload, self._compressor)
-            self._blocks.append(block)
-            self._blocks_size += len(block)
+        blocks = seal_all(list(encode_blocks(*stretch, borders)), self._compressor)
+        self._blocks += blocks
+        self._blocks_size += sum(map(len, blocks))
         self._first_keys += map(stretch.entries.key, borders[:-1])
         self._last_keys += [stretch.entries.key(border - 1) for border in borders[1:]]
 

@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -112,11 +113,19 @@ class Footer(NamedTuple):
 
 def seal(payload: bytes, compressor: Compressor | None) -> bytes:
     """The stored form of ``payload``, compressed when there is a compressor and it pays."""
+    return _sealed(payload, compressor.compress(payload) if compressor else payload)
+
+
+def seal_all(payloads: Sequence[bytes], compressor: Compressor | None) -> list[bytes]:
+    """The stored form of each payload; see :func:`seal`. Requires: none is empty."""
+    frames = compressor.compress_all(payloads) if compressor else payloads
+    return list(map(_sealed, payloads, frames))
+
+
+def _sealed(payload: bytes, compressed: bytes) -> bytes:
     body, codec = payload, _RAW
-    if compressor is not None:
-        compressed = compressor.compress(payload)
-        if len(compressed) <= len(payload) - len(payload) // _WORTH_IT:
-            body, codec = compressed, _ZSTD
+    if compressed is not payload and len(compressed) <= len(payload) - len(payload) // _WORTH_IT:
+        body, codec = compressed, _ZSTD
     trailer = _CODEC.pack(codec, len(payload))
     return b"".join((body, trailer, _CRC.pack(crc32c(trailer, crc32c(body)))))
 

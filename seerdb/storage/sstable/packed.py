@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ Order: TypeAlias = NDArray[np.intp]
 """Positions of entries."""
 Shape: TypeAlias = tuple[int, int]
 """The length of every key, and that of every value."""
+
+Number = TypeVar("Number", bound=np.generic)
 
 _MOST_PADDING = 4
 """Keys of several lengths are sorted as arrays if that is at most so many times as large."""
@@ -75,6 +77,14 @@ class Packed:
         if ends is None:
             lengths = self.lengths
             ends = self._ends = (lengths[:, 0] + lengths[:, 1]).cumsum()
+        return ends
+
+    def end_positions(self) -> Sequence[int]:
+        """:attr:`ends`, to look for positions in one by one."""
+        if self.shape:
+            size = sum(self.shape)
+            return range(size, size * len(self) + 1, size)
+        ends: list[int] = self.ends.tolist()
         return ends
 
     @property
@@ -241,19 +251,21 @@ def pack(
         raise InternalError("the columns of a table differ in length")
     parts = [b""] * (2 * len(keys))
     parts[0::2], parts[1::2] = keys, values
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts)).reshape(-1, 2)
+    sizes = set(map(len, keys)), set(map(len, values))
     try:
         numbers = np.array(seqs, np.uint64)
     except OverflowError as error:
         raise InternalError(f"not a sequence number: {min(seqs)}") from error
-    shape = None
-    if len(lengths) and lengths[0, 0] and not (lengths != lengths[0]).any():
+    shape = lengths = None
+    if [len(each) for each in sizes] == [1, 1] and 0 not in sizes[0]:
         shape = len(keys[0]), len(values[0])
+    else:
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts)).reshape(-1, 2)
     return Packed(
         np.frombuffer(b"".join(parts), np.uint8),
         numbers,
         np.frombuffer(kinds, np.uint8),
-        lengths=None if shape else lengths,
+        lengths=lengths,
         shape=shape,
     )
 
@@ -265,13 +277,27 @@ def join(several: Sequence[Packed]) -> Packed:
     shape = several[0].shape
     if any(each.shape != shape for each in several):
         shape = None
+    lengths = None
+    if not shape:
+        lengths = _joined([each.lengths for each in several]).reshape(-1, 2)
     return Packed(
-        np.concatenate([each.parts for each in several]),
-        np.concatenate([each.seqs for each in several]),
-        np.concatenate([each.kinds for each in several]),
-        lengths=None if shape else np.concatenate([each.lengths for each in several]),
+        _joined([each.parts for each in several]),
+        _joined([each.seqs for each in several]),
+        _joined([each.kinds for each in several]),
+        lengths=lengths,
         shape=shape,
     )
+
+
+def _joined(arrays: list[NDArray[Number]]) -> NDArray[Number]:
+    """What is in all of them, one after the other.
+
+    By one call that keeps the interpreter lock: numpy lets go of it for each array, and may wait
+    for milliseconds to get it back.
+    """
+    # Broadcast arrays have no bytes of their own.
+    parts = [np.ascontiguousarray(each).data for each in arrays]
+    return np.frombuffer(b"".join(parts), arrays[0].dtype)
 
 
 NOTHING = pack((), (), b"", ())

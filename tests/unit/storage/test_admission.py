@@ -23,6 +23,7 @@ from seerdb.storage.lanes import Lane
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Run, Version
 from seerdb.storage.memtable import Memtable
+from seerdb.storage.pace import LONG_REST, NO_REST, REST
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, delay, rate
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
@@ -42,6 +43,7 @@ class FakeLane:
         self.name = "flush"
         self.error: BaseException | None = None
         self.tries_again = True
+        self.is_awaited = False
         self.has_work = False
         self.wakes = 0
         self.steps: list[Callable[[], object]] = []
@@ -143,7 +145,7 @@ def test_the_reason_is_told_while_they_wait() -> None:
 
     rig.lane.steps = [step, step]
     rig.admission.admit()
-    assert seen == ["3 sealed memtables wait for their flush"]
+    assert seen == [f"{MAX_SEALED + 1} sealed memtables wait for their flush"]
 
 
 def test_a_flush_that_does_not_end_refuses_in_the_end() -> None:
@@ -258,7 +260,7 @@ def press_disk(rig: Rig) -> None:
 
 
 PRESSURES = {
-    "memtables": (press_memtables, "2 sealed memtables wait for their flush, the next is 88% full"),
+    "memtables": (press_memtables, "3 sealed memtables wait for their flush, the next is 88% full"),
     "log": (press_log, "the unflushed log takes 1,048,576 bytes of wal_budget (1,146,880)"),
     "runs": (press_runs, "24 runs wait for a compaction; at 36 writes stop"),
     "disk": (press_disk, "1,100 bytes of disk are free, min_free_disk is 1,000"),
@@ -428,3 +430,30 @@ def test_without_a_least_free_disk_the_disk_is_not_asked() -> None:
     rig.files.free_space = 1
     hold_back(rig, 1 << 20)
     assert rig.clock.slept == 0
+
+
+def test_a_flush_gives_way_until_the_next_memtable_fills() -> None:
+    rig = Rig(memtable_capacity=1024)
+    rig.seal(1)
+    assert (rig.gauges.rests_of_flush(), rig.gauges.rests_of_compaction()) == (REST, REST)
+    rig.live.current.active.put(1, b"k", b"v", 300)
+    assert rig.gauges.flush_is_behind()
+    assert (rig.gauges.rests_of_flush(), rig.gauges.rests_of_compaction()) == (NO_REST, LONG_REST)
+
+
+def test_a_flush_hurries_while_somebody_waits_for_it() -> None:
+    rig = Rig()
+    rig.lane.is_awaited = True
+    assert rig.gauges.rests_of_flush() == NO_REST
+    assert not rig.gauges.flush_is_behind()
+
+
+def test_a_compaction_gives_way_until_there_are_many_runs_or_somebody_waits() -> None:
+    rig = Rig()
+    rig.pile_up(URGENT_RUNS)
+    assert rig.gauges.rests_of_compaction() == REST
+    rig.pile_up(URGENT_RUNS + 1)
+    assert rig.gauges.rests_of_compaction() == NO_REST
+    rig.pile_up(1)
+    rig.compaction.is_awaited = True
+    assert rig.gauges.rests_of_compaction() == NO_REST

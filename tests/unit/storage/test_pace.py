@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seerdb.storage.pace import REST_SECONDS, STRETCH_SECONDS, GivingWay
+from seerdb.storage.pace import NO_REST, REST, STRETCH_SECONDS, GivingWay
 from seerdb.testing.clock import FakeClock
 
 
@@ -12,7 +12,7 @@ class Job:
     def __init__(self, *, urgent: bool) -> None:
         self.clock = FakeClock()
         self.urgent = urgent
-        self.pace = GivingWay(self.clock, lambda: self.urgent)
+        self.pace = GivingWay(self.clock, lambda: NO_REST if self.urgent else REST)
 
     def step(self, seconds: float) -> float:
         self.clock.advance(seconds)
@@ -24,11 +24,19 @@ class Job:
 def test_a_job_rests_after_each_stretch_of_work() -> None:
     job = Job(urgent=False)
     rests = [round(job.step(STRETCH_SECONDS / 2), 6) for _ in range(6)]
-    assert rests == [0, REST_SECONDS] * 3
+    assert rests == [0, REST * STRETCH_SECONDS] * 3
 
 
 def test_a_job_that_somebody_waits_for_does_not_rest() -> None:
     job = Job(urgent=True)
     assert [job.step(1.0) for _ in range(3)] == [0, 0, 0]
     job.urgent = False
-    assert round(job.step(1.0), 6) == REST_SECONDS, "it is asked anew each time"
+    assert round(job.step(1.0), 6) == REST, "it is asked anew each time"
+
+
+def test_what_a_job_waits_for_is_rest() -> None:
+    job = Job(urgent=False)
+    job.clock.sleep(STRETCH_SECONDS)
+    assert round(job.step(STRETCH_SECONDS), 6) == (REST - 1) * STRETCH_SECONDS
+    job.clock.sleep(STRETCH_SECONDS * REST)
+    assert job.step(STRETCH_SECONDS) == 0

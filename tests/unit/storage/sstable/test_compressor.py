@@ -37,6 +37,15 @@ def test_noise_is_compressed_fast_and_comes_back() -> None:
 def test_what_pays_is_found_out_again_and_again() -> None:
     compressor = Compressor()
     for payload in (NOISE, TEXT, NOISE):
-        frames = [compressor.compress(payload) for _ in range(_TRY_EVERY)]
+        frames = [compressor.compress(payload) for _ in range(_TRY_EVERY + 1)]
         assert {restored(frame) for frame in frames} == {payload}
         assert (frames[-1] == thorough(payload)) == (payload is TEXT)
+
+
+def test_many_are_compressed_as_one_after_the_other() -> None:
+    payloads = [NOISE, TEXT, NOISE + TEXT, b"x"] * _TRY_EVERY
+    one_by_one, together = Compressor(), Compressor()
+    frames = [one_by_one.compress(payload) for payload in payloads]
+    assert together.compress_all(payloads[:100]) == frames[:100]
+    assert together.compress_all(payloads[100:]) == frames[100:]
+    assert together.compress_all([]) == []
