@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from seerdb.storage.entry import DELETE, PUT, RangeTombstones
 from seerdb.storage.layout import TableRun
@@ -27,6 +27,10 @@ MAX_READAHEAD = 64
 FIRST_READ = 64 << 10
 """Bytes that the first request of a scan without a limit fetches of a run: a store answers it
 hardly later than one for less."""
+
+
+Load: TypeAlias = Callable[[TableHandle, int, int], Entries]
+"""Gives the entries of a table's blocks from a first up to, not including, a last; maybe none."""
 
 
 class Wanted(NamedTuple):
@@ -69,7 +73,8 @@ def _begin(
     runs: list[TableRun], wanted: Wanted, tables: TableStore
 ) -> list[Iterator[Piece[Chunk]]]:
     """The sources of runs. Where several must fetch first, they have done so, side by side."""
-    sources = [run_pieces(run, wanted, tables, decoded) for run in runs]
+    load = loading(tables, fill=wanted.fill)
+    sources = [run_pieces(run, wanted, tables, load) for run in runs]
     if len(runs) < 2:
         return sources
     cold = [
@@ -103,13 +108,13 @@ def run_pieces(
     run: TableRun,
     wanted: Wanted,
     tables: TableStore,
-    decode: Callable[[list[Block]], Entries],
+    load: Load[Entries],
     *,
     readahead: int | None = None,
 ) -> Iterator[Piece[Entries]]:
     """The entries of a run that are ``wanted``, as a source for a merge.
 
-    ``decode`` makes a chunk of neighbouring blocks, or of none. ``readahead`` is how many blocks
+    ``load`` makes a chunk of neighbouring blocks, or of none. ``readahead`` is how many blocks
     are taken at first; without it one, or, where they are not in memory, what is worth a request.
     """
     start, end, reverse, *_ = wanted
@@ -125,13 +130,13 @@ def run_pieces(
         )
         first, last = tables.block_span(reader, start, end)
         for low, high in ahead.requests(reader, first, last):
-            chunk = decode(tables.load_range(handle, low, high, fill=wanted.fill))
+            chunk = load(handle, low, high)
             if low == first or high == last:
                 chunk = clip(chunk, start, end)
             ends = low == first if reverse else high == last
             yield Piece(chunk, beyond if ends else reader.separator(low if reverse else high))
         if first == last:
-            yield Piece(decode([]), beyond)
+            yield Piece(load(handle, first, last), beyond)
 
 
 def _next_start(handles: list[TableHandle], position: int) -> bytes:
@@ -172,8 +177,16 @@ class _Readahead:
         return max(1, min(blocks, MAX_READAHEAD))
 
 
-def decoded(blocks: list[Block]) -> Chunk:
-    """The entries of neighbouring blocks as one chunk."""
+def loading(tables: TableStore, *, fill: bool) -> Load[Chunk]:
+    """Loads neighbouring blocks, and keeps them in the caches if ``fill``, as one chunk."""
+
+    def load(handle: TableHandle, first: int, last: int) -> Chunk:
+        return _decoded(tables.load_range(handle, first, last, fill=fill))
+
+    return load
+
+
+def _decoded(blocks: list[Block]) -> Chunk:
     columns = [block.columns() for block in blocks]
     keys = list(chain.from_iterable(each.keys for each in columns))
     seqs = list(chain.from_iterable(each.seqs for each in columns))

@@ -22,6 +22,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.sstable.packed import NOTHING, Packed
 from seerdb.storage.sstable.reader import TableReader
 
 T = TypeVar("T")
@@ -215,6 +216,15 @@ class TableStore:
                 if reader.slots[number] is None:
                     self._cache.admit(reader, number, block)
         return loaded
+
+    def load_packed(self, handle: TableHandle, first: int, last: int) -> Packed:
+        """The entries of blocks ``first`` to ``last`` (exclusive), by one GET, past all caches."""
+        if first == last:
+            return NOTHING
+        reader = self.open(handle)
+        start, (offset, length) = reader.block_range(first)[0], reader.block_range(last - 1)
+        stored = self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
+        return reader.pack_blocks(first, last, stored)
 
     @staticmethod
     def _gap_end(reader: TableReader, blocks: list[Block | None], first: int, position: int) -> int:

@@ -12,7 +12,7 @@ names the outputs removes them, and the garbage collector deletes them later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seerdb.ids import TableId
@@ -30,8 +30,7 @@ from seerdb.storage.operators import settle
 from seerdb.storage.pace import Pace
 from seerdb.storage.pinning import leave_copy
 from seerdb.storage.row_cache import RowCache
-from seerdb.storage.scan import MAX_READAHEAD, Wanted, decoded, run_pieces
-from seerdb.storage.sstable.block import Block
+from seerdb.storage.scan import MAX_READAHEAD, Load, Wanted, loading, run_pieces
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.builder import TableBuilder
 from seerdb.storage.sstable.packed import NOTHING, Packed, join
@@ -101,15 +100,11 @@ def _newest(
     job: CompactionJob, layout: Layout, tables: TableStore, _: RangeTombstones, __: BlobReader
 ) -> Iterator[Packed]:
     """The newest version of each key, where nothing but a newer one hides or changes another."""
-    for window in windows(_sources(job, layout, tables, _packed), NOTHING):
+    for window in windows(_sources(job, layout, tables, tables.load_packed), NOTHING):
         filled = [entries for entries in window if len(entries)]
         if filled:
             newest = join(filled).newest() if len(filled) > 1 else filled[0]
             yield newest.without(DELETE) if job.plan.bottom else newest
-
-
-def _packed(blocks: list[Block]) -> Packed:
-    return join([block.packed() for block in blocks]) if blocks else NOTHING
 
 
 def _resolved(
@@ -124,7 +119,7 @@ def _resolved(
     special = layout.special
     chunks: Iterator[Chunk] = (
         collapse(window, tombstones, special=special)
-        for window in windows(_sources(job, layout, tables, decoded), EMPTY)
+        for window in windows(_sources(job, layout, tables, loading(tables, fill=False)), EMPTY)
     )
     if layout.pointed:
         chunks = carried(chunks, blobs, job.plan.dying, job.now_us // SECOND_US)
@@ -139,10 +134,10 @@ def _sources(
     job: CompactionJob,
     layout: Layout,
     tables: TableStore,
-    decode: Callable[[list[Block]], Entries],
+    load: Load[Entries],
 ) -> list[Iterator[Piece[Entries]]]:
     wanted = Wanted(job.start, job.end, fill=False)
-    return [run_pieces(run, wanted, tables, decode, readahead=MAX_READAHEAD) for run in layout.runs]
+    return [run_pieces(run, wanted, tables, load, readahead=MAX_READAHEAD) for run in layout.runs]
 
 
 def _settled(chunk: Chunk, job: CompactionJob) -> Chunk:

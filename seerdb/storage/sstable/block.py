@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from seerdb.errors import CorruptionError, InternalError, UnsupportedFormatError
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, PUT_WITH_EXPIRY
-from seerdb.storage.sstable.packed import Flags, Hashes, Lengths, Packed, Shape
+from seerdb.storage.sstable.packed import Flags, Hashes, Lengths, Packed, Seqs, Shape
 from seerdb.storage.value import Value, decode_value
 
 FINGERPRINT_SHIFT = 56
@@ -147,6 +147,33 @@ def _from_planes(raw: bytes, count: int) -> array[int]:
     return numbers
 
 
+class _Places(NamedTuple):
+    """Where the columns of a payload begin; the offsets end with it."""
+
+    entries: int
+    flags: int
+    seq_planes: int
+    parts_end: int
+    kinds: int
+    seqs: int
+    offsets: int
+
+
+def _places_in(payload: bytes) -> _Places | None:
+    """``None`` when the lengths in the payload do not fit together."""
+    size = len(payload)
+    if size < HEADER_SIZE:
+        return None
+    count, flags, seq_planes, offset_planes = _HEADER.unpack_from(payload)
+    offsets = size - offset_planes * (2 * count + 1)
+    seqs = offsets - seq_planes * count
+    kinds = seqs - count
+    parts_end = kinds - count
+    if not (count and 1 <= seq_planes <= 8 and 1 <= offset_planes <= 4 and parts_end > HEADER_SIZE):
+        return None
+    return _Places(count, flags, seq_planes, parts_end, kinds, seqs, offsets)
+
+
 class _Unpacked(NamedTuple):
     """A payload taken apart; part ``i`` is ``parts[offsets[i] : offsets[i + 1]]``."""
 
@@ -161,30 +188,99 @@ class _Unpacked(NamedTuple):
 
 def _unpack(payload: bytes) -> _Unpacked | None:
     """``None`` when the lengths in the payload do not fit together."""
-    size = len(payload)
-    if size < HEADER_SIZE:
+    places = _places_in(payload)
+    if places is None:
         return None
-    count, flags, seq_planes, offset_planes = _HEADER.unpack_from(payload)
-    offsets_start = size - offset_planes * (2 * count + 1)
-    seqs_start = offsets_start - seq_planes * count
-    kinds_start = seqs_start - count
-    parts_end = kinds_start - count
-    if not (count and 1 <= seq_planes <= 8 and 1 <= offset_planes <= 4 and parts_end > HEADER_SIZE):
+    count, flags, _, parts_end, kinds, seqs, _ = places
+    found = _offsets_in(payload, places)
+    if found is None:
         return None
-    offset_bytes = payload[offsets_start:]
-    stride = _stride_of(offset_bytes, count, parts_end)
-    offsets = stride.offsets if stride else _from_planes(offset_bytes, 2 * count + 1)
-    if offsets[0] != HEADER_SIZE or offsets[-1] != parts_end:
-        return None
+    offsets, stride = found
     return _Unpacked(
         payload[:parts_end],
         offsets,
         stride,
-        payload[parts_end:kinds_start],
-        payload[kinds_start:seqs_start],
-        _from_planes(payload[seqs_start:offsets_start], count),
+        payload[parts_end:kinds],
+        payload[kinds:seqs],
+        _from_planes(payload[seqs : places.offsets], count),
         flags,
     )
+
+
+def _offsets_in(payload: bytes, places: _Places) -> tuple[array[int], _Stride | None] | None:
+    """``None`` when they do not span the parts."""
+    planes, count = payload[places.offsets :], places.entries
+    stride = _stride_of(planes, count, places.parts_end)
+    offsets = stride.offsets if stride else _from_planes(planes, 2 * count + 1)
+    if offsets[0] != HEADER_SIZE or offsets[-1] != places.parts_end:
+        return None
+    return offsets, stride
+
+
+def entries_in(payload: bytes) -> int:
+    """How many entries a block has."""
+    count: int = _HEADER.unpack_from(payload)[0]
+    return count
+
+
+def packed_blocks(payloads: Sequence[bytes], *, name: str, offset: int) -> Packed:
+    """The entries of neighbouring blocks of table ``name``, the first of them at ``offset``: taken
+    apart together, for a fourth of what a ``Block`` each would cost. Raises as ``Block`` does."""
+    parts, kinds, found = [], [], []
+    shapes: set[Shape | None] = set()
+    lengths = []
+    for payload in payloads:
+        places = _places_in(payload)
+        offsets = places and _offsets_in(payload, places)
+        if places is None or offsets is None:
+            raise CorruptionError("a block is malformed", name=name, offset=offset)
+        parts.append(memoryview(payload)[HEADER_SIZE : places.parts_end])
+        kinds.append(payload[places.kinds : places.seqs])
+        shapes.add(offsets[1] and offsets[1].shape)
+        lengths.append(offsets[0])
+        found.append(places)
+    shape = shapes.pop() if len(shapes) == 1 else None
+    joined = b"".join(kinds)
+    _check_kinds(joined, name=name, offset=offset)
+    return Packed(
+        np.frombuffer(b"".join(parts), np.uint8),
+        _seqs_in(payloads, found),
+        np.frombuffer(joined, np.uint8),
+        lengths=None if shape else np.concatenate([_lengths_of(each) for each in lengths]),
+        shape=shape,
+    )
+
+
+def _lengths_of(offsets: array[int]) -> Lengths:
+    numbers = np.frombuffer(offsets, offsets.typecode).astype(np.int64)
+    return (numbers[1:] - numbers[:-1]).reshape(-1, 2)
+
+
+def _seqs_in(payloads: Sequence[bytes], found: Sequence[_Places]) -> Seqs:
+    """The seqs of all blocks, a plane at a time."""
+    numbers = np.zeros((sum(places.entries for places in found), 8), np.uint8)
+    for plane in range(max(places.seq_planes for places in found)):
+        column = [
+            payload[(start := places.seqs + plane * places.entries) : start + places.entries]
+            if plane < places.seq_planes
+            else bytes(places.entries)
+            for payload, places in zip(payloads, found, strict=True)
+        ]
+        numbers[:, plane] = np.frombuffer(b"".join(column), np.uint8)
+    return numbers.view(np.uint64)[:, 0]
+
+
+def _check_kinds(kinds: bytes, *, name: str, offset: int) -> None:
+    unknown = kinds.translate(None, KINDS)
+    if unknown:
+        raise UnsupportedFormatError(
+            "an entry of unknown kind",
+            name=name,
+            offset=offset,
+            expected=tuple(KINDS),
+            found=unknown[0],
+            hint="a newer release wrote it: upgrade",
+        )
 
 
 class Block:
@@ -228,16 +324,7 @@ class Block:
         ) = unpacked
         # In most blocks all are puts; then there is nothing to look up and nothing to keep.
         self._kinds = b"" if kinds.count(PUT) == len(kinds) else kinds
-        unknown = self._kinds.translate(None, KINDS)
-        if unknown:
-            raise UnsupportedFormatError(
-                "an entry of unknown kind",
-                name=name,
-                offset=offset,
-                expected=tuple(KINDS),
-                found=unknown[0],
-                hint="a newer release wrote it: upgrade",
-            )
+        _check_kinds(self._kinds, name=name, offset=offset)
         self._place = (name, offset) if self._kinds.translate(None, _SIMPLE) else None
         self.several_versions = bool(flags & _SEVERAL_VERSIONS)
         count = len(kinds)
@@ -308,21 +395,6 @@ class Block:
         keys_and_values = self._split()
         kinds = self._kinds or _PUT * len(self._seqs)
         return Columns(keys_and_values[0::2], self._seqs.tolist(), kinds, keys_and_values[1::2])
-
-    def packed(self) -> Packed:
-        """All entries, packed."""
-        count = len(self._seqs)
-        stride, lengths = self._stride, None
-        if stride is None:
-            offsets = np.frombuffer(self._offsets, self._offsets.typecode).astype(np.int64)
-            lengths = np.diff(offsets).reshape(count, 2)
-        return Packed(
-            np.frombuffer(self._parts, np.uint8, offset=HEADER_SIZE),
-            np.frombuffer(self._seqs, self._seqs.typecode).astype(np.uint64),
-            np.frombuffer(self._kinds or _PUT * count, np.uint8),
-            lengths=lengths,
-            shape=stride and stride.shape,
-        )
 
     def _split(self) -> Sequence[bytes]:
         """Key 0, value 0, key 1, value 1, …"""

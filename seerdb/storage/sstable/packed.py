@@ -167,6 +167,11 @@ class Packed:
         joined = np.frombuffer(b"".join((*parts, view[copied:])), np.uint8)
         return Packed(joined, self.seqs, kinds, lengths=lengths)
 
+    def with_seq(self, seq: int) -> Packed:
+        """The same entries, all of them with this seq."""
+        seqs = np.full(len(self), seq, np.uint64)
+        return Packed(self.parts, seqs, self.kinds, lengths=self._lengths, shape=self.shape)
+
     def start(self, position: int) -> int:
         """Where in ``parts`` an entry starts, or, of the position after it, the last one ends."""
         if self.shape:

@@ -14,7 +14,7 @@ import msgspec
 from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.storage.entry import RangeTombstone, RangeTombstones
 from seerdb.storage.object_store.names import table_name
-from seerdb.storage.sstable.block import Block
+from seerdb.storage.sstable.block import Block, entries_in, packed_blocks
 from seerdb.storage.sstable.filter import PASS_ALL, Filter, prefix_hash, shared_prefix
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
@@ -24,6 +24,7 @@ from seerdb.storage.sstable.format import (
     unseal,
 )
 from seerdb.storage.sstable.index import TableIndex, open_index
+from seerdb.storage.sstable.packed import Packed
 
 if TYPE_CHECKING:
     from seerdb.storage.manifest.version import TableMeta
@@ -104,6 +105,37 @@ class TableReader:
         Raises ``CorruptionError`` when they are damaged, or those of another block.
         """
         offset, length = self.block_range(index)
+        self._check_length(stored, length, offset)
+        payload = unseal(stored, name=self._name, offset=offset)
+        block = Block(payload, name=self._name, offset=offset)
+        if self.properties.max_seq == UNASSIGNED_SEQ:
+            block.assign_seq(self.meta.max_seq)
+        self._check_place(block.first_key, index)
+        self._check_place(block.last_key, index)
+        return block
+
+    def pack_blocks(self, first: int, last: int, stored: bytes) -> Packed:
+        """The entries of the blocks ``first`` to ``last`` (exclusive), at least one; ``stored`` are
+        their bytes. Raises as :meth:`decode_block` does."""
+        begin, end = self._offsets[first], self._offsets[last]
+        self._check_length(stored, end - begin, begin)
+        name = self._name
+        payloads = [
+            unseal(stored[start - begin : stop - begin], name=name, offset=start)
+            for start, stop in pairwise(self._offsets[first : last + 1])
+        ]
+        entries = packed_blocks(payloads, name=name, offset=begin)
+        if self.properties.max_seq == UNASSIGNED_SEQ:
+            entries = entries.with_seq(self.meta.max_seq)
+        at = 0
+        for index, payload in enumerate(payloads, first):
+            count = entries_in(payload)
+            self._check_place(entries.key(at), index)
+            self._check_place(entries.key(at + count - 1), index)
+            at += count
+        return entries
+
+    def _check_length(self, stored: bytes, length: int, offset: int) -> None:
         if len(stored) != length:
             raise TruncatedError(
                 "a block has the wrong length",
@@ -112,12 +144,6 @@ class TableReader:
                 expected=length,
                 found=len(stored),
             )
-        payload = unseal(stored, name=self._name, offset=offset)
-        block = Block(payload, name=self._name, offset=offset)
-        if self.properties.max_seq == UNASSIGNED_SEQ:
-            block.assign_seq(self.meta.max_seq)
-        self._check_place(block, index)
-        return block
 
     def block_span(self, start: bytes | None, end: bytes | None) -> tuple[int, int]:
         """The first of the blocks that may hold keys in ``[start, end)``, and the one after the
@@ -136,17 +162,16 @@ class TableReader:
         prefix = shared_prefix(start, end, self.properties.filter_prefix)
         return prefix is None or self.filter.may_contain(prefix_hash(prefix))
 
-    def _check_place(self, block: Block, index: int) -> None:
-        """Where the index sends lookups for the keys of a block must be that block."""
-        for key in (block.first_key, block.last_key):
-            if self.rank(key) != index + 1:
-                raise CorruptionError(
-                    "not the block that the index names",
-                    name=self._name,
-                    offset=self._offsets[index],
-                    expected=f"keys from {self.separator(index)!r}",
-                    found=key,
-                )
+    def _check_place(self, key: bytes, index: int) -> None:
+        """Where the index sends lookups for a key of a block must be that block."""
+        if self.rank(key) != index + 1:
+            raise CorruptionError(
+                "not the block that the index names",
+                name=self._name,
+                offset=self._offsets[index],
+                expected=f"keys from {self.separator(index)!r}",
+                found=key,
+            )
 
     def _split(self, tail: bytes) -> list[tuple[bytes, int]]:
         """Payload and offset of each part of the tail."""

@@ -11,7 +11,7 @@ from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.names import table_name
-from seerdb.storage.scan import FIRST_READ, Wanted, decoded, run_pieces, scan
+from seerdb.storage.scan import FIRST_READ, Wanted, loading, run_pieces, scan
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
 from seerdb.testing.objects import MemoryObjectStore
@@ -51,7 +51,13 @@ def keys_in_pieces(
     found: list[bytes] = []
     told = end if reverse else start
     pieces = list(
-        run_pieces(run, Wanted(start, end, reverse), tables, decoded, readahead=readahead)
+        run_pieces(
+            run,
+            Wanted(start, end, reverse),
+            tables,
+            loading(tables, fill=True),
+            readahead=readahead,
+        )
     )
     assert [p.frontier for p in pieces if p.frontier is None] == [None] * bool(pieces)
     for chunk, frontier in pieces:
@@ -111,7 +117,12 @@ class Noted:
 def test_the_first_request_is_small_and_the_next_are_twice_as_large(*, reverse: bool) -> None:
     place = Runs(capacity=0)
     noted = Noted(place)
-    pieces = run_pieces(place.run, Wanted(None, None, reverse, limit=1), place.tables, decoded)
+    pieces = run_pieces(
+        place.run,
+        Wanted(None, None, reverse, limit=1),
+        place.tables,
+        loading(place.tables, fill=True),
+    )
     assert noted.blocks == []
     next(pieces)
     assert noted.blocks == [2], "one row may lie in either"
@@ -135,7 +146,12 @@ def test_a_limit_is_reached_by_one_request(*, reverse: bool) -> None:
         [first, *_] = (handle.reader for handle in place.run.handles)
         assert first is not None
         piece = next(
-            run_pieces(place.run, Wanted(*bounds, reverse, limit=6), place.tables, decoded)
+            run_pieces(
+                place.run,
+                Wanted(*bounds, reverse, limit=6),
+                place.tables,
+                loading(place.tables, fill=True),
+            )
         )
         assert len(piece.chunk.keys) >= 6
         assert noted.blocks == [1 + -(-6 * first.block_count // 40)]
@@ -144,7 +160,9 @@ def test_a_limit_is_reached_by_one_request(*, reverse: bool) -> None:
 def test_without_a_limit_the_first_request_is_worth_its_latency() -> None:
     place = Runs(capacity=0)
     noted = Noted(place)
-    next(run_pieces(place.run, Wanted(key(1), None), place.tables, decoded))
+    next(
+        run_pieces(place.run, Wanted(key(1), None), place.tables, loading(place.tables, fill=True))
+    )
     reader = place.tables.open(place.run.handles[0])
     assert reader.meta.tail_offset < FIRST_READ
     assert noted.blocks == [reader.block_count]
@@ -153,10 +171,12 @@ def test_without_a_limit_the_first_request_is_worth_its_latency() -> None:
 def test_what_is_in_memory_is_taken_a_block_at_a_time() -> None:
     """Columns of blocks that nobody asks for cost time, and no request has to be made."""
     place = Runs()
-    list(run_pieces(place.run, Wanted(None, None), place.tables, decoded))
+    list(run_pieces(place.run, Wanted(None, None), place.tables, loading(place.tables, fill=True)))
     noted = Noted(place)
     reader = place.tables.open(place.run.handles[0])
-    piece = next(run_pieces(place.run, Wanted(None, None), place.tables, decoded))
+    piece = next(
+        run_pieces(place.run, Wanted(None, None), place.tables, loading(place.tables, fill=True))
+    )
     assert piece.frontier == reader.separator(1)
     assert noted.blocks == []
 
@@ -164,17 +184,42 @@ def test_what_is_in_memory_is_taken_a_block_at_a_time() -> None:
 def test_what_should_not_fill_the_cache_does_not() -> None:
     place = Runs()
     for fill, blocks in ((False, 0), (True, 1)):
-        list(run_pieces(place.run, Wanted(key(1), key(2), fill=fill), place.tables, decoded))
+        list(
+            run_pieces(
+                place.run,
+                Wanted(key(1), key(2), fill=fill),
+                place.tables,
+                loading(place.tables, fill=fill),
+            )
+        )
         reader = place.tables.open(place.run.handles[0])
         assert len([block for block in reader.slots if block is not None]) == blocks
 
 
 def test_tables_beside_the_range_are_not_opened() -> None:
     place = Runs()
-    list(run_pieces(place.run, Wanted(key(70), key(75)), place.tables, decoded))
+    list(
+        run_pieces(
+            place.run, Wanted(key(70), key(75)), place.tables, loading(place.tables, fill=True)
+        )
+    )
     assert [handle.reader is not None for handle in place.run.handles] == [False, True, False]
-    assert list(run_pieces(place.run, Wanted(key(45), key(50)), place.tables, decoded)) == []
-    assert list(run_pieces(place.run, Wanted(b"z", None), place.tables, decoded)) == []
+    assert (
+        list(
+            run_pieces(
+                place.run, Wanted(key(45), key(50)), place.tables, loading(place.tables, fill=True)
+            )
+        )
+        == []
+    )
+    assert (
+        list(
+            run_pieces(
+                place.run, Wanted(b"z", None), place.tables, loading(place.tables, fill=True)
+            )
+        )
+        == []
+    )
 
 
 def rows_of(

@@ -128,6 +128,14 @@ class OpenTable:
         offset, length = self.reader.block_range(index)
         return self.reader.decode_block(index, self.data[offset : offset + length])
 
+    def packed(self, first: int, last: int) -> list[Entry]:
+        """The entries of some neighbouring blocks, as a merge gets them."""
+        start = self.reader.block_range(first)[0]
+        end = sum(self.reader.block_range(last - 1))
+        entries = self.reader.pack_blocks(first, last, self.data[start:end])
+        columns = entries.keys(), entries.seqs.tolist(), entries.kinds.tolist(), entries.values()
+        return [Entry(*row) for row in zip(*columns, strict=True)]
+
     def entries(self) -> list[Entry]:
         """Everything, in the table's order."""
         return [

@@ -78,6 +78,7 @@ def test_a_table_gives_back_what_was_put_in(
     )
     table = OpenTable(built)
     assert table.entries() == entries
+    assert table.packed(0, table.reader.block_count) == entries
     assert table.reader.tombstones.tombstones == tuple(sorted(set(ranges)))
     for key in {entry.key for entry in entries} | {absent}:
         visible = [entry for entry in entries if entry.key == key and entry.seq <= limit]
@@ -151,6 +152,29 @@ def test_every_flipped_byte_is_found(compression: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_every_flipped_byte_is_found_by_a_merge(compression: str) -> None:
+    built, entries = small_table(compression)
+    table = OpenTable(built)
+    count = table.reader.block_count
+    assert table.packed(0, count) == entries
+    for position in range(built.tail_offset):
+        damaged = bytearray(built.data)
+        damaged[position] ^= 0x80
+        with pytest.raises(CorruptionError) as raised:
+            OpenTable(built, bytes(damaged)).packed(0, count)
+        assert raised.value.name == "tables/00000001-000000000007.sst"
+
+
+def test_some_blocks_are_taken_apart_as_they_are_one_by_one() -> None:
+    table = OpenTable(build([*puts(300), Entry(b"z", 1 << 40, DELETE)], block_size=1000))
+    assert table.reader.block_count > 20
+    whole = table.entries()
+    some = table.packed(3, 9)
+    assert some == whole[whole.index(some[0]) :][: len(some)]
+    assert table.packed(0, 3) + some + table.packed(9, table.reader.block_count) == whole
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
 def test_every_truncation_is_found(compression: str) -> None:
     built, _ = small_table(compression)
     for length in range(len(built.data)):
@@ -177,12 +201,16 @@ def test_another_block_of_the_same_length_is_refused() -> None:
     offset, length = reader.block_range(2)
     with pytest.raises(CorruptionError, match="not the block"):
         reader.decode_block(1, data[offset : offset + length])
+    with pytest.raises(CorruptionError, match="not the block"):
+        reader.pack_blocks(1, 2, data[offset : offset + length])
 
 
 def test_a_block_of_another_length_is_truncated() -> None:
     built = build(puts(10))
     with pytest.raises(TruncatedError):
         OpenTable(built).reader.decode_block(0, built.data)
+    with pytest.raises(TruncatedError):
+        OpenTable(built).reader.pack_blocks(0, 1, built.data)
 
 
 @pytest.mark.parametrize(
