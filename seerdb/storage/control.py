@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from seerdb.clock import Clock
 from seerdb.errors import ClosedError
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.pace import Pace
 
 NAP_SECONDS = 0.1
@@ -194,6 +194,11 @@ class _ControlledStore:
         data = self._inner.get_range(name, offset, length)
         self._pace.transfer(length, read=length)
         return data
+
+    def checksum(self, name: str) -> Checksum:
+        checksum = self._inner.checksum(name)
+        self._pace.transfer(checksum.size)
+        return checksum
 
     def put(self, name: str, data: bytes) -> None:
         self._pace.check()

@@ -160,7 +160,7 @@ def upload(
     blobs: tuple[BlobRef, ...] = (),
 ) -> TableMeta:
     """Put a table into the bucket. Requires: the ``blobs`` it points into are there."""
-    upload_object(store, table_name(table), built.data)
+    upload_object(store, table_name(table), built.data, built.checksum)
     return TableMeta(
         id=table,
         level=level,

@@ -27,7 +27,7 @@ from seerdb.errors import (
 from seerdb.storage.cluster import MOST_AT_ONCE, Call, Cluster, is_call_forgotten
 from seerdb.storage.control import JobControl, JobCounts, under_control
 from seerdb.storage.jobs import Job, JobFunction, Result, metered_store
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
 from seerdb.storage.os_files import OsFileSystem
@@ -212,6 +212,9 @@ class CreatingStore:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         return self._inner.get_range(name, offset, length)
+
+    def checksum(self, name: str) -> Checksum:
+        return self._inner.checksum(name)
 
     def put(self, name: str, data: bytes) -> None:
         """Raises ``AlreadyExistsError`` when other bytes have the name."""

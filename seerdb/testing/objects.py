@@ -29,7 +29,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.crash import CrashError
 
@@ -63,6 +63,9 @@ class MemoryObjectStore:
                 "the object ends early", name=name, offset=offset, expected=length, found=len(data)
             )
         return data
+
+    def checksum(self, name: str) -> Checksum:
+        return Checksum.of(self.get(name))
 
     def put(self, name: str, data: bytes) -> None:
         with self._lock:
@@ -202,6 +205,9 @@ class FaultyObjectStore:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         return self._read("get_range", name, lambda: self._inner.get_range(name, offset, length))
+
+    def checksum(self, name: str) -> Checksum:
+        return Checksum.of(self.get(name))
 
     def put(self, name: str, data: bytes) -> None:
         self._run("put", (name,), lambda: self._inner.put(name, data))

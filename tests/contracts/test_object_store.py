@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 
 from seerdb.errors import AlreadyExistsError, NotFoundError, TruncatedError
-from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.probe import Capabilities, probe
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
@@ -104,6 +105,13 @@ def test_a_range_past_the_end_is_truncated(store: ObjectStore, offset: int, leng
     with pytest.raises(TruncatedError) as caught:
         store.get_range("a", offset, length)
     assert caught.value.name == "a"
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB + 1])
+def test_a_checksum_is_that_of_all_bytes(store: ObjectStore, size: int) -> None:
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    store.put("a/b", data)
+    assert store.checksum("a/b") == Checksum(size, crc32c(data)) == Checksum.of(data)
 
 
 def test_a_missing_object_is_not_found(store: ObjectStore) -> None:

@@ -28,18 +28,18 @@ Patch = pytest.MonkeyPatch
 
 
 def _name_the_last_blob_but_do_not_upload_it(patch: Patch) -> None:
-    late: list[tuple[ObjectStore, str, bytes]] = []
+    late: list[tuple[ObjectStore, str, bytes, int]] = []
 
-    def uploading(store: ObjectStore, name: str, data: bytes) -> None:
+    def uploading(store: ObjectStore, name: str, data: bytes, checksum: int) -> None:
         while late:
             upload(*late.pop())
-        late.append((store, name, data))
+        late.append((store, name, data, checksum))
 
     patch.setattr(writer, "upload", uploading)
 
 
 def _trust_the_upload(patch: Patch) -> None:
-    patch.setattr(writer, "upload", lambda store, name, data: store.put(name, data))
+    patch.setattr(writer, "upload", lambda store, name, data, _: store.put(name, data))
 
 
 def _keep_only_tables(patch: Patch) -> None:

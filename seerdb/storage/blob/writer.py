@@ -101,7 +101,7 @@ class BlobWriter:
         if builder is None:
             return
         built = builder.finish()
-        upload(self._store, blob_name(builder.blob), built.data)
+        upload(self._store, blob_name(builder.blob), built.data, built.checksum)
         self._known[builder.blob] = BlobRef(
             id=builder.blob,
             size=len(built.data),

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from crc32c import crc32c
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,18 @@ class ObjectInfo:
     name: str
     size: int
     modified: float
+
+
+class Checksum(NamedTuple):
+    """What tells bytes from others that an accident could leave in their place."""
+
+    size: int
+    crc32c: int
+
+    @classmethod
+    def of(cls, data: bytes) -> Checksum:
+        """That of ``data``."""
+        return cls(len(data), crc32c(data))
 
 
 class ObjectStore(Protocol):
@@ -38,6 +52,9 @@ class ObjectStore(Protocol):
 
         Requires: ``length >= 1``.
         """
+
+    def checksum(self, name: str) -> Checksum:
+        """That of the whole object as the store has it now, for the price of a :meth:`get`."""
 
     def put(self, name: str, data: bytes) -> None:
         """Create or replace the object in one atomic step. Durable when it returns."""

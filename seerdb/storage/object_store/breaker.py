@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from seerdb.clock import Clock
 from seerdb.errors import UnavailableError
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 
@@ -136,6 +136,9 @@ class BreakingObjectStore:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         return self._breaker.run(lambda: self._inner.get_range(name, offset, length))
+
+    def checksum(self, name: str) -> Checksum:
+        return self._breaker.run(lambda: self._inner.checksum(name))
 
     def put(self, name: str, data: bytes) -> None:
         self._breaker.run(lambda: self._inner.put(name, data))

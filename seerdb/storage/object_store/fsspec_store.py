@@ -39,7 +39,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
-from seerdb.storage.object_store.base import ObjectInfo
+from seerdb.storage.object_store.base import Checksum, ObjectInfo
 
 S3 = frozenset({"s3", "s3a"})
 CREATES_IF_ABSENT = S3 | {"gs", "gcs", "abfs", "abfss", "az", "memory"}
@@ -111,6 +111,9 @@ class FsspecObjectStore:
         reading = {"max_concurrency": 1} if self._protocol in S3 else {}
         with self._translated("get", name):
             return bytes(self._filesystem.cat_file(self._path(name), **reading))
+
+    def checksum(self, name: str) -> Checksum:
+        return Checksum.of(self.get(name))
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         with self._translated("get a range of", name):

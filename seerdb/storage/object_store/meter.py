@@ -15,7 +15,7 @@ from typing import Self
 
 from seerdb.clock import Clock
 from seerdb.errors import CorruptionError, UnavailableError
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.recent import RecentCounts
 
 PAGE = 1000
@@ -166,6 +166,12 @@ class MeteredObjectStore:
             data = self._inner.get_range(name, offset, length)
             request.bytes_in = len(data)
         return data
+
+    def checksum(self, name: str) -> Checksum:
+        with self._timed(Operation.GET) as request:
+            checksum = self._inner.checksum(name)
+            request.bytes_in = checksum.size
+        return checksum
 
     def put(self, name: str, data: bytes) -> None:
         with self._timed(Operation.PUT) as request:

@@ -21,7 +21,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 
@@ -59,6 +59,9 @@ class RetryingObjectStore:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         return self._read(lambda: self._inner.get_range(name, offset, length))
+
+    def checksum(self, name: str) -> Checksum:
+        return self._read(lambda: self._inner.checksum(name))
 
     def put(self, name: str, data: bytes) -> None:
         self._retry(lambda: self._inner.put(name, data))
@@ -98,7 +101,7 @@ class RetryingObjectStore:
                 self._clock.sleep(self._random.uniform(0, longest))
         return request()
 
-    def _read(self, request: Callable[[], bytes]) -> bytes:
+    def _read(self, request: Callable[[], T]) -> T:
         try:
             return self._retry(request)
         except TruncatedError:

@@ -6,10 +6,11 @@ from seerdb.errors import ChecksumError
 from seerdb.storage.object_store.base import ObjectStore
 
 
-def upload(store: ObjectStore, name: str, data: bytes) -> None:
-    """Put an object into the bucket and make sure that it is there byte for byte."""
+def upload(store: ObjectStore, name: str, data: bytes, checksum: int) -> None:
+    """Put an object into the bucket, read it back, and make sure that its length and its
+    ``checksum``, a CRC32C, are those of ``data``."""
     store.put(name, data)
-    if store.get(name) != data:
+    if store.checksum(name) != (len(data), checksum):
         raise ChecksumError(
             "what was uploaded reads back differently; it is not used and will be made again",
             name=name,

@@ -26,7 +26,7 @@ from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.manifest.writer import ManifestWriter
-from seerdb.storage.object_store.base import ObjectInfo
+from seerdb.storage.object_store.base import Checksum, ObjectInfo
 from seerdb.storage.object_store.names import MANIFEST_PREFIX, manifest_name, table_name
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import MemoryObjectStore
@@ -154,6 +154,9 @@ class Network:
         self._world.bucket.put(name, data)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    def checksum(self, name: str) -> Checksum:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from crc32c import crc32c
 
 from seerdb.errors import ChecksumError
 from seerdb.storage.object_store.upload import upload
@@ -24,7 +25,7 @@ class Changing(MemoryObjectStore):
 
 def test_what_was_uploaded_is_read_back_by_one_request() -> None:
     store = MemoryObjectStore()
-    upload(store, "tables/a", DATA)
+    upload(store, "tables/a", DATA, crc32c(DATA))
     assert (store.calls["put"], store.calls["get"]) == (1, 1)
     assert store.get("tables/a") == DATA
 
@@ -36,4 +37,4 @@ def test_what_was_uploaded_is_read_back_by_one_request() -> None:
 )
 def test_anything_else_is_noticed(there: bytes) -> None:
     with pytest.raises(ChecksumError, match="reads back differently"):
-        upload(Changing(there), "tables/a", DATA)
+        upload(Changing(there), "tables/a", DATA, crc32c(DATA))
