@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 
 from seerdb.storage.memtable import Memtable
@@ -103,14 +103,19 @@ class RowCache:
         what may replace any row."""
         with self._lock:
             self.generation += 1
-            if memtable is None or memtable.ranged:  # a range delete may hide any row
-                keys = iter(list(self._rows))
-            else:
-                keys = iter(memtable.entries)
+            keys = iter(self._replaced_by(memtable))
         # A few at a time: readers wait for the lock.
         while some := list(islice(keys, _DROPPED_AT_ONCE)):
             with self._lock:
                 self._drop(some)
+
+    def _replaced_by(self, memtable: Memtable | None) -> Collection[bytes]:
+        rows = self._rows
+        if memtable is None or memtable.ranged:  # a range delete may hide any row
+            return list(rows)
+        if len(rows) < len(memtable.entries):
+            return list(filter(memtable.entries.__contains__, rows))
+        return memtable.entries
 
     def _drop(self, keys: list[bytes]) -> None:
         rows = self._rows
