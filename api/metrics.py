@@ -64,6 +64,14 @@ ENGINE: dict[str, EngineMetric] = {
     "wal_appended_bytes": EngineMetric(COUNTER, "Bytes appended to the log."),
     "wal_syncs": EngineMetric(COUNTER, "Syncs of the log."),
     "wal_sync_seconds": EngineMetric(COUNTER, "Time spent waiting for syncs of the log."),
+    "shipped_seq": EngineMetric(GAUGE, "Newest sequence number of the log in the bucket."),
+    "shipped_objects": EngineMetric(COUNTER, "Objects that the log was shipped in."),
+    "shipped_bytes": EngineMetric(COUNTER, "Bytes of the log that were shipped."),
+    "ship_failures": EngineMetric(COUNTER, "Ships that failed and were tried again."),
+    "unshipped_seq": EngineMetric(
+        GAUGE, "Oldest write that is in the bucket neither as log nor in tables; 0: none."
+    ),
+    "unshipped_seconds": EngineMetric(GAUGE, "Its age: what the loss of this machine costs."),
     "commits": EngineMetric(COUNTER, "Batches committed; a single write is a batch of one."),
     "operations": EngineMetric(COUNTER, "Puts, deletes and range deletes committed."),
     "commit_groups": EngineMetric(COUNTER, "Groups of batches that were logged together."),

@@ -84,6 +84,12 @@ class WorkFailed(Event, frozen=True):
     retry_seconds: float
 
 
+class ShippingStopped(Event, frozen=True):
+    """Another log is in the bucket under a name of this one: nothing is shipped any more."""
+
+    error: str
+
+
 class WriteSlowed(Event, frozen=True):
     """Writes begin to be slowed down, now to about ``bytes_per_second``."""
 

@@ -159,6 +159,9 @@ class Options:
     """What to keep of flushed segments: nothing, the last N, or those of the last seconds."""
     wal_budget: int = _setting(4 * GIB, _integer(64 * KIB, 1 << 50))
     """WAL bytes on local disk at which writes are held back, for example in an outage."""
+    ship_interval: float = _setting(1.0, _number(0, 3600))
+    """How long, in seconds, a write may be on the local disk only: the log is put into the bucket
+    so often while something is written. 0: only for writes of level ``object``."""
     recovery: str = _setting("strict", _choice("strict", "point_in_time", "salvage"))
     """On WAL corruption: refuse to open, stop before it, or skip it."""
     block_size: int = _setting(16 * KIB, _integer(256, 4 * MIB))
@@ -272,6 +275,7 @@ class DBOptions:
     wal_direct_io = _Setter[bool]()
     wal_retention = _Setter[str]()
     wal_budget = _Setter[int]()
+    ship_interval = _Setter[float]()
     recovery = _Setter[str]()
     block_size = _Setter[int]()
     compression = _Setter[str]()

@@ -20,6 +20,7 @@ def summary(status: dict[str, Any]) -> list[tuple[str, str]]:
             "gets of tables",
             _shares(reads, ("block_cache_hits", "blocks_from_disk", "blocks_from_bucket")),
         ),
+        ("shipping", _shipping(status["shipping"])),
         ("stalls", _stalls(stalls)),
         ("merges", _merges(status)),
         ("dollars", _dollars(status["costs"])),
@@ -69,6 +70,19 @@ def _shares(counts: dict[str, int], names: tuple[str, ...]) -> str:
         return "none yet"
     shares = (f"{name.replace('_', ' ')} {counts[name] / total:.1%}" for name in names)
     return f"{', '.join(shares)} of {total:,}"
+
+
+def _shipping(shipping: dict[str, Any]) -> str:
+    if shipping["stopped"]:
+        return str(shipping["stopped"])
+    rest = "everything is in the bucket"
+    if shipping["unshipped_seq"]:
+        rest = (
+            f"seq {shipping['unshipped_seq']:,} and later on the local disk only, for "
+            f"{shipping['unshipped_seconds']:,.3g} s"
+        )
+    when = "as it is written" if shipping["continuous"] else "for writes of level object only"
+    return f"{when}; {rest}"
 
 
 def _stalls(stalls: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@
                                 ▲
     memtable sealed ──► flush ──┴──► compaction
           │               └───────────────┴──► garbage (after the grace period)
-          └──► spare segment      level object, not waited for ──► ship
+          ├──► spare segment
+          └──► ship ◄── interval, bytes, level object; then segments are let go of
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from collections.abc import Callable
 from functools import partial
 
 from seerdb.errors import ClosedError, FencedError, UnavailableError
-from seerdb.events import Fenced, GarbageCollected, Listener, WarmedUp, WorkFailed
+from seerdb.events import (
+    Fenced,
+    GarbageCollected,
+    Listener,
+    ShippingStopped,
+    WarmedUp,
+    WorkFailed,
+)
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import GarbageCollector
@@ -24,7 +32,7 @@ from seerdb.storage.lanes import Lane
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.poison import Poison
 from seerdb.storage.retention import SegmentRetention
-from seerdb.storage.ship import Shipper
+from seerdb.storage.shipper import Shipper
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.wal.segments import SegmentPool
 from seerdb.storage.warmup import REST_SECONDS, WarmUp
@@ -150,9 +158,21 @@ class Background:
         self.spare = self.lane("spare segment", work)
         return self.spare
 
-    def add_ship(self, shipper: Shipper) -> Lane:
-        """Ship for writes of level ``object`` that nobody waits for."""
-        self.ship = self.lane("ship", shipper.serve)
+    def add_ship(self, shipper: Shipper, retention: SegmentRetention) -> Lane:
+        """Ship the log, then let go of its segments; and tell once if that is over for good."""
+        is_told = False
+
+        def work() -> bool:
+            nonlocal is_told
+            try:
+                return shipper.serve()
+            finally:
+                retention.let_go()
+                if shipper.conflict is not None and not is_told:
+                    is_told = True
+                    self._listener(ShippingStopped(str(shipper.conflict)))
+
+        self.ship = self.lane("ship", work)
         return self.ship
 
     def _collect_later(self) -> None:

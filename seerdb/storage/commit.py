@@ -29,6 +29,7 @@ import msgspec
 from seerdb.clock import ForwardClock
 from seerdb.errors import BusyError, ConflictError, SeerDBError
 from seerdb.options import Durability
+from seerdb.storage.backlog import Place
 from seerdb.storage.batch import Batch
 from seerdb.storage.inbox import Inbox
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
@@ -469,14 +470,26 @@ class Committer:
         except SeerDBError as error:
             raise self._fail(error) from error
 
-    def position(self) -> tuple[int, int, int]:
-        """Active segment, bytes of it that are synced, and the last seq among them.
+    def position(self) -> Place:
+        """Up to where the log goes, with all that is committed, durably.
 
-        Syncs first, so that nothing committed is left out.
+        Syncs what is not, while writers go on. The next write asks ``hold_back`` whatever it was
+        told before.
         """
         with self._mutex:
-            self._sync_or_fail()
-            return self._log.segment, self._log.synced, self._live.visible_seq
+            self._poison.check()
+            place, synced = self.place(), self._log.synced
+            self._room = self._hold_back_at = 0
+        if synced < place.offset:
+            try:
+                self._log.sync()
+            except SeerDBError as error:
+                raise self._fail(error) from error
+        return place
+
+    def place(self) -> Place:
+        """Up to where the log goes. Requires: the mutex, as calls of the ``CommitEnv`` have it."""
+        return Place(self._log.segment, self._log.position, self._live.visible_seq)
 
     def statistics(self) -> CommitStatistics:
         """A copy of the counters."""

@@ -49,7 +49,7 @@ from seerdb.storage.request import Sink
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.sampling import GetSampler
-from seerdb.storage.ship import Shipper
+from seerdb.storage.shipping import Shipping
 from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
@@ -199,7 +199,11 @@ class Engine:
             clock=clock,
             grace_seconds=GRACE_SECONDS,
         )
-        self.retention = SegmentRetention(self.log.pool, options.wal_retention, clock)
+        store, workers = self.stores.of(Purpose.WAL), self.runtime.workers
+        self.shipping = Shipping(store, components.files, opened, workers, options.ship_interval)
+        self.shipper = self.shipping.shipper
+        backlog = self.shipping.backlog
+        self.retention = SegmentRetention(self.log.pool, options.wal_retention, clock, backlog)
         self.background = Background(self.runtime.workers, self.poison, listener)
         self.background.add_flush(self.flusher, self.retention)
         slots = MOST_AT_ONCE if self._remote is not None else runner.at_once
@@ -208,6 +212,7 @@ class Engine:
         self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
         self.background.add_spare(self.log.pool)
         self.background.add_warm_up(self.warm_up)
+        self.background.add_ship(self.shipper, self.retention)
 
     def _table_format(self, opened: Opened) -> TableFormat:
         options = self.options
@@ -223,8 +228,10 @@ class Engine:
 
     def _wire_writes(self, opened: Opened) -> None:
         components, options = self.components, self.options
-        lanes = self.background.flush, self.background.compaction
-        self.gauges = Gauges(self.live, lanes, components.files, opened.directory, options)
+        lanes = self.background.flush, self.background.compaction, self.background.ship
+        self.gauges = Gauges(
+            self.live, lanes, self.retention, components.files, opened.directory, options
+        )
         self.admission = Admission(
             self.gauges,
             memtable_capacity=options.memtable_capacity,
@@ -241,15 +248,6 @@ class Engine:
             memtable_capacity=options.memtable_capacity,
             sync_interval=options.sync_interval,
         )
-        self.shipper = Shipper(
-            self.stores.of(Purpose.WAL),
-            self.manifest,
-            self.live,
-            components.files,
-            f"{opened.directory}/wal",
-            self.committer.position,
-        )
-        self.background.add_ship(self.shipper)
         self.ingester = Ingester(
             self.committer,
             self.publisher,
@@ -291,6 +289,7 @@ class Engine:
         self.background.spare.wake()
         self.background.flush.wake()
         self.background.compaction.wake()
+        self.shipping.attach(self.background.ship, self.committer.position)
         self.background.begin_warm_up()
         if not self.runtime.workers.is_inline:
             self.call_later(LOOK_SECONDS, self._look_again)
@@ -306,6 +305,7 @@ class Engine:
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
         if appended and not self.log.pool.spares:
             self.background.spare.wake()
+        self.shipping.wrote(self.live.visible_seq + 1, appended)
         return self.admission.hold_back(appended, before_waiting)
 
     def admit(self) -> None:
@@ -315,6 +315,7 @@ class Engine:
         self.components.listener(
             MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
         )
+        self.shipping.sealed(self.committer.place())
         self.background.flush.wake()
 
     def poisoned(self, cause: BaseException) -> None:
@@ -327,7 +328,7 @@ class Engine:
         self.runtime.workers.timer.call_later(seconds, call)
 
     def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
-        self.shipper.enqueue(tickets)
+        self.shipper.enqueue(tickets, self.committer.place())
         # On another thread always: the caller holds the commit mutex, which shipping takes.
         self.runtime.workers.submit_lane(self.background.ship.wake)
 
@@ -457,26 +458,18 @@ class Engine:
         self.publisher.warms = False
         try:
             self.flush()
+            self.shipper.finish()
+            self.retention.let_go()
             self.background.flush.close()
             self.background.compaction.close()
             self.manifest.checkpoint()
-            self._save_heat()
+            if heat := self.warm_up.heat():
+                save_heat(self.components.files, self._cache_directory, heat)
         except FencedError as error:
             self.background.failed("close", error, 1, 0)
         except SeerDBError as error:
             self.components.listener(WorkFailed("close", str(error), 1, 0.0))
             self.committer.sync()
-
-    def _save_heat(self) -> None:
-        tables = self.tables
-        handles = [handle for run in self.live.current.layout.runs for handle in run.handles]
-        heat = {
-            handle.meta.id: hot
-            for handle in handles
-            if handle.reader is not None and (hot := tables.hot_blocks(handle.reader))
-        }
-        if heat:
-            save_heat(self.components.files, self._cache_directory, heat)
 
     def _release(self) -> None:
         self.poison.set(ClosedError("the database is closed; open it again"))

@@ -11,6 +11,7 @@ from seerdb.storage.files import FileSystem
 from seerdb.storage.lanes import Lane
 from seerdb.storage.pace import LONG_REST, NO_REST, REST
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
+from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.state import LiveState
 
 MAX_SEALED = 3
@@ -44,14 +45,16 @@ class Gauges:
     def __init__(
         self,
         live: LiveState,
-        lanes: tuple[Lane, Lane],
+        lanes: tuple[Lane, Lane, Lane],
+        retention: SegmentRetention,
         files: FileSystem,
         directory: str,
         options: Options,
     ) -> None:
-        """``lanes``: those of flush and compaction, which take pressure away."""
+        """``lanes``: those of flush, compaction and shipping, which take pressure away."""
         self._live = live
-        self._flush, self._compaction = lanes
+        self._flush, self._compaction, self._ship = lanes
+        self._retention = retention
         self._files = files
         self._directory = directory
         self._options = options
@@ -59,9 +62,10 @@ class Gauges:
 
     @property
     def wal_bytes(self) -> int:
-        """Local disk that the unflushed log takes, the active segment included."""
+        """Local disk that the log takes that is not flushed, the active segment included, or not
+        shipped."""
         segments = sum(len(memtable.segments) for memtable in self._live.current.memtables)
-        return segments * self._options.wal_segment_size
+        return (segments + self._retention.count_unshipped()) * self._options.wal_segment_size
 
     def worst(self) -> Gauge:
         """The one that slows writes down most now; free disk as of the last measurement."""
@@ -73,8 +77,10 @@ class Gauges:
         budget = self._options.wal_budget
         sealed, runs = len(self._live.current.sealed), self._runs()
         if used > budget:
-            words = f"the unflushed log has reached wal_budget ({budget:,} bytes)"
-            return Obstacle(Reason.LOG, self._flush, words)
+            unshipped = self._retention.count_unshipped()
+            lane = self._ship if unshipped else self._flush
+            words = f"{self._log_words(unshipped)} has reached wal_budget ({budget:,} bytes)"
+            return Obstacle(Reason.LOG, lane, words)
         if sealed >= MAX_SEALED and self._flush.error is None:
             words = f"{sealed} sealed memtables wait for their flush"
             return Obstacle(Reason.MEMTABLES, self._flush, words, sealed)
@@ -115,6 +121,12 @@ class Gauges:
         nothing."""
         return len(self._live.current.layout.runs) if self._compaction.has_work else 0
 
+    def _log_words(self, unshipped: int) -> str:
+        if not unshipped:
+            return "the unflushed log"
+        size = unshipped * self._options.wal_segment_size
+        return f"the log, of which {size:,} bytes are flushed but not shipped to the bucket,"
+
     def measure_disk(self) -> None:
         """Find out how much of the disk is free. Raises ``DiskError``."""
         if self._options.min_free_disk:
@@ -129,7 +141,8 @@ class Gauges:
         full = budget // segment * segment
         words = f"{runs} runs wait for a compaction; at {MAX_RUNS} writes stop"
         yield Gauge(Reason.RUNS, runs, URGENT_RUNS, MAX_RUNS, words)
-        words = f"the unflushed log takes {used:,} bytes of wal_budget ({budget:,})"
+        words = self._log_words(self._retention.count_unshipped())
+        words = f"{words} takes {used:,} bytes of wal_budget ({budget:,})"
         yield Gauge(Reason.LOG, used - segment + fill * segment, full * 3 / 4, full, words)
         if self._flush.error is None:
             sealed = len(state.sealed)

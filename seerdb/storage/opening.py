@@ -3,8 +3,8 @@
 1. lock the data directory: one process
 2. probe the store once: it can do what safety needs
 3. load the manifest and claim the next epoch: no other writer commits any more (I6)
-4. recover the local log, or, in a data directory that does not continue the manifest, the
-   shipped one
+4. recover the local log, and what the bucket has of it beyond; or, in a data directory that
+   does not continue the manifest, the shipped one
 5. write what was saved of damaged or shipped logs to a new segment, then put the damaged away
 6. start a segment for new writes, above every seq ever seen (I3)
 
@@ -35,9 +35,9 @@ from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.operators import MergeOperator, check_portable, find_operator
 from seerdb.storage.recovery import Recovery, quarantine, recover
-from seerdb.storage.replay import Replay
+from seerdb.storage.replay import Replay, WalRecord
 from seerdb.storage.runtime import Components
-from seerdb.storage.ship import begin_branch, read_shipped
+from seerdb.storage.ship import begin_branch, list_shipped, newest_shipped, read_shipped
 from seerdb.storage.stores import Stores
 from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -61,6 +61,8 @@ class Opened:
     log: LogWriter
     recovery: Recovery
     next_segment: int
+    shipped_seq: int
+    """Up to here the log was shipped before; 0 when that was not asked."""
     event: Recovered
 
 
@@ -90,6 +92,7 @@ class _Opening:
         self._lock = lock
         self._quarantined: list[str] = []
         self._shipped_records = 0
+        self._shipped_seq = 0
         self._started = components.clock.monotonic()
 
     def run(self) -> Opened:
@@ -143,6 +146,8 @@ class _Opening:
         operator = self._find_operator(manifest.state)
         if continues:
             recovery = self._recover(manifest.state, operator)
+            if state is not None and options.ship_interval:
+                self._complete(stores, manifest.state, recovery)
         else:
             recovery = self._adopt(stores, manifest.state, home)
         return self._finish(stores, manifest, recovery, unfinished, operator)
@@ -210,6 +215,31 @@ class _Opening:
             operator=operator,
         )
 
+    def _complete(self, stores: Stores, state: ManifestState, recovery: Recovery) -> None:
+        """Take from the bucket what was shipped of this home's log and its disk has lost."""
+        store = stores.of(Purpose.WAL)
+        listed = list_shipped(store)
+        newest = newest_shipped(listed)
+        if recovery.branch_seq is None and newest > recovery.last_seq:
+            lost = read_shipped(
+                store,
+                state.database_id,
+                recovery.last_seq,
+                strict=self._options.recovery == "strict",
+                listed=listed,
+            )
+            self._take_shipped(recovery, lost)
+            if recovery.last_seq < newest:
+                recovery.branch_seq = recovery.last_seq
+        branch = recovery.branch_seq
+        self._shipped_seq = min(newest, recovery.last_seq if branch is None else branch)
+
+    def _take_shipped(self, recovery: Recovery, records: list[WalRecord]) -> None:
+        self._shipped_records = len(records)
+        if records:
+            recovery.relog += records
+            recovery.last_seq, recovery.last_timestamp_us, _ = records[-1]
+
     def _check_abandoned(self, home: Home | None) -> None:
         """Refuse to go on without the writes of a log that another writer has superseded."""
         if self._options.recovery != "strict" or (home is not None and not home.complete):
@@ -240,15 +270,10 @@ class _Opening:
             state.last_seq,
             strict=self._options.recovery == "strict",
         )
-        self._shipped_records = len(shipped)
-        last_seq = shipped[-1][0] if shipped else state.last_seq
-        return Recovery(
-            relog=shipped,
-            branch_seq=last_seq,
-            last_seq=last_seq,
-            last_timestamp_us=shipped[-1][1] if shipped else 0,
-            last_segment=max(segments, default=0),
-        )
+        recovery = Recovery(last_seq=state.last_seq, last_segment=max(segments, default=0))
+        self._take_shipped(recovery, shipped)
+        recovery.branch_seq = self._shipped_seq = recovery.last_seq
+        return recovery
 
     def _put_apart(self, segments: list[int]) -> None:
         target = f"{self._path}/quarantine"
@@ -305,6 +330,7 @@ class _Opening:
             log=log,
             recovery=recovery,
             next_segment=following,
+            shipped_seq=self._shipped_seq,
             event=event,
         )
 

@@ -46,6 +46,15 @@ class WarmUp:
         self.steps = 0
         """Taken so far."""
 
+    def heat(self) -> Heat:
+        """What is hot now, for the next opening."""
+        tables = self._tables
+        return {
+            handle.meta.id: hot
+            for handle in self._handles()
+            if handle.reader is not None and (hot := tables.hot_blocks(handle.reader))
+        }
+
     def step(self) -> bool:
         """Make one request; returns whether there was something to do."""
         goes_on = self._open_one() or self._load_some() or self._pins.bring()

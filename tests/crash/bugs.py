@@ -31,7 +31,7 @@ from seerdb.storage.object_store.retrying import RetryingObjectStore
 from seerdb.storage.outputs import TableOutputs
 from seerdb.storage.publish import Publisher
 from seerdb.storage.row_cache import RowCache
-from seerdb.storage.ship import Shipper
+from seerdb.storage.shipper import Shipper
 from seerdb.storage.sstable import format as table_format
 from seerdb.storage.sstable.builder import TableBuilder
 from seerdb.storage.state import LiveState
@@ -164,7 +164,7 @@ def confirm_ships_early(patch: Patch) -> None:
     check = Shipper._check_epoch
 
     def checking(shipper: Any) -> None:
-        shipper._confirmed = shipper._shipped[2]
+        shipper._confirmed = shipper._backlog.shipped_seq
         check(shipper)
 
     patch.setattr(Shipper, "_check_epoch", checking)

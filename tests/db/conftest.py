@@ -11,7 +11,12 @@ import pytest
 
 from seerdb import DB, Components
 
-SMALL: dict[str, Any] = {"min_free_disk": 0, "wal_segment_size": 64 << 10, "block_size": 1024}
+SMALL: dict[str, Any] = {
+    "min_free_disk": 0,
+    "wal_segment_size": 64 << 10,
+    "block_size": 1024,
+    "ship_interval": 0,
+}
 
 
 class OpenDB(Protocol):

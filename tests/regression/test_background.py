@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Batch, BusyError, UnavailableError
+from seerdb.storage.backlog import Stretch
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.request import Outcome
@@ -90,7 +91,8 @@ def test_a_close_answers_whoever_still_waits_for_the_bucket() -> None:
     answered: list[Outcome] = []
     ship = db._engine.shipper
     db._engine.background.ship.close()
-    ship.enqueue([(answered.extend, "one", 1), (answered.extend, "later", 99)])
+    place = db._engine.committer.place()
+    ship.enqueue([(answered.extend, "one", 1), (answered.extend, "later", 99)], place)
     db.close()
     db._engine.runtime.close()
     assert [ticket for ticket, _ in answered] == ["one", "later"]
@@ -192,15 +194,14 @@ def test_a_ship_goes_on_when_a_flush_takes_its_segment_away() -> None:
     db = world.open()
     fill(db, 3)
     shipper = db._engine.shipper
-    chosen = shipper._next_position
+    read = shipper._read
 
-    def overtaken() -> tuple[int, int, int]:
-        position = chosen()
-        shipper._next_position = chosen  # type: ignore[method-assign]
+    def overtaken(stretch: Stretch) -> bytes:
+        shipper._read = read  # type: ignore[method-assign]
         db.flush()
-        return position
+        return read(stretch)
 
-    shipper._next_position = overtaken  # type: ignore[method-assign]
+    shipper._read = overtaken  # type: ignore[method-assign]
     assert db.put(b"k", b"v", durability="object") == 4
     assert dict(world.lose_machine().open().scan()) == dict(db.scan())
 

@@ -9,6 +9,9 @@ import msgspec
 if TYPE_CHECKING:
     from seerdb.storage.engine import Engine
 
+LATE_SECONDS = 60.0
+"""How much later than ``ship_interval`` says a write may be in the bucket, before that is told."""
+
 
 class HealthCheck(msgspec.Struct, frozen=True):
     """One condition that a working database fulfils."""
@@ -27,6 +30,7 @@ def health(engine: Engine) -> list[HealthCheck]:
             "backpressure", ok=not stalls.reason, detail=stalls.reason or stalls.slowed or "none"
         ),
         _store_health(engine),
+        _ship_health(engine),
     ]
     for lane in engine.background.lanes:
         detail = f"attempt {lane.attempts} failed: {lane.error}" if lane.error else "working"
@@ -44,3 +48,18 @@ def _store_health(engine: Engine) -> HealthCheck:
         ok=False,
         detail=f"degraded: {breaker.last_error}; writes go on for {max(left, 0):,} bytes more",
     )
+
+
+def _ship_health(engine: Engine) -> HealthCheck:
+    """Whether the bucket has the log as ``ship_interval`` promises, or soon will."""
+    shipping = engine.shipper.statistics(engine.live.visible_seq)
+    if not shipping.continuous:
+        return HealthCheck("shipping", ok=True, detail="off (ship_interval is 0)")
+    age = shipping.unshipped_seconds
+    is_late = age > engine.options.ship_interval + LATE_SECONDS
+    detail = shipping.stopped or (
+        f"seq {shipping.unshipped_seq:,} and later are on this disk only, for {age:.1f} seconds"
+        if shipping.unshipped_seq
+        else "everything is in the bucket"
+    )
+    return HealthCheck("shipping", ok=not (shipping.stopped or is_late), detail=detail)

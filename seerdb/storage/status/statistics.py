@@ -13,6 +13,7 @@ from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.flusher import FlushStatistics
 from seerdb.storage.ingest import IngestStatistics
 from seerdb.storage.object_store.meter import Prices
+from seerdb.storage.shipper import ShipStatistics
 from seerdb.storage.status import caches, costs, tree
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class WalStatistics(msgspec.Struct, frozen=True):
     syncs: int
     sync_seconds: float
     kept_segments: int
-    shipped_seq: int
+    unshipped_segments: int
+    """Of the kept: those that are flushed and still to be shipped."""
 
 
 class RecoveryStatistics(msgspec.Struct, frozen=True):
@@ -79,6 +81,7 @@ class Statistics(msgspec.Struct, frozen=True):
     amplifications: tree.AmplificationStatistics
     memtables: MemtableStatistics
     wal: WalStatistics
+    shipping: ShipStatistics
     commits: CommitStatistics
     flushes: FlushStatistics
     compactions: CompactionStatistics
@@ -146,6 +149,12 @@ class Statistics(msgspec.Struct, frozen=True):
             "wal_syncs": self.wal.syncs,
             "wal_appended_bytes": self.wal.appended_bytes,
             "wal_sync_seconds": self.wal.sync_seconds,
+            "shipped_seq": self.shipping.shipped_seq,
+            "shipped_objects": self.shipping.objects,
+            "shipped_bytes": self.shipping.bytes,
+            "ship_failures": failures["ship"],
+            "unshipped_seq": self.shipping.unshipped_seq,
+            "unshipped_seconds": self.shipping.unshipped_seconds,
             "commits": self.commits.commits,
             "commit_groups": self.commits.groups,
             "operations": self.commits.operations,
@@ -214,6 +223,7 @@ def gather(engine: Engine) -> Statistics:
             sealed_bytes=sum(memtable.size for memtable in live.sealed),
         ),
         wal=_wal(engine),
+        shipping=engine.shipper.statistics(engine.live.visible_seq),
         commits=engine.committer.statistics(),
         flushes=engine.flusher.statistics,
         compactions=engine.compactor.statistics,
@@ -279,5 +289,5 @@ def _wal(engine: Engine) -> WalStatistics:
         syncs=log.syncs,
         sync_seconds=log.sync_seconds,
         kept_segments=engine.retention.kept,
-        shipped_seq=engine.shipper.shipped_seq,
+        unshipped_segments=engine.retention.count_unshipped(),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -91,8 +92,12 @@ class Rig:
         self.waits: list[float] = []
         self.events: list[Event] = []
         options = Options(wal_segment_size=SEGMENT, min_free_disk=1000).with_values(settings)
-        lanes = cast(Lane, self.lane), cast(Lane, self.compaction)
-        self.gauges = Gauges(self.live, lanes, self.files, "db", options)
+        self.ship = FakeLane(self.clock)
+        self.ship.name = "ship"
+        self.unshipped = 0
+        lanes = cast(Lane, self.lane), cast(Lane, self.compaction), cast(Lane, self.ship)
+        retention: Any = SimpleNamespace(count_unshipped=lambda: self.unshipped)
+        self.gauges = Gauges(self.live, lanes, retention, self.files, "db", options)
         self.admission = Admission(
             self.gauges,
             memtable_capacity=options.memtable_capacity,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from seerdb.errors import DiskError, FencedError, UnavailableError
+from seerdb.errors import ConflictError, DiskError, FencedError, UnavailableError
 from seerdb.events import Event, Fenced, GarbageCollected, WarmedUp, WorkFailed
 from seerdb.storage.background import Background
 from seerdb.storage.compaction.compactor import Compactor
@@ -17,7 +17,7 @@ from seerdb.storage.object_store.names import table_name
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.poison import Poison
 from seerdb.storage.retention import SegmentRetention
-from seerdb.storage.ship import Shipper
+from seerdb.storage.shipper import Shipper
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.wal.segments import SegmentPool
 from seerdb.storage.warmup import REST_SECONDS, WarmUp
@@ -74,6 +74,11 @@ class Scripted:
         self.done.append("ship")
         return False
 
+    conflict: ConflictError | None = None
+
+    def let_go(self) -> None:
+        self.done.append("let go")
+
     def in_use(self) -> set[str]:
         return {table_name(id_of(1))}
 
@@ -109,7 +114,8 @@ class Rig:
             at_once=at_once,
         )
         self.spare = self.background.add_spare(cast(SegmentPool, parts))
-        self.ship = self.background.add_ship(cast(Shipper, parts))
+        retention = cast(SegmentRetention, parts)
+        self.ship = self.background.add_ship(cast(Shipper, parts), retention)
         self.warm_up = self.background.add_warm_up(cast(WarmUp, parts))
 
     @property
@@ -133,7 +139,7 @@ def test_without_work_nothing_happens() -> None:
     assert (rig.done, rig.events) == ([], [])
     rig.spare.wake()
     rig.ship.wake()
-    assert rig.done == ["prepare", "ship"]
+    assert rig.done == ["prepare", "ship", "let go"]
 
 
 def test_inline_the_collector_looks_after_each_merge() -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from seerdb.errors import DiskError
+from seerdb.storage.backlog import Backlog, Place
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.wal.segments import SegmentPool
 from seerdb.testing.clock import FakeClock
+
+SHIPPED = Backlog(0, [], 1, keeps_all=False)
+"""Nothing is kept for being shipped."""
 
 
 class FakePool(SegmentPool):
@@ -25,7 +29,7 @@ class FakePool(SegmentPool):
 
 def test_by_default_none_is_kept() -> None:
     pool = FakePool()
-    retention = SegmentRetention(pool, "flushed", FakeClock())
+    retention = SegmentRetention(pool, "flushed", FakeClock(), SHIPPED)
     retention.flushed([1, 2])
     retention.flushed([3])
     assert (pool.recycled, retention.kept) == ([1, 2, 3], 0)
@@ -34,7 +38,7 @@ def test_by_default_none_is_kept() -> None:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_last_ones_are_kept(count: int) -> None:
     pool = FakePool()
-    retention = SegmentRetention(pool, f"count:{count}", FakeClock())
+    retention = SegmentRetention(pool, f"count:{count}", FakeClock(), SHIPPED)
     for segment in range(1, 8):
         retention.flushed([segment])
     assert pool.recycled == list(range(1, 8 - count))
@@ -43,7 +47,7 @@ def test_the_last_ones_are_kept(count: int) -> None:
 
 def test_they_are_kept_for_a_while() -> None:
     pool, clock = FakePool(), FakeClock()
-    retention = SegmentRetention(pool, "duration:100", clock)
+    retention = SegmentRetention(pool, "duration:100", clock, SHIPPED)
     retention.flushed([1, 2])
     clock.advance(60)
     retention.flushed([3])
@@ -61,7 +65,7 @@ def test_they_are_kept_for_a_while() -> None:
 
 def test_what_a_failing_disk_kept_stays_in_line() -> None:
     pool = FakePool()
-    retention = SegmentRetention(pool, "flushed", FakeClock())
+    retention = SegmentRetention(pool, "flushed", FakeClock(), SHIPPED)
     pool.broken = True
     with pytest.raises(DiskError):
         retention.flushed([1, 2])
@@ -69,3 +73,22 @@ def test_what_a_failing_disk_kept_stays_in_line() -> None:
     pool.broken = False
     retention.flushed([3])
     assert (pool.recycled, retention.kept) == ([1, 2, 3], 0)
+
+
+def test_what_is_not_shipped_is_kept_until_it_is() -> None:
+    pool = FakePool()
+    backlog = Backlog(0, [], 1, keeps_all=True)
+    retention = SegmentRetention(pool, "flushed", FakeClock(), backlog)
+    for segment in range(1, 4):
+        backlog.sealed(Place(segment, 5000, 10 * segment))
+    retention.flushed([1, 2])
+    assert (pool.recycled, retention.kept, retention.count_unshipped()) == ([], 2, 2)
+    backlog.shipped(Place(1, 5000, 10))
+    retention.let_go()
+    assert (pool.recycled, retention.count_unshipped()) == ([1], 1)
+    backlog.shipped(Place(2, 4500, 15))
+    retention.let_go()
+    assert pool.recycled == [1], "only a part of it is shipped"
+    backlog.shipped(Place(2, 5000, 20))
+    retention.let_go()
+    assert (pool.recycled, retention.kept) == ([1, 2], 0)

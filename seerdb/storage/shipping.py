@@ -1,0 +1,126 @@
+"""The log's way into the bucket: what is to be shipped, who does it, and when.
+
+The log is shipped an interval after the first write that is not, or after enough bytes; sealed
+segments with it. A timer is set by a write, never by a timer, so a database that is not written
+costs no wake-up and no request. Inline, where nothing happens beside the writer, nothing is timed:
+segments are shipped when they are sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from seerdb.errors import ClosedError, CorruptionError
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.backlog import Backlog, Place
+from seerdb.storage.files import FileSystem
+from seerdb.storage.lanes import Lane
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.opening import Opened
+from seerdb.storage.shipper import LocalLog, Shipper
+from seerdb.storage.wal.format import HEADER_SIZE, decode_header
+from seerdb.storage.wal.segments import segment_path
+from seerdb.storage.workers import Workers
+
+SHIP_BYTES = 8 << 20
+"""Bytes of the active segment that are shipped without waiting for the interval."""
+
+
+class Shipping:
+    """The shipper of one database, and what wakes it. ``interval`` in seconds; 0: only who waits
+    for it has anything shipped. Thread-safe."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        files: FileSystem,
+        opened: Opened,
+        workers: Workers,
+        interval: float,
+    ) -> None:
+        log = LocalLog(files, f"{opened.directory}/wal", self._reach)
+        self._interval = interval
+        self._workers = workers
+        self._is_timed = False  # written by the one who writes, and by the timer
+        self._wake_at = 0  # for the one who writes
+        self.backlog = Backlog(
+            opened.shipped_seq, _owed(log, opened), opened.next_segment, keeps_all=interval > 0
+        )
+        self.shipper = Shipper(store, opened.manifest, log, self.backlog, workers.clock)
+        times = [
+            memtable.first_us
+            for memtable in opened.recovery.memtables
+            if memtable.last_seq > opened.shipped_seq
+        ]
+        if times:
+            age = (opened.clock.now_us() - times[0]) / 1e6
+            self.backlog.mark(0, workers.clock.monotonic() - age)
+
+    def attach(self, lane: Lane, position: Callable[[], Place]) -> None:
+        """``lane`` does the work of the shipper from now on; it has what earlier lives left.
+        ``position``: as in :class:`LocalLog`."""
+        self._lane, self._position = lane, position
+        lane.wake()
+
+    def _reach(self) -> Place:
+        return self._position()
+
+    def wrote(self, seq: int, appended: int) -> None:
+        """``seq`` is about to follow ``appended`` bytes of log. Called by the one who writes, for
+        the first write after the log's position was asked at least."""
+        if not self._interval:
+            return
+        self.backlog.mark(seq, self._workers.clock.monotonic())
+        if self._workers.is_inline:
+            return
+        if not self._is_timed:
+            self._is_timed = True
+            self._wake_at = appended + SHIP_BYTES
+            self._workers.timer.call_later(self._interval, self._tick)
+        elif appended >= self._wake_at:
+            self._wake_at = appended + SHIP_BYTES
+            self._wake()
+
+    def sealed(self, end: Place) -> None:
+        """The active segment has ended there, durably."""
+        self.shipper.sealed(end)
+        if self._workers.is_inline:
+            self._lane.wake()
+
+    def _tick(self) -> None:
+        if self._lane.error is not None:  # it tries again by itself, at longer and longer intervals
+            self._workers.timer.call_later(self._interval, self._tick)
+            return
+        self._is_timed = False
+        self._wake()
+
+    def _wake(self) -> None:
+        self.shipper.ask()
+        with suppress(ClosedError):  # the runtime is closed: the close has shipped what there was
+            self._lane.wake()
+
+
+def _owed(log: LocalLog, opened: Opened) -> list[int]:
+    """Sealed segments of earlier lives that may hold more than what was shipped, ascending."""
+    recovery, log_start = opened.recovery, opened.manifest.state.log_start
+    segments = [segment for segment in recovery.release if segment < log_start]
+    segments += [segment for memtable in recovery.memtables for segment in memtable.segments]
+    # Each ends before the next one begins.
+    ends = [_first_seq(log, segment) - 1 for segment in segments[1:]] + [recovery.last_seq]
+    return [
+        segment for segment, end in zip(segments, ends, strict=False) if end > opened.shipped_seq
+    ]
+
+
+def _first_seq(log: LocalLog, segment: int) -> int:
+    """The seq that a segment begins with; none is higher when its header does not tell, which is
+    told when it is to be shipped."""
+    path = segment_path(log.directory, segment)
+    file = log.files.open_read(path)
+    try:
+        return decode_header(file.read_at(0, HEADER_SIZE), path).first_seq
+    except CorruptionError:
+        return MAX_SEQ
+    finally:
+        file.close()
