@@ -60,7 +60,9 @@ ENGINE: dict[str, EngineMetric] = {
     "sealed_memtables": EngineMetric(GAUGE, "Sealed memtables that wait for their flush."),
     "sealed_memtable_bytes": EngineMetric(GAUGE, "Memory of the sealed memtables."),
     "user_bytes": EngineMetric(COUNTER, "Keys and values of what was written and ingested."),
-    "wal_bytes": EngineMetric(GAUGE, "Local disk that the log of what is not flushed takes."),
+    "wal_bytes": EngineMetric(
+        GAUGE, "Local disk that the log takes of what is not flushed, or not shipped."
+    ),
     "wal_appended_bytes": EngineMetric(COUNTER, "Bytes appended to the log."),
     "wal_syncs": EngineMetric(COUNTER, "Syncs of the log."),
     "wal_sync_seconds": EngineMetric(COUNTER, "Time spent waiting for syncs of the log."),

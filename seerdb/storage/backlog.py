@@ -52,8 +52,9 @@ class Backlog:
         """``recovered``: sealed segments of an earlier life, ascending, that may hold more than
         the shipped; ``following``: the first that this life begins."""
         self.keeps_all = keeps_all
+        self._following = following
         self._lock = threading.Lock()
-        # Guarded by the lock:
+        # Guarded by the lock; what is sealed and not shipped begins with the segment of ``_at``:
         self._at = Place(min([*recovered, following]), HEADER_SIZE, shipped_seq)
         self._sealed = deque(Place(segment, 0, 0) for segment in recovered)  # ends unknown
         self._newest = Place(following, HEADER_SIZE, 0)
@@ -70,7 +71,7 @@ class Backlog:
         if not self.keeps_all:
             return MAX_SEQ
         with self._lock:
-            return self._sealed[0].segment if self._sealed else self._at.segment
+            return self._at.segment
 
     def mark(self, seq: int, now: float) -> None:
         """``seq`` is about to be written, at ``now`` of a monotonic clock."""
@@ -102,10 +103,7 @@ class Backlog:
         with self._lock:
             at = self._at
             if self._sealed:
-                end = self._sealed[0]
-                if end.segment != at.segment:
-                    at = Place(end.segment, HEADER_SIZE, at.seq)
-                return Stretch(at, end)
+                return Stretch(at, self._sealed[0])
             newest = self._newest
             if newest.segment == at.segment and newest.offset > at.offset and newest.seq > at.seq:
                 return Stretch(at, newest)
@@ -114,20 +112,25 @@ class Backlog:
     def shipped(self, end: Place) -> None:
         """Everything up to here is in the bucket."""
         with self._lock:
-            sealed = self._sealed
+            sealed, at = self._sealed, self._at
+            if end.segment < at.segment:
+                return  # passed over meanwhile
             if sealed and sealed[0].segment == end.segment and end.offset >= sealed[0].offset:
                 sealed.popleft()
-                end = Place(end.segment + 1, HEADER_SIZE, end.seq)
-            self._at = end._replace(seq=max(end.seq, self._at.seq))
+                segment = sealed[0].segment if sealed else max(end.segment + 1, self._following)
+                end = Place(segment, HEADER_SIZE, end.seq)
+            self._at = end._replace(seq=max(end.seq, at.seq))
 
     def pass_over(self, log_start: int, flushed_seq: int) -> None:
         """Tables hold what is up to ``flushed_seq``, and all in segments below ``log_start``."""
         if self.keeps_all:
             return
         with self._lock:
-            while self._sealed and self._sealed[0].segment < log_start:
-                self._sealed.popleft()
-            at = self._at
-            if at.segment < log_start:
-                at = Place(log_start, HEADER_SIZE, at.seq)
+            sealed, at = self._sealed, self._at
+            while sealed and sealed[0].segment < log_start:
+                sealed.popleft()
+            after = max(at.segment, log_start, self._following)
+            segment = sealed[0].segment if sealed else after
+            if segment != at.segment:
+                at = Place(segment, HEADER_SIZE, at.seq)
             self._at = at._replace(seq=max(at.seq, flushed_seq))

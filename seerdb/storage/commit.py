@@ -13,8 +13,7 @@ A group:  room (rotate when the memtable or its segment is full)
 
 A failed append or sync fails every request of its group and poisons the database: what reached
 the disk is unknown, so no later write may be built on it. So does an interrupt (Ctrl-C) between
-the append and the end: the log is ahead of the memtable then. Level ``object`` continues in
-``ship.py`` after its group is durable here.
+the append and the end: the log is ahead of the memtable then. ``shipper.py`` goes on from here.
 """
 
 from __future__ import annotations
@@ -471,24 +470,16 @@ class Committer:
             raise self._fail(error) from error
 
     def position(self) -> Place:
-        """Up to where the log goes, with all that is committed, durably.
-
-        Syncs what is not, while writers go on. The next write asks ``hold_back`` whatever it was
-        told before.
-        """
+        """Up to where the log goes, synced while writers go on. The next write asks ``hold_back``."""
         with self._mutex:
-            self._poison.check()
-            place, synced = self.place(), self._log.synced
             self._room = self._hold_back_at = 0
+            place, synced = self.place(), self._log.synced
         if synced < place.offset:
-            try:
-                self._log.sync()
-            except SeerDBError as error:
-                raise self._fail(error) from error
+            self._sync_or_fail()
         return place
 
     def place(self) -> Place:
-        """Up to where the log goes. Requires: the mutex, as calls of the ``CommitEnv`` have it."""
+        """Up to where the log goes. Requires: the mutex, as calls of ``CommitEnv`` have it."""
         return Place(self._log.segment, self._log.position, self._live.visible_seq)
 
     def statistics(self) -> CommitStatistics:

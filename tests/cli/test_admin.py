@@ -42,9 +42,10 @@ def test_stats_begin_with_a_summary(seerdb: Commands) -> None:
     seerdb("put", "a", "1")
     seerdb("flush")
     report = seerdb("stats", "--json").json
-    shown = dict(re.split(r" {2,}", line, maxsplit=1) for line in seerdb("stats").lines[2:12])
+    shown = dict(re.split(r" {2,}", line, maxsplit=1) for line in seerdb("stats").lines[2:13])
     assert shown["data"].startswith(f"{report['table_bytes']:,} bytes, ")
     assert f"{report['amplifications']['user_bytes']:,} of users" in shown["writes"]
+    assert shown["shipping"].startswith("as it is written; ")
     assert shown["stalls"].strip() == "none"
     assert shown["merges"].strip() == "lazy leveled; none runs"
     assert re.match(r"\S+ per month \(\S+ requests of late, \S+ storage\)", shown["dollars"])
@@ -70,6 +71,12 @@ STATUS: dict[str, Any] = {
         "blocks_from_disk": 6,
         "blocks_from_bucket": 4,
         "sample": {"memtable": 300, "row_cache": 600, "tables": 100},
+    },
+    "shipping": {
+        "continuous": True,
+        "unshipped_seq": 1_234,
+        "unshipped_seconds": 0.75,
+        "stopped": "",
     },
     "stalls": {
         "stalls": 2,
@@ -117,6 +124,7 @@ def test_the_summary_says_what_an_operator_looks_for() -> None:
             "gets of tables",
             "block cache hits 90.0%, blocks from disk 6.0%, blocks from bucket 4.0% of 100",
         ),
+        ("shipping", "as it is written; seq 1,234 and later on the local disk only, for 0.75 s"),
         ("stalls", STALLS),
         ("merges", "lazy leveled; 800 bytes to level 7, 25% read; 100 bytes to level 0, 0% read"),
         ("dollars", "13 per month (12.25 requests of late, 0.75 storage); 0.5 for requests so far"),

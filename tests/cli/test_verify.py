@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "min_free_disk": 0,
     "wal_segment_size": 64 << 10,
     "background": "inline",
+    "ship_interval": 0,
 }
 
 

@@ -134,6 +134,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "direct": {"wal_direct_io": True, "wal_segment_size": 64 << 10},
     "kept": {"wal_retention": "count:3", "sync": "full", "disk_cache_capacity": 4096},
     "salvage": {"recovery": "salvage"},
+    "shipped": {"ship_interval": 1.0, "wal_compression": "zstd"},
+    "shipped unflushed": {"ship_interval": 1.0, "takes_tables": False},
     "unflushed": {"takes_tables": False},
     "unflushed direct zstd": {
         "takes_tables": False,

@@ -22,6 +22,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "wal_segment_size": ([16 << 10, 4 << 30], [(16 << 10) - 1, (4 << 30) + 1]),
     "wal_compression": (["none", "zstd"], ["lz4", None]),
     "wal_direct_io": ([True, False], [0, 1, "yes", None]),
+    "ship_interval": ([0, 0.5, 1.0, 3600], [-1, 3601, "1", True, None]),
     "wal_retention": (
         ["flushed", "count:0", "count:999999", "duration:0", "duration:86400"],
         ["", "count", "count:", "count:-1", "count:1x", "duration:1.5", "forever", None, 3],
