@@ -172,7 +172,8 @@ class Background:
                     is_told = True
                     self._listener(ShippingStopped(str(shipper.conflict)))
 
-        self.ship = self.lane("ship", work)
+        workers = self._workers
+        self.ship = self._add(Lane("ship", work, workers, self.failed, submit=workers.submit_ship))
         return self.ship
 
     def _collect_later(self) -> None:

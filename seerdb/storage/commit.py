@@ -470,7 +470,7 @@ class Committer:
             raise self._fail(error) from error
 
     def position(self) -> Place:
-        """Up to where the log goes, synced while writers go on. The next write asks ``hold_back``."""
+        """Up to where the log goes, synced beside writers. The next write asks ``hold_back``."""
         with self._mutex:
             self._room = self._hold_back_at = 0
             place, synced = self.place(), self._log.synced

@@ -330,7 +330,7 @@ class Engine:
     def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
         self.shipper.enqueue(tickets, self.committer.place())
         # On another thread always: the caller holds the commit mutex, which shipping takes.
-        self.runtime.workers.submit_lane(self.background.ship.wake)
+        self.runtime.workers.submit_ship(self.background.ship.wake)
 
     # What the handle needs.
 

@@ -21,11 +21,13 @@ _NAME = "HOME"
 class Home(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``home``: id of the data directory; ``database_id``: whose log it holds; ``complete``:
     the log holds all that this home began with. Until then an opening was interrupted, nothing
-    was acknowledged, and what the log holds are copies from the bucket."""
+    was acknowledged, and what the log holds are copies from the bucket. ``contested_seq``: behind
+    it the shipped log of the last epoch is somebody else's, not this home's."""
 
     home: str
     database_id: str
     complete: bool = True
+    contested_seq: int | None = None
 
 
 def has_home(files: FileSystem, directory: str) -> bool:

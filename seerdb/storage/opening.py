@@ -146,6 +146,9 @@ class _Opening:
         operator = self._find_operator(manifest.state)
         if continues:
             recovery = self._recover(manifest.state, operator)
+            if home.contested_seq is not None:
+                recovery.branch_seq = home.contested_seq
+                unfinished = replace(home, contested_seq=None)
             if state is not None and options.ship_interval:
                 self._complete(stores, manifest.state, recovery)
         else:

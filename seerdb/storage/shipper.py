@@ -11,8 +11,9 @@ object and beside them.
 
 An attempt of which nobody knows whether it succeeded is repeated as it was, before anything else,
 so objects follow each other without overlaps. Bytes of ours under that name are that attempt. Any
-others are an alarm: two writers share an epoch, which no copy of this log can repair, so nothing
-is shipped any more, nothing is overwritten, and the local log is kept.
+others are an alarm: two writers share an epoch. Then nothing is shipped any more, nothing is
+overwritten, and the local log is kept. The next opening voids, by a branch, what is not ours, and
+ships from there on anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from seerdb.clock import Clock
 from seerdb.errors import (
@@ -41,6 +43,7 @@ from seerdb.errors import (
 from seerdb.ids import SeqNo
 from seerdb.storage.backlog import Backlog, Place, Stretch
 from seerdb.storage.files import FileSystem
+from seerdb.storage.home import load_home, save_home
 from seerdb.storage.manifest.store import read_record
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
@@ -261,11 +264,12 @@ class Shipper:
         try:
             self._store.put_if_absent(name, data)
         except AlreadyExistsError as error:
+            self._contest(stretch.begin.seq)
             self.conflict = ConflictError(
                 f"{name} is in the bucket already, with other bytes than this log has there: "
                 "another process writes as this database in the same epoch (a copy of this "
                 "machine?); nothing is shipped any more and the local log is kept. Stop the other "
-                "one, then open this database again, which ships under a new epoch"
+                "one, then open this database again: it takes over, and ships from there on anew"
             )
             raise self.conflict from error
         self._attempt = None
@@ -273,6 +277,13 @@ class Shipper:
         self._objects += 1
         self._bytes += len(data)
         self._seconds += self._clock.monotonic() - started
+
+    def _contest(self, seq: int) -> None:
+        """Have the next opening void what lies in the bucket after ``seq``, which is not ours."""
+        files, directory = self._log.files, self._log.directory
+        home = load_home(files, directory)
+        if home is not None and home.contested_seq is None:
+            save_home(files, directory, replace(home, contested_seq=seq))
 
     def _read(self, stretch: Stretch) -> bytes:
         """The header of a segment, and its bytes in the stretch."""

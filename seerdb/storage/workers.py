@@ -26,6 +26,8 @@ Thread = threading.Thread
 """What :meth:`Workers.start_thread` returns; join it."""
 
 LANE_THREADS = 4
+SHIP_THREADS = 8
+"""Ships of all databases: each is little but waiting for the bucket."""
 FETCH_THREADS = 16
 COMPACTION_THREADS = 4
 """Compactions of all databases that run in threads: one for each database."""
@@ -169,6 +171,7 @@ class Workers:
         self.timer = Timer(clock)
         self.fetchers: Executor = ThreadPoolExecutor(FETCH_THREADS, "seerdb-fetch")
         self._lanes = ThreadPoolExecutor(LANE_THREADS, "seerdb-lane")
+        self._ships = ThreadPoolExecutor(SHIP_THREADS, "seerdb-ship")
         threads = self.compactions if background == "process" else COMPACTION_THREADS
         self._compactions = ThreadPoolExecutor(threads, "seerdb-compaction")
         # Guarded by the lock:
@@ -185,6 +188,10 @@ class Workers:
     def submit_lane(self, run: Callable[[], None]) -> None:
         """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`."""
         self._submit(self._lanes, run)
+
+    def submit_ship(self, run: Callable[[], None]) -> None:
+        """As :meth:`submit_lane`, for turns that never wait for flushes."""
+        self._submit(self._ships, run)
 
     def submit_compaction(self, run: Callable[[], None]) -> None:
         """As :meth:`submit_lane`, for turns that may take hours: others never wait for them."""
@@ -254,6 +261,7 @@ class Workers:
         """End all threads and processes; waits for what runs."""
         self.timer.close()
         self._lanes.shutdown(wait=True)
+        self._ships.shutdown(wait=True)
         self._compactions.shutdown(wait=True)
         self.fetchers.shutdown(wait=True)
         if self._processes is not None:

@@ -13,6 +13,7 @@ from msgspec import structs
 from seerdb.errors import AlreadyExistsError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage import flush, flusher, garbage, merge, opening, recovery
+from seerdb.storage.backlog import Backlog
 from seerdb.storage.commit import Committer
 from seerdb.storage.compaction import plan
 from seerdb.storage.compaction.compactor import Compactor
@@ -168,6 +169,27 @@ def confirm_ships_early(patch: Patch) -> None:
         check(shipper)
 
     patch.setattr(Shipper, "_check_epoch", checking)
+
+
+def ship_without_a_sync(patch: Patch) -> None:
+    patch.setattr(Committer, "position", Committer.place)
+
+
+def believe_the_disk(patch: Patch) -> None:
+    patch.setattr(opening, "newest_shipped", lambda listed: 0)
+
+
+def keep_nothing_for_shipping(patch: Patch) -> None:
+    patch.setattr(Backlog, "needed_from", MAX_SEQ)
+
+
+def forget_attempts(patch: Patch) -> None:
+    def putting(shipper: Any, stretch: Any) -> None:
+        shipper._attempt = None
+        ship(shipper, stretch)
+
+    ship = Shipper._ship_stretch
+    patch.setattr(Shipper, "_ship_stretch", putting)
 
 
 def take_over_without_a_word(patch: Patch) -> None:

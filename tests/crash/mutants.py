@@ -20,6 +20,7 @@ from tests.crash import (
     test_ingest,
     test_seq_after_crash,
     test_shipped_log,
+    test_shipping,
     test_store_faults,
     test_truncation,
     test_two_writers,
@@ -117,6 +118,30 @@ MUTANTS = [
         "I6",
         bugs.confirm_ships_early,
         test_two_writers.test_whoever_waits_behind_a_fenced_ship_is_refused_too,
+    ),
+    Mutant(
+        "what is shipped was not synced",
+        "I3",
+        bugs.ship_without_a_sync,
+        test_shipping.test_a_shipped_write_is_never_lost_by_a_power_failure,
+    ),
+    Mutant(
+        "what a disk has lost of the shipped log is not looked for",
+        "I3",
+        bugs.believe_the_disk,
+        test_shipping.test_a_disk_that_lost_what_was_shipped_gets_it_back,
+    ),
+    Mutant(
+        "a flushed segment is let go of though it is not shipped",
+        "I4",
+        bugs.keep_nothing_for_shipping,
+        test_shipping.test_a_segment_is_kept_until_it_is_shipped_though_tables_hold_it,
+    ),
+    Mutant(
+        "a ship tried again goes further than the first",
+        "I4",
+        bugs.forget_attempts,
+        test_shipping.test_an_attempt_that_nobody_heard_of_is_repeated_as_it_was,
     ),
     Mutant(
         "a takeover does not say how far it goes",

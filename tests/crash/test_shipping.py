@@ -18,6 +18,7 @@ from seerdb import (
 from seerdb.events import ShippingStopped
 from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.names import parse_wal_name, wal_name
+from seerdb.storage.wal.segments import segment_path
 from seerdb.testing.objects import MemoryObjectStore
 from tests.crash.trace import Run, Step, Verb, Write, check_recovery, put
 from tests.fixtures.database import ROOMY, WAL, World, fill, fill_until
@@ -275,11 +276,14 @@ def test_other_bytes_under_the_name_of_ours_stop_shipping_for_good_and_loudly() 
     assert theirs in check.detail
     assert theirs in db.statistics().shipping.stopped
     assert [type(event) for event in world.events].count(ShippingStopped) == 1
-    world.bucket.delete([theirs])
     after = world.kill()
     db = after.open()
-    check_contiguous(shipped(after), 44)
+    assert after.bucket.get(theirs) == b"another story", "it is void, and nobody reads it"
+    check_contiguous([each for each in shipped(after) if each != (1, 3)], 44)
     assert dict(db.scan()) == rows == truth(after)
+    again = after.kill()
+    again.open()
+    assert shipped(again) == shipped(after), "that was once"
 
 
 def test_the_older_of_two_writers_learns_of_it_with_the_interval() -> None:
@@ -293,6 +297,35 @@ def test_the_older_of_two_writers_learns_of_it_with_the_interval() -> None:
         older.put(b"k", b"older again")
     ship(newer)
     assert truth(world) == {b"k": b"newer"}
+
+
+def test_a_machine_that_takes_over_goes_on_where_the_shipped_log_ended() -> None:
+    world = World(**ROOMY, **SHIPPING)
+    rows: dict[bytes, bytes] = {}
+    for number in range(3):
+        db = world.open()
+        rows |= fill(db, 4, start=10 * number)
+        ship(db)
+        check_contiguous(shipped(world), 4 * number + 4)
+        world = world.lose_machine()
+    assert dict(world.open().scan()) == rows
+
+
+def test_after_damage_the_log_goes_on_from_before_it() -> None:
+    """A recovery to the point before the damage gives the lost seqs out again."""
+    world = World(takes_tables=False, **ROOMY, **SHIPPING)
+    db = world.open()
+    for number in range(6):
+        db.put(b"k%d" % number, b"before")
+        ship(db)
+    after = world.kill()
+    file = after.files.open(segment_path(WAL, 1))
+    file.write_at(file.read_at(0, 65536).index(b"k2before"), b"X")
+    db = after.open(recovery="point_in_time")
+    assert db.put(b"k9", b"after") == 3
+    ship(db)
+    assert sorted(dict(db.scan())) == [b"k0", b"k1", b"k9"]
+    assert truth(after) == dict(db.scan())
 
 
 def history(world: World) -> DB:
