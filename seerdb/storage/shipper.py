@@ -98,7 +98,12 @@ class Shipper:
         log: LocalLog,
         backlog: Backlog,
         clock: Clock,
+        *,
+        is_inline: bool,
     ) -> None:
+        """``is_inline``: who holds the commit mutex may come to ship, so who ships must not wait
+        for it."""
+        self._is_inline = is_inline
         self._store = store
         self._manifest = manifest
         self._log = log
@@ -123,9 +128,15 @@ class Shipper:
         Raises: ``UnavailableError`` (the write is durable locally, in the bucket unknown),
         ``FencedError``, ``ConflictError`` (see the module docstring).
         """
-        if not self._is_safe(seq):
-            self._backlog.reached(self._log.position())
-            self._ship_up_to(seq)
+        if self._is_safe(seq):
+            return
+        if self._is_inline:
+            self._look()
+        with self._lock:
+            if not self._is_safe(seq):
+                if not self._is_inline:
+                    self._look()  # now: who came while others shipped is taken along
+                self._ship_up_to(seq)
 
     def finish(self) -> None:
         """Ship all that is sealed, for a database that is being closed. Raises as :meth:`ship`."""
@@ -158,7 +169,7 @@ class Shipper:
         if not self._serve_tickets() and self._backlog.keeps_all and self.conflict is None:
             if self._is_due:
                 self._is_due = False
-                self._backlog.reached(self._log.position())
+                self._look()
             with self._lock:
                 if self._ship_next():
                     self._confirm()
@@ -197,7 +208,8 @@ class Shipper:
             return False
         error: SeerDBError | None = None
         try:
-            self._ship_up_to(max(seq for _, _, seq in tickets))
+            with self._lock:
+                self._ship_up_to(max(seq for _, _, seq in tickets))
         except SeerDBError as failure:
             error = failure
         for sink, ticket, seq in tickets:
@@ -212,14 +224,16 @@ class Shipper:
     def _is_safe(self, seq: int) -> bool:
         return seq <= max(self._confirmed, self._manifest.state.last_seq)
 
+    def _look(self) -> None:
+        self._backlog.reached(self._log.position())
+
     def _ship_up_to(self, seq: int) -> None:
-        with self._lock:
-            if self._is_safe(seq):
-                return
-            while seq > max(self._backlog.shipped_seq, self._manifest.state.last_seq):
-                if not self._ship_next():
-                    raise InternalError(f"seq {seq} is in no segment of {self._log.directory}")
-            self._confirm()
+        if self._is_safe(seq):
+            return
+        while seq > max(self._backlog.shipped_seq, self._manifest.state.last_seq):
+            if not self._ship_next():
+                raise InternalError(f"seq {seq} is in no segment of {self._log.directory}")
+        self._confirm()
 
     def _confirm(self) -> None:
         shipped = self._backlog.shipped_seq

@@ -47,7 +47,14 @@ class Shipping:
         self.backlog = Backlog(
             opened.shipped_seq, _owed(log, opened), opened.next_segment, keeps_all=interval > 0
         )
-        self.shipper = Shipper(store, opened.manifest, log, self.backlog, workers.clock)
+        self.shipper = Shipper(
+            store,
+            opened.manifest,
+            log,
+            self.backlog,
+            workers.clock,
+            is_inline=workers.is_inline,
+        )
         times = [
             memtable.first_us
             for memtable in opened.recovery.memtables
