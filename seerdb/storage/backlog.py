@@ -81,11 +81,14 @@ class Backlog:
 
     def oldest_mark(self, safe_seq: int) -> float | None:
         """When what follows ``safe_seq`` was written, no later, if that was marked."""
-        marks = self._marks
         with self._lock:
-            while len(marks) > 1 and marks[1][0] <= safe_seq + 1:
-                marks.popleft()
-            return marks[0][1] if marks else None
+            self._forget_marks(safe_seq)
+            return self._marks[0][1] if self._marks else None
+
+    def _forget_marks(self, safe_seq: int) -> None:
+        marks = self._marks
+        while len(marks) > 1 and marks[1][0] <= safe_seq + 1:
+            marks.popleft()
 
     def reached(self, place: Place) -> None:
         """The log is durable up to here."""
@@ -120,6 +123,7 @@ class Backlog:
                 segment = sealed[0].segment if sealed else max(end.segment + 1, self._following)
                 end = Place(segment, HEADER_SIZE, end.seq)
             self._at = end._replace(seq=max(end.seq, at.seq))
+            self._forget_marks(self._at.seq)
 
     def pass_over(self, log_start: int, flushed_seq: int) -> None:
         """Tables hold what is up to ``flushed_seq``, and all in segments below ``log_start``."""
@@ -134,3 +138,4 @@ class Backlog:
             if segment != at.segment:
                 at = Place(segment, HEADER_SIZE, at.seq)
             self._at = at._replace(seq=max(at.seq, flushed_seq))
+            self._forget_marks(flushed_seq)

@@ -76,10 +76,8 @@ class Shipping:
     def wrote(self, seq: int, appended: int) -> None:
         """``seq`` is about to follow ``appended`` bytes of log. Called by the one who writes, for
         the first write after the log's position was asked at least."""
-        if not self._interval:
-            return
         self.backlog.mark(seq, self._workers.clock.monotonic())
-        if self._workers.is_inline:
+        if not self._interval or self._workers.is_inline:
             return
         if not self._is_timed:
             self._is_timed = True
@@ -96,8 +94,10 @@ class Shipping:
             self._lane.wake()
 
     def _tick(self) -> None:
-        if self._lane.error is not None:  # it tries again by itself, at longer and longer intervals
-            self._workers.timer.call_later(self._interval, self._tick)
+        lane = self._lane
+        if lane.error is not None:  # it tries again by itself, at longer and longer intervals
+            if lane.tries_again:
+                self._workers.timer.call_later(self._interval, self._tick)
             return
         self._is_timed = False
         self._wake()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -115,3 +116,27 @@ def test_object_writes_survive_the_loss_of_the_machine(server: Server, tmp_path:
     with httpx.Client(base_url=server.url, timeout=30.0) as client:
         assert client.get("/v1/kv/safe").content == b"2"
         assert client.get("/v1/kv/local").content == b"1", "everything before it is there too"
+
+
+def test_what_was_shipped_survives_the_loss_of_the_machine(server: Server) -> None:
+    """Writes that waited for nothing but the local disk, a little later."""
+    server.start()
+    with httpx.Client(base_url=server.url, timeout=30.0) as client:
+        for number in range(700):
+            assert client.put(f"/v1/kv/{number:04}", content=b"v" * 1000).is_success
+        wait_for(lambda: _shipping(client)["unshipped_seq"] == 0)
+        assert _shipping(client)["shipped_seq"] == 700, "also what tables hold already"
+        objects = _shipping(client)["objects"]
+        threading.Event().wait(2.5)
+        assert _shipping(client)["objects"] == objects, "idle costs nothing"
+    server.kill()
+    server.data = server.data.parent / "another-machine"
+    server.start()
+    with httpx.Client(base_url=server.url, timeout=30.0) as client:
+        items = client.get("/v1/kv", params={"limit": 1000}).json()["items"]
+        assert [item["key"] for item in items] == [f"{number:04}" for number in range(700)]
+
+
+def _shipping(client: httpx.Client) -> dict[str, Any]:
+    shipping: dict[str, Any] = client.get("/v1/admin/status").json()["shipping"]
+    return shipping

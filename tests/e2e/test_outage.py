@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, wait_for
 from tests.fixtures.stores import find_minio, start_minio
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -42,10 +40,10 @@ def test_bucket_away_and_back(tmp_path: Path) -> None:
         _write(client, 0, 100)
     try:
         _write(client, 100, 1000)
-        _wait_for(lambda: "flush" in _failing_checks(client), "the outage to be noticed")
+        wait_for(lambda: "flush" in _failing_checks(client), "the outage to be noticed")
         assert client.put("/v1/kv/new", params={"durability": "object"}).status_code == 503
         with start_minio(storage, again=s3):
-            _wait_for(lambda: not _failing_checks(client), "readiness to come back")
+            wait_for(lambda: not _failing_checks(client), "readiness to come back")
             assert client.post("/v1/admin/flush").json()["last_seq"] >= 1000
             for number in range(0, 1000, 37):
                 assert client.get(f"/v1/kv/{number:05}").content == b"v" * 1000
@@ -60,10 +58,3 @@ def test_bucket_away_and_back(tmp_path: Path) -> None:
 def _write(client: httpx.Client, first: int, last: int) -> None:
     for number in range(first, last):
         assert client.put(f"/v1/kv/{number:05}", content=b"v" * 1000).is_success
-
-
-def _wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.2)

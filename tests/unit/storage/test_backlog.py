@@ -114,3 +114,14 @@ def test_what_is_passed_over_may_leave_out_segments_that_nobody_needs() -> None:
     backlog.pass_over(5, 20)
     backlog.reached(Place(7, 5000, 21))
     assert backlog.next() == Stretch(Place(7, HEADER_SIZE, 20), Place(7, 5000, 21))
+
+
+def test_marks_of_what_is_safe_are_forgotten_though_nobody_asks() -> None:
+    for keeps_all in (True, False):
+        backlog = new(keeps_all=keeps_all)
+        for number in range(1, 1000):
+            backlog.mark(number, float(number))
+            backlog.sealed(Place(number, 5000, number))
+            backlog.shipped(Place(number, 5000, number))
+            backlog.pass_over(number + 1, number)
+        assert len(backlog._marks) == 1

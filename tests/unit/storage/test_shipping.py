@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB
+from seerdb import DB, FencedError
 from seerdb.storage.shipping import SHIP_BYTES
 from seerdb.storage.workers import Timer
 from seerdb.testing.clock import FakeClock
@@ -165,3 +165,15 @@ def test_inline_segments_are_shipped_when_they_are_sealed() -> None:
     assert shipped(world) == []
     db._engine.committer.rotate()
     assert shipped(world) == [(1, 1)]
+
+
+def test_a_fenced_database_sets_no_timer_any_more(rig: Rig) -> None:
+    rig.db.put(b"a", b"v")
+    newer = rig.world.open("newer", background="inline")
+    rig.timer.pass_interval(3.0)
+    rig.wait()
+    with pytest.raises(FencedError):
+        rig.db.put(b"b", b"v")
+    rig.timer.pass_interval(3.0)
+    assert rig.timed == []
+    newer.close()
