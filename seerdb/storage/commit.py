@@ -81,12 +81,11 @@ class CommitEnv(Protocol):
 
 
 class CommitStatistics(msgspec.Struct, frozen=True):
-    """Counters since the database was opened."""
+    """Counters since the database was opened; bytes are those of keys and values."""
 
     commits: int
     operations: int
     user_bytes: int
-    """Keys and values of the operations."""
     groups: int
     largest_group: int
     queued: int
@@ -114,8 +113,7 @@ class Committer:
         self._capacity = memtable_capacity
         self._sync_interval = sync_interval
         self._mutex = threading.Lock()
-        # The first seq of this committer's life; constant.
-        self._first_seq = live.visible_seq + 1
+        self._first_seq = live.visible_seq + 1  # of this committer's life; constant
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
         self._inbox: Inbox[Request] = Inbox()
@@ -258,8 +256,7 @@ class Committer:
             live.visible_seq = last
 
     def _take_group(self) -> list[Request]:
-        """The next requests. One with an expectation begins a group of its own, so that it
-        is checked against everything before it."""
+        """The next requests; one with an expectation begins a group, checked after all before."""
         queue = self._queue
         group: list[Request] = []
         size = 0
@@ -283,11 +280,10 @@ class Committer:
             return
         if current == wanted:
             return
-        request = group.pop(0)
         state = f"its seq is {current}" if current else "it is absent"
         expected = f"seq {wanted}" if wanted else "it to be absent"
-        error = ConflictError(f"the write to {key!r} expected {expected}, but {state}")
-        self._finish([request], error)
+        words = f"the write to {key!r} expected {expected}, but {state}"
+        self._finish([group.pop(0)], ConflictError(words))
 
     def _write(self, group: list[Request]) -> int:
         log = self._log
@@ -469,11 +465,15 @@ class Committer:
         except SeerDBError as error:
             raise self._fail(error) from error
 
-    def position(self) -> Place:
-        """Up to where the log goes, synced beside writers. The next write asks ``hold_back``."""
-        with self._mutex:
-            self._room = self._hold_back_at = 0
+    def position(self, wait: float = -1) -> Place | None:
+        """Up to where the log goes, synced; ``None`` if a writer leads for longer than ``wait``."""
+        if not self._mutex.acquire(timeout=wait):
+            return None
+        try:
+            self._room = self._hold_back_at = 0  # so that the next write asks ``hold_back``
             place, synced = self.place(), self._log.synced
+        finally:
+            self._mutex.release()
         if synced < place.offset:
             self._sync_or_fail()
         return place

@@ -58,6 +58,12 @@ from seerdb.storage.wal.format import (
 from seerdb.storage.wal.reader import read_segment, scan_segment
 from seerdb.storage.wal.segments import segment_path
 
+LOOK_SECONDS = 0.1
+"""How long the lane waits for the writer that leads before it looks at the backlog again."""
+
+LATECOMERS_SECONDS = 0.01
+"""How long a ship waits to learn who else can be taken along."""
+
 Ticket = tuple[Sink, object, int]
 
 
@@ -80,12 +86,12 @@ class ShipStatistics(msgspec.Struct, frozen=True):
 
 
 class LocalLog(NamedTuple):
-    """Where the shipper finds the log. ``position`` makes durable what is committed, and tells
-    up to where that is; it must not be called by who holds the commit mutex."""
+    """Where the shipper finds the log. ``position`` makes durable what is committed, and tells up
+    to where that is; ``None`` when a writer leads for longer than so many seconds (-1: ever)."""
 
     files: FileSystem
     directory: str
-    position: Callable[[], Place]
+    position: Callable[[float], Place | None]
 
 
 class Shipper:
@@ -98,12 +104,7 @@ class Shipper:
         log: LocalLog,
         backlog: Backlog,
         clock: Clock,
-        *,
-        is_inline: bool,
     ) -> None:
-        """``is_inline``: who holds the commit mutex may come to ship, so who ships must not wait
-        for it."""
-        self._is_inline = is_inline
         self._store = store
         self._manifest = manifest
         self._log = log
@@ -130,12 +131,10 @@ class Shipper:
         """
         if self._is_safe(seq):
             return
-        if self._is_inline:
-            self._look()
+        self._look(-1)
         with self._lock:
             if not self._is_safe(seq):
-                if not self._is_inline:
-                    self._look()  # now: who came while others shipped is taken along
+                self._look(LATECOMERS_SECONDS)  # who came while others shipped is taken along
                 self._ship_up_to(seq)
 
     def finish(self) -> None:
@@ -167,13 +166,14 @@ class Shipper:
         Returns whether there is more to do.
         """
         if not self._serve_tickets() and self._backlog.keeps_all and self.conflict is None:
-            if self._is_due:
+            if self._is_due and self._backlog.next() is None:
                 self._is_due = False
-                self._look()
+                if not self._look(LOOK_SECONDS):
+                    self._is_due = True
             with self._lock:
                 if self._ship_next():
                     self._confirm()
-        return bool(self._tickets) or self._has_more
+        return bool(self._tickets) or self._owes
 
     def close(self) -> None:
         """Tell the tickets that nobody serves any more."""
@@ -198,9 +198,10 @@ class Shipper:
         )
 
     @property
-    def _has_more(self) -> bool:
-        backlog = self._backlog
-        return backlog.keeps_all and self.conflict is None and backlog.next() is not None
+    def _owes(self) -> bool:
+        if self.conflict is not None or not self._backlog.keeps_all:
+            return False
+        return self._is_due or self._backlog.next() is not None
 
     def _serve_tickets(self) -> bool:
         tickets = self._take_tickets()
@@ -224,8 +225,13 @@ class Shipper:
     def _is_safe(self, seq: int) -> bool:
         return seq <= max(self._confirmed, self._manifest.state.last_seq)
 
-    def _look(self) -> None:
-        self._backlog.reached(self._log.position())
+    def _look(self, wait: float) -> bool:
+        """Find out up to where there is something to ship. A writer that leads may wait for a
+        segment to be shipped, so who has one, or holds the lock, must not wait for the writer."""
+        place = self._log.position(wait)
+        if place is not None:
+            self._backlog.reached(place)
+        return place is not None
 
     def _ship_up_to(self, seq: int) -> None:
         if self._is_safe(seq):

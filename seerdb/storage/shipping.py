@@ -47,14 +47,7 @@ class Shipping:
         self.backlog = Backlog(
             opened.shipped_seq, _owed(log, opened), opened.next_segment, keeps_all=interval > 0
         )
-        self.shipper = Shipper(
-            store,
-            opened.manifest,
-            log,
-            self.backlog,
-            workers.clock,
-            is_inline=workers.is_inline,
-        )
+        self.shipper = Shipper(store, opened.manifest, log, self.backlog, workers.clock)
         times = [
             memtable.first_us
             for memtable in opened.recovery.memtables
@@ -64,14 +57,14 @@ class Shipping:
             age = (opened.clock.now_us() - times[0]) / 1e6
             self.backlog.mark(0, workers.clock.monotonic() - age)
 
-    def attach(self, lane: Lane, position: Callable[[], Place]) -> None:
+    def attach(self, lane: Lane, position: Callable[[float], Place | None]) -> None:
         """``lane`` does the work of the shipper from now on; it has what earlier lives left.
         ``position``: as in :class:`LocalLog`."""
         self._lane, self._position = lane, position
         lane.wake()
 
-    def _reach(self) -> Place:
-        return self._position()
+    def _reach(self, wait: float) -> Place | None:
+        return self._position(wait)
 
     def wrote(self, seq: int, appended: int) -> None:
         """``seq`` is about to follow ``appended`` bytes of log. Called by the one who writes, for

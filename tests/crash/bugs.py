@@ -172,7 +172,7 @@ def confirm_ships_early(patch: Patch) -> None:
 
 
 def ship_without_a_sync(patch: Patch) -> None:
-    patch.setattr(Committer, "position", Committer.place)
+    patch.setattr(Committer, "position", lambda committer, wait: committer.place())
 
 
 def believe_the_disk(patch: Patch) -> None:

@@ -75,6 +75,19 @@ def test_what_was_written_at_any_level_is_in_the_bucket_when_the_interval_is_ove
     check_contiguous(shipped(world), 5)
 
 
+def test_what_is_due_is_shipped_though_somebody_waits_for_less() -> None:
+    world = World(**ROOMY, **SHIPPING)
+    db = world.open()
+    db.put(b"a", b"1")
+    engine = db._engine
+    told: list[object] = []
+    engine.shipper.enqueue([(told.extend, "ticket", 1)], engine.committer.place())
+    db.put(b"b", b"1")
+    ship(db)
+    assert told == [("ticket", 1)]
+    assert shipped(world) == [(1, 1), (2, 2)]
+
+
 def test_nothing_is_asked_of_the_bucket_when_nothing_was_written() -> None:
     world = World(**ROOMY, **SHIPPING)
     db = world.open()

@@ -177,3 +177,20 @@ def test_a_fenced_database_sets_no_timer_any_more(rig: Rig) -> None:
     rig.timer.pass_interval(3.0)
     assert rig.timed == []
     newer.close()
+
+
+def test_what_is_sealed_is_shipped_while_a_writer_waits_for_that(rig: Rig) -> None:
+    """The lane waited for the writer that leads, to learn of the newest writes, and the writer for
+    the lane, to let go of a segment: until the writer was refused."""
+    engine = rig.db._engine
+    rig.db.put(b"a", b"v")
+    engine.committer.rotate()
+    with engine.committer._mutex:
+        rig.timer.pass_interval(3.0)
+        assert db_lane(rig.db).wait(lambda: shipped(rig.world) == [(1, 1)], 30)
+    rig.wait()
+    rig.db.put(b"b", b"v")
+    with engine.committer._mutex:
+        rig.timer.pass_interval(3.0)
+    rig.wait()
+    assert shipped(rig.world) == [(1, 1), (2, 2)]
