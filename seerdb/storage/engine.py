@@ -199,12 +199,8 @@ class Engine:
             clock=clock,
             grace_seconds=GRACE_SECONDS,
         )
-        store, workers = self.stores.of(Purpose.WAL), self.runtime.workers
-        self.shipping = Shipping(store, components.files, opened, workers, options.ship_interval)
-        self.shipper = self.shipping.shipper
-        backlog = self.shipping.backlog
-        self.retention = SegmentRetention(self.log.pool, options.wal_retention, clock, backlog)
         self.background = Background(self.runtime.workers, self.poison, listener)
+        self._wire_log(opened)
         self.background.add_flush(self.flusher, self.retention)
         slots = MOST_AT_ONCE if self._remote is not None else runner.at_once
         self.background.add_compaction(self.compactor, slots)
@@ -212,6 +208,15 @@ class Engine:
         self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
         self.background.add_spare(self.log.pool)
         self.background.add_warm_up(self.warm_up)
+
+    def _wire_log(self, opened: Opened) -> None:
+        files, options = self.components.files, self.options
+        store, workers = self.stores.of(Purpose.WAL), self.runtime.workers
+        self.shipping = Shipping(store, files, opened, workers, options.ship_interval)
+        self.shipper, backlog = self.shipping.shipper, self.shipping.backlog
+        self.retention = SegmentRetention(
+            self.log.pool, options.wal_retention, self.components.clock, backlog
+        )
         self.background.add_ship(self.shipper, self.retention)
 
     def _table_format(self, opened: Opened) -> TableFormat:
