@@ -13,6 +13,7 @@ from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
 from seerdb.storage.lookup import Need
+from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
 from seerdb.storage.request import Sink
 from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
@@ -36,51 +37,15 @@ NEEDS_IO: Final = NeedsIO()
 """What a read that must not block returns when it would have to."""
 
 
-class DB:
-    """An open database; the only writer of its bucket prefix. Use :meth:`open`.
+class Reader:
+    """What can be read of an open database, whether or not this process may write to it."""
 
-    Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
-    value. Every method that reads or writes raises ``ClosedError`` once closed, and
-    ``InvalidRequestError`` for bad arguments, changing nothing. Reads raise
-    ``UnavailableError`` when the bucket is needed and cannot be reached, ``CorruptionError``
-    for damaged bytes. Writes raise ``BusyError`` (slow down), ``DiskFullError``,
-    ``FencedError`` (another writer took over), ``PoisonedError`` (reopen).
-
-    A write's ``durability`` (default: the setting) says what its acknowledgement survives:
-    ``memory`` the death of the process, ``interval`` a power loss but for the last
-    ``sync_interval`` seconds, ``local`` a power loss, ``object`` the loss of the machine.
-    """
-
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ReadSide) -> None:
         self._engine = engine
-        self._level = LEVELS[engine.options.durability]
-        self._committer = engine.committer
         engine.sampler.attach(self._serve_gets)
 
     def _serve_gets(self, try_get: Callable[[bytes], Shown | Need | None]) -> None:
         self._try_get = try_get
-
-    @classmethod
-    def open(
-        cls,
-        path: str,
-        options: Options | DBOptions | None = None,
-        *,
-        components: Components | None = None,
-        **settings: Any,
-    ) -> DB:
-        """Open or create the database whose local directory is ``path``.
-
-        ``settings`` (see ``docs/configuration.md``) override ``options``. Raises:
-        ``InvalidRequestError`` for unknown or bad settings and for a store that cannot do
-        what safety needs, ``LockedError`` when another process has the directory,
-        ``UnavailableError``, ``CorruptionError``.
-        """
-        if not path:
-            raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
-        base = options.values if isinstance(options, DBOptions) else {}
-        given = options if isinstance(options, Options) else Options.build(base)
-        return cls(Engine(path, given.with_values(settings), components or Components()))
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +59,7 @@ class DB:
         self.close()
 
     def close(self) -> None:
-        """Flush what is in memory and release everything. Idempotent.
+        """Release everything; a writer flushes what is in memory first. Idempotent.
 
         If the bucket cannot be reached, what is not flushed stays in the local log.
         """
@@ -104,102 +69,6 @@ class DB:
     def _refuse(self, key: bytes) -> Shown | Need | None:
         self._engine.check_open()
         return self._engine.reads.try_get(key)
-
-    def put(
-        self,
-        key: bytes,
-        value: bytes,
-        *,
-        durability: str | None = None,
-        expect: int | None = None,
-        ttl: float | None = None,
-    ) -> int:
-        """Set ``key`` to ``value``; returns the commit's sequence number.
-
-        ``expect``: do it only if the key's seq is that (0: only if it is absent); raises
-        ``ConflictError`` otherwise. ``ttl``: in so many seconds, rounded up to the next whole
-        second of the clock, the value is gone.
-        """
-        if type(key) is not bytes or not 0 < len(key) <= 65_535:
-            check_key(key)
-        if type(value) is not bytes or len(value) > 1 << 30:
-            check_value(value)
-        level = self._level if durability is None else _level(durability)
-        if expect is None and level != OBJECT and ttl is None:
-            return self._committer.put(key, value, level)
-        batch = Batch()
-        batch.put(key, value, ttl)
-        return self._engine.commit(batch, level, None if expect is None else (key, expect))
-
-    def delete(
-        self, key: bytes, *, durability: str | None = None, expect: int | None = None
-    ) -> int:
-        """Remove ``key``, whether or not it is there; returns the commit's sequence number.
-
-        ``expect``: as for :meth:`put`.
-        """
-        batch = Batch()
-        batch.delete(key)
-        return self._commit(batch, durability, None if expect is None else (key, expect))
-
-    def delete_range(self, start: bytes, end: bytes, *, durability: str | None = None) -> int:
-        """Remove every key in ``[start, end)`` in one step, however many there are."""
-        batch = Batch()
-        batch.delete_range(start, end)
-        return self._commit(batch, durability, None)
-
-    def merge(self, key: bytes, operand: bytes, *, durability: str | None = None) -> int:
-        """Fold ``operand`` into what ``key`` holds, with the setting ``merge_operator``, without
-        reading it; returns the commit's sequence number. A value's time to live stays.
-
-        Raises ``InvalidRequestError`` when there is no operator or it refuses the operand. Where
-        the value turns out not to fit, reads of the key raise ``MergeError``.
-        """
-        batch = Batch()
-        batch.merge(key, operand)
-        return self._commit(batch, durability, None)
-
-    def batch(self, *, durability: str | None = None) -> WriteBatch:
-        """A batch to be used with ``with``: committed atomically on leaving, dropped on an
-        exception. Its ``seq`` is set then (0 for an empty batch, which commits nothing), and
-        it is empty, to be used again."""
-        level = self._level if durability is None else _level(durability)
-        return WriteBatch(lambda batch: self._engine.commit(batch, level, None))
-
-    def write(self, batch: Batch, *, durability: str | None = None) -> int:
-        """Commit a batch atomically; returns its sequence number (of the newest commit if
-        the batch is empty). The batch keeps its operations and may be written again."""
-        return self._commit(batch.copy(), durability, None) if len(batch) else self.visible_seq
-
-    def _commit(
-        self, batch: Batch, durability: str | None, expect: tuple[bytes, int] | None
-    ) -> int:
-        level = self._level if durability is None else _level(durability)
-        return self._engine.commit(batch, level, expect)
-
-    def submit(
-        self,
-        batch: Batch,
-        *,
-        durability: str | None = None,
-        expect: tuple[bytes, int] | None = None,
-        ticket: object = None,
-        sink: Sink,
-    ) -> None:
-        """Commit a batch without waiting: for event loops. Takes the operations out of the
-        batch, which is empty then; if it raises, the batch is as it was.
-
-        Later, on another thread, ``sink`` is called once per group of commits with a list
-        of (ticket, seq or error), for all of the group that gave the same sink; it must be
-        quick and not raise. ``expect``: a key and the seq it must have (0: absent). While a
-        key that is not in memory is fetched for this, all writers wait: where
-        :meth:`try_get_entry` says ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
-        Raises at once what can be told at once, ``BusyError`` among it.
-        """
-        if not len(batch):
-            raise InvalidRequestError("an empty batch cannot be submitted")
-        level = self._level if durability is None else _level(durability)
-        self._engine.submit(batch, level, expect, ticket, sink)
 
     def get(  # as a keyword only, an option would cost a hot get a twentieth of its time
         self,
@@ -303,6 +172,146 @@ class DB:
         """The settings it was opened with."""
         return self._engine.options
 
+
+class DB(Reader):
+    """An open database; the only writer of its bucket prefix. Use :meth:`open`.
+
+    Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
+    value. Every method that reads or writes raises ``ClosedError`` once closed, and
+    ``InvalidRequestError`` for bad arguments, changing nothing. Reads raise
+    ``UnavailableError`` when the bucket is needed and cannot be reached, ``CorruptionError``
+    for damaged bytes. Writes raise ``BusyError`` (slow down), ``DiskFullError``,
+    ``FencedError`` (another writer took over), ``PoisonedError`` (reopen).
+
+    A write's ``durability`` (default: the setting) says what its acknowledgement survives:
+    ``memory`` the death of the process, ``interval`` a power loss but for the last
+    ``sync_interval`` seconds, ``local`` a power loss, ``object`` the loss of the machine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._engine: Engine = engine
+        self._level = LEVELS[engine.options.durability]
+        self._committer = engine.committer
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        options: Options | DBOptions | None = None,
+        *,
+        components: Components | None = None,
+        **settings: Any,
+    ) -> DB:
+        """Open or create the database whose local directory is ``path``.
+
+        ``settings`` (see ``docs/configuration.md``) override ``options``. Raises:
+        ``InvalidRequestError`` for unknown or bad settings and for a store that cannot do
+        what safety needs, ``LockedError`` when another process has the directory,
+        ``UnavailableError``, ``CorruptionError``.
+        """
+        if not path:
+            raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
+        base = options.values if isinstance(options, DBOptions) else {}
+        given = options if isinstance(options, Options) else Options.build(base)
+        return cls(Engine(path, given.with_values(settings), components or Components()))
+
+    def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        durability: str | None = None,
+        expect: int | None = None,
+        ttl: float | None = None,
+    ) -> int:
+        """Set ``key`` to ``value``; returns the commit's sequence number.
+
+        ``expect``: do it only if the key's seq is that (0: only if it is absent); raises
+        ``ConflictError`` otherwise. ``ttl``: in so many seconds, rounded up to the next whole
+        second of the clock, the value is gone.
+        """
+        if type(key) is not bytes or not 0 < len(key) <= 65_535:
+            check_key(key)
+        if type(value) is not bytes or len(value) > 1 << 30:
+            check_value(value)
+        level = self._level if durability is None else _level(durability)
+        if expect is None and level != OBJECT and ttl is None:
+            return self._committer.put(key, value, level)
+        batch = Batch()
+        batch.put(key, value, ttl)
+        return self._engine.commit(batch, level, None if expect is None else (key, expect))
+
+    def delete(
+        self, key: bytes, *, durability: str | None = None, expect: int | None = None
+    ) -> int:
+        """Remove ``key``, whether or not it is there; returns the commit's sequence number.
+
+        ``expect``: as for :meth:`put`.
+        """
+        batch = Batch()
+        batch.delete(key)
+        return self._commit(batch, durability, None if expect is None else (key, expect))
+
+    def delete_range(self, start: bytes, end: bytes, *, durability: str | None = None) -> int:
+        """Remove every key in ``[start, end)`` in one step, however many there are."""
+        batch = Batch()
+        batch.delete_range(start, end)
+        return self._commit(batch, durability, None)
+
+    def merge(self, key: bytes, operand: bytes, *, durability: str | None = None) -> int:
+        """Fold ``operand`` into what ``key`` holds, with the setting ``merge_operator``, without
+        reading it; returns the commit's sequence number. A value's time to live stays.
+
+        Raises ``InvalidRequestError`` when there is no operator or it refuses the operand. Where
+        the value turns out not to fit, reads of the key raise ``MergeError``.
+        """
+        batch = Batch()
+        batch.merge(key, operand)
+        return self._commit(batch, durability, None)
+
+    def batch(self, *, durability: str | None = None) -> WriteBatch:
+        """A batch to be used with ``with``: committed atomically on leaving, dropped on an
+        exception. Its ``seq`` is set then (0 for an empty batch, which commits nothing), and
+        it is empty, to be used again."""
+        level = self._level if durability is None else _level(durability)
+        return WriteBatch(lambda batch: self._engine.commit(batch, level, None))
+
+    def write(self, batch: Batch, *, durability: str | None = None) -> int:
+        """Commit a batch atomically; returns its sequence number (of the newest commit if
+        the batch is empty). The batch keeps its operations and may be written again."""
+        return self._commit(batch.copy(), durability, None) if len(batch) else self.visible_seq
+
+    def _commit(
+        self, batch: Batch, durability: str | None, expect: tuple[bytes, int] | None
+    ) -> int:
+        level = self._level if durability is None else _level(durability)
+        return self._engine.commit(batch, level, expect)
+
+    def submit(
+        self,
+        batch: Batch,
+        *,
+        durability: str | None = None,
+        expect: tuple[bytes, int] | None = None,
+        ticket: object = None,
+        sink: Sink,
+    ) -> None:
+        """Commit a batch without waiting: for event loops. Takes the operations out of the
+        batch, which is empty then; if it raises, the batch is as it was.
+
+        Later, on another thread, ``sink`` is called once per group of commits with a list
+        of (ticket, seq or error), for all of the group that gave the same sink; it must be
+        quick and not raise. ``expect``: a key and the seq it must have (0: absent). While a
+        key that is not in memory is fetched for this, all writers wait: where
+        :meth:`try_get_entry` says ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
+        Raises at once what can be told at once, ``BusyError`` among it.
+        """
+        if not len(batch):
+            raise InvalidRequestError("an empty batch cannot be submitted")
+        level = self._level if durability is None else _level(durability)
+        self._engine.submit(batch, level, expect, ticket, sink)
+
     def flush(self) -> FlushReport:
         """Bring everything committed so far into tables of the bucket; waits."""
         before = set(self._table_ids())
@@ -369,7 +378,7 @@ class Snapshot:
     Lives in memory only. Keeps the memtables and tables of its moment until closed.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ReadSide) -> None:
         self._engine = engine
         view = engine.reads.view()
         self._view: View | None = view

@@ -10,7 +10,7 @@ from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.sampling import GetSample
 
 if TYPE_CHECKING:
-    from seerdb.storage.engine import Engine
+    from seerdb.storage.read_side import ReadSide
 
 
 class ReadStatistics(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class RowCacheStatistics(msgspec.Struct, frozen=True):
     rows: int
 
 
-def reads(engine: Engine) -> ReadStatistics:
+def reads(engine: ReadSide) -> ReadStatistics:
     """The reads so far. Begins another sample."""
     sample = engine.sampler.statistics()
     engine.sampler.begin()
@@ -66,7 +66,7 @@ def reads(engine: Engine) -> ReadStatistics:
     )
 
 
-def block_cache(engine: Engine) -> CacheStatistics:
+def block_cache(engine: ReadSide) -> CacheStatistics:
     """The block cache now."""
     cache = engine.runtime.cache.statistics()
     return CacheStatistics(
@@ -78,12 +78,12 @@ def block_cache(engine: Engine) -> CacheStatistics:
     )
 
 
-def row_cache(engine: Engine) -> RowCacheStatistics:
+def row_cache(engine: ReadSide) -> RowCacheStatistics:
     """The row cache now."""
     rows = engine.live.current.layout.rows
     return RowCacheStatistics(bytes=rows.bytes, rows=len(rows))
 
 
-def disk_cache(engine: Engine) -> DiskTierStatistics | None:
+def disk_cache(engine: ReadSide) -> DiskTierStatistics | None:
     """The disk tier now; ``None`` where there is none."""
     return engine.disk.statistics() if engine.disk else None
