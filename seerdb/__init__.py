@@ -35,6 +35,7 @@ from seerdb.errors import (
 )
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
+from seerdb.replica import Replica
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
@@ -68,6 +69,7 @@ __all__ = [
     "Options",
     "PoisonedError",
     "ReadOnlyError",
+    "Replica",
     "Runtime",
     "SeerDBError",
     "Snapshot",

@@ -15,6 +15,7 @@ from seerdb.storage.ingest import IngestReport
 from seerdb.storage.lookup import Need
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
+from seerdb.storage.replication.feed import LogCursor, LogFeed
 from seerdb.storage.request import Sink
 from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
 from seerdb.storage.runtime import Components
@@ -361,6 +362,23 @@ class DB(Reader):
     def health(self) -> list[HealthCheck]:
         """Named checks of what the database needs to work."""
         return health(self._engine)
+
+    def follow(self, seq: int) -> LogCursor:
+        """The durable log from ``seq`` on, for a follower; see ``docs/formats/live-log.md``. Close
+        it."""
+        engine = self._engine
+        engine.check_open()
+        state = engine.manifest.state
+        feed = LogFeed(
+            engine.log,
+            engine.components.files,
+            f"{engine.opened.directory}/wal",
+            identity=(state.database_id, state.epoch),
+            newest=lambda: self.visible_seq,
+            check=engine.poison.check,
+            clock=engine.opened.clock,
+        )
+        return LogCursor(feed, seq)
 
     def verify(self) -> VerifyReport:
         """Check every checksum and invariant of tables, manifest and log; changes nothing.

@@ -62,7 +62,14 @@ class MergeError(SeerDBError):
 
 
 class ReadOnlyError(SeerDBError):
-    """This node does not take writes."""
+    """This node does not take writes. ``primary`` is the URL of the one that does, if known."""
+
+    def __init__(self, message: str, *, primary: str | None = None) -> None:
+        super().__init__(message)
+        self.primary = primary
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), primary=self.primary), (str(self),)
 
 
 class BusyError(SeerDBError):

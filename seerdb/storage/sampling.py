@@ -30,6 +30,11 @@ class GetSample(msgspec.Struct, frozen=True):
     row_cache: int
     tables: int
 
+    @property
+    def tiers(self) -> dict[str, int]:
+        """The gets by the tier that answered."""
+        return {"memtable": self.memtable, "row_cache": self.row_cache, "tables": self.tables}
+
 
 class GetSampler(Generic[R]):
     """Samples one handle's single gets; :meth:`attach` it. Racing readers may lose a count, and

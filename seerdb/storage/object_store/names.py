@@ -65,7 +65,12 @@ def parse_blob_name(name: str) -> BlobId | None:
 
 def wal_name(epoch: Epoch, first: SeqNo, last: SeqNo) -> str:
     """The name of the shipped log of ``first`` to ``last``, both inclusive."""
-    return f"{WAL_PREFIX}{epoch:020d}/{first:020d}-{last:020d}.wal"
+    return f"{wal_epoch_prefix(epoch)}{first:020d}-{last:020d}.wal"
+
+
+def wal_epoch_prefix(epoch: Epoch) -> str:
+    """What the names of all log shipped in ``epoch`` begin with."""
+    return f"{WAL_PREFIX}{epoch:020d}/"
 
 
 def parse_wal_name(name: str) -> tuple[Epoch, SeqNo, SeqNo] | None:

@@ -32,6 +32,15 @@ class ReadStatistics(msgspec.Struct, frozen=True):
     scans: int
     sample: GetSample
 
+    @property
+    def tiers(self) -> dict[str, int]:
+        """Gets that reached the tables, by the tier that had what they needed."""
+        return {
+            "block_cache": self.block_cache_hits,
+            "disk_cache": self.blocks_from_disk,
+            "bucket": self.blocks_from_bucket,
+        }
+
 
 class CacheStatistics(msgspec.Struct, frozen=True):
     """The block cache; it may be shared by several databases."""

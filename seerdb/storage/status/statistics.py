@@ -110,21 +110,12 @@ class Statistics(msgspec.Struct, frozen=True):
     @property
     def get_tiers(self) -> dict[str, int]:
         """Gets that reached the tables, by the tier that had what they needed."""
-        return {
-            "block_cache": self.reads.block_cache_hits,
-            "disk_cache": self.reads.blocks_from_disk,
-            "bucket": self.reads.blocks_from_bucket,
-        }
+        return self.reads.tiers
 
     @property
     def sampled_gets(self) -> dict[str, int]:
         """Gets of the sample, by the tier that answered."""
-        sample = self.reads.sample
-        return {
-            "memtable": sample.memtable,
-            "row_cache": sample.row_cache,
-            "tables": sample.tables,
-        }
+        return self.reads.sample.tiers
 
     @property
     def values(self) -> dict[str, float]:

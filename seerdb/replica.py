@@ -1,0 +1,135 @@
+"""Replica: the handle on a database that another process writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from seerdb.db import Reader
+from seerdb.errors import InvalidRequestError, ReadOnlyError
+from seerdb.options import DBOptions, Options
+from seerdb.storage.batch import Batch
+from seerdb.storage.replication.feed import LogCursor
+from seerdb.storage.replication.follower import Follower
+from seerdb.storage.replication.lag import LagStatistics
+from seerdb.storage.request import Sink
+from seerdb.storage.runtime import Components
+from seerdb.storage.status.health import HealthCheck
+from seerdb.storage.status.replica import ReplicaStatistics, gather, health
+
+MAX_LAG = 30.0
+"""Seconds that a replica may be behind before it says that it is not ready."""
+
+
+class Replica(Reader):
+    """A read-only view of a database, kept up to date. Use :meth:`open`.
+
+    It reads the writer's tables where they are, and copies nothing; it claims nothing and writes
+    nothing to the bucket. What it shows is the database as it was after some commit, :attr:`seq`,
+    a little later than the writer has it; the reads are those of ``DB``. It goes forward only, with
+    one exception: where writes are lost because another writer takes over without them, it takes
+    them back. Thread-safe.
+    """
+
+    def __init__(self, follower: Follower, max_lag: float) -> None:
+        super().__init__(follower)
+        self._follower = follower
+        self._max_lag = max_lag
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        options: Options | DBOptions | None = None,
+        *,
+        primary: str | None = None,
+        max_lag: float = MAX_LAG,
+        components: Components | None = None,
+        **settings: Any,
+    ) -> Replica:
+        """Follow the database in the bucket that the setting ``store`` names.
+
+        ``path`` is a local directory for its caches. ``primary`` is the URL of the server that
+        writes the database: while it can be reached, the log comes from there within milliseconds,
+        and else through the bucket, as often as it is shipped. ``max_lag``: seconds after which
+        :meth:`health` finds it too far behind. ``settings`` as for ``DB.open``; those about writing
+        mean nothing here.
+
+        It can be read at once, as of the writer's last flush, and catches up in the background.
+        Raises: ``InvalidRequestError``, ``NotFoundError`` where there is no database yet,
+        ``LockedError`` when another process has the directory, ``UnavailableError``,
+        ``CorruptionError``.
+        """
+        if not path:
+            raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
+        if primary is not None and not primary.startswith(("http://", "https://")):
+            raise InvalidRequestError(f"primary must be an http or https URL, not {primary!r}")
+        if not 0 < max_lag < math.inf:
+            raise InvalidRequestError(f"max_lag must be seconds above 0, not {max_lag!r}")
+        base = options.values if isinstance(options, DBOptions) else {}
+        given = options if isinstance(options, Options) else Options.build(base)
+        parts = given.with_values(settings), components or Components()
+        return cls(Follower(path, *parts, primary), max_lag)
+
+    @property
+    def seq(self) -> int:
+        """The newest commit that it shows."""
+        return self._follower.seq
+
+    @property
+    def lag(self) -> LagStatistics:
+        """How far it is behind."""
+        return self._follower.tail.lag.measure(self.seq)
+
+    @property
+    def primary(self) -> str | None:
+        """The address of the server that writes, if it is known."""
+        return self._follower.primary
+
+    def refresh(self) -> None:
+        """Look into the bucket now, and show what it holds by then; waits for it."""
+        self._follower.refresh()
+
+    def stats(self) -> Mapping[str, Any]:
+        """What there is and what happened since the open, as plain nested data."""
+        return self.statistics().to_builtins()
+
+    def statistics(self) -> ReplicaStatistics:
+        """As :meth:`stats`, typed."""
+        return gather(self._follower)
+
+    def health(self) -> list[HealthCheck]:
+        """Named checks of what the replica needs to work."""
+        return health(self._follower, self._max_lag)
+
+    # A server answers these by pointing to the primary.
+
+    def submit(
+        self,
+        batch: Batch,
+        *,
+        durability: str | None = None,
+        expect: tuple[bytes, int] | None = None,
+        ticket: object,
+        sink: Sink,
+    ) -> None:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def flush(self) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def compact(self, start: bytes | None = None, end: bytes | None = None) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def follow(self, seq: int) -> LogCursor:
+        """Raises ``ReadOnlyError``: the log is followed at the primary, or in the bucket."""
+        self._refuse_write()
+
+    def _refuse_write(self) -> NoReturn:
+        self._follower.check_open()
+        where = self.primary or "the process that has the database open for writing"
+        raise ReadOnlyError(f"this is a replica; go to {where}", primary=self.primary)

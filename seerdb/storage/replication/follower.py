@@ -1,0 +1,249 @@
+"""A database that somebody else writes, followed: wiring and life cycle; no format, no policy.
+
+A follower claims nothing and writes nothing to the bucket. Its directory holds a lock and the disk
+cache.
+"""
+
+from __future__ import annotations
+
+from seerdb.clock import ForwardClock
+from seerdb.errors import (
+    ClosedError,
+    ConflictError,
+    CorruptionError,
+    DiskError,
+    InvalidRequestError,
+    SeerDBError,
+    UnavailableError,
+)
+from seerdb.events import WorkFailed
+from seerdb.options import Options
+from seerdb.storage.blob.reader import BlobReader
+from seerdb.storage.disk_tier import DiskTier, discard
+from seerdb.storage.files import FileLock
+from seerdb.storage.lanes import Lane
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.operators import find_operator
+from seerdb.storage.reads import Reads
+from seerdb.storage.replication.collected import CollectedStore
+from seerdb.storage.replication.contents import Contents, gap
+from seerdb.storage.replication.format import Heartbeat, Hello
+from seerdb.storage.replication.lag import Lag
+from seerdb.storage.replication.manifest_tail import ManifestTail
+from seerdb.storage.replication.shipped import Piece, ShippedLog
+from seerdb.storage.replication.tail import Tail
+from seerdb.storage.runtime import Components, Runtime
+from seerdb.storage.sampling import GetSampler
+from seerdb.storage.stores import Stores
+from seerdb.storage.table_store import TableStore
+from seerdb.storage.workers import Thread
+
+LOOK_SECONDS = 1.0
+"""Between two looks into the bucket."""
+
+SETTLE_SECONDS = 30.0
+"""How long a primary that answers waits at most for the look that has to come before."""
+
+
+class Follower:
+    """One followed database. Thread-safe, except that ``close`` is for one thread."""
+
+    def __init__(
+        self, path: str, options: Options, components: Components, primary: str | None
+    ) -> None:
+        self.options = options
+        self.primary = primary
+        self._components = components
+        self._directory = f"{path}/cache"
+        self._closed = False
+        self._live_thread: Thread | None = None
+        self.lanes: list[Lane] = []
+        self.live_error = ""
+        """Why the log does not come from the primary; "" while it does."""
+        self.stores = self._open_store()
+        self._lock = self._lock_directory(path)
+        self._owns_runtime = components.runtime is None
+        self.runtime = components.runtime or Runtime(
+            background="inline" if options.background == "inline" else "thread",
+            block_cache_capacity=options.block_cache_capacity,
+            clock=components.clock,
+        )
+        try:
+            self._wire()
+            self._start()
+        except BaseException:
+            self._release()
+            raise
+
+    def _open_store(self) -> Stores:
+        components, options = self._components, self.options
+        location = None
+        store = components.object_store
+        if store is None:
+            if options.store is None:
+                raise InvalidRequestError(
+                    "a replica needs the setting store: where the bucket of its primary is"
+                )
+            location = StoreLocation(options.store, options.store_options)
+            store = location.open()
+        return Stores(store, location, clock=components.clock, random=components.random)
+
+    def _lock_directory(self, path: str) -> FileLock:
+        files = self._components.files
+        try:
+            files.make_directory(self._directory)
+            return files.lock(f"{path}/LOCK")
+        except BaseException:
+            self.stores.close()
+            raise
+
+    def _wire(self) -> None:
+        clock = ForwardClock(self._components.clock)
+        manifest = ManifestTail(self.stores.of(Purpose.MANIFEST))
+        state = manifest.state
+        operator = find_operator(state.merge_operator) if state.merge_operator else None
+        tables = CollectedStore(self.stores.of(Purpose.READ), self._missed)
+        fetchers = self.runtime.workers.fetchers
+        self.disk = self._open_disk_tier()
+        self.tables = TableStore(
+            tables, cache=self.runtime.cache, disk=self.disk, fetchers=fetchers
+        )
+        if self.disk is not None:
+            self.disk.retain({table.id for table in state.version.tables})
+        contents = Contents(state, self.tables, self.runtime.new_row_cache(), clock, operator)
+        self.live = contents.live
+        blobs = BlobReader(tables, fetchers)
+        self.reads = Reads(self.live, self.tables, blobs, clock, operator)
+        self.sampler = GetSampler(self.live, self.reads.try_get)
+        log = ShippedLog(self.stores.of(Purpose.WAL), state.database_id)
+        self.tail = Tail(manifest, log, contents, Lag(clock), self._tell_of_gap)
+        self.lane = Lane("follow", self.tail.look, self.runtime.workers, self._failed)
+        self.lanes.append(self.lane)
+
+    def _open_disk_tier(self) -> DiskTier | None:
+        files, capacity, location = (
+            self._components.files,
+            self.options.disk_cache_capacity,
+            self.stores.location,
+        )
+        # A bucket on this disk gains nothing from copies beside it.
+        if capacity and (location is None or location.directory is None):
+            return DiskTier(files, self._directory, capacity)
+        try:
+            discard(files, self._directory)
+        except DiskError as error:
+            self._components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))
+        return None
+
+    def _start(self) -> None:
+        if not self.runtime.workers.is_inline:
+            self._look_again()
+        if self.primary is not None:
+            # Imports for a while, which nobody needs who follows through the bucket.
+            from seerdb.storage.replication.live import LiveTail
+
+            self.live_error = "not connected yet"
+            self._live_tail = LiveTail(self.primary, self)
+            self._live_thread = self.runtime.workers.start_thread(
+                self._live_tail.run, "seerdb-follow"
+            )
+
+    def _look_again(self) -> None:
+        if not self._closed:
+            self.runtime.workers.submit_lane(self.lane.wake)
+            self.runtime.workers.timer.call_later(LOOK_SECONDS, self._look_again)
+
+    def _missed(self) -> None:
+        self.tail.reload()
+        if not self._closed:
+            self.runtime.workers.submit_lane(self.lane.wake)
+
+    def _tell_of_gap(self, found: CorruptionError) -> None:
+        self._components.listener(WorkFailed("follow", str(found), 1, LOOK_SECONDS))
+
+    def _failed(self, name: str, error: BaseException, attempts: int, seconds: float) -> bool:
+        if not self._closed:
+            self._components.listener(WorkFailed(name, str(error), attempts, seconds))
+        return not self._closed
+
+    def refresh(self) -> None:
+        """Look into the bucket now, and show what it holds. Raises: what made that fail."""
+        self.check_open()
+        wanted = self.tail.begun + 1
+        if not self.lane.wake_and_wait(lambda: self.tail.completed >= wanted):
+            failure = self.lane.last_failure
+            raise (
+                failure
+                if isinstance(failure, SeerDBError)
+                else ClosedError("the replica was closed before it had looked")
+            )
+
+    # What the live tail needs: see live.LiveTarget.
+
+    @property
+    def seq(self) -> int:
+        """The newest commit that is shown."""
+        return self.tail.seq
+
+    def greet(self, hello: Hello, first: int) -> None:
+        tail = self.tail
+        state = tail.manifest.state
+        if hello.database_id != state.database_id:
+            raise ConflictError(
+                f"{self.primary} writes database {hello.database_id}, but the store holds "
+                f"{state.database_id}; is this its primary?"
+            )
+        if not tail.is_settled(hello.epoch):
+            tail.greet(hello.epoch)
+            self.lane.wake_and_wait(lambda: tail.is_settled(hello.epoch), SETTLE_SECONDS)
+        if not tail.begin_live(hello.epoch, first):
+            raise UnavailableError(
+                f"{self.primary} streams epoch {hello.epoch} from seq {first} on, but the bucket "
+                f"is at epoch {tail.manifest.state.epoch} and seq {tail.seq}"
+            )
+        self.live_error = ""
+
+    def take(self, piece: Piece) -> None:
+        tail, found = self.tail, self.tail.take(piece)
+        if found is None:
+            return
+        # Of bulk data there is no log: its seq comes with the manifest.
+        before = found - 1
+        self.lane.wake_and_wait(lambda: tail.seq >= before, SETTLE_SECONDS)
+        found = tail.take(piece)
+        if found is not None:
+            raise gap(tail.seq + 1, found)
+
+    def heard(self, heartbeat: Heartbeat) -> None:
+        lag = self.tail.lag
+        lag.heard(heartbeat.seq, lag.now(), self.seq)
+
+    def lost(self, error: Exception) -> None:
+        self.tail.end_live()
+        self.live_error = str(error) or type(error).__name__
+        if not self._closed:
+            self.runtime.workers.submit_lane(self.lane.wake)
+
+    def check_open(self) -> None:
+        """Raise ``ClosedError`` when it is closed."""
+        if self._closed:
+            raise ClosedError("the replica is closed; open it again")
+
+    def close(self) -> None:
+        """End following and release everything. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        if self._live_thread is not None:
+            self._live_tail.close()
+            self._live_thread.join()
+        for lane in self.lanes:
+            lane.close()
+        if self._owns_runtime:
+            self.runtime.close()
+        self.stores.close()
+        self._lock.release()

@@ -1,0 +1,68 @@
+"""Reading on in the manifest as its writer adds to it, by guessing the next object's name.
+
+Looking for news is one GET of a name that is not there yet. The collector may have removed what a
+follower missed while it slept, which looks like no news: so from time to time, and whenever
+something does not fit, the manifest is loaded as a whole.
+"""
+
+from __future__ import annotations
+
+from seerdb.errors import ConflictError, CorruptionError, NotFoundError
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import apply, load, read_record
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import MANIFEST_PREFIX
+
+
+class ManifestTail:
+    """The newest state that is known. One thread at a time."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        """Raises: ``NotFoundError`` where there is no database, and as :meth:`reload`."""
+        self._store = store
+        state = load(store)
+        if state is None:
+            raise NotFoundError(
+                "there is no database to follow: the bucket holds no manifest; start its writer "
+                "first, or set another store"
+            )
+        self.state: ManifestState = state
+
+    def advance(self) -> bool:
+        """Read what was added; whether there was anything. Raises: as :meth:`reload`."""
+        before = self.state.number
+        try:
+            while True:
+                following = read_record(self._store, self.state.number + 1)
+                self._continue_with(apply(self.state, following))
+        except NotFoundError:
+            return self.state.number > before
+        except CorruptionError:
+            return self.reload()
+
+    def _continue_with(self, state: ManifestState) -> None:
+        if state.merge_operator != self.state.merge_operator:
+            raise ConflictError(
+                f"the database merges with {state.merge_operator!r} since its last opening; open "
+                "the replica again"
+            )
+        self.state = state
+
+    def reload(self) -> bool:
+        """Load the newest state anew; whether it is another one.
+
+        Raises: ``CorruptionError`` when the manifest is damaged, or is not what was followed so
+        far; ``UnavailableError``.
+        """
+        state, ours = load(self._store), self.state
+        if state is None or state.database_id != ours.database_id or state.number < ours.number:
+            found = f"{state.number} of database {state.database_id}" if state else "nothing"
+            raise CorruptionError(
+                "the manifest is not the one that was followed so far",
+                name=MANIFEST_PREFIX,
+                expected=f"number {ours.number} of database {ours.database_id}",
+                found=found,
+                hint="was the bucket replaced? restart the replica",
+            )
+        self._continue_with(state)
+        return state.number > ours.number

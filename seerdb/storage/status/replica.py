@@ -1,0 +1,171 @@
+"""What a replica counts, and whether it works: its part of what a writer's status tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seerdb.storage.admission import StallStatistics
+from seerdb.storage.compaction.work import JobStatistics
+from seerdb.storage.disk_tier import DiskTierStatistics
+from seerdb.storage.object_store.meter import Prices
+from seerdb.storage.replication.lag import LagStatistics
+from seerdb.storage.status import caches, costs, tree
+from seerdb.storage.status.health import HealthCheck
+
+if TYPE_CHECKING:
+    from seerdb.storage.replication.follower import Follower
+
+
+class ReplicaStatistics(msgspec.Struct, frozen=True):
+    """Everything there is to know, at one moment."""
+
+    database_id: str
+    epoch: int
+    visible_seq: int
+    flushed_seq: int
+    manifest_number: int
+    primary: str
+    """Its address; "" where none is known."""
+    is_live: bool
+    """Whether the log comes from the primary now, and not through the bucket."""
+    lag: LagStatistics
+    restarts: int
+    """How often what was shown turned out void, and was taken back."""
+    runs: int
+    tables: int
+    table_bytes: int
+    table_entries: int
+    levels: list[tree.LevelStatistics]
+    memtables: int
+    memtable_bytes: int
+    reads: caches.ReadStatistics
+    row_cache: caches.RowCacheStatistics
+    block_cache: caches.CacheStatistics
+    disk_cache: DiskTierStatistics | None
+    store_requests: list[costs.StoreStatistics]
+    costs: costs.CostStatistics
+    store_breaker_open: bool
+
+    def to_builtins(self) -> dict[str, Any]:
+        """Plain nested data."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        for name, rows in (("levels", self.levels), ("store_requests", self.store_requests)):
+            plain[name] = [
+                {column: getattr(row, column) for column in row.__struct_fields__} for row in rows
+            ]
+        return plain
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Single numbers by name, for metrics."""
+        disk, seconds = self.disk_cache, self.lag.seconds
+        return {
+            "visible_seq": self.visible_seq,
+            "lag_seq": self.lag.seq,
+            "lag_seconds": float("inf") if seconds is None else seconds,
+            "live": self.is_live,
+            "restarts": self.restarts,
+            "runs": self.runs,
+            "tables": self.tables,
+            "table_bytes": self.table_bytes,
+            "memtable_bytes": self.memtable_bytes,
+            "scans": self.reads.scans,
+            "row_cache_bytes": self.row_cache.bytes,
+            "block_cache_admissions": self.block_cache.admissions,
+            "block_cache_evictions": self.block_cache.evictions,
+            "block_cache_bytes": self.block_cache.bytes,
+            "disk_cache_hits": disk.hits if disk else 0,
+            "disk_cache_misses": disk.misses if disk else 0,
+            "disk_cache_rejected": disk.rejected if disk else 0,
+            "disk_cache_bytes": disk.bytes if disk else 0,
+            "breaker_open": self.store_breaker_open,
+            "store_dollars": self.costs.requests,
+            "store_dollars_per_month": self.costs.requests_per_month,
+        }
+
+    @property
+    def get_tiers(self) -> dict[str, int]:
+        """As for a writer."""
+        return self.reads.tiers
+
+    @property
+    def sampled_gets(self) -> dict[str, int]:
+        """As for a writer."""
+        return self.reads.sample.tiers
+
+    @property
+    def stalls(self) -> StallStatistics:
+        """Nothing: a replica holds no writes back."""
+        return StallStatistics(0, 0.0, 0, "", 0, 0.0, "", [])
+
+    @property
+    def jobs(self) -> list[JobStatistics]:
+        """None: a replica merges nothing."""
+        return []
+
+
+def gather(follower: Follower) -> ReplicaStatistics:
+    """The statistics of this moment. Never waits for disk or bucket."""
+    state, live = follower.tail.manifest.state, follower.live.current
+    tables = state.version.tables
+    table_bytes = sum(table.size for table in tables)
+    prices = Prices(**follower.options.prices)
+    requests = costs.store_requests(follower.stores.meter, prices)
+    return ReplicaStatistics(
+        database_id=state.database_id,
+        epoch=state.epoch,
+        visible_seq=follower.seq,
+        flushed_seq=state.last_seq,
+        manifest_number=state.number,
+        primary=follower.primary or "",
+        is_live=follower.tail.is_live,
+        lag=follower.tail.lag.measure(follower.seq),
+        restarts=follower.tail.restarts,
+        runs=len(state.version.runs),
+        tables=len(tables),
+        table_bytes=table_bytes,
+        table_entries=sum(table.entries for table in tables),
+        levels=tree.levels(state.version),
+        memtables=len(live.memtables),
+        memtable_bytes=sum(memtable.size for memtable in live.memtables),
+        reads=caches.reads(follower),
+        row_cache=caches.row_cache(follower),
+        block_cache=caches.block_cache(follower),
+        disk_cache=caches.disk_cache(follower),
+        store_requests=requests,
+        costs=costs.costs(requests, 0, prices),
+        store_breaker_open=follower.stores.breaker.is_open,
+    )
+
+
+def health(follower: Follower, max_lag: float) -> list[HealthCheck]:
+    """What a working replica fulfils. Never waits for disk or bucket."""
+    tail, breaker, lane = follower.tail, follower.stores.breaker, follower.lane
+    lag = tail.lag.measure(follower.seq)
+    behind = "catching up" if lag.seconds is None else f"{lag.seconds:.1f} seconds"
+    checks = [
+        HealthCheck(
+            "bucket",
+            ok=not breaker.is_open,
+            detail=f"unreachable: {breaker.last_error}" if breaker.is_open else "reachable",
+        ),
+        HealthCheck(
+            "follow",
+            ok=lane.error is None,
+            detail=f"attempt {lane.attempts} failed: {lane.error}" if lane.error else "working",
+        ),
+        HealthCheck("log", ok=tail.gap is None, detail=str(tail.gap or "without a gap")),
+        HealthCheck(
+            "lag",
+            ok=lag.seconds is not None and lag.seconds <= max_lag,
+            detail=f"{behind}, {lag.seq:,} commits; at most {max_lag:g} seconds are allowed",
+        ),
+    ]
+    if follower.primary is not None:
+        # No failure: a replica is there to be asked while its primary is away.
+        error = follower.live_error
+        detail = f"away ({error}): the log comes through the bucket" if error else "live"
+        checks.append(HealthCheck("primary", ok=True, detail=detail))
+    return checks
