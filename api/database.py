@@ -7,7 +7,7 @@ import re
 import msgspec
 import structlog
 
-from seerdb import DB, Components, Event
+from seerdb import DB, Components, Event, Replica
 from seerdb.events import Fenced, Poisoned, WorkFailed, WriteStalled
 from seerdb_api.service import Database
 from seerdb_api.settings import ServiceSettings
@@ -18,8 +18,17 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def open_database(settings: ServiceSettings) -> Database:
-    """Open the database; recovers it first. Blocks. Raises any ``SeerDBError``."""
+    """Open the database, which recovers it first, or a replica of it. Blocks. Raises any
+    ``SeerDBError``."""
     components = Components(listener=log_event)
+    if settings.replica:
+        return Replica.open(
+            settings.data_dir,
+            settings.options,
+            primary=settings.primary or None,
+            max_lag=settings.max_lag,
+            components=components,
+        )
     return DB.open(settings.data_dir, settings.options, components=components)
 
 

@@ -9,6 +9,7 @@ carries the request id to find them by.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -87,6 +88,7 @@ PRECONDITION_FAILED = Problem(412, "precondition-failed", "The precondition does
 TOO_LARGE = Problem(413, "too-large", "The request body is too large")
 RANGE_NOT_SATISFIABLE = Problem(416, "range-not-satisfiable", "The range is outside the value")
 NOT_READY = Problem(503, "not-ready", "The database is not ready", retryable=True)
+BEHIND = Problem(503, "behind", "This node does not have that commit yet", retryable=True)
 
 OF_HTTP = (
     NO_SUCH_KEY,
@@ -96,6 +98,7 @@ OF_HTTP = (
     TOO_LARGE,
     RANGE_NOT_SATISFIABLE,
     NOT_READY,
+    BEHIND,
 )
 """The problems that come from HTTP itself rather than from an error of the database."""
 
@@ -103,20 +106,30 @@ OF_HTTP = (
 class RefusalError(Exception):
     """A request that HTTP itself answers with a problem; the database was not asked."""
 
-    def __init__(self, problem: Problem, detail: str, headers: tuple[Header, ...] = ()) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        detail: str,
+        headers: tuple[Header, ...] = (),
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``members`` extend the document."""
         super().__init__(detail)
         self.problem = problem
         self.detail = detail
         self.headers = headers
+        self.members = members or {}
 
 
 def problem_reply(
     problem: Problem, detail: str, headers: tuple[Header, ...] = (), **members: Any
 ) -> Reply:
-    """The problem as a reply; ``members`` extend the document. 503 carries Retry-After."""
+    """The problem as a reply; ``members`` extend the document. 503 carries Retry-After, of which
+    ``headers`` may say how long."""
     body = to_json({**problem.document(detail), **members})
     sent = [(b"content-type", PROBLEM_JSON), (b"content-length", b"%d" % len(body)), *headers]
-    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    says_when = any(name == b"retry-after" for name, _ in headers)
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE and not says_when:
         sent.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
     return problem.status, sent, body
 
@@ -141,12 +154,18 @@ def reply_to(error: Exception, request_id: str, seq: int) -> Reply:
     """The reply to a request that ended in ``error``; logs what is the server's fault."""
     headers: tuple[Header, ...] = ((b"x-request-id", request_id.encode()), seq_header(seq))
     if isinstance(error, RefusalError):
-        return problem_reply(error.problem, error.detail, (*error.headers, *headers))
+        headers = (*error.headers, *headers)
+        return problem_reply(error.problem, error.detail, headers, **error.members)
     log_failure(error, request_id)
     if isinstance(error, errors.BusyError):
         seconds = max(1, math.ceil(error.retry_after_seconds))
         headers = (*headers, (b"retry-after", b"%d" % seconds))
-    return problem_reply(problem_of(error), document_of(error, request_id)["detail"], headers)
+    members: dict[str, Any] = {}
+    if isinstance(error, errors.ReadOnlyError) and error.primary is not None:
+        headers = (*headers, (b"seerdb-primary", error.primary.encode()))
+        members["primary"] = error.primary
+    detail = document_of(error, request_id)["detail"]
+    return problem_reply(problem_of(error), detail, headers, **members)
 
 
 def log_failure(error: Exception, request_id: str) -> None:

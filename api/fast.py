@@ -47,6 +47,9 @@ class FastPath:
             reply = await self._keys.answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a reply
             reply = self._refuse(scope, error)
+        lag = self.service.lag_headers()
+        if lag:
+            reply = reply[0], [*reply[1], *lag], reply[2]
         await send_reply(reply, method, send)
         self.record(method, reply[0], self.now() - started)
 

@@ -14,7 +14,16 @@ REMEMBERED_HEADS = 1024
 
 _HEAD = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?[ -~]*\r\n)*\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,9}")
-_SPECIAL = frozenset((b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_SPECIAL = frozenset(
+    (
+        b"expect",
+        b"proxy-connection",
+        b"seerdb-deadline",
+        b"seerdb-min-seq",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
 _UNUSUAL = READ_CONDITIONS | WRITE_CONDITIONS | _SPECIAL
 
 

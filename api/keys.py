@@ -31,6 +31,7 @@ from seerdb_api.errors import (
     RefusalError,
     problem_reply,
 )
+from seerdb_api.freshness import FRESHNESS, MIN_SEQ_HEADER, wait_until_fresh
 from seerdb_api.query import DURABILITY, FILL_CACHE, TTL, parse_query
 from seerdb_api.reply import Header, Reply, seq_header
 from seerdb_api.service import Service
@@ -39,7 +40,7 @@ PREFIX = b"/v1/kv/"
 ROUTE = "/v1/kv/{key}"
 """The name of these requests in metrics and logs."""
 METHODS = ("DELETE", "GET", "HEAD", "PUT")
-GET_PARAMETERS = (FILL_CACHE,)
+GET_PARAMETERS = (FILL_CACHE, *FRESHNESS)
 PUT_PARAMETERS = (DURABILITY, TTL)
 DELETE_PARAMETERS = (DURABILITY,)
 ABSENT = problem_reply(NO_SUCH_KEY, "there is no such key")
@@ -61,10 +62,11 @@ class Keys:
         method = scope["method"]
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if method in ("GET", "HEAD"):
-            fill = True
-            if scope["query_string"]:
-                fill = parse_query(scope["query_string"], GET_PARAMETERS).get("fill_cache", True)
-            return await self._get(key, method, headers, fill)
+            query = scope["query_string"]
+            values = parse_query(query, GET_PARAMETERS) if query else {}
+            if MIN_SEQ_HEADER in headers or "min_seq" in values:
+                await wait_until_fresh(self._service, headers, values)
+            return await self._get(key, method, headers, values.get("fill_cache", True))
         if method not in METHODS:
             allowed = ((b"allow", ", ".join(METHODS).encode()),)
             raise RefusalError(METHOD_NOT_ALLOWED, f"a key takes {', '.join(METHODS)}", allowed)

@@ -123,6 +123,14 @@ ENGINE: dict[str, EngineMetric] = {
 }
 """Rows of ``Statistics.values``: exposed as ``seerdb_<name>``, counters with ``_total``."""
 
+REPLICA: dict[str, EngineMetric] = {
+    "lag_seq": EngineMetric(GAUGE, "Commits that are known of and not shown yet."),
+    "lag_seconds": EngineMetric(GAUGE, "Time since it was known that nothing was missing."),
+    "live": EngineMetric(GAUGE, "1 while the log comes from the primary itself."),
+    "restarts": EngineMetric(COUNTER, "Times that something shown was taken back as void."),
+}
+"""As ``ENGINE``, what only replicas have; of ``ENGINE`` they have those that are about reads."""
+
 FAMILIES: dict[str, str] = {
     "http_requests_total": "Requests answered, by method, route and class of status.",
     "http_request_seconds": "Time from a request to its reply, by method and route.",
@@ -235,7 +243,7 @@ def _counter(name: str, labels: tuple[str, ...]) -> CounterMetricFamily:
 
 def _single_numbers(statistics: Statistics) -> Iterator[Metric]:
     for name, value in statistics.values.items():
-        metric = ENGINE[name]
+        metric = ENGINE.get(name) or REPLICA[name]
         family = CounterMetricFamily if metric.kind == COUNTER else GaugeMetricFamily
         yield family(f"{PREFIX}{name}", metric.help, value=value)
 

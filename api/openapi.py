@@ -31,6 +31,7 @@ TAGS: list[Json] = [
     {"name": "ranges", "description": "Many keys in order: scan, stream, delete."},
     {"name": "batches", "description": "Many keys in one request: atomic writes, multi-get."},
     {"name": "admin", "description": "What an operator asks for."},
+    {"name": "replication", "description": "What followers read."},
     {"name": "health", "description": "Liveness, readiness, metrics, version."},
 ]
 
@@ -44,6 +45,7 @@ A key-value database that lives in a bucket. Keys and values are bytes.
 * `ETag` is the sequence number of the commit that wrote the value, and works with `If-Match`,
   `If-None-Match` and `If-Range`.
 * Every reply from the database carries `seerdb-seq`: it reflects at least every commit up to it.
+  Replies of replicas also carry `seerdb-lag-seq` and `seerdb-lag-seconds`.
 * Errors are `application/problem+json`; `retryable` says whether the same request may succeed
   later. 429 and 503 say in `Retry-After` when.
 """
@@ -73,10 +75,12 @@ READ_PROBLEMS = tuple(
     )
 )
 """What any read may end in."""
+READ_ONLY = PROBLEMS[errors.ReadOnlyError]
 WRITE_PROBLEMS = tuple(
     PROBLEMS[kind]
     for kind in (
         errors.InvalidRequestError,
+        errors.ReadOnlyError,
         errors.FencedError,
         errors.BusyError,
         errors.InternalError,

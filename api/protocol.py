@@ -27,7 +27,7 @@ from seerdb_api.errors import reply_to
 from seerdb_api.fast import FastPath
 from seerdb_api.head import fields_of, plain_body_length
 from seerdb_api.keys import ABSENT
-from seerdb_api.reply import encoded, seq_header
+from seerdb_api.reply import encoded, lines_of, seq_header
 from seerdb_api.requests import request_id_for
 from seerdb_api.service import Outcome
 
@@ -39,7 +39,7 @@ _LINE = re.compile(
 )
 _FOUND = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
-    b'content-length: %d\r\netag: "%d"\r\nseerdb-seq: %d\r\n\r\n'
+    b'content-length: %d\r\netag: "%d"\r\nseerdb-seq: %d\r\n%b\r\n'
 )
 _PUT = b'HTTP/1.1 204 No Content\r\netag: "%d"\r\nseerdb-durability: %b\r\nseerdb-seq: %d\r\n%b\r\n'
 _DELETED = b"HTTP/1.1 204 No Content\r\nseerdb-durability: %b\r\nseerdb-seq: %d\r\n%b\r\n"
@@ -72,6 +72,8 @@ class KeyProtocol(HttpToolsProtocol):
         self._record = fast.record
         self._db = fast.service.db
         self._submit = fast.service.submit
+        self._lag_headers = fast.service.lag_headers
+        self._is_replica = fast.service.lag is not None
         settings = fast.service.settings
         self._durability = settings.options.durability.encode()
         self._body_limit = min(settings.body_limit, MAX_PLAIN_BODY)
@@ -181,7 +183,7 @@ class KeyProtocol(HttpToolsProtocol):
             return False
         if entry is None:
             status, headers, body = ABSENT
-            sent = encoded((status, [*headers, seq_header(seq)], body))
+            sent = encoded((status, [*headers, seq_header(seq), *self._lag_headers()], body))
             if method == b"HEAD":
                 sent = sent[: -len(body)]
         elif isinstance(entry, NeedsIO):
@@ -192,7 +194,8 @@ class KeyProtocol(HttpToolsProtocol):
             if size > MAX_PLAIN_BODY:
                 return False
             status = 200
-            sent = _FOUND % (size, at, at if at > seq else seq)
+            lag = lines_of(self._lag_headers()) if self._is_replica else b""
+            sent = _FOUND % (size, at, at if at > seq else seq, lag)
             if method == b"GET":
                 sent += value
         self.transport.write(sent)
@@ -225,7 +228,7 @@ class KeyProtocol(HttpToolsProtocol):
             request_id = request_id_for(dict(fields_of(write.head)))
             reply = reply_to(outcome.with_traceback(None), request_id, seq)
             status = reply[0]
-            sent = encoded(reply, close)
+            sent = encoded(reply, lines_of(self._lag_headers()) + close)
         elif write.method == b"PUT":
             sent = _PUT % (outcome, self._durability, seq, close)
         else:

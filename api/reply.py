@@ -51,8 +51,12 @@ def encoded(reply: Reply, more: bytes = b"") -> bytes:
     """The reply as it goes over HTTP/1.1; ``more``: whole header lines to come after its own."""
     status, headers, body = reply
     first = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    return b"".join((first, *lines, more, b"\r\n", body))
+    return b"".join((first, lines_of(headers), more, b"\r\n", body))
+
+
+def lines_of(headers: list[Header]) -> bytes:
+    """Header lines as they go over HTTP/1.1."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 async def send_reply(reply: Reply, method: str, send: Send) -> None:

@@ -95,7 +95,8 @@ class RequestLog:
         request_id = request_id_for(dict(scope["headers"]))
         scope[_SCOPE_KEY] = request_id
         started = self._now()
-        outgoing = _Outgoing(send, (b"x-request-id", request_id.encode()))
+        own = [(b"x-request-id", request_id.encode()), *self._service.lag_headers()]
+        outgoing = _Outgoing(send, own)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, outgoing.send)
@@ -117,18 +118,19 @@ class RequestLog:
 
 
 class _Outgoing:
-    """Passes a reply on, and notes its status."""
+    """Passes a reply on with headers of its own, and notes its status."""
 
-    def __init__(self, send: Send, header: Header) -> None:
+    def __init__(self, send: Send, headers: list[Header]) -> None:
         self.status = 0
         self._send = send
-        self._header = header
+        self._headers = headers
+        self._names = {name for name, _ in headers}
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [pair for pair in message["headers"] if pair[0] != self._header[0]]
-            message = {**message, "headers": [*headers, self._header]}
+            headers = [pair for pair in message["headers"] if pair[0] not in self._names]
+            message = {**message, "headers": [*headers, *self._headers]}
         await self._send(message)
 
 

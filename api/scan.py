@@ -14,6 +14,7 @@ import msgspec
 from seerdb import Entry
 from seerdb.errors import InvalidRequestError
 from seerdb_api.cursor import decode_cursor, encode_cursor, query_identity
+from seerdb_api.freshness import FRESHNESS
 from seerdb_api.keyrange import KeyRange, range_to_scan
 from seerdb_api.query import FILL_CACHE, Parameter, boolean, byte_string, positive_integer
 from seerdb_api.schemas import MAX_KEYS, Item, Page, item_of
@@ -43,10 +44,11 @@ SCAN_PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "cursor",
         "Go on where the page ended that gave this cursor; the other parameters stay as they "
-        "were, except `limit`, `keys_only` and `fill_cache`.",
+        "were, except `limit`, `keys_only`, `fill_cache`, `min_seq` and `timeout`.",
         bytes,
         {"type": "string"},
     ),
+    *FRESHNESS,
 )
 
 

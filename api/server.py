@@ -17,6 +17,7 @@ from seerdb_api.database import open_database
 from seerdb_api.fast import FastPath
 from seerdb_api.logs import configure_logging
 from seerdb_api.protocol import KeyProtocol
+from seerdb_api.service import Service
 from seerdb_api.settings import ServiceSettings
 
 BACKLOG = 2048
@@ -40,7 +41,7 @@ def serve(settings: ServiceSettings) -> int:
     try:
         clock = SystemClock()
         app = FastPath(create_app(settings, db, clock=clock), clock)
-        server = _Server(_config(app, settings), settings)
+        server = _Server(_config(app, settings), settings, app.service)
         with _stopping_on_signals(server):
             server.run()
     except SystemExit:  # uvicorn could not listen, and has logged why
@@ -73,9 +74,15 @@ def _config(app: FastPath, settings: ServiceSettings) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """uvicorn's server, which says where it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, settings: ServiceSettings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: ServiceSettings, service: Service) -> None:
         super().__init__(config)
         self._settings = settings
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn; first, streams without end are told to end."""
+        self._service.is_stopping = True
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -86,7 +93,8 @@ class _Server(uvicorn.Server):
         settings = self._settings
         port = self.servers[0].sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        where = f"data {settings.data_dir}, bucket {settings.bucket}"
+        what = "replica, cache" if settings.replica else "data"
+        where = f"{what} {settings.data_dir}, bucket {settings.bucket}"
         sys.stdout.write(f"serving http://{host}:{port} ({where})\n")
         sys.stdout.flush()
 

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
-from seerdb import Batch, Entry, NeedsIO
+from seerdb import Batch, Entry, NeedsIO, Replica
 from seerdb_api.reply import Header, seq_header
 from seerdb_api.settings import ServiceSettings
 
@@ -154,6 +154,35 @@ class HealthCheck(Protocol):
     def detail(self) -> str: ...
 
 
+class Lag(Protocol):
+    """How far a replica is behind."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def seconds(self) -> float | None: ...
+
+
+class LogCursor(Protocol):
+    """A follower's place in the log. One thread at a time."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether to call :meth:`read`. Never blocks."""
+
+    def greeting(self) -> bytes:
+        """The first message."""
+
+    def heartbeat(self) -> bytes:
+        """The message of each second."""
+
+    def read(self) -> bytes | None:
+        """The next messages, if there are any; ``None``: it is over. May wait for the disk."""
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+
+
 class Database(Protocol):
     """The part of ``seerdb.DB`` that the service uses. Thread-safe."""
 
@@ -217,6 +246,9 @@ class Database(Protocol):
     def statistics(self) -> Statistics:
         """Numbers for metrics. Never waits for disk or bucket."""
 
+    def follow(self, seq: int) -> LogCursor:
+        """The durable log from ``seq`` on."""
+
     def close(self) -> None:
         """Flush and release everything. Blocks."""
 
@@ -235,10 +267,14 @@ class Service:
         self._submissions: list[tuple[Batch, str | None, tuple[bytes, int] | None, Ticket]] = []
         self._readers: CapacityLimiter
         self._operators: CapacityLimiter
+        self._replica: Replica | None = None
+        self.is_stopping = False
+        """Set when the server stops: what would go on for ever has to end."""
 
     def start(self, db: Database) -> None:
         """Serve ``db`` from the running event loop."""
         self.db = db
+        self._replica = db if isinstance(db, Replica) else None
         self._loop = asyncio.get_running_loop()
         self._readers = CapacityLimiter(READ_THREADS)
         self._operators = CapacityLimiter(ADMIN_THREADS)
@@ -288,6 +324,21 @@ class Service:
                 submit(batch, durability=durability, expect=expect, ticket=ticket, sink=sink)
             except Exception as error:  # noqa: BLE001 - it is the outcome
                 self._loop.call_soon(ticket, error)
+
+    @property
+    def lag(self) -> Lag | None:
+        """How far this node is behind; ``None`` where it is the one that writes."""
+        return None if self._replica is None else self._replica.lag
+
+    def lag_headers(self) -> list[Header]:
+        """What every reply of a replica carries."""
+        lag = self.lag
+        if lag is None:
+            return []
+        headers = [(b"seerdb-lag-seq", b"%d" % lag.seq)]
+        if lag.seconds is not None:
+            headers.append((b"seerdb-lag-seconds", b"%.3f" % lag.seconds))
+        return headers
 
     def written(self, durability: str | None) -> list[Header]:
         """The headers of a reply to a write that asked for ``durability`` and was committed."""

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from seerdb.errors import InvalidRequestError
-from seerdb.options import GIB, KIB, MIB, Options
+from seerdb.options import GIB, KIB, MAX_LAG, MIB, Options
 
 ENVIRONMENT_PREFIX = "SEERDB_"
 LOG_FORMATS = ("text", "json")
@@ -41,6 +41,14 @@ class ServiceSettings:
     """The port to listen on; 0: any free one."""
     body_limit: int = 64 * MIB
     """Bytes of a request body; a larger one gets 413 without being read whole."""
+    replica: bool = False
+    """Follow the database in the bucket that ``store`` names, which another server writes, and
+    serve reads of it."""
+    primary: str = ""
+    """URL of that other server, for a replica: the log then comes from there, within milliseconds,
+    and writes are pointed to it. Without it the log comes through the bucket."""
+    max_lag: float = MAX_LAG
+    """Seconds that a replica may be behind before it says that it is not ready."""
     log_format: str = "text"
     """``json``: one object to a line; ``text``: for people."""
     options: Options = field(default_factory=lambda: Options.build(SERVED_OPTIONS))
@@ -52,6 +60,11 @@ class ServiceSettings:
             _demand(name, isinstance(value, str) and bool(value), "must not be empty", value)
         _demand_integer("port", self.port, 0, 65_535)
         _demand_integer("body_limit", self.body_limit, 1, 2 * GIB)
+        _demand("max_lag", self.max_lag > 0, "must be seconds above 0", self.max_lag)
+        is_placed = self.options.store is not None or not self.replica
+        _demand("replica", is_placed, "needs the setting store", self.replica)
+        is_followed = self.replica or not self.primary
+        _demand("primary", is_followed, "is for a replica", self.primary)
         choices = f"must be one of {', '.join(LOG_FORMATS)}"
         _demand("log_format", self.log_format in LOG_FORMATS, choices, self.log_format)
 

@@ -27,6 +27,9 @@ MAX_VALUE_SIZE = GIB
 MAX_TTL = 100 * 365 * 24 * 3600
 """Seconds: 100 years."""
 
+MAX_LAG = 30.0
+"""Seconds that a replica may be behind before it says that it is not ready, unless it is told."""
+
 T = TypeVar("T")
 
 

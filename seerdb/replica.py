@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
-from seerdb.options import DBOptions, Options
+from seerdb.options import MAX_LAG, DBOptions, Options
 from seerdb.storage.batch import Batch
 from seerdb.storage.replication.feed import LogCursor
 from seerdb.storage.replication.follower import Follower
@@ -17,9 +17,6 @@ from seerdb.storage.request import Sink
 from seerdb.storage.runtime import Components
 from seerdb.storage.status.health import HealthCheck
 from seerdb.storage.status.replica import ReplicaStatistics, gather, health
-
-MAX_LAG = 30.0
-"""Seconds that a replica may be behind before it says that it is not ready."""
 
 
 class Replica(Reader):

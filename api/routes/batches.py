@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from seerdb import Batch
 from seerdb_api.body import decode_json, read_body
-from seerdb_api.errors import TOO_LARGE
+from seerdb_api.errors import BEHIND, TOO_LARGE
+from seerdb_api.freshness import FRESHNESS, FRESHNESS_HEADERS, wait_until_fresh
 from seerdb_api.openapi import (
     READ_PROBLEMS,
     WRITE_PROBLEMS,
@@ -58,7 +59,6 @@ def _multi_get(db: Database, body: bytes) -> tuple[bytes, int]:
 
 
 async def _body(request: Request, service: Service) -> bytes:
-    parse_query(request.scope["query_string"], ())
     return await read_body(headers_of(request), request.receive, service.settings.body_limit)
 
 
@@ -73,6 +73,7 @@ async def _body(request: Request, service: Service) -> bytes:
 async def commit_batch(request: Request) -> Response:
     """Puts, merges, deletes and range deletes, committed together: all of them or none."""
     service = service_of(request)
+    parse_query(request.scope["query_string"], ())
     body = await _body(request, service)
     if len(body) <= INLINE_BYTES:
         batch, durability = _decode_batch(body)
@@ -87,6 +88,8 @@ async def commit_batch(request: Request) -> Response:
 @router.post(
     "/v1/mget",
     **documented(
+        query=FRESHNESS,
+        parameters=FRESHNESS_HEADERS,
         body=json_content(MultiGetRequest),
         success={
             200: Success(
@@ -95,12 +98,14 @@ async def commit_batch(request: Request) -> Response:
                 ("seerdb-seq",),
             )
         },
-        problems=(*READ_PROBLEMS, TOO_LARGE),
+        problems=(*READ_PROBLEMS, BEHIND, TOO_LARGE),
     ),
 )
 async def multi_get(request: Request) -> Response:
     """The values of many keys."""
     service = service_of(request)
+    values = parse_query(request.scope["query_string"], FRESHNESS)
     body = await _body(request, service)
+    await wait_until_fresh(service, headers_of(request), values)
     content, seq = await service.read(_multi_get, service.db, body)
     return to_response(json_reply(content, seq))

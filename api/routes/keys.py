@@ -8,7 +8,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from seerdb_api.errors import NO_SUCH_KEY, PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE, TOO_LARGE
+from seerdb_api.errors import (
+    BEHIND,
+    NO_SUCH_KEY,
+    PRECONDITION_FAILED,
+    RANGE_NOT_SATISFIABLE,
+    TOO_LARGE,
+)
+from seerdb_api.freshness import FRESHNESS_HEADERS
 from seerdb_api.keys import DELETE_PARAMETERS, GET_PARAMETERS, PUT_PARAMETERS, Keys
 from seerdb_api.openapi import (
     BYTES_CONTENT,
@@ -41,10 +48,17 @@ def _reading(**more: Any) -> dict[str, Any]:
             KEY,
             header_parameter("If-None-Match", "304 if the value has one of these tags."),
             IF_MATCH,
+            *FRESHNESS_HEADERS,
             *more.pop("parameters", ()),
         ),
         query=GET_PARAMETERS,
-        problems=(*READ_PROBLEMS, NO_SUCH_KEY, PRECONDITION_FAILED, *more.pop("problems", ())),
+        problems=(
+            *READ_PROBLEMS,
+            BEHIND,
+            NO_SUCH_KEY,
+            PRECONDITION_FAILED,
+            *more.pop("problems", ()),
+        ),
         **more,
     )
 

@@ -10,7 +10,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from seerdb import Batch
-from seerdb_api.errors import document_of, log_failure
+from seerdb_api.errors import BEHIND, document_of, log_failure
+from seerdb_api.freshness import FRESHNESS_HEADERS, wait_until_fresh
 from seerdb_api.keyrange import range_to_delete
 from seerdb_api.openapi import (
     READ_PROBLEMS,
@@ -84,19 +85,25 @@ class LineStream(StreamingResponse):
         query=SCAN_PARAMETERS,
         parameters=(
             header_parameter("Accept", f"`{NDJSON}`: a stream of all items, one to a line."),
+            *FRESHNESS_HEADERS,
         ),
         success={
             200: Success("A page, or a stream", {**json_content(Page), **_LINES}, ("seerdb-seq",))
         },
-        problems=READ_PROBLEMS,
+        problems=(*READ_PROBLEMS, BEHIND),
     ),
 )
 async def scan(request: Request) -> Response:
     """Keys and values of a range, in the order of the keys, as one consistent view for each
     page or stream. A stream that fails on the way has a problem document as its last line."""
     service = service_of(request)
-    query = ScanQuery.of(parse_query(request.scope["query_string"], SCAN_PARAMETERS))
-    if NDJSON.encode() not in headers_of(request).get(b"accept", b""):
+    values, headers = (
+        parse_query(request.scope["query_string"], SCAN_PARAMETERS),
+        headers_of(request),
+    )
+    query = ScanQuery.of(values)
+    await wait_until_fresh(service, headers, values)
+    if NDJSON.encode() not in headers.get(b"accept", b""):
         page, seq = await service.read(read_page, service.db, query)
         return to_response(json_reply(page, seq))
     seq = service.db.visible_seq

@@ -36,6 +36,14 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="The port to listen on; by default 8000, 0: any free one.")
     ] = None,
+    replica: Annotated[
+        bool | None,
+        typer.Option("--replica", help="Follow the database in the bucket and serve reads of it."),
+    ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The server that writes it, for a replica."),
+    ] = None,
     config: Config = None,
     log_format: Annotated[
         str | None, typer.Option(metavar="json|text", help="Of the log, on standard error.")
@@ -47,7 +55,14 @@ def serve(
     the environment as SEERDB_ and its name; a flag wins over the environment, and that over the
     FILE."""
     settings = load_settings(
-        config, data_dir=data_dir, store=store, host=host, port=port, log_format=log_format
+        config,
+        data_dir=data_dir,
+        store=store,
+        host=host,
+        port=port,
+        replica=replica,
+        primary=primary,
+        log_format=log_format,
     )
     from seerdb_api.server import serve as run
 

@@ -99,6 +99,34 @@ class FakeStatistics:
     )
 
 
+class FakeCursor:
+    """A place in a log that consists of what the test says."""
+
+    def __init__(self, seq: int, log: list[bytes | Exception | None]) -> None:
+        self.seq = seq
+        self.closed = False
+        self._log = log
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._log)
+
+    def greeting(self) -> bytes:
+        return b"hello;"
+
+    def heartbeat(self) -> bytes:
+        return b"beat;"
+
+    def read(self) -> bytes | None:
+        following = self._log.pop(0)
+        if isinstance(following, Exception):
+            raise following
+        return following
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FakeDatabase:
     """A dict of entries; merges append. Nothing expires: ``lifetimes_us`` says what would.
 
@@ -122,6 +150,9 @@ class FakeDatabase:
         """The bounds of the last compaction."""
         self.scans_open = 0
         self.durabilities: list[str | None] = []
+        self.log: list[bytes | Exception | None] = []
+        """What cursors read, and where it ends."""
+        self.cursors: list[FakeCursor] = []
         self.numbers = FakeStatistics()
 
     def load(self, **items: str) -> None:
@@ -204,6 +235,12 @@ class FakeDatabase:
 
     def statistics(self) -> FakeStatistics:
         return self.numbers
+
+    def follow(self, seq: int) -> FakeCursor:
+        if self.failure is not None:
+            raise self.failure
+        self.cursors.append(FakeCursor(seq, list(self.log)))
+        return self.cursors[-1]
 
     def close(self) -> None:
         self.closed = True

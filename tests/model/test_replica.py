@@ -1,21 +1,23 @@
 """A replica shows the database as it was after some commit, whatever its writers go through.
 
 Each seed is a history of writers: they write at any level, flush, merge, ingest, stop, die with
-their process or with their machine, and are taken over by others, while a replica looks now and
-then. After each look it has to show what the model has at the replica's seq.
+their process or with their machine, and are taken over by others, while a replica looks into the
+bucket now and then, or listens to the writer, or to one that does not know yet that it was taken
+over. Each time it has to show what the model has at the replica's seq.
 """
 
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import pytest
 
-from seerdb import DB, Replica
+from seerdb import DB, FencedError, Replica
 from seerdb.testing.model import Model
 from tests.crash.trace import Write, commit
 from tests.fixtures.database import World
-from tests.fixtures.follower import contents, follow
+from tests.fixtures.follower import contents, follow, stream
 from tests.model.script import Step, script_of, time_of
 
 
@@ -31,6 +33,7 @@ class Followed:
         self.db = self.world.open("home 1")
         self.replica: Replica = follow(self.world)
         self.former: list[DB] = []
+        self.streamed = 0
 
     def do(self, number: int, step: Step) -> None:
         self.world.clock.set_now(self.now + time_of(number))
@@ -38,10 +41,14 @@ class Followed:
             self._write(step)
         elif step.verb in ("flush", "compact"):
             getattr(self.db, step.verb)()
-        elif step.verb == "reopen":
+        elif step.verb in ("reopen", "snapshot"):
             self._change_hands()
-        if self.draw.random() < 0.3:
-            self._look()
+        [look] = self.draw.choices(
+            [None, self._look, self._stream, self._hear_a_former], [6, 2, 3, 1]
+        )
+        if look is not None:
+            look()
+            self.check()
 
     def _write(self, step: Step) -> None:
         self.model.attempt(step.operations)
@@ -57,6 +64,7 @@ class Followed:
         if kind == "replica":
             self.replica.close()
             self.replica = follow(self.world)
+            self.streamed = 0
             return
         if kind == "close":
             self.db.close()
@@ -74,14 +82,30 @@ class Followed:
             self.homes += 1
         self.db = self.world.open(f"home {self.homes}")
         self.model.settle(self.db.visible_seq)
+        self.streamed = 0
 
     def _look(self) -> None:
         before, epoch = self.replica.seq, self.replica.statistics().epoch
         self.replica.refresh()
-        self.check()
         after = self.replica.statistics()
         assert after.visible_seq >= before or after.epoch > epoch
         assert after.visible_seq >= self.model.may_survive("object")[0]
+
+    def _stream(self) -> None:
+        stream(self.db, self.replica)
+        assert self.replica.seq >= self.streamed
+        self.streamed = self.replica.seq
+
+    def _hear_a_former(self) -> None:
+        """One that was taken over does not know it, and the replica does."""
+        if self.former:
+            self._look()
+            former = self.former[-1]
+            with suppress(FencedError):  # then it knows
+                former.put(b"void", b"")
+            shown = contents(self.replica)
+            stream(former, self.replica)
+            assert contents(self.replica) == shown
 
     def check(self) -> None:
         seq = self.replica.seq

@@ -150,14 +150,17 @@ class Follower:
             )
 
     def _look_again(self) -> None:
+        self._look_soon()
         if not self._closed:
-            self.runtime.workers.submit_lane(self.lane.wake)
             self.runtime.workers.timer.call_later(LOOK_SECONDS, self._look_again)
+
+    def _look_soon(self) -> None:
+        if not self._closed and not self.runtime.workers.is_inline:
+            self.runtime.workers.submit_lane(self.lane.wake)
 
     def _missed(self) -> None:
         self.tail.reload()
-        if not self._closed:
-            self.runtime.workers.submit_lane(self.lane.wake)
+        self._look_soon()
 
     def _tell_of_gap(self, found: CorruptionError) -> None:
         self._components.listener(WorkFailed("follow", str(found), 1, LOOK_SECONDS))
@@ -222,8 +225,7 @@ class Follower:
     def lost(self, error: Exception) -> None:
         self.tail.end_live()
         self.live_error = str(error) or type(error).__name__
-        if not self._closed:
-            self.runtime.workers.submit_lane(self.lane.wake)
+        self._look_soon()
 
     def check_open(self) -> None:
         """Raise ``ClosedError`` when it is closed."""
