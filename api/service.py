@@ -176,8 +176,8 @@ class LogCursor(Protocol):
     def heartbeat(self) -> bytes:
         """The message of each second."""
 
-    def read(self) -> bytes | None:
-        """The next messages, if there are any; ``None``: it is over. May wait for the disk."""
+    def read(self) -> bytes:
+        """The next message, if there is one. May wait for the disk."""
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""

@@ -58,11 +58,7 @@ class LogStream(StreamingResponse):
         await _send(send, cursor.greeting())
         beat_at = now() + HEARTBEAT_SECONDS
         while not service.is_stopping:
-            sent: bytes | None = b""
-            if cursor.has_news:
-                sent = await service.read(cursor.read)
-            if sent is None:
-                return
+            sent = await service.read(cursor.read) if cursor.has_news else b""
             if now() >= beat_at:
                 beat_at = now() + HEARTBEAT_SECONDS
                 sent += cursor.heartbeat()
@@ -92,7 +88,7 @@ async def _send(send: Send, data: bytes) -> None:
 )
 async def follow_log(request: Request) -> Response:
     """The durable log from a seq on: what is there at once, and then what comes, with a heartbeat
-    each second. Where the local log begins later, the stream says so and ends."""
+    each second. What the local log has no more is left out: the bucket has it."""
     seq = parse_query(request.scope["query_string"], (FROM,)).get("from", 1)
     service = service_of(request)
     cursor = await service.read(service.db.follow, seq)

@@ -102,7 +102,7 @@ class FakeStatistics:
 class FakeCursor:
     """A place in a log that consists of what the test says."""
 
-    def __init__(self, seq: int, log: list[bytes | Exception | None]) -> None:
+    def __init__(self, seq: int, log: list[bytes | Exception]) -> None:
         self.seq = seq
         self.closed = False
         self._log = log
@@ -117,7 +117,7 @@ class FakeCursor:
     def heartbeat(self) -> bytes:
         return b"beat;"
 
-    def read(self) -> bytes | None:
+    def read(self) -> bytes:
         following = self._log.pop(0)
         if isinstance(following, Exception):
             raise following
@@ -150,8 +150,8 @@ class FakeDatabase:
         """The bounds of the last compaction."""
         self.scans_open = 0
         self.durabilities: list[str | None] = []
-        self.log: list[bytes | Exception | None] = []
-        """What cursors read, and where it ends."""
+        self.log: list[bytes | Exception] = []
+        """What cursors read."""
         self.cursors: list[FakeCursor] = []
         self.numbers = FakeStatistics()
 

@@ -21,6 +21,7 @@ ROUTES = {
     ("post", "/v1/mget"),
     ("post", "/v1/admin/flush"),
     ("post", "/v1/admin/compact"),
+    ("get", "/v1/replication/log"),
     ("get", "/v1/admin/status"),
     ("get", "/livez"),
     ("get", "/readyz"),

@@ -3,8 +3,8 @@
 A :class:`LogCursor` is one follower's place in the local log. It reads what the last sync covered
 out of the segment's file, which the page cache has, byte for byte: so nothing is streamed that a
 power loss could undo, nothing is kept in memory for anybody, writers know nothing of followers, and
-going back to any seq that the disk still has costs nothing special. When a segment that is still
-wanted was flushed and let go of, the follower is told, and reads on from the bucket.
+going back to any seq that the disk still has costs nothing special. A segment that was let go of is
+passed over: the manifest says so before, so that a follower that misses its seqs finds them there.
 
 Writes that nobody syncs would not be streamed either. So while somebody follows, a cursor syncs the
 log once it has waited :data:`SYNC_SECONDS` for that.
@@ -13,7 +13,6 @@ log once it has waited :data:`SYNC_SECONDS` for that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from seerdb.clock import Clock
 from seerdb.errors import DiskError
@@ -22,7 +21,6 @@ from seerdb.storage.replication.format import (
     Heartbeat,
     Hello,
     MessageType,
-    encode_gap,
     encode_heartbeat,
     encode_hello,
     encode_message,
@@ -185,7 +183,6 @@ class LogCursor:
         self._segment: _Segment | None = None
         self._seen = (-1, 0)
         self._unsynced_since: float | None = None
-        self._is_over = False
 
     @property
     def has_news(self) -> bool:
@@ -202,29 +199,21 @@ class LogCursor:
         self._feed.check()
         return encode_heartbeat(self._feed.heartbeat())
 
-    def read(self) -> bytes | None:
-        """The next messages, about :data:`READ_BYTES`; empty: there is nothing new yet; ``None``:
-        nothing will come any more. Raises: what ended the log, ``DiskError``,
-        ``CorruptionError``.
+    def read(self) -> bytes:
+        """The next message, about :data:`READ_BYTES`; empty: there is nothing new yet.
+
+        Raises: what ended the log, ``DiskError``, ``CorruptionError``.
         """
-        if self._is_over:
-            return None
         self._feed.check()
         self._sync_if_due()
         newest, synced = self._feed.synced()
-        try:
-            sent = self._next(newest, synced)
-        except DiskError:
-            if self._segment is not None and self._segment.is_there():
-                raise
-            sent = self._end()
+        sent = self._frames(newest, synced) or self._enter_next(newest, synced)
         if not sent:
             self._seen = newest, synced
         return sent
 
     def close(self) -> None:
-        """Let go of everything. Idempotent."""
-        self._is_over = True
+        """Let go of the file. Idempotent."""
         if self._segment is not None:
             self._segment.close()
 
@@ -238,48 +227,53 @@ class LogCursor:
             self._unsynced_since = None
             log.sync()
 
-    def _next(self, newest: int, synced: int) -> bytes:
+    def _frames(self, newest: int, synced: int) -> bytes:
         segment = self._segment
         if segment is None:
-            return self._begin(newest, synced)
+            return b""
         frames = segment.read(synced if segment.number == newest else None)
-        if not segment.is_there():
-            return self._end()
-        if frames:
-            return encode_message(MessageType.FRAMES, frames)
-        following = [each for each in self._segments(newest) if each > segment.number]
-        return self._enter(_Segment(self._feed, following[0])) if following else b""
+        if not frames or not segment.is_there():
+            return b""
+        return encode_message(MessageType.FRAMES, frames)
 
-    def _segments(self, newest: int) -> list[int]:
-        """Those that may be read: one that has just been made is not the newest yet."""
+    def _enter_next(self, newest: int, synced: int) -> bytes:
+        """Go on with the next segment that is there, or begin where ``seq`` is."""
+        before = 0 if self._segment is None else self._segment.number
+        # One that has just been made is not the newest yet, and none is before the first write.
         listed = list_segments(self._feed.files, self._feed.directory)
-        return [each for each in listed if each <= newest or not newest]
-
-    def _begin(self, newest: int, synced: int) -> bytes:
-        """Find the place where ``seq`` is, or will be."""
-        segments = self._segments(newest)
-        if not segments:
-            return b"" if self._seq > self._feed.heartbeat().seq else self._end()
-        for number in reversed(segments):
-            segment = _Segment(self._feed, number)
-            if segment.first_seq <= self._seq:
-                segment.skip_before(self._seq, synced if number == newest else None)
-                return self._enter(segment)
-            segment.close()
-        return self._end()
-
-    def _enter(self, segment: _Segment) -> bytes:
+        following = [n for n in listed if n > before and (n <= newest or not newest)]
         if self._segment is not None:
-            self._segment.close()
-        self._segment = segment
-        return encode_message(MessageType.SEGMENT, segment.encoded)
-
-    def _end(self) -> bytes:
-        """Nothing more: what is wanted has left the disk."""
+            entered = next(filter(None, map(self._open, following)), None)
+        else:
+            entered = self._first(following)
+            if entered is not None:
+                limit = synced if entered.number == newest else None
+                entered.skip_before(self._seq, limit)
+        if entered is None:
+            return b""
         self.close()
-        for number in self._segments(self._feed.log.segment):
-            with suppress(DiskError):  # it leaves, too
-                segment = _Segment(self._feed, number)
-                segment.close()
-                return encode_gap(segment.first_seq)
-        return encode_gap(self._feed.heartbeat().seq + 1)
+        self._segment = entered
+        return encode_message(MessageType.SEGMENT, entered.encoded)
+
+    def _first(self, numbers: list[int]) -> _Segment | None:
+        """The last segment that begins with ``seq`` or a lower one, or else the first."""
+        found = None
+        for number in reversed(numbers):
+            segment = self._open(number)
+            if segment is None:
+                break
+            if found is not None:
+                found.close()
+            found = segment
+            if segment.first_seq <= self._seq:
+                break
+        return found
+
+    def _open(self, number: int) -> _Segment | None:
+        """The segment; ``None`` when it was let go of meanwhile."""
+        try:
+            return _Segment(self._feed, number)
+        except DiskError:
+            if self._feed.files.exists(segment_path(self._feed.directory, number)):
+                raise
+            return None

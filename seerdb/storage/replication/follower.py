@@ -211,7 +211,7 @@ class Follower:
         tail, found = self.tail, self.tail.take(piece)
         if found is None:
             return
-        # Of bulk data there is no log: its seq comes with the manifest.
+        # No log is left of what was flushed, and there is none of bulk data: the manifest has it.
         before = found - 1
         self.lane.wake_and_wait(lambda: tail.seq >= before, SETTLE_SECONDS)
         found = tail.take(piece)

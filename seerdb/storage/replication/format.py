@@ -22,16 +22,15 @@ type  name      body
 3     FRAMES    whole frames of that segment, byte for byte as in its file, in
                 their order and without a gap; SEAL among them
 4     HEARTBEAT newest seq of the writer (8), its time (8); once a second
-5     GAP       always last: the first seq that the local log still has (8);
-                what is before it is in the bucket
 ===== ========= ==============================================================
 
-The frames may begin before the seq that was asked for. Only what is durable on the writer's disk is
-ever sent.
+The frames may begin before the seq that was asked for. Seqs are contiguous but for those that the
+writer's disk has no log of (any more): the manifest has them by then. Only what is durable on that
+disk is ever sent.
 
 Worked example: a heartbeat with seq 7 at time 1,700,000,000,000,000::
 
-    04 10 00 00 00 fa 7c 36 a0  07 00 00 00 00 00 00 00  00 40 1e 18 24 0a 06 00
+    04 10 00 00 00 d1 71 f3 1e  07 00 00 00 00 00 00 00  00 40 1e 18 24 0a 06 00
 
 Version 1 is the first. The constants below are part of the format: do not change them.
 """
@@ -55,7 +54,6 @@ _CHECKSUM = struct.Struct("<I")
 MESSAGE_HEADER_SIZE = _PREFIX.size + _CHECKSUM.size
 _HELLO = struct.Struct("<H16sQQQ")
 _HEARTBEAT = struct.Struct("<QQ")
-_GAP = struct.Struct("<Q")
 
 _NAME = "the stream of the log"
 
@@ -67,7 +65,6 @@ class MessageType(IntEnum):
     SEGMENT = 2
     FRAMES = 3
     HEARTBEAT = 4
-    GAP = 5
 
 
 class Hello(NamedTuple):
@@ -106,11 +103,6 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     return encode_message(MessageType.HEARTBEAT, _HEARTBEAT.pack(*heartbeat))
 
 
-def encode_gap(first_seq: int) -> bytes:
-    """The last message to who asked for what the local log has no more."""
-    return encode_message(MessageType.GAP, _GAP.pack(first_seq))
-
-
 def decode_hello(body: bytes) -> Hello:
     """Raises: ``UnsupportedFormatError`` for another version, ``CorruptionError``."""
     version = int.from_bytes(body[:2], "little")
@@ -129,12 +121,6 @@ def decode_hello(body: bytes) -> Hello:
 def decode_heartbeat(body: bytes) -> Heartbeat:
     """Raises: ``CorruptionError``."""
     return Heartbeat(*_unpack(_HEARTBEAT, body))
-
-
-def decode_gap(body: bytes) -> int:
-    """The first seq that is still there. Raises: ``CorruptionError``."""
-    first_seq: int = _unpack(_GAP, body)[0]
-    return first_seq
 
 
 def _unpack(layout: struct.Struct, body: bytes) -> tuple[Any, ...]:

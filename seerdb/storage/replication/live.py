@@ -21,7 +21,6 @@ from seerdb.storage.replication.format import (
     Message,
     MessageReader,
     MessageType,
-    decode_gap,
     decode_heartbeat,
     decode_hello,
 )
@@ -122,13 +121,8 @@ class LiveTail:
                 header = body
             elif kind is MessageType.FRAMES:
                 target.take(_piece(hello.epoch, header, body))
-            elif kind is MessageType.HEARTBEAT:
-                target.heard(decode_heartbeat(body))
             else:
-                raise UnavailableError(
-                    f"the primary has no log any more before seq {decode_gap(body)}; what is "
-                    "before it comes through the bucket"
-                )
+                target.heard(decode_heartbeat(body))
         raise UnavailableError(f"{self._url} ended the stream")
 
 
