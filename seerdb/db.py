@@ -364,8 +364,7 @@ class DB(Reader):
         return health(self._engine)
 
     def follow(self, seq: int) -> LogCursor:
-        """The durable log from ``seq`` on, for a follower; see ``docs/formats/live-log.md``. Close
-        it."""
+        """The durable log from ``seq`` on, as followers read it live. Close it."""
         engine = self._engine
         engine.check_open()
         state = engine.manifest.state
