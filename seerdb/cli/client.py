@@ -200,6 +200,7 @@ PROBLEMS: dict[str, type[SeerDBError]] = {
     "urn:seerdb:too-large": InvalidRequestError,
     "urn:seerdb:range-not-satisfiable": InvalidRequestError,
     "urn:seerdb:not-ready": UnavailableError,
+    "urn:seerdb:behind": UnavailableError,
 }
 """The error that each type of problem stands for."""
 

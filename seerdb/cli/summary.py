@@ -7,23 +7,55 @@ from typing import Any
 
 def summary(status: dict[str, Any]) -> list[tuple[str, str]]:
     """What each line is about, and what it says, of a reply of ``/v1/admin/status``."""
+    return _of_replica(status) if "lag" in status else _of_writer(status)
+
+
+def _of_replica(status: dict[str, Any]) -> list[tuple[str, str]]:
+    reads = status["reads"]
+    return [
+        ("data", _data(status)),
+        ("follows", _follows(status)),
+        ("lag", _lag(status["lag"])),
+        *_gets(reads),
+        ("dollars", _dollars(status["costs"])),
+    ]
+
+
+def _follows(status: dict[str, Any]) -> str:
+    at = f"seq {status['visible_seq']:,} of epoch {status['epoch']}"
+    if status["is_live"]:
+        return f"{status['primary']}, live; at {at}"
+    away = f"; {status['primary']} is away" if status["primary"] else ""
+    return f"the bucket{away}; at {at}"
+
+
+def _lag(lag: dict[str, Any]) -> str:
+    seconds = lag["seconds"]
+    since = "not caught up yet" if seconds is None else f"{seconds:.1f} seconds"
+    return f"{since}, {lag['seq']:,} commits"
+
+
+def _of_writer(status: dict[str, Any]) -> list[tuple[str, str]]:
     amplifications, reads, stalls = status["amplifications"], status["reads"], status["stalls"]
-    sample = reads["sample"]
     return [
         ("data", _data(status)),
         ("large values", _blobs(status["blobs"])),
         ("writes", _writes(amplifications)),
         ("space", _space(amplifications)),
         ("reads", _reads(amplifications)),
-        ("gets, sampled", _shares(sample, ("memtable", "row_cache", "tables"))),
-        (
-            "gets of tables",
-            _shares(reads, ("block_cache_hits", "blocks_from_disk", "blocks_from_bucket")),
-        ),
+        *_gets(reads),
         ("shipping", _shipping(status["shipping"])),
         ("stalls", _stalls(stalls)),
         ("merges", _merges(status)),
         ("dollars", _dollars(status["costs"])),
+    ]
+
+
+def _gets(reads: dict[str, Any]) -> list[tuple[str, str]]:
+    tiers = "block_cache_hits", "blocks_from_disk", "blocks_from_bucket"
+    return [
+        ("gets, sampled", _shares(reads["sample"], ("memtable", "row_cache", "tables"))),
+        ("gets of tables", _shares(reads, tiers)),
     ]
 
 

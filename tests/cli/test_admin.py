@@ -131,6 +131,27 @@ def test_the_summary_says_what_an_operator_looks_for() -> None:
     ]
 
 
+def test_the_summary_of_a_replica_says_what_it_follows_and_how_far_behind_it_is() -> None:
+    status = {name: STATUS[name] for name in ("reads", "costs")} | {
+        "table_bytes": 12_000_000,
+        "table_entries": 100_000,
+        "tables": 7,
+        "runs": 3,
+        "visible_seq": 1_000,
+        "epoch": 2,
+        "primary": "http://primary",
+        "is_live": False,
+        "lag": {"seq": 5, "seconds": 1.5},
+    }
+    shown = dict(summary(status))
+    assert shown["data"] == summary(STATUS)[0][1]
+    assert shown["follows"] == "the bucket; http://primary is away; at seq 1,000 of epoch 2"
+    assert shown["lag"] == "1.5 seconds, 5 commits"
+    shown = dict(summary(status | {"is_live": True, "lag": {"seq": 0, "seconds": None}}))
+    assert shown["follows"] == "http://primary, live; at seq 1,000 of epoch 2"
+    assert shown["lag"] == "not caught up yet, 0 commits"
+
+
 def test_the_summary_of_a_new_database_divides_nothing_by_nothing() -> None:
     sample = {"memtable": 0, "row_cache": 0, "tables": 0}
     reads = {"block_cache_hits": 0, "blocks_from_disk": 0, "blocks_from_bucket": 0}

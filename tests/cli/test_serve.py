@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from seerdb.cli.serve import load_settings
@@ -36,7 +38,15 @@ def test_an_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "flags", [("--port", "x"), ("--port", "70000"), ("--log-format", "x"), ("--config", "nowhere")]
+    "flags",
+    [
+        ("--port", "x"),
+        ("--port", "70000"),
+        ("--log-format", "x"),
+        ("--config", "nowhere"),
+        ("--replica",),
+        ("--primary", "http://127.0.0.1:1"),
+    ],
 )
 def test_a_wrong_flag_is_a_usage_error(flags: tuple[str, ...], tmp_path: Path) -> None:
     Commands()("serve", str(tmp_path / "data"), *flags, expect=2)
@@ -57,6 +67,27 @@ def test_a_signal_ends_it_well_and_everything_is_in_tables(
     assert len(list((store / "tables").iterdir())) == 1
     assert not (data / "bucket").exists()
     assert "segments" in Commands()("verify", str(data), "--store", str(store)).text
+
+
+def test_a_replica_follows_its_primary_live(tmp_path: Path) -> None:
+    """Both servers end at once, though a stream without end is between them."""
+    store = str(tmp_path / "bucket")
+    primary, url = start_server(tmp_path / "data", "--store", store)
+    Commands(url)("put", "k", "v1")
+    flags = "--store", store, "--replica", "--primary", url
+    replica, its_url = start_server(tmp_path / "cache", *flags)
+    Commands(url)("put", "k", "v2")
+    with httpx.Client(base_url=its_url) as client:
+        reply = client.get("/v1/kv/k", headers={"seerdb-min-seq": "2", "seerdb-deadline": "20"})
+        assert (reply.status_code, reply.content) == (200, b"v2")
+        assert client.get("/v1/admin/status").json()["is_live"]
+    shown = Commands(its_url)("stats").text
+    assert f"{url}, live; at seq 2 of epoch 1" in shown
+    assert url in Commands(its_url)("put", "k", "v3", expect=1).err
+    began = time.monotonic()
+    stop_server(primary)
+    stop_server(replica)
+    assert time.monotonic() - began < 10
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:

@@ -242,9 +242,10 @@ class Follower:
         self._closed = True
         if self._live_thread is not None:
             self._live_tail.close()
-            self._live_thread.join()
         for lane in self.lanes:
             lane.close()
+        if self._live_thread is not None:
+            self._live_thread.join()
         if self._owns_runtime:
             self.runtime.close()
         self.stores.close()

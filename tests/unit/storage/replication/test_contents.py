@@ -1,0 +1,72 @@
+"""What a follower shows, where a version ends within a memtable or beyond all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seerdb import Replica
+from seerdb.storage.replication.contents import Contents
+from seerdb.storage.replication.shipped import Piece
+from tests.fixtures.database import ROOMY, World
+from tests.fixtures.follower import contents, follow
+
+
+def followed(**settings: Any) -> tuple[Replica, Contents]:
+    """A follower of four commits, which it has from the log as if they were of one segment though
+    the writer has flushed after two."""
+    world = World(**ROOMY | settings)
+    db = world.open()
+    replica = follow(world)
+    write = db.merge if "merge_operator" in settings else db.put
+    for number in range(4):
+        write(b"k", b"%d" % number, durability="object")
+        if number == 1:
+            db.flush()
+    tail = replica._follower.tail
+    listing = tail._log.list(1)
+    for seq in range(1, 5):
+        piece = tail._log.read(listing, seq)
+        assert piece is not None
+        tail._contents.take(Piece(1, 1, piece.records))
+    return replica, tail._contents
+
+
+def test_what_is_known_already_is_passed_over() -> None:
+    replica, held = followed()
+    before = contents(replica)
+    assert held.take(Piece(1, 1, [(2, 0, b"not even looked at")])) is None
+    assert (held.seq, contents(replica)) == (4, before)
+
+
+def test_a_gap_is_told_and_what_is_before_it_is_taken() -> None:
+    _, held = followed()
+    payload = b"\x01\x00\x00\x00\x02\x01\x00\x00\x00\x00\x00x"  # delete x
+    assert held.take(Piece(1, 1, [(5, 9, payload), (7, 9, payload)])) == 7
+    assert held.seq == 5
+
+
+def test_a_version_that_ends_within_a_memtable_is_shown_with_all_of_it() -> None:
+    replica, held = followed()
+    tail = replica._follower.tail
+    tail.manifest.advance()
+    assert tail.manifest.state.last_seq == 2
+    assert held.adopt(tail.manifest.state)
+    assert len(held.live.current.active.entries) == 1
+    assert replica.get(b"k") == b"3"
+    assert replica.seq == 4
+
+
+def test_operands_are_not_folded_twice_by_such_a_version() -> None:
+    replica, held = followed(merge_operator="append")
+    tail = replica._follower.tail
+    tail.manifest.advance()
+    assert not held.adopt(tail.manifest.state)
+    assert replica.get(b"k") == b"0123"
+
+
+def test_memtables_end_where_segments_do() -> None:
+    _, held = followed()
+    payload = b"\x01\x00\x00\x00\x02\x01\x00\x00\x00\x00\x00x"
+    held.take(Piece(1, 2, [(5, 9, payload)]))
+    held.take(Piece(2, 2, [(6, 9, payload)]))
+    assert [each.last_seq for each in held.live.current.memtables] == [6, 5, 4]
