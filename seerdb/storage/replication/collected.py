@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from seerdb.errors import NotFoundError, UnavailableError
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 
 
 class CollectedStore:
@@ -39,6 +39,10 @@ class CollectedStore:
             f"{error}: the writer has replaced it long ago; the replica reads the manifest anew, "
             "so try again"
         )
+
+    def checksum(self, name: str) -> Checksum:
+        """See ``ObjectStore.checksum``."""
+        return self._inner.checksum(name)
 
     def put(self, name: str, data: bytes) -> None:
         """See ``ObjectStore.put``."""

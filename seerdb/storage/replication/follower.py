@@ -40,7 +40,11 @@ from seerdb.storage.table_store import TableStore
 from seerdb.storage.workers import Thread
 
 LOOK_SECONDS = 1.0
-"""Between two looks into the bucket."""
+"""Between two looks into the bucket, while nothing comes or the log comes live."""
+WAIT_SECONDS = 0.9
+SHORT_WAIT_SECONDS = 0.1
+"""While log comes through the bucket, which is once an interval of the writer: after some was found
+it is waited for so long, and then so long each time until there is more."""
 
 SETTLE_SECONDS = 30.0
 """How long a primary that answers waits at most for the look that has to come before."""
@@ -57,6 +61,9 @@ class Follower:
         self._components = components
         self._directory = f"{path}/cache"
         self._closed = False
+        # Of the lane's thread: when log was found in the bucket, and which look comes next.
+        self._found_at = -2 * LOOK_SECONDS
+        self._planned: object = None
         self._live_thread: Thread | None = None
         self.lanes: list[Lane] = []
         self.live_error = ""
@@ -118,7 +125,7 @@ class Follower:
         self.sampler = GetSampler(self.live, self.reads.try_get)
         log = ShippedLog(self.stores.of(Purpose.WAL), state.database_id)
         self.tail = Tail(manifest, log, contents, Lag(clock), self._tell_of_gap)
-        self.lane = Lane("follow", self.tail.look, self.runtime.workers, self._failed)
+        self.lane = Lane("follow", self._look, self.runtime.workers, self._failed)
         self.lanes.append(self.lane)
 
     def _open_disk_tier(self) -> DiskTier | None:
@@ -137,8 +144,7 @@ class Follower:
         return None
 
     def _start(self) -> None:
-        if not self.runtime.workers.is_inline:
-            self._look_again()
+        self._look_soon()
         if self.primary is not None:
             # Imports for a while, which nobody needs who follows through the bucket.
             from seerdb.storage.replication.live import LiveTail
@@ -149,10 +155,29 @@ class Follower:
                 self._live_tail.run, "seerdb-follow"
             )
 
-    def _look_again(self) -> None:
-        self._look_soon()
-        if not self._closed:
-            self.runtime.workers.timer.call_later(LOOK_SECONDS, self._look_again)
+    def _look(self) -> bool:
+        before, clock = self.seq, self._components.clock
+        try:
+            return self.tail.look()
+        finally:
+            if self.seq > before and not self.tail.is_live:
+                self._found_at = clock.monotonic()
+                self._look_again(WAIT_SECONDS)
+            elif clock.monotonic() < self._found_at + 2 * LOOK_SECONDS:
+                self._look_again(SHORT_WAIT_SECONDS)
+            else:
+                self._look_again(LOOK_SECONDS)
+
+    def _look_again(self, seconds: float) -> None:
+        """Look once more by then, if no other look comes before."""
+        workers = self.runtime.workers
+        if not workers.is_inline:
+            self._planned = planned = object()
+            workers.timer.call_later(seconds, lambda: self._look_as(planned))
+
+    def _look_as(self, planned: object) -> None:
+        if planned is self._planned:
+            self._look_soon()
 
     def _look_soon(self) -> None:
         if not self._closed and not self.runtime.workers.is_inline:
