@@ -80,7 +80,7 @@ class LogFeed:
         return Heartbeat(self._newest(), self.clock.now_ns() // 1000)
 
     def synced(self) -> tuple[int, int]:
-        """The newest segment, and up to where it is durable."""
+        """The newest segment, and up to where it is durable, or up to less."""
         while True:
             segment, synced = self.log.segment, self.log.synced
             if segment == self.log.segment:

@@ -62,10 +62,11 @@ class Follower:
         self._directory = f"{path}/cache"
         self._closed = False
         # Of the lane's thread: when log was found in the bucket, and which look comes next.
-        self._found_at = -2 * LOOK_SECONDS
+        self._found_at = float("-inf")
         self._planned: object = None
         self._live_thread: Thread | None = None
         self.lanes: list[Lane] = []
+        self.disk: DiskTier | None = None
         self.live_error = ""
         """Why the log does not come from the primary; "" while it does."""
         self.stores = self._open_store()
@@ -129,11 +130,8 @@ class Follower:
         self.lanes.append(self.lane)
 
     def _open_disk_tier(self) -> DiskTier | None:
-        files, capacity, location = (
-            self._components.files,
-            self.options.disk_cache_capacity,
-            self.stores.location,
-        )
+        files, capacity = self._components.files, self.options.disk_cache_capacity
+        location = self.stores.location
         # A bucket on this disk gains nothing from copies beside it.
         if capacity and (location is None or location.directory is None):
             return DiskTier(files, self._directory, capacity)
@@ -271,6 +269,8 @@ class Follower:
             lane.close()
         if self._live_thread is not None:
             self._live_thread.join()
+        if self.disk is not None:
+            self.disk.close()
         if self._owns_runtime:
             self.runtime.close()
         self.stores.close()

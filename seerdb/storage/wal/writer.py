@@ -173,10 +173,11 @@ class LogWriter:
         file = self.pool.take(header)
         self._bytes_before += self._bytes_here
         with self._sync_lock:
+            # First: who reads the log meanwhile takes no more of a segment for synced than is.
+            self._position = self._synced = HEADER_SIZE
             self._header = header
             self._salt = header.salt
             self._file = file
-            self._position = self._synced = HEADER_SIZE
             self._frames = {}
         self._segments += 1
 
