@@ -7,7 +7,15 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from seerdb_api.metrics import COUNTER, ENGINE, FAMILIES, LATENCY_BOUNDS, PREFIX, Series
+from seerdb_api.metrics import (
+    COUNTER,
+    ENGINE,
+    FAMILIES,
+    LATENCY_BOUNDS,
+    PREFIX,
+    REPLICA,
+    Series,
+)
 from tests.api.client import Client
 from tests.api.fake_database import FakeDatabase
 
@@ -15,7 +23,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def _names() -> set[str]:
-    single = {f"{name}_total" if row.kind == COUNTER else name for name, row in ENGINE.items()}
+    rows = (ENGINE | REPLICA).items()
+    single = {f"{name}_total" if row.kind == COUNTER else name for name, row in rows}
     return {PREFIX + name for name in single | set(FAMILIES)}
 
 
@@ -37,7 +46,7 @@ def test_every_metric_is_on_the_page_and_no_other() -> None:
 
 def test_the_page_says_what_the_exposition_says() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for text in [row.help for row in ENGINE.values()] + list(FAMILIES.values()):
+    for text in [row.help for row in (ENGINE | REPLICA).values()] + list(FAMILIES.values()):
         assert f"| {text} |" in page
 
 

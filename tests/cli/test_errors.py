@@ -84,6 +84,7 @@ def test_each_problem_of_http_is_known(problem: object) -> None:
         "too-large": 2,
         "range-not-satisfiable": 2,
         "not-ready": 5,
+        "behind": 5,
     }
     name = getattr(problem, "name")  # noqa: B009 - the parameter is of a private kind
     assert exit_code(PROBLEMS[f"urn:seerdb:{name}"]("message")) == known[name]
