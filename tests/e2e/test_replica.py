@@ -104,6 +104,23 @@ def test_a_replica_goes_on_through_the_bucket_while_its_primary_is_away(pair: Pa
     assert pair.reads.get("/readyz").is_success
 
 
+def test_without_a_primary_the_log_comes_as_it_is_shipped(pair: Pair, s3: S3Server) -> None:
+    bucket = pair.primary._environment["SEERDB_STORE"]
+    directory = pair.replica.data.parent / "another"
+    alone = Server(directory, s3, bucket, replica="true", ship_interval="0.2", min_free_disk="0")
+    alone.start()
+    try:
+        with httpx.Client(base_url=alone.url, timeout=60.0) as client:
+            for number in range(5):
+                seq = pair.put("k", b"%d" % number)
+                reply = client.get("/v1/kv/k", params={"min_seq": seq, "timeout": 20})
+                assert reply.content == b"%d" % number
+            assert not client.get("/v1/admin/status").json()["is_live"]
+            assert client.get("/readyz").is_success
+    finally:
+        alone.kill()
+
+
 def test_a_primary_that_loses_its_machine_takes_back_what_nobody_else_has(
     pair: Pair, s3: S3Server, tmp_path: Path
 ) -> None:

@@ -39,12 +39,12 @@ from seerdb.storage.stores import Stores
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.workers import Thread
 
-LOOK_SECONDS = 1.0
-"""Between two looks into the bucket, while nothing comes or the log comes live."""
-WAIT_SECONDS = 0.9
-SHORT_WAIT_SECONDS = 0.1
-"""While log comes through the bucket, which is once an interval of the writer: after some was found
-it is waited for so long, and then so long each time until there is more."""
+LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.1
+"""Between two looks into the bucket, while nothing comes or the log comes live: the interval in
+which the writer ships, within these bounds."""
+WAITED, WAITED_MORE = 0.9, 0.1
+"""Parts of that: how long it is waited after log was found in the bucket, and then each time until
+there is more."""
 
 SETTLE_SECONDS = 30.0
 """How long a primary that answers waits at most for the look that has to come before."""
@@ -61,6 +61,8 @@ class Follower:
         self._components = components
         self._directory = f"{path}/cache"
         self._closed = False
+        shipped = options.ship_interval or LOOK_SECONDS
+        self._interval = max(SHORTEST_LOOK_SECONDS, min(shipped, LOOK_SECONDS))
         # Of the lane's thread: when log was found in the bucket, and which look comes next.
         self._found_at = float("-inf")
         self._planned: object = None
@@ -160,11 +162,11 @@ class Follower:
         finally:
             if self.seq > before and not self.tail.is_live:
                 self._found_at = clock.monotonic()
-                self._look_again(WAIT_SECONDS)
-            elif clock.monotonic() < self._found_at + 2 * LOOK_SECONDS:
-                self._look_again(SHORT_WAIT_SECONDS)
+                self._look_again(WAITED * self._interval)
+            elif clock.monotonic() < self._found_at + 2 * self._interval:
+                self._look_again(WAITED_MORE * self._interval)
             else:
-                self._look_again(LOOK_SECONDS)
+                self._look_again(self._interval)
 
     def _look_again(self, seconds: float) -> None:
         """Look once more by then, if no other look comes before."""
@@ -186,7 +188,7 @@ class Follower:
         self._look_soon()
 
     def _tell_of_gap(self, found: CorruptionError) -> None:
-        self._components.listener(WorkFailed("follow", str(found), 1, LOOK_SECONDS))
+        self._components.listener(WorkFailed("follow", str(found), 1, self._interval))
 
     def _failed(self, name: str, error: BaseException, attempts: int, seconds: float) -> bool:
         if not self._closed:
