@@ -51,6 +51,18 @@ def byte_string(name: str, description: str, example: str | None = None) -> Para
     return Parameter(name, text, bytes, {"type": "string"}, example)
 
 
+def text(name: str, description: str, example: str | None = None) -> Parameter:
+    """A parameter whose value is text."""
+
+    def read(value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError("must be UTF-8") from error
+
+    return Parameter(name, f"{description}.", read, {"type": "string"}, example)
+
+
 def boolean(name: str, description: str, *, default: bool = False) -> Parameter:
     """A parameter that is ``true`` or ``false``."""
 

@@ -208,6 +208,17 @@ class Database(Protocol):
     def compact(self, start: bytes | None = None, end: bytes | None = None) -> Any:
         """Merge all in ``[start, end)`` that can be merged; a report. Blocks."""
 
+    def checkpoint(
+        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
+    ) -> Any:
+        """Keep what is there now under a name; what was made. Blocks."""
+
+    def checkpoints(self) -> Sequence[Any]:
+        """What is kept. Blocks."""
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Keep it no longer. Blocks."""
+
     def stats(self) -> Any:
         """Everything an operator asks about, ready for JSON. May take a moment."""
 

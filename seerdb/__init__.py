@@ -36,6 +36,7 @@ from seerdb.errors import (
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
 from seerdb.storage.batch import Batch, WriteBatch
+from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
 from seerdb.storage.runtime import Components, Runtime
@@ -46,6 +47,7 @@ __all__ = [
     "AlreadyExistsError",
     "Batch",
     "BusyError",
+    "Checkpoint",
     "ChecksumError",
     "ClosedError",
     "Components",

@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
+from seerdb.past import Past
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
@@ -36,7 +37,7 @@ NEEDS_IO: Final = NeedsIO()
 """What a read that must not block returns when it would have to."""
 
 
-class DB:
+class DB(Past):
     """An open database; the only writer of its bucket prefix. Use :meth:`open`.
 
     Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
@@ -52,7 +53,7 @@ class DB:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._level = LEVELS[engine.options.durability]
         self._committer = engine.committer
         engine.sampler.attach(self._serve_gets)

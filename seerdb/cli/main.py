@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import seerdb
-from seerdb.cli import admin, bench, inspect, keys, serve, transfer, verify
+from seerdb.cli import admin, bench, checkpoint, inspect, keys, serve, transfer, verify
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -108,6 +108,7 @@ for command in (
     bench.bench,
 ):
     app.command()(command)
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(inspect.app, name="inspect")
 
 

@@ -17,6 +17,7 @@ from seerdb.storage.admission import Admission
 from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.blob.reader import BlobReader
+from seerdb.storage.checkpoints import Checkpoints
 from seerdb.storage.cluster import MOST_AT_ONCE
 from seerdb.storage.commit import OBJECT, Committer
 from seerdb.storage.compaction.compactor import Compactor
@@ -54,7 +55,7 @@ from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
-from seerdb.storage.verify import VerifyReport, verify_log, verify_version
+from seerdb.storage.verify import LocalLog, VerifyReport, verify_open
 from seerdb.storage.warming import Interest
 from seerdb.storage.warmup import WarmUp
 from seerdb.storage.workers import Thread
@@ -253,6 +254,9 @@ class Engine:
             memtable_capacity=options.memtable_capacity,
             sync_interval=options.sync_interval,
         )
+        self.checkpoints = Checkpoints(
+            self.stores.of(Purpose.MANIFEST), self.manifest, self.flush, opened.clock, components
+        )
         self.ingester = Ingester(
             self.committer,
             self.publisher,
@@ -416,15 +420,9 @@ class Engine:
 
     def verify(self) -> VerifyReport:
         """Check the current version and the log; see ``verify.py``."""
-        report = VerifyReport(last_seq=self.live.visible_seq)
-        state = self.live.current
-        verify_version(self.stores.of(Purpose.VERIFY), state.layout.version, report)
-        wal = f"{self.opened.directory}/wal"
-        with_log = VerifyReport()
-        verify_log(self.components.files, wal, with_log, log_start=self.manifest.state.log_start)
-        report.segments, report.records = with_log.segments, with_log.records
-        report.problems += with_log.problems
-        return report
+        log = LocalLog(self.components.files, f"{self.opened.directory}/wal")
+        log_start = self.manifest.state.log_start
+        return verify_open(self.stores.of(Purpose.VERIFY), self.live, log, log_start)
 
     def _wait(self, lane: Lane, done: Callable[[], bool]) -> None:
         if not lane.wake_and_wait(done):

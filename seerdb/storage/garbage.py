@@ -6,7 +6,10 @@ decides and deletes; whenever the manifest is not beyond doubt it deletes nothin
 Never deleted: what the version names, shipped log that reaches past the tables, objects of a
 later epoch, claims (they are the fences, see ``manifest/edit.py``), the last two checkpoints and
 all that follows, anything younger than the grace period, anything the caller keeps with the blobs
-that were made with it, and any name that is not ours.
+that were made with it, what a checkpoint or a hold names, and any name that is not ours. Those are
+read after the manifest and before anything is deleted, which is what whoever makes them relies on
+(see ``checkpoints.py``). One that has expired goes first, and what only it has kept goes with a
+later run, so that none is ever there without all that it names.
 
 Of the branches of the shipped log (see ``ship.py``) those stay that begin past the tables, and
 the newest of the others: from where it begins, which is no later than where any recovery from now
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 from seerdb.clock import Clock
 from seerdb.errors import CorruptionError
 from seerdb.ids import Epoch, maker_of, table_id
+from seerdb.storage.kept import has_expired, list_kept
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import FetchMany, load
 from seerdb.storage.manifest.writer import ManifestWriter
@@ -118,6 +122,11 @@ class GarbageReport:
     """Why nothing was deleted although there was work to do; "" when nothing stood against."""
 
 
+def release(store: ObjectStore, name: str) -> None:
+    """Delete the object of a checkpoint or a hold, by its owner. Raises: ``UnavailableError``."""
+    store.delete([name])
+
+
 class GarbageCollector:
     """Deletes what nobody needs. Runs must not overlap.
 
@@ -158,16 +167,23 @@ class GarbageCollector:
             return GarbageReport(refused=damage)
         objects = self._store.list(MANIFEST_PREFIX) + data
         objects += self._store.list(WAL_PREFIX) + self._store.list(PROBE_PREFIX)
+        try:
+            held = list_kept(self._store)
+        except CorruptionError as damage:
+            return GarbageReport(refused=f"a checkpoint or hold is damaged: {damage}")
         names = collectable(
             objects,
             state,
             now=self._clock.now(),
             grace_seconds=self._grace_seconds,
-            keep=kept,
+            keep=kept.union(*(each.objects for _, each in held)),
         )
+        store_now = max((info.modified for info in objects), default=0.0) - self._grace_seconds
+        expired = [info for info, each in held if has_expired(info, each, store_now)]
+        names += [info.name for info in expired]
         if names:
             self._store.delete(names)
-        sizes = {info.name: info.size for info in objects}
+        sizes = {info.name: info.size for info in objects + expired}
         return GarbageReport(tuple(names), sum(sizes[name] for name in names))
 
     def _trusted_state(self) -> ManifestState | str:

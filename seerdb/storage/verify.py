@@ -38,6 +38,7 @@ from seerdb.storage.object_store.names import (
     table_name,
 )
 from seerdb.storage.sstable.verify import verify_table
+from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
 from seerdb.storage.wal.reader import Condition, read_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -90,6 +91,17 @@ class LocalLog(NamedTuple):
 
     files: FileSystem
     directory: str
+
+
+def verify_open(store: ObjectStore, live: LiveState, log: LocalLog, log_start: int) -> VerifyReport:
+    """Check the current version of an open database, and its log."""
+    report = VerifyReport(last_seq=live.visible_seq)
+    verify_version(store, live.current.layout.version, report)
+    with_log = VerifyReport()
+    verify_log(log.files, log.directory, with_log, log_start=log_start)
+    report.segments, report.records = with_log.segments, with_log.records
+    report.problems += with_log.problems
+    return report
 
 
 def verify_database(

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from seerdb import NEEDS_IO, Batch, Entry, NeedsIO
-from seerdb.errors import ConflictError, InvalidRequestError
+from seerdb.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from seerdb_api.service import Sink
 
 PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY = 1, 2, 3, 4, 5
@@ -28,6 +33,17 @@ class Report:
 
     tables: int
     bytes: int
+
+
+@dataclass
+class Kept:
+    """A checkpoint."""
+
+    name: str
+    seq: int
+    time: float
+    number: int
+    expires: float | None
 
 
 class Level(NamedTuple):
@@ -121,6 +137,7 @@ class FakeDatabase:
         self.compacted: tuple[bytes | None, bytes | None] | None = None
         """The bounds of the last compaction."""
         self.scans_open = 0
+        self.kept: dict[str, Kept] = {}
         self.durabilities: list[str | None] = []
         self.numbers = FakeStatistics()
 
@@ -195,6 +212,22 @@ class FakeDatabase:
             raise InvalidRequestError("the start of a range must be before its end")
         self.compacted = start, end
         return Report(tables=2, bytes=200)
+
+    def checkpoint(
+        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
+    ) -> Kept:
+        if name in self.kept:
+            raise AlreadyExistsError(f"there is a checkpoint {name!r} already")
+        made = Kept(name or "unnamed", self.visible_seq, 1.5, 7 if flush else 6, expires)
+        self.kept[made.name] = made
+        return made
+
+    def checkpoints(self) -> list[Kept]:
+        return list(self.kept.values())
+
+    def drop_checkpoint(self, name: str) -> None:
+        if self.kept.pop(name, None) is None:
+            raise NotFoundError(f"there is no checkpoint {name!r}")
 
     def stats(self) -> dict[str, Any]:
         return {"seq": self.visible_seq, "levels": [{"level": 0, "tables": 2}]}
