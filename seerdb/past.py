@@ -1,9 +1,12 @@
-"""The part of ``DB`` that is about other states than the newest: checkpoints."""
+"""The part of ``DB`` that is about other states than the newest: checkpoints, time travel."""
 
 from __future__ import annotations
 
-from seerdb.storage.checkpoints import Checkpoint
+from seerdb.storage.checkpoints import Checkpoint, Checkpoints
 from seerdb.storage.engine import Engine
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.reads import View
+from seerdb.storage.time_travel import AsOf, Sources, TimeTravel
 
 
 class Past:
@@ -11,6 +14,36 @@ class Past:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        opened, components = engine.opened, engine.components
+        self._checkpoints = Checkpoints(
+            engine.stores.of(Purpose.MANIFEST),
+            engine.manifest,
+            engine.flush,
+            opened.clock,
+            components,
+        )
+        store, fetchers = engine.stores.of(Purpose.READ), engine.runtime.workers.fetchers
+        self._time_travel = TimeTravel(
+            Sources(
+                store=store,
+                manifest=engine.manifest,
+                tables=engine.tables,
+                files=components.files,
+                wal=f"{opened.directory}/wal",
+                position=engine.committer.position,
+                clock=opened.clock,
+                operator=opened.operator,
+                new_row_cache=engine.runtime.new_row_cache,
+                call_later=engine.call_later,
+                fetch_many=lambda names: list(fetchers.map(store.get, names)),
+            ),
+            engine.options.history_retention,
+        )
+
+    def _view(self, as_of: AsOf | None) -> View:
+        """What a read looks at: now, or then."""
+        self._engine.check_open()
+        return self._engine.reads.view() if as_of is None else self._time_travel.view(as_of)
 
     def checkpoint(
         self, name: str | None = None, expires: float | None = None, *, flush: bool = True
@@ -23,14 +56,14 @@ class Past:
         ``UnavailableError`` it may be there or not.
         """
         self._engine.check_open()
-        return self._engine.checkpoints.create(name, expires, flush=flush)
+        return self._checkpoints.create(name, expires, flush=flush)
 
     def checkpoints(self) -> list[Checkpoint]:
         """What is kept, by name."""
         self._engine.check_open()
-        return self._engine.checkpoints.all()
+        return self._checkpoints.all()
 
     def drop_checkpoint(self, name: str) -> None:
         """Keep a checkpoint no longer. Raises ``NotFoundError``."""
         self._engine.check_open()
-        self._engine.checkpoints.drop(name)
+        self._checkpoints.drop(name)

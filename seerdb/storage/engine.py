@@ -17,7 +17,6 @@ from seerdb.storage.admission import Admission
 from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.blob.reader import BlobReader
-from seerdb.storage.checkpoints import Checkpoints
 from seerdb.storage.cluster import MOST_AT_ONCE
 from seerdb.storage.commit import OBJECT, Committer
 from seerdb.storage.compaction.compactor import Compactor
@@ -199,6 +198,7 @@ class Engine:
             self.manifest,
             clock=clock,
             grace_seconds=GRACE_SECONDS,
+            retention=options.history_retention,
         )
         self.background = Background(self.runtime.workers, self.poison, listener)
         self._wire_log(opened)
@@ -206,7 +206,8 @@ class Engine:
         slots = MOST_AT_ONCE if self._remote is not None else runner.at_once
         self.background.add_compaction(self.compactor, slots)
         at_once = self.manifest.epoch % COLLECT_EVERY == 0
-        self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
+        kept_for = options.history_retention + GRACE_SECONDS
+        self.background.add_garbage(collector, outputs, self.tables, kept_for, at_once=at_once)
         self.background.add_spare(self.log.pool)
         self.background.add_warm_up(self.warm_up)
 
@@ -253,9 +254,6 @@ class Engine:
             poison=self.poison,
             memtable_capacity=options.memtable_capacity,
             sync_interval=options.sync_interval,
-        )
-        self.checkpoints = Checkpoints(
-            self.stores.of(Purpose.MANIFEST), self.manifest, self.flush, opened.clock, components
         )
         self.ingester = Ingester(
             self.committer,
