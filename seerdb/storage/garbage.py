@@ -188,7 +188,7 @@ class GarbageCollector:
         except CorruptionError as damage:
             return GarbageReport(refused=f"a checkpoint, a hold or the past is damaged: {damage}")
         except NotFoundError as error:
-            return GarbageReport(refused=f"another collector is at work: {error}")
+            return GarbageReport(refused=f"another writer took over, and collects: {error}")
         names = collectable(
             objects,
             state,

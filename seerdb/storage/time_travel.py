@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from seerdb.clock import ForwardClock
-from seerdb.errors import HistoryError, InvalidRequestError
+from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.history import Instant, Log, at_seq, at_time, local_log, shipped_log, when
 from seerdb.storage.layout import Layout
@@ -132,17 +132,24 @@ class TimeTravel:
         return View(State(memtable, (), layout), instant.seq, instant.time_us // SECOND_US)
 
     def _up_to_date(self) -> Timeline:
-        sources, timeline = self._sources, self._timeline
+        sources = self._sources
         since_us = sources.clock.now_us() - self._retention_us
-        self._timeline = None  # read anew if this fails
-        if timeline is None:
-            timeline = read_timeline(sources.store, since_us, fetch_many=sources.fetch_many)
-            assert timeline is not None, "there is a manifest: the database is open"
-            objects = sources.store.list(TABLE_PREFIX) + sources.store.list(BLOB_PREFIX)
-            timeline.keep_whole({info.name for info in objects})
-        follow(timeline, sources.store, sources.manifest.state.number)
+        timeline, self._timeline = self._timeline, None  # read anew if this fails
+        try:
+            timeline = timeline or self._read(since_us)
+            follow(timeline, sources.store, sources.manifest.state.number)
+        except NotFoundError:  # collected since it was looked at last
+            timeline = self._read(since_us)
         timeline.forget(since_us)
         self._timeline = timeline
+        return timeline
+
+    def _read(self, since_us: int) -> Timeline:
+        store = self._sources.store
+        timeline = read_timeline(store, since_us, fetch_many=self._sources.fetch_many)
+        assert timeline is not None, "there is a manifest: the database is open"
+        objects = store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)
+        timeline.keep_whole({info.name for info in objects})
         return timeline
 
 

@@ -238,3 +238,14 @@ def test_pages_as_of_one_instant_share_a_view_that_is_let_go_of_later() -> None:
         world.clock.advance(VIEW_SECONDS + 1)
         db._time_travel._let_go()
         assert not views
+
+
+def test_what_was_collected_since_the_last_look_is_no_error() -> None:
+    world = World(history_retention=10.0, wal_retention="count:100")
+    with world.open() as db:
+        db.get(b"a", as_of=db.put(b"a", b"1"))
+        for _ in range(5):
+            fill(db, 300)
+            world.clock.advance(400.0)
+            db._engine.background.garbage.wake()
+        assert db.get(b"a", as_of=db.put(b"a", b"2")) == b"2"

@@ -57,6 +57,7 @@ def check_window(past: Past) -> None:
     there = set(past.names(""))
     oldest = max((n for n, s in past.states.items() if s.time_us <= since_us), default=1)
     for number in range(oldest, past.writer.state.number + 1):
+        assert number >= timeline.marks[0].number
         mark = timeline.marks[number - timeline.marks[0].number]
         if number in past.states:
             state = state_of(past.store, mark)
@@ -87,6 +88,7 @@ def test_whatever_is_collected_every_state_within_the_retention_is_whole(
                 past.change(3.0)
         elif step == "checkpoint":
             past.writer.checkpoint()
+            past.states[past.writer.state.number] = past.writer.state
         else:
             collector = collector if step == "collect" else past.collector()
             assert not collector.run(set).refused
