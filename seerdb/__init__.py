@@ -41,6 +41,7 @@ from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
 from seerdb.storage.runtime import Components, Runtime
+from seerdb.storage.versions import KeyVersion
 
 __all__ = [
     "DB",
@@ -64,6 +65,7 @@ __all__ = [
     "HistoryError",
     "InternalError",
     "InvalidRequestError",
+    "KeyVersion",
     "LockedError",
     "MergeError",
     "MergeOperator",

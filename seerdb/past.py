@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from seerdb.storage.batch import check_key
 from seerdb.storage.checkpoints import Checkpoint, Checkpoints
 from seerdb.storage.engine import Engine
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.reads import View
 from seerdb.storage.time_travel import AsOf, Sources, TimeTravel
+from seerdb.storage.versions import KeyVersion
 
 
 class Past:
@@ -44,6 +46,20 @@ class Past:
         """What a read looks at: now, or then."""
         self._engine.check_open()
         return self._engine.reads.view() if as_of is None else self._time_travel.view(as_of)
+
+    def seq_at(self, as_of: AsOf) -> int:
+        """The newest commit that counts as of an instant; raises as reads ``as_of`` it."""
+        return self._view(as_of).at
+
+    def history(self, key: bytes) -> list[KeyVersion]:
+        """Every version of ``key`` within ``history_retention``, oldest first, at the beginning the
+        one that was in effect then. Reads all of the log since then.
+
+        Raises ``HistoryError``, and what reads raise.
+        """
+        check_key(key)
+        self._engine.check_open()
+        return self._time_travel.versions(key, self._engine.reads)
 
     def checkpoint(
         self, name: str | None = None, expires: float | None = None, *, flush: bool = True

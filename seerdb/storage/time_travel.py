@@ -27,13 +27,14 @@ from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 from seerdb.storage.operators import MergeOperator
-from seerdb.storage.reads import View
+from seerdb.storage.reads import Reads, View
 from seerdb.storage.replay import Replay
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.timeline import Timeline, follow, read_timeline, state_of
 from seerdb.storage.value import SECOND_US
+from seerdb.storage.versions import KeyVersion, versions
 
 AsOf = int | float | datetime
 """An instant: a seq (whole number), seconds since 1970, or a time with a zone."""
@@ -99,6 +100,15 @@ class TimeTravel:
                     del self._views[wanted]
             if self._views:
                 self._sources.call_later(VIEW_SECONDS, self._let_go)
+
+    def versions(self, key: bytes, reads: Reads) -> list[KeyVersion]:
+        """What the key held since the retention begins; see :func:`versions`. Reads all of the log
+        since then."""
+        log = self.log()
+        with self._lock:
+            marks = list(self._up_to_date().marks)
+        operator = self._sources.operator
+        return versions(key, marks, log, reads=reads, view_of=self.view_of, operator=operator)
 
     def _make(self, kind: str, wanted: int) -> View:
         sources = self._sources

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from seerdb import NEEDS_IO, Batch, Entry, NeedsIO
+from seerdb import NEEDS_IO, Batch, Entry, KeyVersion, NeedsIO
 from seerdb.errors import (
     AlreadyExistsError,
     ConflictError,
+    HistoryError,
     InvalidRequestError,
     NotFoundError,
 )
@@ -138,6 +140,9 @@ class FakeDatabase:
         """The bounds of the last compaction."""
         self.scans_open = 0
         self.kept: dict[str, Kept] = {}
+        self.instants: list[int | datetime] = []
+        """What was asked for as of."""
+        self.versions: list[KeyVersion] = []
         self.durabilities: list[str | None] = []
         self.numbers = FakeStatistics()
 
@@ -161,8 +166,10 @@ class FakeDatabase:
         return self.entries.get(key)
 
     def multi_get_entries(
-        self, keys: list[bytes], *, fill_cache: bool = True
+        self, keys: list[bytes], *, fill_cache: bool = True, as_of: int | datetime | None = None
     ) -> list[Entry | None]:
+        if as_of is not None:
+            return [self._past(as_of).get(key) for key in keys]
         return [self.get_entry(key) for key in keys]
 
     def scan_entries(
@@ -174,10 +181,12 @@ class FakeDatabase:
         limit: int | None = None,
         keys_only: bool = False,
         fill_cache: bool = True,
+        as_of: int | datetime | None = None,
     ) -> Iterator[Entry]:
+        entries = self.entries if as_of is None else self._past(as_of)
         chosen = [
             entry
-            for key, entry in sorted(self.entries.items(), reverse=reverse)
+            for key, entry in sorted(entries.items(), reverse=reverse)
             if (start is None or key >= start) and (end is None or key < end)
         ]
         self.scans_open += 1
@@ -187,6 +196,21 @@ class FakeDatabase:
                 yield entry._replace(value=b"") if keys_only else entry
         finally:
             self.scans_open -= 1
+
+    def seq_at(self, as_of: int | datetime) -> int:
+        self._past(as_of)
+        return as_of if isinstance(as_of, int) else 0
+
+    def history(self, key: bytes) -> list[KeyVersion]:
+        return self.versions
+
+    def _past(self, as_of: int | datetime) -> dict[bytes, Entry]:
+        """What was there after the commit of a seq; at any time there was nothing."""
+        self.instants.append(as_of)
+        if as_of == 0:
+            raise HistoryError("seq 0 is before what is kept")
+        seq = as_of if isinstance(as_of, int) else 0
+        return {key: entry for key, entry in self.entries.items() if entry.seq <= seq}
 
     def submit(
         self,

@@ -25,6 +25,7 @@ ROUTES = {
     ("post", "/v1/admin/checkpoints"),
     ("get", "/v1/admin/checkpoints"),
     ("delete", "/v1/admin/checkpoints/{name}"),
+    ("get", "/v1/history/{key}"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/metrics"),

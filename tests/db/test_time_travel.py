@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seerdb import DB
+from seerdb import DB, KeyVersion
 from seerdb.errors import HistoryError, InvalidRequestError
 from seerdb.storage.time_travel import VIEW_SECONDS, VIEWS_KEPT
 from seerdb.testing.model import Model, Operation
@@ -54,6 +54,8 @@ class Story:
         self.model = Model(self.world.clock.now)
         self.db: DB = self.world.open()
         self.times = [self.world.clock.now()]
+        self.commits: list[tuple[int, float, set[bytes]]] = []
+        """Seq and time of each, and the keys that it concerns."""
 
     def do(self, step: Step) -> None:
         clock = self.world.clock
@@ -64,7 +66,7 @@ class Story:
             pairs = [(b"b", b"ingested"), (b"e", b"ingested")]
             self.model.attempt([("put", *pair) for pair in pairs])
             self.model.acknowledge(self.db.ingest(pairs).seq, "object")
-            self.times.append(clock.now())
+            self.made({b"b", b"e"})
         elif step in WAITS:
             clock.advance(WAITS[step])
         elif step == "collect":
@@ -81,7 +83,24 @@ class Story:
         with self.db.batch(durability=level) as batch:
             add_to(batch, operations)
         self.model.acknowledge(batch.seq, "local")
+        concerned = {key for kind, key, _ in operations if kind != "delete_range"}
+        if any(kind == "delete_range" for kind, _, _ in operations):
+            concerned |= {b"b", b"c"}
+        self.made(concerned)
+
+    def made(self, concerned: set[bytes]) -> None:
         self.times.append(self.world.clock.now())
+        self.commits.append((self.model.seq, self.times[-1], concerned))
+
+    def check_versions(self) -> None:
+        for key in KEYS:
+            expected = [
+                KeyVersion(seq, round(made, 3), self.model.get(key, seq, made))
+                for seq, made, concerned in self.commits
+                if key in concerned
+            ]
+            found = self.db.history(key)
+            assert [e._replace(time=e.time and round(e.time, 3)) for e in found] == expected
 
     def check(self, as_of: int | datetime, seq: int, now: float) -> None:
         expected = {key: value for key, (value, _) in self.model.contents(seq, now).items()}
@@ -107,6 +126,7 @@ def test_every_instant_is_what_the_model_was_then(script: list[Step]) -> None:
         story.do(step)
     for instant in story.instants():
         story.check(*instant)
+    story.check_versions()
     story.db.close()
 
 
