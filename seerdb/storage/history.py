@@ -22,9 +22,14 @@ from seerdb.errors import CorruptionError, DiskError, HistoryError, NotFoundErro
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
+from seerdb.storage.object_store.names import (
+    BLOB_PREFIX,
+    TABLE_PREFIX,
+    WAL_PREFIX,
+    parse_wal_name,
+)
 from seerdb.storage.replay import WalRecord, check_database
-from seerdb.storage.timeline import Mark, Timeline
+from seerdb.storage.timeline import Mark, Timeline, read_timeline
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.wal.format import HEADER_SIZE, decode_header
 from seerdb.storage.wal.reader import read_segment
@@ -175,6 +180,24 @@ def _read_file(files: FileSystem, path: str, size: int | None) -> bytes:
         return file.read_at(0, file.size() if size is None else size)
     finally:
         file.close()
+
+
+def past_of(store: ObjectStore, since_us: int = 0) -> tuple[Timeline, Log]:
+    """What a bucket alone tells of the instants since a time: the states of which all is there, and
+    the shipped log. Where a collector works beside, hold what is read (``checkpoints.py``).
+
+    Raises: ``NotFoundError`` where there is no database, ``CorruptionError``,
+    ``UnavailableError``.
+    """
+    try:
+        timeline = read_timeline(store, since_us)
+    except NotFoundError:
+        timeline = read_timeline(store, since_us)  # a collector was faster
+    if timeline is None:
+        raise NotFoundError("there is no database in this bucket: manifest/ is empty")
+    objects = store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)
+    timeline.keep_whole({info.name for info in objects})
+    return timeline, Log(shipped_log(store, timeline.state.database_id))
 
 
 def at_time(timeline: Timeline, log: Log, time_us: int, *, is_live: bool = False) -> Instant:

@@ -22,7 +22,13 @@ from seerdb.storage.envelope import HEADER_SIZE, Envelope
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import check_version
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
-from seerdb.storage.object_store.names import CHECKPOINT_PREFIX, HOLD_PREFIX, is_kept_name
+from seerdb.storage.object_store.names import (
+    BLOB_PREFIX,
+    CHECKPOINT_PREFIX,
+    HOLD_PREFIX,
+    TABLE_PREFIX,
+    is_kept_name,
+)
 
 FORMAT_VERSION = 1
 
@@ -86,6 +92,24 @@ def list_kept(store: ObjectStore) -> list[tuple[ObjectInfo, Kept]]:
     return _read_all(store, CHECKPOINT_PREFIX) + _read_all(store, HOLD_PREFIX)
 
 
+def verify_kept(store: ObjectStore) -> tuple[list[str], set[str]]:
+    """What is wrong with checkpoints, a line each: damaged, or not all there; and the names of what
+    the sound ones keep. Safe beside a collector. Raises: ``UnavailableError``."""
+    problems: list[str] = []
+    found: list[tuple[str, Kept]] = []
+    for info in store.list(CHECKPOINT_PREFIX):
+        try:
+            found += [(info.name, kept)] if (kept := _read(store, info.name)) else []
+        except CorruptionError as damage:
+            problems.append(str(damage))
+    there = {info.name for info in store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)}
+    for name, kept in found:
+        missing = kept.objects - there
+        if missing and store.list(name):  # else dropped and collected meanwhile
+            problems += [f"{name}: it names {each}, which is gone" for each in sorted(missing)]
+    return problems, set().union(*(kept.objects for _, kept in found))
+
+
 def has_expired(info: ObjectInfo, kept: Kept, store_now: float) -> bool:
     """Whether the time of ``kept`` is over. ``store_now``: a time that the store's clock has
     passed, in seconds since 1970."""
@@ -93,11 +117,15 @@ def has_expired(info: ObjectInfo, kept: Kept, store_now: float) -> bool:
 
 
 def _read_all(store: ObjectStore, prefix: str) -> list[tuple[ObjectInfo, Kept]]:
-    found: list[tuple[ObjectInfo, Kept]] = []
-    for info in store.list(prefix):
-        if is_kept_name(info.name):
-            try:
-                found.append((info, decode_kept(info.name, store.get(info.name))))
-            except NotFoundError:
-                continue  # dropped since it was listed
-    return found
+    read = ((info, _read(store, info.name)) for info in store.list(prefix))
+    return [(info, kept) for info, kept in read if kept is not None]
+
+
+def _read(store: ObjectStore, name: str) -> Kept | None:
+    """The record of that name; ``None`` if it is not ours, or dropped since it was listed."""
+    if not is_kept_name(name):
+        return None
+    try:
+        return decode_kept(name, store.get(name))
+    except NotFoundError:
+        return None

@@ -23,6 +23,7 @@ from seerdb.storage.blob.format import Directory
 from seerdb.storage.blob.verify import verify_blob
 from seerdb.storage.files import FileSystem
 from seerdb.storage.home import load_home
+from seerdb.storage.kept import verify_kept
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.verify import newest, verify_manifest
 from seerdb.storage.manifest.version import Version, check_version
@@ -69,8 +70,8 @@ class VerifyReport(msgspec.Struct):
     notes: list[str] = []
     """Worth knowing, and no damage."""
     unreferenced: list[str] = []
-    """Tables and blobs in the bucket that the manifest does not name: on their way into it, or
-    left to the collector. No damage either."""
+    """Tables and blobs in the bucket that neither the manifest nor a checkpoint names: on their way
+    into it, kept for the past, or left to the collector. No damage either."""
 
     @property
     def ok(self) -> bool:
@@ -136,7 +137,9 @@ def verify_database(
     if state is not None:
         report.last_seq = max(report.last_seq, state.last_seq)
         verify_version(store, state.version, report, progress)
-        named = {name for table in state.version.tables for name in table.objects}
+        problems, named = verify_kept(store)
+        report.problems += problems
+        named |= {name for table in state.version.tables for name in table.objects}
         report.unreferenced += [name for name in (*tables, *blobs) if name not in named]
 
 

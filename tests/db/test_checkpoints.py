@@ -8,6 +8,7 @@ from seerdb import DB
 from seerdb.errors import AlreadyExistsError, ClosedError, InvalidRequestError, NotFoundError
 from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.object_store.names import CHECKPOINT_PREFIX, HOLD_PREFIX
+from seerdb.storage.verify import VerifyReport, verify_database
 from tests.fixtures.database import World, collect_garbage, fill
 
 
@@ -117,3 +118,28 @@ def test_a_closed_database_has_no_checkpoints() -> None:
         db.checkpoints()
     with pytest.raises(ClosedError):
         db.drop_checkpoint("name")
+
+
+def test_a_checkpoint_that_is_damaged_or_not_all_there_is_found() -> None:
+    world = World()
+    with world.open() as db:
+        fill(db, 30)
+        for name in ("lacking", "damaged", "sound"):
+            db.checkpoint(name)
+        db.compact()
+    assert verified(world) == []
+    kept = {info.name: each for info, each in list_checkpoints(world.bucket)}
+    gone = min(kept["checkpoints/sound"].objects)
+    world.bucket.put("checkpoints/damaged", b"SeerKept")
+    with world.open() as db:
+        db.drop_checkpoint("sound")
+    world.bucket.delete([gone])
+    [damaged, lacking] = verified(world)
+    assert damaged.startswith("checkpoints/damaged: cut off")
+    assert lacking == f"checkpoints/lacking: it names {gone}, which is gone"
+
+
+def verified(world: World) -> list[str]:
+    report = VerifyReport()
+    verify_database(world.bucket, report)
+    return report.problems

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seerdb import DB, KeyVersion
-from seerdb.errors import HistoryError, InvalidRequestError
+from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
+from seerdb.storage.history import at_seq, at_time, past_of, spans
 from seerdb.storage.time_travel import VIEW_SECONDS, VIEWS_KEPT
+from seerdb.storage.timeline import state_of
 from seerdb.testing.model import Model, Operation
 from tests.crash.trace import add_to
 from tests.fixtures.database import ROOMY, World, fill
@@ -269,3 +271,26 @@ def test_what_was_collected_since_the_last_look_is_no_error() -> None:
             world.clock.advance(400.0)
             db._engine.background.garbage.wake()
         assert db.get(b"a", as_of=db.put(b"a", b"2")) == b"2"
+
+
+def test_a_bucket_alone_tells_its_past() -> None:
+    world = World(history_retention=10_000.0)
+    with world.open() as db:
+        seqs = []
+        for number in range(30):
+            world.clock.advance(1.0)
+            seqs.append(db.put(b"k%d" % (number % 7), b"v" * 300, durability="object"))
+        db.compact()
+        began = world.clock.now()
+    timeline, log = past_of(world.bucket)
+    [span] = spans(timeline, log)
+    assert (span.first_seq, span.last_seq) == (0, seqs[-1])
+    assert span.last_us >= began * 1e6
+    for seq in seqs:
+        instant = at_seq(timeline, log, seq)
+        assert instant.base.last_seq + len(instant.records) == seq
+        assert at_time(timeline, log, instant.time_us).seq == seq
+        state = state_of(world.bucket, instant.base)
+        assert state.last_seq == instant.base.last_seq
+    with pytest.raises(NotFoundError, match="no database"):
+        past_of(World().bucket)

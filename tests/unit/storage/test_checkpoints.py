@@ -18,7 +18,7 @@ from seerdb.storage.kept import Kept, decode_kept, encode_kept, has_expired, lis
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.writer import ManifestWriter
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import HOLD_PREFIX, MANIFEST_PREFIX, table_name
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import MemoryObjectStore
@@ -116,6 +116,10 @@ class Interrupted:
     def list(self, prefix: str) -> list[ObjectInfo]:
         self._request(prefix)
         return self._inner.list(prefix)
+
+    def checksum(self, name: str) -> Checksum:
+        self._request(name)
+        return self._inner.checksum(name)
 
     def delete(self, names: Iterable[str]) -> None:
         self._request("")
