@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import seerdb
-from seerdb.cli import admin, bench, checkpoint, inspect, keys, serve, transfer, verify
+from seerdb.cli import admin, bench, checkpoint, history, inspect, keys, serve, transfer, verify
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -100,6 +100,7 @@ for command in (
     keys.put,
     keys.delete,
     keys.scan,
+    history.history,
     transfer.load,
     transfer.dump,
     admin.stats,
