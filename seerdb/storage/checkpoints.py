@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from seerdb.clock import Clock
 from seerdb.errors import AlreadyExistsError, BusyError, InvalidRequestError, NotFoundError
 from seerdb.storage.garbage import release
-from seerdb.storage.kept import SECOND_US, Kept, encode_kept, list_checkpoints
+from seerdb.storage.kept import SECOND_US, Kept, encode_kept, list_checkpoints, record_of
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -87,7 +87,8 @@ def _hold(
     lifetime: float,
 ) -> Kept:
     for _ in range(HOLD_ATTEMPTS):
-        kept = Kept(random_bytes(16).hex(), "", int(clock.now() * SECOND_US), lifetime, state)
+        now_us = int(clock.now() * SECOND_US)
+        kept = Kept(random_bytes(16).hex(), "", now_us, lifetime, record_of(state))
         store.put_if_absent(hold_name(kept.id), encode_kept(kept))
         newest = _load(store)
         if kept.objects <= {n for table in newest.version.tables for n in table.objects}:
@@ -197,15 +198,15 @@ def _checked_lifetime(expires: float | None) -> float:
 
 def _default_name(kept: Kept) -> str:
     when = datetime.fromtimestamp(kept.created_us / SECOND_US, UTC)
-    return f"{when:%Y%m%dT%H%M%SZ}-{kept.state.last_seq}"
+    return f"{when:%Y%m%dT%H%M%SZ}-{kept.record.last_seq}"
 
 
 def _shown(kept: Kept) -> Checkpoint:
     created = kept.created_us / SECOND_US
     return Checkpoint(
         name=kept.name,
-        seq=kept.state.last_seq,
+        seq=kept.record.last_seq,
         time=created,
-        number=kept.state.number,
+        number=kept.record.number,
         expires=created + kept.lifetime if kept.lifetime else None,
     )

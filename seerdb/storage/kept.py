@@ -2,7 +2,7 @@
 
 A *checkpoint* has a name that people gave it, and is there until they drop it or it expires. A
 *hold* has an id, and is there while somebody copies what it names or makes a checkpoint of it.
-Both hold one record, :class:`Kept`: a whole manifest state. All tables and blobs that it names
+Both hold one record, :class:`Kept`, with a whole manifest state. All tables and blobs that it names
 stay in the bucket as long as the object does (``garbage.py``), so a state that is kept can be
 read, copied or opened with nothing else.
 
@@ -19,8 +19,8 @@ import msgspec
 
 from seerdb.errors import CorruptionError, InternalError, NotFoundError
 from seerdb.storage.envelope import HEADER_SIZE, Envelope
+from seerdb.storage.manifest.edit import Checkpoint
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.version import check_version
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
@@ -53,12 +53,40 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Wall clock of who made it, in microseconds since 1970; for people."""
     lifetime: float
     """Seconds until it expires, 0: never."""
-    state: ManifestState
+    record: Checkpoint
+    """The state, as the manifest would have it had it a checkpoint there."""
+
+    @property
+    def state(self) -> ManifestState:
+        """The state as a reader wants it. Raises ``InternalError`` if it breaks a rule."""
+        return ManifestState.of(self.record)
 
     @property
     def objects(self) -> set[str]:
         """Names of all objects that the state consists of."""
-        return {name for table in self.state.version.tables for name in table.objects}
+        return {name for table in self.record.tables for name in table.objects}
+
+
+def record_of(state: ManifestState) -> Checkpoint:
+    """The record that holds ``state``."""
+    return Checkpoint(
+        number=state.number,
+        epoch=state.epoch,
+        write_id=state.write_id,
+        previous="",
+        checkpoint=state.number,
+        checkpoint_before=state.checkpoint,
+        last_seq=state.last_seq,
+        time_us=state.time_us,
+        log_start=state.log_start,
+        database_id=state.database_id,
+        home=state.home,
+        store=state.store,
+        capabilities=state.capabilities,
+        merge_operator=state.merge_operator,
+        claims=list(state.claims),
+        tables=state.version.tables,
+    )
 
 
 def encode_kept(kept: Kept) -> bytes:
@@ -74,7 +102,7 @@ def decode_kept(name: str, data: bytes) -> Kept:
     body = _ENVELOPE.unwrap(name, data)
     try:
         kept = msgspec.json.decode(body, type=Kept)
-        check_version(kept.state.version)
+        ManifestState.of(kept.record)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InternalError) as error:
         raise CorruptionError(
             f"the body is not a kept state: {error}", name=name, offset=HEADER_SIZE
