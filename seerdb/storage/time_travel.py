@@ -72,6 +72,7 @@ class TimeTravel:
         self._lock = threading.Lock()
         self._timeline: Timeline | None = None
         self._views: OrderedDict[tuple[str, int], tuple[View, float]] = OrderedDict()
+        self._looks_later = False
 
     def view(self, as_of: AsOf) -> View:
         """The database as of an instant. Holds in memory what was committed between the tables of
@@ -85,11 +86,16 @@ class TimeTravel:
             view, _ = self._views.pop(wanted, (None, 0.0))
             if view is None:
                 view = self._make(*wanted)
-                self._sources.call_later(VIEW_SECONDS, self._let_go)
             self._views[wanted] = view, self._sources.clock.monotonic()
             if len(self._views) > VIEWS_KEPT:
                 self._views.popitem(last=False)
+            self._look_later()
         return view
+
+    def _look_later(self) -> None:
+        if self._views and not self._looks_later:
+            self._looks_later = True
+            self._sources.call_later(VIEW_SECONDS, self._let_go)
 
     def _let_go(self) -> None:
         """Drop the views that were not used for long."""
@@ -98,8 +104,8 @@ class TimeTravel:
             for wanted, (_, used) in list(self._views.items()):
                 if used <= old:
                     del self._views[wanted]
-            if self._views:
-                self._sources.call_later(VIEW_SECONDS, self._let_go)
+            self._looks_later = False
+            self._look_later()
 
     def versions(self, key: bytes, reads: Reads) -> list[KeyVersion]:
         """What the key held since the retention begins; see :func:`versions`. Reads all of the log

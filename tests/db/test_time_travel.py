@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from seerdb import DB, KeyVersion
 from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
+from seerdb.storage.engine import Engine
 from seerdb.storage.history import at_seq, at_time, past_of, spans
 from seerdb.storage.time_travel import VIEW_SECONDS, VIEWS_KEPT
 from seerdb.storage.timeline import state_of
@@ -244,7 +245,7 @@ def test_what_a_view_needs_is_kept_while_it_is_used() -> None:
         assert dict(found) == rows
 
 
-def test_pages_as_of_one_instant_share_a_view_that_is_let_go_of_later() -> None:
+def test_pages_as_of_one_instant_share_a_view() -> None:
     world = World(**ROOMY, history_retention=600.0)
     with world.open() as db:
         seqs = [db.put(b"a", b"%d" % number) for number in range(VIEWS_KEPT + 1)]
@@ -255,11 +256,27 @@ def test_pages_as_of_one_instant_share_a_view_that_is_let_go_of_later() -> None:
         assert len(world.store.trace) == asked
         for seq in seqs:
             db.get(b"a", as_of=seq)
-        views = db._time_travel._views
-        assert len(views) == VIEWS_KEPT
-        world.clock.advance(VIEW_SECONDS + 1)
-        db._time_travel._let_go()
-        assert not views
+        assert len(db._time_travel._views) == VIEWS_KEPT
+
+
+def test_a_view_that_is_not_used_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(**ROOMY, history_retention=600.0)
+    later: list[Callable[[], None]] = []
+    monkeypatch.setattr(Engine, "call_later", lambda _, seconds, call: later.append(call))
+    with world.open() as db:
+        seqs = [db.put(b"a", b"%d" % number) for number in range(3)]
+        del later[:]
+        for seq in seqs:
+            db.get(b"a", as_of=seq)
+        world.clock.advance(VIEW_SECONDS / 2)
+        db.get(b"a", as_of=seqs[0])
+        for left in (1, 0):
+            world.clock.advance(VIEW_SECONDS / 2)
+            [look] = later
+            later.clear()
+            look()
+            assert len(db._time_travel._views) == left
+        assert not later
 
 
 def test_what_was_collected_since_the_last_look_is_no_error() -> None:
