@@ -53,7 +53,7 @@ class Sources(NamedTuple):
     files: FileSystem
     wal: str
     """Directory of the local log."""
-    position: Callable[[], tuple[int, int, int]]
+    position: Callable[[], tuple[int, int, int] | None]
     """Active segment, how much of it is synced, and the last seq in that; syncs first."""
     clock: ForwardClock
     operator: MergeOperator | None
@@ -132,7 +132,9 @@ class TimeTravel:
         """All there is of the log, on this disk and in the bucket. Syncs first."""
         sources = self._sources
         database = sources.manifest.state.database_id
-        near = local_log(sources.files, sources.wal, database, sources.position())
+        position = sources.position()
+        assert position is not None, "it waits for writers as long as they take"
+        near = local_log(sources.files, sources.wal, database, position)
         return Log(near + shipped_log(sources.store, database))
 
     def view_of(self, instant: Instant) -> View:
