@@ -19,16 +19,11 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from seerdb.errors import CorruptionError, DiskError, HistoryError, NotFoundError
-from seerdb.ids import MAX_SEQ
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.names import (
-    BLOB_PREFIX,
-    TABLE_PREFIX,
-    WAL_PREFIX,
-    parse_wal_name,
-)
+from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.ship import list_shipped
 from seerdb.storage.timeline import Mark, Timeline, read_timeline
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.wal.format import HEADER_SIZE, decode_header
@@ -113,16 +108,11 @@ def _following(records: list[WalRecord], seq: int) -> list[WalRecord]:
 
 def shipped_log(store: ObjectStore, database_id: str) -> list[Stretch]:
     """What the bucket has of the log: one LIST. See ``ship.py`` for what counts of it."""
-    parsed = ((parse_wal_name(info.name), info.name) for info in store.list(WAL_PREFIX))
-    places = [(place, name) for place, name in parsed if place is not None]
-    branches = [(epoch, first) for (epoch, first, last), _ in places if last < first]
     found: list[Stretch] = []
-    for (epoch, first, last), name in places:
-        end = min((start for above, start in branches if above > epoch), default=MAX_SEQ)
-        if first <= last and first < end:
-            counted = min(last, end - 1)
-            read = _shipped_reader(store, database_id, name, first, counted)
-            found.append(Stretch(first, counted, read, is_near=False))
+    for name, first, last, end in list_shipped(store):
+        counted = min(last, end - 1)
+        read = _shipped_reader(store, database_id, name, first, counted)
+        found.append(Stretch(first, counted, read, is_near=False))
     return found
 
 
