@@ -19,7 +19,16 @@ from seerdb_api.keys import Keys
 from seerdb_api.metrics import Metrics
 from seerdb_api.openapi import DESCRIPTION, TAGS, component_schemas
 from seerdb_api.requests import RequestLog, RouteTable, answer_unrouted
-from seerdb_api.routes import admin, batches, health, keys, ranges, replication
+from seerdb_api.routes import (
+    admin,
+    batches,
+    checkpoints,
+    health,
+    history,
+    keys,
+    ranges,
+    replication,
+)
 from seerdb_api.service import Database, Service
 from seerdb_api.settings import ServiceSettings
 
@@ -29,6 +38,8 @@ ROUTERS = (
     batches.router,
     admin.router,
     replication.router,
+    checkpoints.router,
+    history.router,
     health.router,
 )
 

@@ -57,6 +57,7 @@ PROBLEMS: dict[type[errors.SeerDBError], Problem] = {
     errors.ConflictError: Problem(409, "conflict", "The state has changed"),
     errors.LockedError: Problem(409, "locked", "Another process holds the database"),
     errors.MergeError: Problem(409, "merge", "The operands of the key do not fold"),
+    errors.HistoryError: Problem(410, "history", "That instant cannot be told"),
     errors.ReadOnlyError: Problem(409, "read-only", "This node takes no writes"),
     errors.BusyError: Problem(429, "busy", "Too much at once", retryable=True),
     errors.DiskError: Problem(500, "disk", "The local disk failed"),

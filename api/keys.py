@@ -7,11 +7,12 @@ The key is what stands after ``/v1/kv/`` in the raw path, percent-decoded to byt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Receive, Scope
 
-from seerdb import Batch, NeedsIO
+from seerdb import Batch, Entry, NeedsIO
 from seerdb.errors import ConflictError, InvalidRequestError
 from seerdb.options import MAX_KEY_SIZE
 from seerdb_api.body import read_body
@@ -32,7 +33,7 @@ from seerdb_api.errors import (
     problem_reply,
 )
 from seerdb_api.freshness import FRESHNESS, MIN_SEQ_HEADER, wait_until_fresh
-from seerdb_api.query import DURABILITY, FILL_CACHE, TTL, parse_query
+from seerdb_api.query import AS_OF, DURABILITY, FILL_CACHE, TTL, parse_query
 from seerdb_api.reply import Header, Reply, seq_header
 from seerdb_api.service import Service
 
@@ -40,7 +41,7 @@ PREFIX = b"/v1/kv/"
 ROUTE = "/v1/kv/{key}"
 """The name of these requests in metrics and logs."""
 METHODS = ("DELETE", "GET", "HEAD", "PUT")
-GET_PARAMETERS = (FILL_CACHE, *FRESHNESS)
+GET_PARAMETERS = (FILL_CACHE, AS_OF, *FRESHNESS)
 PUT_PARAMETERS = (DURABILITY, TTL)
 DELETE_PARAMETERS = (DURABILITY,)
 ABSENT = problem_reply(NO_SUCH_KEY, "there is no such key")
@@ -66,6 +67,8 @@ class Keys:
             values = parse_query(query, GET_PARAMETERS) if query else {}
             if MIN_SEQ_HEADER in headers or "min_seq" in values:
                 await wait_until_fresh(self._service, headers, values)
+            if "as_of" in values:
+                return await self._get_as_of(key, method, headers, values)
             return await self._get(key, method, headers, values.get("fill_cache", True))
         if method not in METHODS:
             allowed = ((b"allow", ", ".join(METHODS).encode()),)
@@ -97,16 +100,19 @@ class Keys:
         entry = db.try_get_entry(key)
         if isinstance(entry, NeedsIO):
             entry = await self._service.read(db.get_entry, key, fill_cache=fill)
-        if entry is None:
-            if b"if-match" in headers:
-                raise RefusalError(PRECONDITION_FAILED, _MISMATCH)
-            status, sent, body = ABSENT
-            return status, [*sent, seq_header(seq)], body
-        value, at = entry.value, entry.seq
-        sent = [(b"etag", etag(at)), seq_header(at if at > seq else seq)]
-        if not READ_CONDITIONS.isdisjoint(headers):
-            return _conditional(method, headers, value, at, sent)
-        return 200, [_BYTES, (b"content-length", b"%d" % len(value)), *sent], value
+        return _found(entry, seq, method, headers)
+
+    async def _get_as_of(
+        self, key: bytes, method: str, headers: Mapping[bytes, bytes], values: Mapping[str, Any]
+    ) -> Reply:
+        db, as_of, fill = self._service.db, values["as_of"], values.get("fill_cache", True)
+
+        def read() -> tuple[Entry | None, int]:
+            [entry] = db.multi_get_entries([key], fill_cache=fill, as_of=as_of)
+            return entry, db.seq_at(as_of)
+
+        entry, seq = await self._service.read(read)
+        return _found(entry, seq, method, headers)
 
     async def _delete(
         self, key: bytes, durability: str | None, expect: tuple[bytes, int] | None
@@ -137,6 +143,20 @@ def key_of(raw_path: bytes) -> bytes:
     if not 0 < len(key) <= MAX_KEY_SIZE:
         raise InvalidRequestError(f"a key has 1 to {MAX_KEY_SIZE:,} bytes, not {len(key):,}")
     return key
+
+
+def _found(entry: Entry | None, seq: int, method: str, headers: Mapping[bytes, bytes]) -> Reply:
+    """The reply to a read that found ``entry`` in the state of ``seq``, or a later one."""
+    if entry is None:
+        if b"if-match" in headers:
+            raise RefusalError(PRECONDITION_FAILED, _MISMATCH)
+        status, sent, body = ABSENT
+        return status, [*sent, seq_header(seq)], body
+    value, at = entry.value, entry.seq
+    sent = [(b"etag", etag(at)), seq_header(at if at > seq else seq)]
+    if not READ_CONDITIONS.isdisjoint(headers):
+        return _conditional(method, headers, value, at, sent)
+    return 200, [_BYTES, (b"content-length", b"%d" % len(value)), *sent], value
 
 
 def _conditional(

@@ -18,6 +18,7 @@ from seerdb_api.query import Parameter
 from seerdb_api.schemas import (
     BatchReply,
     BatchRequest,
+    History,
     MultiGetReply,
     MultiGetRequest,
     Page,
@@ -69,6 +70,7 @@ READ_PROBLEMS = tuple(
     for kind in (
         errors.InvalidRequestError,
         errors.MergeError,
+        errors.HistoryError,
         errors.InternalError,
         errors.CorruptionError,
         errors.UnavailableError,
@@ -113,6 +115,12 @@ EXAMPLES: dict[type[Struct], Json] = {
     BatchReply: {"seq": 9, "count": 6},
     MultiGetRequest: {"keys": ["a", "b"]},
     MultiGetReply: {"items": [_ITEM, {"key": "b", "value": None}]},
+    History: {
+        "versions": [
+            {"seq": 7, "time": "2026-11-20T18:00:00.250000Z", "value": "1"},
+            {"seq": 9, "time": None, "deleted": True},
+        ]
+    },
     Page: {"items": [_ITEM], "cursor": None},
 }
 """The structs of requests and replies. The examples stand in their schemas, because FastAPI

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -49,6 +50,18 @@ def byte_string(name: str, description: str, example: str | None = None) -> Para
     """A parameter whose value is any bytes."""
     text = f"{description} ({PERCENT_ENCODED})."
     return Parameter(name, text, bytes, {"type": "string"}, example)
+
+
+def text(name: str, description: str, example: str | None = None) -> Parameter:
+    """A parameter whose value is text."""
+
+    def read(value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError("must be UTF-8") from error
+
+    return Parameter(name, f"{description}.", read, {"type": "string"}, example)
 
 
 def boolean(name: str, description: str, *, default: bool = False) -> Parameter:
@@ -100,6 +113,23 @@ def choice(name: str, description: str, values: tuple[str, ...]) -> Parameter:
     return Parameter(name, description, read, {"type": "string", "enum": list(values)})
 
 
+def instant(name: str, description: str) -> Parameter:
+    """A parameter that is a seq or a time with a zone."""
+
+    def read(value: bytes) -> int | datetime:
+        if re.fullmatch(rb"[0-9]{1,18}", value):
+            return int(value)
+        try:
+            time = datetime.fromisoformat(value.decode("ascii"))
+        except ValueError as error:
+            raise ValueError("must be a seq, or a time as in RFC 3339") from error
+        if time.tzinfo is None:
+            raise ValueError("must say its time zone, for example Z")
+        return time
+
+    return Parameter(name, description, read, {"type": "string"}, "2026-11-20T18:00:00Z")
+
+
 DURABILITY = choice(
     "durability",
     "What the acknowledged write must survive; by default what the database is set to.",
@@ -111,6 +141,13 @@ FILL_CACHE = boolean(
     "fill_cache",
     "`false`: what has to be loaded for this read is kept neither in memory nor on disk.",
     default=True,
+)
+
+
+AS_OF = instant(
+    "as_of",
+    "What the database was at an instant within `history_retention`: after the commit of a seq, or "
+    "at a time as in RFC 3339.",
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from seerdb.errors import InvalidRequestError
 from seerdb_api.cursor import decode_cursor, encode_cursor, query_identity
 from seerdb_api.freshness import FRESHNESS
 from seerdb_api.keyrange import KeyRange, range_to_scan
-from seerdb_api.query import FILL_CACHE, Parameter, boolean, byte_string, positive_integer
+from seerdb_api.query import AS_OF, FILL_CACHE, Parameter, boolean, byte_string, positive_integer
 from seerdb_api.schemas import MAX_KEYS, Item, Page, item_of
 from seerdb_api.service import Database
 
@@ -41,10 +42,12 @@ SCAN_PARAMETERS: tuple[Parameter, ...] = (
     boolean("reverse", "Descending order of keys."),
     boolean("keys_only", "Leave the values out."),
     FILL_CACHE,
+    AS_OF,
     Parameter(
         "cursor",
         "Go on where the page ended that gave this cursor; the other parameters stay as they "
-        "were, except `limit`, `keys_only`, `fill_cache`, `min_seq` and `timeout`.",
+        "were, except `limit`, `keys_only`, `fill_cache`, `min_seq` and `timeout`. With `as_of`, "
+        "all pages are of one instant.",
         bytes,
         {"type": "string"},
     ),
@@ -63,6 +66,7 @@ class ScanQuery:
     keys_only: bool
     limit: int | None
     fill_cache: bool
+    as_of: int | datetime | None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ScanQuery:
@@ -74,7 +78,8 @@ class ScanQuery:
             keys = keys.before(last) if reverse else keys.after(last)
         keys_only, limit = values.get("keys_only", False), values.get("limit")
         fill_cache = values.get("fill_cache", True)
-        return cls(keys, identity, reverse, keys_only, limit, fill_cache)
+        as_of = values.get("as_of")
+        return cls(keys, identity, reverse, keys_only, limit, fill_cache, as_of)
 
     def entries(self, db: Database, limit: int | None) -> Generator[Entry, None, None]:
         """The entries that ``db`` holds now, at most ``limit``."""
@@ -87,7 +92,12 @@ class ScanQuery:
             limit=limit,
             keys_only=self.keys_only,
             fill_cache=self.fill_cache,
+            as_of=self.as_of,
         )
+
+    def seq(self, db: Database) -> int:
+        """What the entries show every commit up to, at least."""
+        return db.visible_seq if self.as_of is None else db.seq_at(self.as_of)
 
 
 def read_page(db: Database, query: ScanQuery) -> tuple[bytes, int]:
@@ -95,7 +105,7 @@ def read_page(db: Database, query: ScanQuery) -> tuple[bytes, int]:
     limit = DEFAULT_LIMIT if query.limit is None else query.limit
     if limit > MAX_KEYS:
         raise InvalidRequestError(f"limit is at most {MAX_KEYS:,} for a page; a stream has none")
-    seq, size = db.visible_seq, 0
+    seq, size = query.seq(db), 0
     items: list[Item] = []
     cursor, last = None, b""
     entries = query.entries(db, limit + 1)

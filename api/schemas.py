@@ -7,12 +7,13 @@ under the name with ``_base64``. Requests may use either form, but one of them o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from seerdb import Batch, Entry
+from seerdb import Batch, Entry, KeyVersion
 from seerdb.errors import InvalidRequestError
 from seerdb.options import MAX_TTL
 
@@ -154,6 +155,23 @@ class Page(Struct):
     cursor: str | None
 
 
+class VersionItem(Struct, omit_defaults=True):
+    """What a commit made of a key. Without a value it was deleted; without a time the log does not
+    tell when, and a deletion may have been earlier, or an expiry."""
+
+    seq: int
+    time: str | None
+    value: Text = UNSET
+    value_base64: Base64 = UNSET
+    deleted: bool = False
+
+
+class History(Struct):
+    """The versions of a key, oldest first."""
+
+    versions: list[VersionItem]
+
+
 class MultiGetReply(Struct):
     """One item for each key asked for, in that order."""
 
@@ -185,6 +203,21 @@ def item_of(entry: Entry, *, keys_only: bool = False) -> Item:
             item.value = entry.value.decode()
         except UnicodeDecodeError:
             item.value_base64 = entry.value
+    return item
+
+
+def version_item(version: KeyVersion) -> VersionItem:
+    """The item of a version."""
+    item = VersionItem(version.seq, None)
+    if version.time is not None:
+        item.time = f"{datetime.fromtimestamp(version.time, UTC):%FT%T.%f}Z"
+    if version.value is None:
+        item.deleted = True
+        return item
+    try:
+        item.value = version.value.decode()
+    except UnicodeDecodeError:
+        item.value_base64 = version.value
     return item
 
 

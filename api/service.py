@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
-from seerdb import Batch, Entry, NeedsIO, Replica
+from seerdb import Batch, Entry, KeyVersion, NeedsIO, Replica
 from seerdb_api.reply import Header, seq_header
 from seerdb_api.settings import ServiceSettings
 
@@ -198,9 +199,15 @@ class Database(Protocol):
         the caches if ``fill_cache``, here and below."""
 
     def multi_get_entries(
-        self, keys: list[bytes], *, fill_cache: bool = True
+        self, keys: list[bytes], *, fill_cache: bool = True, as_of: int | datetime | None = None
     ) -> list[Entry | None]:
-        """The entries in the order of ``keys``. May wait."""
+        """The entries in the order of ``keys``, now or at an instant, here and below. May wait."""
+
+    def seq_at(self, as_of: int | datetime) -> int:
+        """The newest commit that counts at an instant. May wait."""
+
+    def history(self, key: bytes) -> Sequence[KeyVersion]:
+        """The versions of a key, oldest first. May wait long."""
 
     def scan_entries(
         self,
@@ -211,8 +218,9 @@ class Database(Protocol):
         limit: int | None = None,
         keys_only: bool = False,
         fill_cache: bool = True,
+        as_of: int | datetime | None = None,
     ) -> Iterator[Entry]:
-        """Entries of ``[start, end)`` as of now; each step may wait."""
+        """Entries of ``[start, end)`` as of now, or of an instant; each step may wait."""
 
     def submit(
         self,
@@ -236,6 +244,17 @@ class Database(Protocol):
 
     def compact(self, start: bytes | None = None, end: bytes | None = None) -> Any:
         """Merge all in ``[start, end)`` that can be merged; a report. Blocks."""
+
+    def checkpoint(
+        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
+    ) -> Any:
+        """Keep what is there now under a name; what was made. Blocks."""
+
+    def checkpoints(self) -> Sequence[Any]:
+        """What is kept. Blocks."""
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Keep it no longer. Blocks."""
 
     def stats(self) -> Any:
         """Everything an operator asks about, ready for JSON. May take a moment."""

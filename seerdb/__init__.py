@@ -21,6 +21,7 @@ from seerdb.errors import (
     DiskError,
     DiskFullError,
     FencedError,
+    HistoryError,
     InternalError,
     InvalidRequestError,
     LockedError,
@@ -37,9 +38,11 @@ from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
 from seerdb.replica import Replica
 from seerdb.storage.batch import Batch, WriteBatch
+from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
 from seerdb.storage.runtime import Components, Runtime
+from seerdb.storage.versions import KeyVersion
 
 __all__ = [
     "DB",
@@ -47,6 +50,7 @@ __all__ = [
     "AlreadyExistsError",
     "Batch",
     "BusyError",
+    "Checkpoint",
     "ChecksumError",
     "ClosedError",
     "Components",
@@ -59,8 +63,10 @@ __all__ = [
     "Entry",
     "Event",
     "FencedError",
+    "HistoryError",
     "InternalError",
     "InvalidRequestError",
+    "KeyVersion",
     "LockedError",
     "MergeError",
     "MergeOperator",

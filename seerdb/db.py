@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
+from seerdb.past import Past
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
@@ -23,6 +25,7 @@ from seerdb.storage.scan import Wanted
 from seerdb.storage.status.health import HealthCheck, health
 from seerdb.storage.status.reports import CompactionReport, FlushReport
 from seerdb.storage.status.statistics import Statistics, gather
+from seerdb.storage.time_travel import AsOf
 from seerdb.storage.value import Shown
 from seerdb.storage.verify import VerifyReport
 
@@ -38,12 +41,16 @@ NEEDS_IO: Final = NeedsIO()
 """What a read that must not block returns when it would have to."""
 
 
-class Reader:
+class Reader(ABC):
     """What can be read of an open database, whether or not this process may write to it."""
 
     def __init__(self, engine: ReadSide) -> None:
         self._engine = engine
         engine.sampler.attach(self._serve_gets)
+
+    @abstractmethod
+    def _view(self, as_of: AsOf | None) -> View:
+        """What a read looks at: now, or then."""
 
     def _serve_gets(self, try_get: Callable[[bytes], Shown | Need | None]) -> None:
         self._try_get = try_get
@@ -75,14 +82,21 @@ class Reader:
         self,
         key: bytes,
         fill_cache: bool = True,  # noqa: FBT001, FBT002
+        as_of: AsOf | None = None,
     ) -> bytes | None:
-        """The value of ``key``; ``None`` when it is absent. Give ``fill_cache`` by its name.
+        """The value of ``key``; ``None`` when it is absent. Give the others by their names.
+
+        Where a read takes ``as_of``, it tells what the database was then: after the commit of
+        that seq, or at a time, as a ``datetime`` or a float of seconds since 1970. Raises
+        ``HistoryError`` where that cannot be told.
 
         Where a read takes ``fill_cache=False``, what it has to load is kept neither in memory
         nor on disk: for reads of what will not be read again, so that they displace nothing.
         """
         if type(key) is not bytes or not 0 < len(key) <= 65_535:
             check_key(key)
+        if as_of is not None:
+            return self.multi_get([key], fill_cache=fill_cache, as_of=as_of)[0]
         try_get = self._try_get
         found = try_get(key)
         if isinstance(found, Need):
@@ -102,22 +116,28 @@ class Reader:
         version = self._try_get(key)
         return NEEDS_IO if isinstance(version, Need) else _entry(key, version)
 
-    def multi_get(self, keys: list[bytes], *, fill_cache: bool = True) -> list[bytes | None]:
+    def multi_get(
+        self, keys: list[bytes], *, fill_cache: bool = True, as_of: AsOf | None = None
+    ) -> list[bytes | None]:
         """The values of several keys, in order, all of one moment; blocks that are not in
-        memory are fetched in parallel. ``fill_cache`` as for :meth:`get`."""
-        return [version and version[1] for version in self._get_many(keys, fill_cache)]
+        memory are fetched in parallel. ``fill_cache`` and ``as_of`` as for :meth:`get`."""
+        return [version and version[1] for version in self._get_many(keys, fill_cache, as_of)]
 
     def multi_get_entries(
-        self, keys: list[bytes], *, fill_cache: bool = True
+        self, keys: list[bytes], *, fill_cache: bool = True, as_of: AsOf | None = None
     ) -> list[Entry | None]:
         """As :meth:`multi_get`, with sequence numbers."""
-        return list(map(_entry, keys, self._get_many(keys, fill_cache)))
+        return list(map(_entry, keys, self._get_many(keys, fill_cache, as_of)))
 
-    def _get_many(self, keys: list[bytes], fill: bool) -> list[Shown | None]:  # noqa: FBT001
+    def _get_many(
+        self,
+        keys: list[bytes],
+        fill: bool,  # noqa: FBT001
+        as_of: AsOf | None,
+    ) -> list[Shown | None]:
         for key in keys:
             check_key(key)
-        self._engine.check_open()
-        return self._engine.reads.get_many(keys, fill=fill)
+        return self._engine.reads.get_many_at(self._view(as_of), keys, fill=fill)
 
     def scan(
         self,
@@ -129,16 +149,17 @@ class Reader:
         limit: int | None = None,
         keys_only: bool = False,
         fill_cache: bool = True,
+        as_of: AsOf | None = None,
     ) -> Iterator[Any]:
         """Keys and values (or keys, if ``keys_only``) in ``[start, end)`` and with ``prefix``,
-        ascending, or descending if ``reverse``; at most ``limit``. ``fill_cache`` as for
-        :meth:`get`.
+        ascending, or descending if ``reverse``; at most ``limit``. ``fill_cache`` and
+        ``as_of`` as for :meth:`get`.
 
         The view is that of the call, whatever is written or expires while the iterator is used.
         """
-        self._engine.check_open()
+        view = self._view(as_of)
         wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
-        chunks = self._engine.reads.scan(self._engine.reads.view(), wanted)
+        chunks = self._engine.reads.scan(view, wanted)
         return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 
     def scan_entries(
@@ -151,11 +172,12 @@ class Reader:
         limit: int | None = None,
         keys_only: bool = False,
         fill_cache: bool = True,
+        as_of: AsOf | None = None,
     ) -> Iterator[Entry]:
         """As :meth:`scan`, with sequence numbers; values are empty if ``keys_only``."""
-        self._engine.check_open()
+        view = self._view(as_of)
         wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
-        chunks = self._engine.reads.scan(self._engine.reads.view(), wanted)
+        chunks = self._engine.reads.scan(view, wanted)
         return rows(chunks, key_entries if keys_only else entries, reverse=reverse, limit=limit)
 
     def snapshot(self) -> Snapshot:
@@ -174,7 +196,7 @@ class Reader:
         return self._engine.options
 
 
-class DB(Reader):
+class DB(Past, Reader):
     """An open database; the only writer of its bucket prefix. Use :meth:`open`.
 
     Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
@@ -189,9 +211,11 @@ class DB(Reader):
     ``sync_interval`` seconds, ``local`` a power loss, ``object`` the loss of the machine.
     """
 
+    _engine: Engine
+
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._engine: Engine = engine
+        Reader.__init__(self, engine)
+        Past.__init__(self, engine)
         self._level = LEVELS[engine.options.durability]
         self._committer = engine.committer
 

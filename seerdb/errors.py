@@ -9,6 +9,7 @@
       ConflictError              re-read and try again (a precondition did not hold)
         LockedError              another process holds the data directory; stop it or use another
       MergeError                 put or delete the key: its operands do not fold
+      HistoryError               ask for another instant: it says which can be told
       ReadOnlyError              go to the primary
       BusyError                  slow down; carries retry_after_seconds
       DiskError                  the local disk failed; look at the cause
@@ -59,6 +60,11 @@ class LockedError(ConflictError):
 class MergeError(SeerDBError):
     """The operands of a key cannot be folded: they do not fit its value, or the merge operator
     failed. Nothing is lost; a put or a delete of the key begins anew."""
+
+
+class HistoryError(SeerDBError):
+    """The instant that was asked for cannot be told: it is before what is kept, after the end, or
+    in a gap of the log. Says which can."""
 
 
 class ReadOnlyError(SeerDBError):

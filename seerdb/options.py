@@ -205,6 +205,9 @@ class Options:
     compaction_rate: int = _setting(0, _integer(0, 1 << 40))
     """Bytes a second that all compactions of the database together may read from the bucket and
     write to it; 0: as many as they can. Too few, and writes have to wait for them."""
+    history_retention: float = _setting(600.0, _number(0, 10 * 365 * 24 * 3600))
+    """How far back, in seconds, time travel and restoring to an instant reach. What flushes and
+    merges replace is kept in the bucket for so long, and five minutes more."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
     """Writes are refused while the local disk has less than this free."""
     prices: dict[str, Any] = _setting({}, _prices)
@@ -293,6 +296,7 @@ class DBOptions:
     background = _Setter[str]()
     compaction = _Setter[str]()
     compaction_rate = _Setter[int]()
+    history_retention = _Setter[float]()
     min_free_disk = _Setter[int]()
     prices = _Setter[dict[str, Any]]()
 

@@ -10,6 +10,7 @@ from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
 from seerdb.options import MAX_LAG, DBOptions, Options
 from seerdb.storage.batch import Batch
+from seerdb.storage.reads import View
 from seerdb.storage.replication.feed import LogCursor
 from seerdb.storage.replication.follower import Follower
 from seerdb.storage.replication.lag import LagStatistics
@@ -17,6 +18,7 @@ from seerdb.storage.request import Sink
 from seerdb.storage.runtime import Components
 from seerdb.storage.status.health import HealthCheck
 from seerdb.storage.status.replica import ReplicaStatistics, gather, health
+from seerdb.storage.time_travel import AsOf
 
 
 class Replica(Reader):
@@ -100,7 +102,7 @@ class Replica(Reader):
         """Named checks of what the replica needs to work."""
         return health(self._follower, self._max_lag)
 
-    # A server answers these by pointing to the primary.
+    # A server answers these, and reads as of another instant, by pointing to the primary.
 
     def submit(
         self,
@@ -125,6 +127,34 @@ class Replica(Reader):
     def follow(self, seq: int) -> LogCursor:
         """Raises ``ReadOnlyError``: the log is followed at the primary, or in the bucket."""
         self._refuse_write()
+
+    def checkpoint(
+        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
+    ) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def checkpoints(self) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def drop_checkpoint(self, name: str) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def seq_at(self, as_of: AsOf) -> NoReturn:
+        """Raises ``ReadOnlyError``: a replica has the newest state only."""
+        self._refuse_write()
+
+    def history(self, key: bytes) -> NoReturn:
+        """Raises ``ReadOnlyError``, as :meth:`seq_at` does."""
+        self._refuse_write()
+
+    def _view(self, as_of: AsOf | None) -> View:
+        self._follower.check_open()
+        if as_of is not None:
+            self._refuse_write()
+        return self._follower.reads.view()
 
     def _refuse_write(self) -> NoReturn:
         self._follower.check_open()

@@ -106,7 +106,7 @@ async def scan(request: Request) -> Response:
     if NDJSON.encode() not in headers.get(b"accept", b""):
         page, seq = await service.read(read_page, service.db, query)
         return to_response(json_reply(page, seq))
-    seq = service.db.visible_seq
+    seq = await service.read(query.seq, service.db)
     chunks = read_chunks(service.db, query)
     first = await service.read(next, chunks, b"")
     stream = LineStream(service, first, chunks, request_id_of(request))

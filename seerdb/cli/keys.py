@@ -27,6 +27,12 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="The key, as typed.")]
 Prefix = Annotated[str | None, typer.Option(help="Only keys that begin with this.")]
 Start = Annotated[str | None, typer.Option(help="Only keys from this one on.")]
 End = Annotated[str | None, typer.Option(help="Only keys before this one.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SEQ|TIME", help="What was there then; a time as in 2026-11-20T18:00:00Z."
+    ),
+]
 IfSeq = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Only if the key was written by commit N; else exit 4."),
@@ -53,7 +59,14 @@ class Item(msgspec.Struct):
         return self.value.encode() or self.value_base64
 
 
-def get(key: Key, *, as_hex: Hex = False, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
+def get(
+    key: Key,
+    *,
+    as_of: AsOf = None,
+    as_hex: Hex = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+) -> None:
     """Print the value of a key.
 
     Its bytes and nothing else, except that a terminal gets a newline after a value that does not
@@ -61,7 +74,7 @@ def get(key: Key, *, as_hex: Hex = False, as_json: Json = False, url: Url = DEFA
     wanted = key_bytes(key, as_hex=as_hex)
     with Client(url) as client:
         try:
-            reply = client.request("GET", key_target(wanted))
+            reply = client.request("GET", with_query(key_target(wanted), {"as_of": as_of}))
         except NotFoundError as error:
             shown = key_text(wanted, as_hex=as_hex)
             raise NotFoundError(f"there is no key {shown}") from error
@@ -153,6 +166,7 @@ def scan(  # noqa: PLR0913 - an argument for each option
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="In descending order.")] = False,
     keys_only: Annotated[bool, typer.Option("--keys-only", help="Without values.")] = False,
+    as_of: AsOf = None,
     as_hex: Hex = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
@@ -166,6 +180,7 @@ def scan(  # noqa: PLR0913 - an argument for each option
         "limit": limit,
         "reverse": "true" if reverse else None,
         "keys_only": "true" if keys_only else None,
+        "as_of": as_of,
     }
     decoder = msgspec.json.Decoder(Item)
     with Client(url) as client:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import seerdb
-from seerdb.cli import admin, bench, inspect, keys, serve, transfer, verify
+from seerdb.cli import admin, bench, checkpoint, history, inspect, keys, serve, transfer, verify
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -19,6 +19,7 @@ from seerdb.errors import (
     CorruptionError,
     DiskFullError,
     FencedError,
+    HistoryError,
     InvalidRequestError,
     NotFoundError,
     SeerDBError,
@@ -30,6 +31,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     OSError: 1,
     InvalidRequestError: 2,
     NotFoundError: 3,
+    HistoryError: 3,
     FileNotFoundError: 3,
     ConflictError: 4,
     AlreadyExistsError: 4,
@@ -98,6 +100,7 @@ for command in (
     keys.put,
     keys.delete,
     keys.scan,
+    history.history,
     transfer.load,
     transfer.dump,
     admin.stats,
@@ -108,6 +111,7 @@ for command in (
     bench.bench,
 ):
     app.command()(command)
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(inspect.app, name="inspect")
 
 

@@ -55,6 +55,7 @@ class Background:
         self._lock = threading.Lock()
         self._collect_at: float | None = None
         self._collects_at_once = False
+        self._kept_for = GRACE_SECONDS
 
     def lane(self, name: str, work: Callable[[], bool]) -> Lane:
         """A lane of its own for ``work``."""
@@ -103,12 +104,14 @@ class Background:
         collector: GarbageCollector,
         outputs: TableOutputs,
         tables: TableStore,
+        kept_for: float = GRACE_SECONDS,
         *,
         at_once: bool,
     ) -> Lane:
-        """Delete what nobody needs. ``at_once``: also what an earlier life of the database left,
-        at the first flush, and not only what is old enough after a grace period in this one."""
-        self._collects_at_once = at_once
+        """Delete what nobody needs, ``kept_for`` seconds later. ``at_once``: also what an earlier
+        life of the database left, at the first flush, and not only what is old enough after that
+        time in this one."""
+        self._collects_at_once, self._kept_for = at_once, kept_for
 
         def in_use() -> set[str]:
             return outputs.in_use() | tables.live_objects()
@@ -186,9 +189,9 @@ class Background:
         with self._lock:
             is_first = self._collect_at is None
             last = now if self._collect_at is None else self._collect_at
-            if not is_first and last > now + (0 if is_inline else GRACE_SECONDS):
+            if not is_first and last > now + (0 if is_inline else self._kept_for):
                 return
-            at = self._collect_at = max(now, last) + GRACE_SECONDS + 1
+            at = self._collect_at = max(now + self._kept_for, last + GRACE_SECONDS) + 1
         if self._collects_at_once if is_first else is_inline:
             self.garbage.wake()
         if not is_inline:

@@ -54,7 +54,7 @@ from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
-from seerdb.storage.verify import VerifyReport, verify_log, verify_version
+from seerdb.storage.verify import LocalLog, VerifyReport, verify_open
 from seerdb.storage.warming import Interest
 from seerdb.storage.warmup import WarmUp
 from seerdb.storage.workers import Thread
@@ -198,6 +198,7 @@ class Engine:
             self.manifest,
             clock=clock,
             grace_seconds=GRACE_SECONDS,
+            retention=options.history_retention,
         )
         self.background = Background(self.runtime.workers, self.poison, listener)
         self._wire_log(opened)
@@ -205,7 +206,8 @@ class Engine:
         slots = MOST_AT_ONCE if self._remote is not None else runner.at_once
         self.background.add_compaction(self.compactor, slots)
         at_once = self.manifest.epoch % COLLECT_EVERY == 0
-        self.background.add_garbage(collector, outputs, self.tables, at_once=at_once)
+        kept_for = options.history_retention + GRACE_SECONDS
+        self.background.add_garbage(collector, outputs, self.tables, kept_for, at_once=at_once)
         self.background.add_spare(self.log.pool)
         self.background.add_warm_up(self.warm_up)
 
@@ -416,15 +418,9 @@ class Engine:
 
     def verify(self) -> VerifyReport:
         """Check the current version and the log; see ``verify.py``."""
-        report = VerifyReport(last_seq=self.live.visible_seq)
-        state = self.live.current
-        verify_version(self.stores.of(Purpose.VERIFY), state.layout.version, report)
-        wal = f"{self.opened.directory}/wal"
-        with_log = VerifyReport()
-        verify_log(self.components.files, wal, with_log, log_start=self.manifest.state.log_start)
-        report.segments, report.records = with_log.segments, with_log.records
-        report.problems += with_log.problems
-        return report
+        log = LocalLog(self.components.files, f"{self.opened.directory}/wal")
+        log_start = self.manifest.state.log_start
+        return verify_open(self.stores.of(Purpose.VERIFY), self.live, log, log_start)
 
     def _wait(self, lane: Lane, done: Callable[[], bool]) -> None:
         if not lane.wake_and_wait(done):

@@ -3,15 +3,19 @@
 :func:`collectable` decides and is pure. :class:`GarbageCollector` reads the manifest afresh,
 decides and deletes; whenever the manifest is not beyond doubt it deletes nothing and says why.
 
-Never deleted: what the version names, shipped log that reaches past the tables, objects of a
-later epoch, claims (they are the fences, see ``manifest/edit.py``), the last two checkpoints and
-all that follows, anything younger than the grace period, anything the caller keeps with the blobs
-that were made with it, and any name that is not ours.
+Never deleted: what the version names, shipped log that reaches past the tables, what instants
+within the retention need of tables, records and log (see ``timeline.py``), objects of a later
+epoch, claims (they are the fences, see ``manifest/edit.py``), the last two checkpoints and all that
+follows, anything younger than the grace period, anything the caller keeps with the blobs that were
+made with it, what a checkpoint or a hold names, and any name that is not ours. Those are read after
+the manifest and before anything is deleted, which is what whoever makes them relies on (see
+``checkpoints.py``). One that has expired goes first, and what only it has kept goes with a later
+run, so that none is ever there without all that it names.
 
-Of the branches of the shipped log (see ``ship.py``) those stay that begin past the tables, and
-the newest of the others: from where it begins, which is no later than where any recovery from now
-on begins to read, it voids what every lower epoch has shipped, or ships yet, however late; and so
-it says all that the ones before it say.
+Of the branches of the shipped log (see ``ship.py``) those stay that begin past the tables of the
+oldest of those instants, and the newest of the others: from where it begins, which is no later than
+where anybody from now on begins to read, it voids what every lower epoch has shipped, or ships yet,
+however late; and so it says all that the ones before it say.
 """
 
 from __future__ import annotations
@@ -19,9 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from seerdb.clock import Clock
-from seerdb.errors import CorruptionError
-from seerdb.ids import Epoch, maker_of, table_id
+from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.ids import Epoch, SeqNo, maker_of, table_id
+from seerdb.storage.kept import has_expired, list_kept
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import FetchMany, load
 from seerdb.storage.manifest.writer import ManifestWriter
@@ -41,6 +48,7 @@ from seerdb.storage.object_store.names import (
     parse_wal_name,
     table_name,
 )
+from seerdb.storage.timeline import Needed, Timeline, follow, read_timeline
 
 COLLECT_EVERY = 8
 """One epoch in so many collects at its first flush: processes that never live for a grace period
@@ -55,22 +63,30 @@ def collectable(
     now: float,
     grace_seconds: float,
     keep: set[str],
+    past: Needed | None = None,
 ) -> list[str]:
     """The names among ``objects`` that may be deleted, in their order.
 
     Requires: all of the shipped log that the store lists is among ``objects``. ``now`` and the
-    age of an object are wall-clock seconds.
+    age of an object are wall-clock seconds. ``past``: what earlier instants need.
     """
+    past = past or Needed(state.number, state.last_seq, frozenset())
+    keep = keep | past.names
+    over = replace(
+        state,
+        checkpoint_before=min(state.checkpoint_before, past.number),
+        last_seq=min(state.last_seq, SeqNo(past.seq)),
+    )
     in_use = keep | {name for table in state.version.tables for name in table.objects}
     in_use |= {manifest_name(number) for number in state.claims}
-    branch = _newest_branch(objects, state)
+    branch = _newest_branch(objects, over)
     return [
         info.name
         for info in objects
         if info.modified < now - grace_seconds
         and info.name not in in_use
         and _table_with(info.name) not in keep
-        and _is_past(info.name, state, branch)
+        and _is_past(info.name, over, branch)
     ]
 
 
@@ -118,6 +134,11 @@ class GarbageReport:
     """Why nothing was deleted although there was work to do; "" when nothing stood against."""
 
 
+def release(store: ObjectStore, name: str) -> None:
+    """Delete the object of a checkpoint or a hold, by its owner. Raises: ``UnavailableError``."""
+    store.delete([name])
+
+
 class GarbageCollector:
     """Deletes what nobody needs. Runs must not overlap.
 
@@ -131,13 +152,16 @@ class GarbageCollector:
         *,
         clock: Clock,
         grace_seconds: float,
+        retention: float = 0.0,
         fetch_many: FetchMany | None = None,
     ) -> None:
         self._store = store
         self._writer = writer
         self._clock = clock
         self._grace_seconds = grace_seconds
+        self._past_seconds = retention + grace_seconds
         self._fetch_many = fetch_many
+        self._timeline: Timeline | None = None
 
     def run(self, keep: Callable[[], set[str]]) -> GarbageReport:
         """Delete what is collectable now. Raises: ``UnavailableError``.
@@ -158,17 +182,41 @@ class GarbageCollector:
             return GarbageReport(refused=damage)
         objects = self._store.list(MANIFEST_PREFIX) + data
         objects += self._store.list(WAL_PREFIX) + self._store.list(PROBE_PREFIX)
+        try:
+            held = list_kept(self._store)
+            past = self._past(state)
+        except CorruptionError as damage:
+            return GarbageReport(refused=f"a checkpoint, a hold or the past is damaged: {damage}")
+        except NotFoundError as error:
+            return GarbageReport(refused=f"another writer took over, and collects: {error}")
         names = collectable(
             objects,
             state,
             now=self._clock.now(),
             grace_seconds=self._grace_seconds,
-            keep=kept,
+            keep=kept.union(*(each.objects for _, each in held)),
+            past=past,
         )
+        store_now = max((info.modified for info in objects), default=0.0) - self._grace_seconds
+        expired = [info for info, each in held if has_expired(info, each, store_now)]
+        names += [info.name for info in expired]
         if names:
             self._store.delete(names)
-        sizes = {info.name: info.size for info in objects}
+        sizes = {info.name: info.size for info in objects + expired}
         return GarbageReport(tuple(names), sum(sizes[name] for name in names))
+
+    def _past(self, state: ManifestState) -> Needed:
+        """What the instants within the retention need."""
+        since_us = int((self._clock.now() - self._past_seconds) * 1e6)
+        timeline, self._timeline = self._timeline, None  # read anew if this fails
+        if timeline is None:
+            timeline = read_timeline(self._store, since_us, fetch_many=self._fetch_many)
+            assert timeline is not None, "there is a state"
+        follow(timeline, self._store, state.number)
+        needed = timeline.needed(since_us)
+        timeline.forget(since_us)
+        self._timeline = timeline
+        return needed
 
     def _trusted_state(self) -> ManifestState | str:
         """The state that the store itself gives, or why it cannot be trusted."""

@@ -192,14 +192,10 @@ class Reads:
             load(found, state.layout, self._tables, loaded, fill=fill)
         return found
 
-    def get_many(self, keys: list[bytes], *, fill: bool = True) -> list[Shown | None]:
-        """Versions of several keys of one moment, fetching what it needs in parallel."""
-        return self.get_many_at(self.view(), keys, fill=fill)
-
     def get_many_at(
         self, view: View, keys: list[bytes], *, fill: bool = True
     ) -> list[Shown | None]:
-        """As :meth:`get_many`, of a view."""
+        """Versions of several keys of a view, fetching what it needs in parallel."""
         self.table_gets += len(keys)
         found = find_many(view.state, keys, view.at, self._tables, fill=fill)
         if view.state.plain:

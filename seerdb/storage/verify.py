@@ -23,6 +23,7 @@ from seerdb.storage.blob.format import Directory
 from seerdb.storage.blob.verify import verify_blob
 from seerdb.storage.files import FileSystem
 from seerdb.storage.home import load_home
+from seerdb.storage.kept import verify_kept
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.verify import newest, verify_manifest
 from seerdb.storage.manifest.version import Version, check_version
@@ -38,6 +39,7 @@ from seerdb.storage.object_store.names import (
     table_name,
 )
 from seerdb.storage.sstable.verify import verify_table
+from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
 from seerdb.storage.wal.reader import Condition, read_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -68,8 +70,8 @@ class VerifyReport(msgspec.Struct):
     notes: list[str] = []
     """Worth knowing, and no damage."""
     unreferenced: list[str] = []
-    """Tables and blobs in the bucket that the manifest does not name: on their way into it, or
-    left to the collector. No damage either."""
+    """Tables and blobs in the bucket that neither the manifest nor a checkpoint names: on their way
+    into it, kept for the past, or left to the collector. No damage either."""
 
     @property
     def ok(self) -> bool:
@@ -90,6 +92,17 @@ class LocalLog(NamedTuple):
 
     files: FileSystem
     directory: str
+
+
+def verify_open(store: ObjectStore, live: LiveState, log: LocalLog, log_start: int) -> VerifyReport:
+    """Check the current version of an open database, and its log."""
+    report = VerifyReport(last_seq=live.visible_seq)
+    verify_version(store, live.current.layout.version, report)
+    with_log = VerifyReport()
+    verify_log(log.files, log.directory, with_log, log_start=log_start)
+    report.segments, report.records = with_log.segments, with_log.records
+    report.problems += with_log.problems
+    return report
 
 
 def verify_database(
@@ -124,7 +137,9 @@ def verify_database(
     if state is not None:
         report.last_seq = max(report.last_seq, state.last_seq)
         verify_version(store, state.version, report, progress)
-        named = {name for table in state.version.tables for name in table.objects}
+        problems, named = verify_kept(store)
+        report.problems += problems
+        named |= {name for table in state.version.tables for name in table.objects}
         report.unreferenced += [name for name in (*tables, *blobs) if name not in named]
 
 

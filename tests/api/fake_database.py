@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from seerdb import NEEDS_IO, Batch, Entry, NeedsIO
-from seerdb.errors import ConflictError, InvalidRequestError
+from seerdb import NEEDS_IO, Batch, Entry, KeyVersion, NeedsIO
+from seerdb.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    HistoryError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from seerdb_api.service import Sink
 
 PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY = 1, 2, 3, 4, 5
@@ -28,6 +35,17 @@ class Report:
 
     tables: int
     bytes: int
+
+
+@dataclass
+class Kept:
+    """A checkpoint."""
+
+    name: str
+    seq: int
+    time: float
+    number: int
+    expires: float | None
 
 
 class Level(NamedTuple):
@@ -149,6 +167,10 @@ class FakeDatabase:
         self.compacted: tuple[bytes | None, bytes | None] | None = None
         """The bounds of the last compaction."""
         self.scans_open = 0
+        self.kept: dict[str, Kept] = {}
+        self.instants: list[int | datetime] = []
+        """What was asked for as of."""
+        self.versions: list[KeyVersion] = []
         self.durabilities: list[str | None] = []
         self.log: list[bytes | Exception] = []
         """What cursors read."""
@@ -175,8 +197,10 @@ class FakeDatabase:
         return self.entries.get(key)
 
     def multi_get_entries(
-        self, keys: list[bytes], *, fill_cache: bool = True
+        self, keys: list[bytes], *, fill_cache: bool = True, as_of: int | datetime | None = None
     ) -> list[Entry | None]:
+        if as_of is not None:
+            return [self._past(as_of).get(key) for key in keys]
         return [self.get_entry(key) for key in keys]
 
     def scan_entries(
@@ -188,10 +212,12 @@ class FakeDatabase:
         limit: int | None = None,
         keys_only: bool = False,
         fill_cache: bool = True,
+        as_of: int | datetime | None = None,
     ) -> Iterator[Entry]:
+        entries = self.entries if as_of is None else self._past(as_of)
         chosen = [
             entry
-            for key, entry in sorted(self.entries.items(), reverse=reverse)
+            for key, entry in sorted(entries.items(), reverse=reverse)
             if (start is None or key >= start) and (end is None or key < end)
         ]
         self.scans_open += 1
@@ -201,6 +227,21 @@ class FakeDatabase:
                 yield entry._replace(value=b"") if keys_only else entry
         finally:
             self.scans_open -= 1
+
+    def seq_at(self, as_of: int | datetime) -> int:
+        self._past(as_of)
+        return as_of if isinstance(as_of, int) else 0
+
+    def history(self, key: bytes) -> list[KeyVersion]:
+        return self.versions
+
+    def _past(self, as_of: int | datetime) -> dict[bytes, Entry]:
+        """What was there after the commit of a seq; at any time there was nothing."""
+        self.instants.append(as_of)
+        if as_of == 0:
+            raise HistoryError("seq 0 is before what is kept")
+        seq = as_of if isinstance(as_of, int) else 0
+        return {key: entry for key, entry in self.entries.items() if entry.seq <= seq}
 
     def submit(
         self,
@@ -226,6 +267,22 @@ class FakeDatabase:
             raise InvalidRequestError("the start of a range must be before its end")
         self.compacted = start, end
         return Report(tables=2, bytes=200)
+
+    def checkpoint(
+        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
+    ) -> Kept:
+        if name in self.kept:
+            raise AlreadyExistsError(f"there is a checkpoint {name!r} already")
+        made = Kept(name or "unnamed", self.visible_seq, 1.5, 7 if flush else 6, expires)
+        self.kept[made.name] = made
+        return made
+
+    def checkpoints(self) -> list[Kept]:
+        return list(self.kept.values())
+
+    def drop_checkpoint(self, name: str) -> None:
+        if self.kept.pop(name, None) is None:
+            raise NotFoundError(f"there is no checkpoint {name!r}")
 
     def stats(self) -> dict[str, Any]:
         return {"seq": self.visible_seq, "levels": [{"level": 0, "tables": 2}]}

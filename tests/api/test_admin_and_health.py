@@ -88,3 +88,19 @@ def test_version(client: Client) -> None:
 )
 def test_unknown_parameters_are_refused(client: Client, method: str, path: str) -> None:
     client.request(method, f"{path}?verbose=1").problem(400, "invalid-request")
+
+
+def test_checkpoints_are_made_listed_and_dropped(client: Client, db: FakeDatabase) -> None:
+    db.load(a="1")
+    made = client.post("/v1/admin/checkpoints?name=one&expires=60", b"")
+    one = {"name": "one", "seq": 1, "time": 1.5, "number": 7, "expires": 60.0}
+    assert (made.status, made.json) == (200, one)
+    assert client.post("/v1/admin/checkpoints?flush=false", b"").json["number"] == 6
+    client.post("/v1/admin/checkpoints?name=one", b"").problem(409, "already-exists")
+    listed = client.get("/v1/admin/checkpoints").json["checkpoints"]
+    assert [each["name"] for each in listed] == ["one", "unnamed"]
+    dropped = client.delete("/v1/admin/checkpoints/one")
+    assert (dropped.status, dropped.headers["seerdb-seq"]) == (204, "1")
+    client.delete("/v1/admin/checkpoints/one").problem(404, "not-found")
+    for query in ("expires=0", "expires=-1", "flush=maybe", "name=%FF", "other=1"):
+        client.post(f"/v1/admin/checkpoints?{query}", b"").problem(400, "invalid-request")

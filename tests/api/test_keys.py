@@ -294,7 +294,7 @@ def test_durability_of_one_write(client: Client, db: FakeDatabase) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-@pytest.mark.parametrize("query", ["tll=3", "as_of=3", "x", "durability=local&durability=local"])
+@pytest.mark.parametrize("query", ["tll=3", "as_off=3", "x", "durability=local&durability=local"])
 def test_unknown_and_repeated_parameters_are_refused(
     client: Client, db: FakeDatabase, method: str, query: str
 ) -> None:

@@ -152,7 +152,7 @@ def test_a_damaged_cursor_is_refused(client: Client) -> None:
         "limit=%D9%A3",
         "reverse=yes",
         "keys_only=",
-        "as_of=1",
+        "as_of=x",
         "snapshot=1",
         "limit=1&limit=2",
         "%FF=1",

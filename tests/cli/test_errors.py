@@ -36,6 +36,7 @@ CODES = {
     "CorruptionError": 6,
     "DiskFullError": 7,
     "FencedError": 4,
+    "HistoryError": 3,
     "InvalidRequestError": 2,
     "LockedError": 4,
     "NotFoundError": 3,
@@ -130,7 +131,7 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> No
 def test_every_command_explains_itself() -> None:
     commands = Commands()
     listed = re.findall(r"^│ ([a-z-]+) {2,}\w", commands("--help").text, re.MULTILINE)
-    assert len(listed) == 14
+    assert len(listed) == 16
     for name in listed:
         assert "Usage: " in commands(name, "--help").text
     for name in ("manifest", "table", "wal"):

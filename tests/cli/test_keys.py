@@ -189,3 +189,19 @@ def test_what_cannot_be_shown_is_escaped(data: bytes, shown: str) -> None:
     back = shown.encode().decode("unicode_escape").encode("latin-1")
     if shown.isascii():
         assert back == data
+
+
+def test_keys_are_read_as_of_a_seq_or_a_time_and_their_versions_listed(seerdb: Commands) -> None:
+    first = seerdb("put", "past", "1", "--json").json["seq"]
+    second = seerdb("put", "past", "2", "--json").json["seq"]
+    seerdb("delete", "past")
+    assert seerdb("get", "past", "--as-of", str(first)).text == "1"
+    assert seerdb("scan", "--prefix", "past", "--as-of", str(second)).text == "past\t2\n"
+    listed = seerdb("history", "past", "--json").json[-3:]
+    assert [each["seq"] for each in listed] == [first, second, second + 1]
+    assert [each.get("value") for each in listed] == ["1", "2", None]
+    assert listed[2]["deleted"]
+    assert seerdb("get", "past", "--as-of", listed[1]["time"]).text == "2"
+    assert "(deleted)" in seerdb("history", "past").lines[-1]
+    seerdb("get", "past", "--as-of", "2999-01-01T00:00:00Z", expect=3)
+    seerdb("get", "past", "--as-of", "yesterday", expect=2)

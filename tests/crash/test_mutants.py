@@ -6,6 +6,7 @@ import pytest
 
 from tests.crash.blob_mutants import BLOB_MUTANTS
 from tests.crash.mutants import MUTANTS, Mutant
+from tests.crash.past_mutants import PAST_MUTANTS
 from tests.crash.test_compaction import crash, undisturbed
 from tests.crash.test_truncation import flushed, logged, shipped
 
@@ -21,7 +22,9 @@ def forget() -> None:
 
 
 @pytest.mark.parametrize(
-    "mutant", MUTANTS + BLOB_MUTANTS, ids=lambda mutant: f"{mutant.invariant} {mutant.name}"
+    "mutant",
+    MUTANTS + BLOB_MUTANTS + PAST_MUTANTS,
+    ids=lambda mutant: f"{mutant.invariant} {mutant.name}",
 )
 def test_a_planted_bug_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     forget()

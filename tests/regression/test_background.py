@@ -148,7 +148,8 @@ def test_a_merge_that_cannot_be_committed_is_not_called_done() -> None:
 def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The collector could come between the edit and the note of when the inputs went."""
+    """The collector could come between the edit and the note of when the inputs went, which counts
+    where the wall clock has stepped forward since."""
     world = World()
     db = world.open()
     for _ in range(3):
@@ -161,6 +162,7 @@ def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start(
 
     def collecting(*change: Any) -> None:
         compacted(*change)
+        world.clock.set_now(world.clock.now() + 10_000.0)
         db._engine.background.garbage.wake()
 
     monkeypatch.setattr(publisher, "compacted", collecting)

@@ -37,6 +37,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "index": (["bisect", "learned"], ["", "btree", 1]),
     "block_cache_capacity": ([0, 1 << 44], [-1, (1 << 44) + 1]),
     "disk_cache_capacity": ([0, 1 << 50], [-1, (1 << 50) + 1]),
+    "history_retention": ([0, 0.5, 600.0, 315_360_000], [-1, 315_360_001, "600", None, True]),
     "pin_levels": ([0, 8], [-1, 9, True, None]),
     "merge_operator": (["int64_add", "mine", None], ["", 1, b"max"]),
     "background": (

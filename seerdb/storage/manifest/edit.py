@@ -5,14 +5,8 @@ holds one record: a :class:`Claim` (a writer opens), an :class:`Edit` (tables co
 a :class:`Checkpoint` (everything the records so far amount to). What a record *means* is in
 ``state.py``.
 
-Bytes, all integers little-endian::
-
-    offset  width  field
-    0       8      magic, "SeerMfst"
-    8       4      format version, 1
-    12      4      length of the body
-    16      4      CRC32C of bytes 0 to 15 and the body
-    20      ...    body: one JSON object
+An object is one JSON object in an envelope with the magic "SeerMfst"; see
+``storage/envelope.py``.
 
 The body is JSON so that an operator can read it with nothing but ``tail -c +21``; its
 ``kind`` says which record it is, and keys of the database are in base64. Part of the format:
@@ -23,23 +17,22 @@ change a name or a meaning only together with ``FORMAT_VERSION``.
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
-from crc32c import crc32c
 
-from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
+from seerdb.errors import CorruptionError
 from seerdb.ids import Epoch, SegmentId, SeqNo, TableId
+from seerdb.storage.envelope import HEADER_SIZE, Envelope
 from seerdb.storage.manifest.version import TableMeta
 
 MAGIC = b"SeerMfst"
 FORMAT_VERSION = 1
 
-_PREFIX = struct.Struct("<8sII")
-_CHECKSUM = struct.Struct("<I")
-HEADER_SIZE = _PREFIX.size + _CHECKSUM.size
-
-_HINT = "the manifest is damaged; nothing will be deleted; restore the object or a backup"
+_ENVELOPE = Envelope(
+    MAGIC,
+    FORMAT_VERSION,
+    "a manifest object",
+    "the manifest is damaged; nothing will be deleted; restore the object or a backup",
+)
 
 
 class Record(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
@@ -125,9 +118,7 @@ _decoder: msgspec.json.Decoder[ManifestRecord] = msgspec.json.Decoder(ManifestRe
 
 def encode_record(record: ManifestRecord) -> bytes:
     """The object's bytes. Deterministic."""
-    body = _encoder.encode(record)
-    prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, len(body))
-    return prefix + _CHECKSUM.pack(crc32c(body, crc32c(prefix))) + body
+    return _ENVELOPE.wrap(_encoder.encode(record))
 
 
 def decode_record(name: str, data: bytes) -> ManifestRecord:
@@ -137,42 +128,10 @@ def decode_record(name: str, data: bytes) -> ManifestRecord:
     ``TruncatedError``, ``ChecksumError``, or ``CorruptionError`` for a body that is not a
     record.
     """
-    if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        raise UnsupportedFormatError(
-            "not a manifest object", name=name, offset=0, expected=MAGIC, found=data[: len(MAGIC)]
-        )
-    if len(data) < HEADER_SIZE:
-        raise TruncatedError(
-            "cut off in the header", name=name, expected=HEADER_SIZE, found=len(data), hint=_HINT
-        )
-    _, version, length = _PREFIX.unpack_from(data)
-    if version != FORMAT_VERSION:
-        raise UnsupportedFormatError(
-            "unknown format version of the manifest",
-            name=name,
-            offset=len(MAGIC),
-            expected=FORMAT_VERSION,
-            found=version,
-            hint="written by another release of SeerDB: open it with that one",
-        )
-    _check_body(name, data, length)
+    body = _ENVELOPE.unwrap(name, data)
     try:
-        return _decoder.decode(memoryview(data)[HEADER_SIZE:])
+        return _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(
             f"the body is not a manifest record: {error}", name=name, offset=HEADER_SIZE
         ) from error
-
-
-def _check_body(name: str, data: bytes, length: int) -> None:
-    size = HEADER_SIZE + length
-    if len(data) != size:
-        kind = TruncatedError if len(data) < size else CorruptionError
-        raise kind("wrong length", name=name, expected=size, found=len(data), hint=_HINT)
-    (expected,) = _CHECKSUM.unpack_from(data, _PREFIX.size)
-    body = memoryview(data)[HEADER_SIZE:]
-    found = crc32c(body, crc32c(data[: _PREFIX.size]))
-    if found != expected:
-        raise ChecksumError(
-            "checksum mismatch", name=name, offset=0, expected=expected, found=found, hint=_HINT
-        )

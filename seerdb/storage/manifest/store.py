@@ -6,7 +6,7 @@ one GET more for every object back to the newest checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from seerdb.errors import CorruptionError, InternalError, NotFoundError
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord, decode_record
@@ -88,6 +88,20 @@ def read_record(store: ObjectStore, number: int) -> ManifestRecord:
     return _decode(name, number, store.get(name))
 
 
+def read_records(
+    store: ObjectStore, numbers: range, fetch_many: FetchMany | None = None
+) -> list[ManifestRecord]:
+    """The records of these numbers. Raises as :func:`read_record`."""
+    names = [manifest_name(number) for number in numbers]
+    bodies = fetch_many(names) if fetch_many else [store.get(name) for name in names]
+    return [_decode(*each) for each in zip(names, numbers, bodies, strict=True)]
+
+
+def begin(record: ManifestRecord) -> ManifestState:
+    """The state after the first record, or after a checkpoint. Raises as :func:`apply`."""
+    return restore(record) if isinstance(record, Checkpoint) else apply(ManifestState(), record)
+
+
 def _load_newest(
     store: ObjectStore, numbers: list[int], fetch_many: FetchMany | None
 ) -> ManifestState:
@@ -96,15 +110,8 @@ def _load_newest(
         return restore(newest)
     needed = range(max(newest.checkpoint, 1), newest.number)
     _check_complete(numbers, needed)
-    names = [manifest_name(number) for number in needed]
-    bodies = fetch_many(names) if fetch_many else [store.get(name) for name in names]
-    records = [_decode(*each) for each in zip(names, needed, bodies, strict=True)]
-    return _replay([*records, newest])
-
-
-def _replay(records: Sequence[ManifestRecord]) -> ManifestState:
-    first, *rest = records
-    state = restore(first) if isinstance(first, Checkpoint) else apply(ManifestState(), first)
+    first, *rest = [*read_records(store, needed, fetch_many), newest]
+    state = begin(first)
     for record in rest:
         state = apply(state, record)
     return state

@@ -6,6 +6,8 @@
     tables/<table id>.sst                         immutable tables
     blobs/<blob id>.blob                          immutable blobs: large values
     wal/<20 digits epoch>/<20 digits first seq>-<20 digits last seq>.wal
+    checkpoints/<name>                            named states of the database
+    holds/<32 hex digits>                         the same for a while, to copy or name them
     probe/<hex digits>                            written and removed by the capability probe
 
 Numbers are padded with zeros so that the order of names is the order of numbers.
@@ -22,11 +24,15 @@ TABLE_PREFIX = "tables/"
 BLOB_PREFIX = "blobs/"
 WAL_PREFIX = "wal/"
 PROBE_PREFIX = "probe/"
+CHECKPOINT_PREFIX = "checkpoints/"
+HOLD_PREFIX = "holds/"
 
 _MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
 _BLOB = re.compile(r"blobs/([0-9]{8}-[0-9]{12}-[0-9]{6})\.blob\Z")
 _WAL = re.compile(r"wal/([0-9]{20})/([0-9]{20})-([0-9]{20})\.wal\Z")
+_CHECKPOINT = re.compile(r"checkpoints/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
+_HOLD = re.compile(r"holds/([0-9a-f]{32})\Z")
 _PROBE = re.compile(r"probe/[0-9a-f]+\Z")
 
 
@@ -87,3 +93,19 @@ def probe_name(random_hex: str) -> str:
 def is_probe_name(name: str) -> bool:
     """Whether this is the object of a capability probe."""
     return _PROBE.match(name) is not None
+
+
+def checkpoint_name(name: str) -> str | None:
+    """The name of a checkpoint's object; ``None`` if that may not be called so."""
+    path = f"{CHECKPOINT_PREFIX}{name}"
+    return path if _CHECKPOINT.match(path) else None
+
+
+def hold_name(hold: str) -> str:
+    """The name of the object that is a hold, of 32 hex digits."""
+    return f"{HOLD_PREFIX}{hold}"
+
+
+def is_kept_name(name: str) -> bool:
+    """Whether this is the object of a checkpoint or a hold."""
+    return _CHECKPOINT.match(name) is not None or _HOLD.match(name) is not None

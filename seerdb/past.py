@@ -1,0 +1,85 @@
+"""The part of ``DB`` that is about other states than the newest: checkpoints, time travel."""
+
+from __future__ import annotations
+
+from seerdb.storage.batch import check_key
+from seerdb.storage.checkpoints import Checkpoint, Checkpoints
+from seerdb.storage.engine import Engine
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.reads import View
+from seerdb.storage.time_travel import AsOf, Sources, TimeTravel
+from seerdb.storage.versions import KeyVersion
+
+
+class Past:
+    """What :class:`~seerdb.db.DB` inherits; not to be used by itself."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        opened, components = engine.opened, engine.components
+        self._checkpoints = Checkpoints(
+            engine.stores.of(Purpose.MANIFEST),
+            engine.manifest,
+            engine.flush,
+            opened.clock,
+            components,
+        )
+        store, fetchers = engine.stores.of(Purpose.READ), engine.runtime.workers.fetchers
+        self._time_travel = TimeTravel(
+            Sources(
+                store=store,
+                manifest=engine.manifest,
+                tables=engine.tables,
+                files=components.files,
+                wal=f"{opened.directory}/wal",
+                position=engine.committer.position,
+                clock=opened.clock,
+                operator=opened.operator,
+                new_row_cache=engine.runtime.new_row_cache,
+                call_later=engine.call_later,
+                fetch_many=lambda names: list(fetchers.map(store.get, names)),
+            ),
+            engine.options.history_retention,
+        )
+
+    def _view(self, as_of: AsOf | None) -> View:
+        """What a read looks at: now, or then."""
+        self._engine.check_open()
+        return self._engine.reads.view() if as_of is None else self._time_travel.view(as_of)
+
+    def seq_at(self, as_of: AsOf) -> int:
+        """The newest commit that counts as of an instant; raises as reads ``as_of`` it."""
+        return self._view(as_of).at
+
+    def history(self, key: bytes) -> list[KeyVersion]:
+        """Every version of ``key`` within ``history_retention``, oldest first, at the beginning the
+        one that was in effect then. Reads all of the log since then.
+
+        Raises ``HistoryError``, and what reads raise.
+        """
+        check_key(key)
+        self._engine.check_open()
+        return self._time_travel.versions(key, self._engine.reads)
+
+    def checkpoint(
+        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
+    ) -> Checkpoint:
+        """Keep the database as it is now, under ``name`` (default: the time and the seq), for
+        ``expires`` seconds or until it is dropped. Flushes first; without ``flush`` it shows what
+        the tables hold by now. Costs a few requests and copies nothing.
+
+        Raises ``InvalidRequestError``, ``AlreadyExistsError``, ``BusyError``; after
+        ``UnavailableError`` it may be there or not.
+        """
+        self._engine.check_open()
+        return self._checkpoints.create(name, expires, flush=flush)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """What is kept, by name."""
+        self._engine.check_open()
+        return self._checkpoints.all()
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Keep a checkpoint no longer. Raises ``NotFoundError``."""
+        self._engine.check_open()
+        self._checkpoints.drop(name)

@@ -1,0 +1,107 @@
+"""What a key held over time: every version of it that the retention still tells.
+
+One pass over the log of the retention, a part of it at a time. What was in effect when it begins,
+what an ingest wrote, and what came of a gap in the log is looked up in the tables of then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from seerdb.storage.entry import DELETE_RANGE
+from seerdb.storage.history import Instant, Log
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.operators import MergeOperator
+from seerdb.storage.reads import Reads, View
+from seerdb.storage.replay import WalRecord
+from seerdb.storage.state import State
+from seerdb.storage.timeline import Mark
+from seerdb.storage.value import SECOND_US
+from seerdb.storage.wal.format import SINGLE, decode_columns
+
+
+class KeyVersion(NamedTuple):
+    """What a commit made of a key."""
+
+    seq: int
+    time: float | None
+    """When it was committed, in seconds since 1970; ``None`` where the log does not tell."""
+    value: bytes | None
+    """``None``: it was deleted. Where the time is not known, that may have been earlier, or it has
+    expired."""
+
+
+def versions(
+    key: bytes,
+    marks: list[Mark],
+    log: Log,
+    *,
+    reads: Reads,
+    view_of: Callable[[Instant], View],
+    operator: MergeOperator | None,
+) -> list[KeyVersion]:
+    """Every version of ``key`` from the first of ``marks`` on, oldest first; at the beginning the
+    one that was in effect then. What expires is no version.
+
+    Raises: ``MergeError``, and as :meth:`Log.after`.
+    """
+    found: list[KeyVersion] = []
+    mark: Mark | None = marks[0]
+    while mark is not None:
+        view = view_of(Instant(mark, [], mark.last_seq, mark.time_us))
+        found += _in_tables(reads, view, key, mark, found[-1] if found else None)
+        state = State(Memtable([], operator), (), view.state.layout)
+        reached = mark.last_seq
+        for records in log.after(reached):
+            for seq, time_us in _applied(state.active, records, key):
+                shown = reads.get_at(View(state, seq, time_us // SECOND_US), key)
+                value = None if shown is None else shown[1]
+                found.append(KeyVersion(seq, time_us / SECOND_US, value))
+            reached = records[-1][0]
+        mark = next((each for each in marks if each.last_seq > reached), None)
+    return found
+
+
+def _in_tables(
+    reads: Reads, view: View, key: bytes, mark: Mark, before: KeyVersion | None
+) -> Iterator[KeyVersion]:
+    """The version that the tables of ``mark`` show, unless it is the one ``before``."""
+    seq, value = reads.get_at(view, key) or (0, None)
+    is_ingest = mark.ingested and seq == mark.last_seq
+    if value is not None and (before is None or before.seq != seq):
+        yield KeyVersion(seq, mark.time_us / SECOND_US if is_ingest else None, value)
+    was_there = before is not None and before.value is not None and before.seq != seq
+    # After an ingest nothing but what that wrote is new: what is gone then has expired.
+    if value is None and was_there and not mark.ingested:
+        yield KeyVersion(mark.last_seq, None, None)
+
+
+def _applied(memtable: Memtable, records: list[WalRecord], key: bytes) -> Iterator[tuple[int, int]]:
+    """Apply what ``records`` do to ``key``, and tell seq and time after each that does."""
+    unpack, fixed = SINGLE.unpack_from, SINGLE.size
+    for seq, time_us, payload in records:
+        if len(payload) >= fixed:
+            count, kind, key_length, _ = unpack(payload)
+            # Most records are one operation, on another key.
+            if count == 1 and kind != DELETE_RANGE and payload[fixed : fixed + key_length] != key:
+                continue
+        operations = _of_key(payload, seq, key)
+        if operations[0]:
+            memtable.apply(seq, *operations, time_us)
+            yield seq, time_us
+
+
+def _of_key(payload: bytes, seq: int, key: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
+    """The operations of a batch that concern ``key``."""
+    kinds, keys, values = decode_columns(payload, f"the batch of seq {seq}")
+    chosen = [
+        (kind, each, value)
+        for kind, each, value in zip(kinds, keys, values, strict=True)
+        if each == key or (kind == DELETE_RANGE and each < key < value)
+    ]
+    return (
+        bytes(kind for kind, _, _ in chosen),
+        [each for _, each, _ in chosen],
+        [value for _, _, value in chosen],
+    )

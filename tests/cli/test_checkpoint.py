@@ -1,0 +1,23 @@
+"""Checkpoints on the command line."""
+
+from __future__ import annotations
+
+from tests.cli.conftest import Commands
+
+
+def test_checkpoints_are_made_listed_and_dropped(seerdb: Commands) -> None:
+    seerdb("put", "a", "1")
+    made = seerdb("checkpoint", "create", "one", "--json").json
+    assert (made["name"], made["expires"]) == ("one", None)
+    assert seerdb("checkpoint", "create", "two", "--expires", "60", "--no-flush").text == (
+        f"checkpoint two shows everything up to seq {made['seq']:,}\n"
+    )
+    listed = seerdb("checkpoint", "list", "--json").json
+    assert [each["name"] for each in listed] == ["one", "two"]
+    shown = seerdb("checkpoint", "list").text
+    assert "one" in shown
+    assert "never" in shown
+    assert "exists already" in seerdb("checkpoint", "create", "one", expect=4).err
+    seerdb("checkpoint", "drop", "one")
+    seerdb("checkpoint", "drop", "one", expect=3)
+    assert [each["name"] for each in seerdb("checkpoint", "list", "--json").json] == ["two"]
