@@ -24,6 +24,7 @@ from seerdb.errors import (
     InternalError,
     InvalidRequestError,
     LockedError,
+    LostError,
     MergeError,
     NotFoundError,
     PoisonedError,
@@ -36,6 +37,7 @@ from seerdb.errors import (
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
 from seerdb.replica import Replica
+from seerdb.standby import Standby, promote
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
@@ -62,6 +64,7 @@ __all__ = [
     "InternalError",
     "InvalidRequestError",
     "LockedError",
+    "LostError",
     "MergeError",
     "MergeOperator",
     "NeedsIO",
@@ -73,10 +76,12 @@ __all__ = [
     "Runtime",
     "SeerDBError",
     "Snapshot",
+    "Standby",
     "TruncatedError",
     "UnavailableError",
     "UnsupportedFormatError",
     "WriteBatch",
+    "promote",
     "register_merge_operator",
 ]
 

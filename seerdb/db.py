@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from seerdb.errors import ClosedError, InvalidRequestError
+from seerdb.errors import ClosedError, FencedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
+from seerdb.storage.lease.takeover import Takeover
 from seerdb.storage.lookup import Need
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
@@ -312,6 +313,28 @@ class DB(Reader):
             raise InvalidRequestError("an empty batch cannot be submitted")
         level = self._level if durability is None else _level(durability)
         self._engine.submit(batch, level, expect, ticket, sink)
+
+    @property
+    def epoch(self) -> int:
+        """Of this writer: with a commit's seq, it names the commit for ever."""
+        return self._engine.opened.lineage.epoch
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether it takes no more writes because another writer took over, or may have."""
+        return isinstance(self._engine.poison.cause, FencedError)
+
+    def check_commit(self, epoch: int, seq: int) -> None:
+        """Raise ``LostError`` if the commit ``seq`` that a writer of ``epoch`` acknowledged is not
+        part of the database any more, because a later one took over without it."""
+        self._engine.check_open()
+        self._engine.opened.lineage.check(epoch, seq)
+
+    @property
+    def takeover(self) -> Takeover:
+        """What this opening took over from the writer before, and what that one had that did not
+        come along."""
+        return self._engine.opened.takeover
 
     def flush(self) -> FlushReport:
         """Bring everything committed so far into tables of the bucket; waits."""

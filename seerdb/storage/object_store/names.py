@@ -7,6 +7,7 @@
     blobs/<blob id>.blob                          immutable blobs: large values
     wal/<20 digits epoch>/<20 digits first seq>-<20 digits last seq>.wal
     probe/<hex digits>                            written and removed by the capability probe
+    lease                                         who may write; the one object that is replaced
 
 Numbers are padded with zeros so that the order of names is the order of numbers.
 """
@@ -22,6 +23,7 @@ TABLE_PREFIX = "tables/"
 BLOB_PREFIX = "blobs/"
 WAL_PREFIX = "wal/"
 PROBE_PREFIX = "probe/"
+LEASE_NAME = "lease"
 
 _MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
