@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from seerdb import NEEDS_IO, Batch, Entry, NeedsIO
-from seerdb.errors import ConflictError, InvalidRequestError
+from seerdb.errors import ConflictError, InvalidRequestError, LostError
 from seerdb_api.service import Sink
 
 PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY = 1, 2, 3, 4, 5
@@ -139,6 +139,10 @@ class FakeDatabase:
         self.entries: dict[bytes, Entry] = {}
         self.lifetimes_us: dict[bytes, int] = {}
         self.visible_seq = 0
+        self.epoch = 2
+        self.is_fenced = False
+        self.lost: set[tuple[int, int]] = set()
+        self.takeover = {"epoch": 2, "seq": 0, "lost": {"from": 1, "to": 3}}
         self.cold: set[bytes] = set()
         self.fetched: set[bytes] = set()
         self.failure: Exception | None = None
@@ -165,6 +169,10 @@ class FakeDatabase:
         batch = Batch()
         batch.put(key, value)
         return self._apply(batch)
+
+    def check_commit(self, epoch: int, seq: int) -> None:
+        if (epoch, seq) in self.lost:
+            raise LostError("lost, by plan")
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         return NEEDS_IO if key in self.cold else self.get_entry(key)

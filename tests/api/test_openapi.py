@@ -25,6 +25,7 @@ ROUTES = {
     ("get", "/v1/admin/status"),
     ("get", "/livez"),
     ("get", "/readyz"),
+    ("post", "/v1/admin/promote"),
     ("get", "/metrics"),
     ("get", "/version"),
 }
