@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,6 +33,7 @@ from seerdb_api.routes import (
 )
 from seerdb_api.service import Database, Service
 from seerdb_api.settings import ServiceSettings
+from seerdb_api.standby import StandbyDatabase, watch
 
 ROUTERS = (
     keys.router,
@@ -92,14 +95,24 @@ def create_app(
     return app
 
 
+def _stop() -> None:
+    """Stop this server as SIGTERM does."""
+    signal.raise_signal(signal.SIGTERM)
+
+
 @asynccontextmanager
 async def _lifespan(service: Service, db: Database | None, _app: FastAPI) -> AsyncIterator[None]:
     opened = db
     if opened is None:
         opened = await to_thread.run_sync(open_database, service.settings)
     service.start(opened)
+    watching = None
+    if isinstance(opened, StandbyDatabase):
+        watching = asyncio.create_task(watch(service, opened, _stop))
     try:
         yield
     finally:
+        if watching is not None:
+            watching.cancel()
         if db is None:
             await to_thread.run_sync(opened.close)

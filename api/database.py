@@ -7,10 +7,11 @@ import re
 import msgspec
 import structlog
 
-from seerdb import DB, Components, Event, Replica
+from seerdb import DB, Components, Event, Replica, Standby
 from seerdb.events import Fenced, Poisoned, WorkFailed, WriteStalled
 from seerdb_api.service import Database
 from seerdb_api.settings import ServiceSettings
+from seerdb_api.standby import StandbyDatabase
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.engine")
 
@@ -18,9 +19,9 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def open_database(settings: ServiceSettings) -> Database:
-    """Open the database, which recovers it first, or a replica of it. Blocks. Raises any
-    ``SeerDBError``."""
-    components = Components(listener=log_event)
+    """Open the database, which recovers it first, or a replica of it; a standby opens nothing
+    before it takes over. Blocks. Raises any ``SeerDBError``."""
+    components = Components(listener=log_event, address=settings.address)
     if settings.replica:
         return Replica.open(
             settings.data_dir,
@@ -29,6 +30,9 @@ def open_database(settings: ServiceSettings) -> Database:
             max_lag=settings.max_lag,
             components=components,
         )
+    if settings.standby:
+        standby = Standby.open(settings.data_dir, settings.options, components=components)
+        return StandbyDatabase(standby)
     return DB.open(settings.data_dir, settings.options, components=components)
 
 

@@ -56,6 +56,7 @@ PROBLEMS: dict[type[errors.SeerDBError], Problem] = {
     errors.AlreadyExistsError: Problem(409, "already-exists", "It exists already"),
     errors.ConflictError: Problem(409, "conflict", "The state has changed"),
     errors.LockedError: Problem(409, "locked", "Another process holds the database"),
+    errors.LostError: Problem(409, "lost", "The commit was lost with its writer"),
     errors.MergeError: Problem(409, "merge", "The operands of the key do not fold"),
     errors.HistoryError: Problem(410, "history", "That instant cannot be told"),
     errors.ReadOnlyError: Problem(409, "read-only", "This node takes no writes"),

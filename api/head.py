@@ -19,6 +19,7 @@ _SPECIAL = frozenset(
         b"expect",
         b"proxy-connection",
         b"seerdb-deadline",
+        b"seerdb-epoch",
         b"seerdb-min-seq",
         b"transfer-encoding",
         b"upgrade",

@@ -16,6 +16,7 @@ from seerdb import Batch, Entry, NeedsIO
 from seerdb.errors import ConflictError, InvalidRequestError
 from seerdb.options import MAX_KEY_SIZE
 from seerdb_api.body import read_body
+from seerdb_api.commits import EPOCH_HEADER, check_commit
 from seerdb_api.conditions import (
     READ_CONDITIONS,
     WRITE_CONDITIONS,
@@ -65,6 +66,8 @@ class Keys:
         if method in ("GET", "HEAD"):
             query = scope["query_string"]
             values = parse_query(query, GET_PARAMETERS) if query else {}
+            if EPOCH_HEADER in headers:
+                await check_commit(self._service, headers)
             if MIN_SEQ_HEADER in headers or "min_seq" in values:
                 await wait_until_fresh(self._service, headers, values)
             if "as_of" in values:

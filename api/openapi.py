@@ -92,7 +92,7 @@ WRITE_PROBLEMS = tuple(
     )
 )
 """What any write may end in."""
-WRITTEN = ("seerdb-durability", "seerdb-seq")
+WRITTEN = ("seerdb-durability", "seerdb-epoch", "seerdb-seq")
 """The headers of every reply to a write."""
 
 BYTES_CONTENT: Json = {
@@ -134,6 +134,10 @@ HEADERS: dict[str, Json] = {
         "example": '"7"',
     },
     "seerdb-seq": {"description": "The reply reflects every commit up to this.", **_SEQ},
+    "seerdb-epoch": {
+        "description": "The epoch of the writer: with a seq of its, it names a commit for ever.",
+        **_SEQ,
+    },
     "seerdb-durability": {
         "description": "What the write survives.",
         "schema": {"type": "string", "enum": ["memory", "interval", "local", "object"]},

@@ -41,8 +41,9 @@ _FOUND = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
     b'content-length: %d\r\netag: "%d"\r\nseerdb-seq: %d\r\n%b\r\n'
 )
-_PUT = b'HTTP/1.1 204 No Content\r\netag: "%d"\r\nseerdb-durability: %b\r\nseerdb-seq: %d\r\n%b\r\n'
-_DELETED = b"HTTP/1.1 204 No Content\r\nseerdb-durability: %b\r\nseerdb-seq: %d\r\n%b\r\n"
+_WRITTEN = b"seerdb-durability: %b\r\nseerdb-epoch: %d\r\nseerdb-seq: %d\r\n%b\r\n"
+_PUT = b'HTTP/1.1 204 No Content\r\netag: "%d"\r\n' + _WRITTEN
+_DELETED = b"HTTP/1.1 204 No Content\r\n" + _WRITTEN
 _CLOSE = b"connection: close\r\n"
 
 
@@ -70,8 +71,7 @@ class KeyProtocol(HttpToolsProtocol):
         assert isinstance(fast, FastPath)
         self._now = fast.now
         self._record = fast.record
-        self._db = fast.service.db
-        self._submit = fast.service.submit
+        self._service = fast.service
         self._lag_headers = fast.service.lag_headers
         self._is_replica = fast.service.lag is not None
         settings = fast.service.settings
@@ -175,7 +175,7 @@ class KeyProtocol(HttpToolsProtocol):
 
     def _read(self, method: bytes, key: bytes) -> bool:
         started = self._now()
-        db = self._db
+        db = self._service.db
         try:
             seq = db.visible_seq
             entry = db.try_get_entry(key)
@@ -209,7 +209,7 @@ class KeyProtocol(HttpToolsProtocol):
             batch.put(key, value)
         else:
             batch.delete(key)
-        self._submit(batch, None, None, self.finish)
+        self._service.submit(batch, None, None, self.finish)
         self._write = _Write(method, head, started)
         return True
 
@@ -221,7 +221,8 @@ class KeyProtocol(HttpToolsProtocol):
         write = self._write
         assert write is not None
         self._write = None
-        seq = self._db.visible_seq
+        db = self._service.db
+        seq = db.visible_seq
         status = 204
         close = _CLOSE if self._last else b""
         if isinstance(outcome, Exception):
@@ -230,9 +231,9 @@ class KeyProtocol(HttpToolsProtocol):
             status = reply[0]
             sent = encoded(reply, lines_of(self._lag_headers()) + close)
         elif write.method == b"PUT":
-            sent = _PUT % (outcome, self._durability, seq, close)
+            sent = _PUT % (outcome, self._durability, db.epoch, seq, close)
         else:
-            sent = _DELETED % (self._durability, seq, close)
+            sent = _DELETED % (self._durability, db.epoch, seq, close)
         self._rest(write.method, status, write.started)
         if self.transport.is_closing():
             return

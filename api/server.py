@@ -24,13 +24,16 @@ BACKLOG = 2048
 """Connections that the kernel holds while the loop is busy."""
 GRACEFUL_SECONDS = 20
 """How long a stop waits for requests that are still being answered."""
+FENCED = 4
+"""The exit code of a conflict, as for all commands."""
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that wants to run gets its turn. Python's 5 ms would let the event
 loop keep the committer waiting, freshly back from its sync, for longer than the sync took."""
 
 
 def serve(settings: ServiceSettings) -> int:
-    """Serve the database until told to stop; 0 after a clean stop, 1 when it cannot listen.
+    """Serve the database until told to stop; 0 after a clean stop, 1 when it cannot listen, 4 when
+    a standby that had taken over was taken over from: start it again.
 
     On SIGTERM or SIGINT: stop accepting, finish requests, flush and close the database. Raises what
     opening the database raises. Requires: the main thread.
@@ -44,11 +47,11 @@ def serve(settings: ServiceSettings) -> int:
         server = _Server(_config(app, settings), settings, app.service)
         with _stopping_on_signals(server):
             server.run()
+        return FENCED if settings.standby and app.service.db.is_fenced else 0
     except SystemExit:  # uvicorn could not listen, and has logged why
         return 1
     finally:
         db.close()
-    return 0
 
 
 def _config(app: FastPath, settings: ServiceSettings) -> uvicorn.Config:

@@ -191,6 +191,21 @@ class Database(Protocol):
     def visible_seq(self) -> int:
         """The newest sequence number that reads see. Never blocks."""
 
+    @property
+    def epoch(self) -> int:
+        """Of the writer; 0 where there is none here."""
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether another writer took over."""
+
+    def check_commit(self, epoch: int, seq: int) -> None:
+        """Raise ``LostError`` if that commit was lost. May wait."""
+
+    @property
+    def takeover(self) -> Any:
+        """What its opening took over from the writer before; a report, ready for JSON."""
+
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         """The entry if memory alone can tell, else ``NEEDS_IO``. Never blocks."""
 
@@ -362,7 +377,12 @@ class Service:
     def written(self, durability: str | None) -> list[Header]:
         """The headers of a reply to a write that asked for ``durability`` and was committed."""
         level = durability or self.settings.options.durability
-        return [(b"seerdb-durability", level.encode()), seq_header(self.db.visible_seq)]
+        epoch = b"%d" % self.db.epoch
+        return [
+            (b"seerdb-durability", level.encode()),
+            (b"seerdb-epoch", epoch),
+            seq_header(self.db.visible_seq),
+        ]
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a read that may wait in a thread. Waits for the thread even when cancelled."""

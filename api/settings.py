@@ -51,6 +51,11 @@ class ServiceSettings:
     """Seconds that a replica may be behind before it says that it is not ready."""
     log_format: str = "text"
     """``json``: one object to a line; ``text``: for people."""
+    standby: bool = False
+    """Wait while another process keeps the lease of the database, and take over when it is gone;
+    then, and where nobody keeps one, serve it with a ``lease`` of 6 s unless that is set."""
+    advertise: str = ""
+    """The URL at which clients and standbys reach this server; by default ``host`` and ``port``."""
     options: Options = field(default_factory=lambda: Options.build(SERVED_OPTIONS))
     """Settings of the database itself."""
 
@@ -102,6 +107,12 @@ class ServiceSettings:
         _check_names(from_environment, lambda name: ENVIRONMENT_PREFIX + name.upper())
         given = {name: value for name, value in flags.items() if value is not None}
         return cls.build({**from_file, **from_environment, **given})
+
+    @property
+    def address(self) -> str:
+        """The URL at which others reach this server; "" where that is not known beforehand."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.advertise or (f"http://{host}:{self.port}" if self.port else "")
 
     @property
     def bucket(self) -> str:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from seerdb.db import DB, NEEDS_IO, NeedsIO, Snapshot
+from seerdb.db import DB, NEEDS_IO, NeedsIO
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -25,6 +25,7 @@ from seerdb.errors import (
     InternalError,
     InvalidRequestError,
     LockedError,
+    LostError,
     MergeError,
     NotFoundError,
     PoisonedError,
@@ -37,6 +38,8 @@ from seerdb.errors import (
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
 from seerdb.replica import Replica
+from seerdb.snapshot import Snapshot
+from seerdb.standby import Standby, promote
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.operators import MergeOperator, register_merge_operator
@@ -68,6 +71,7 @@ __all__ = [
     "InvalidRequestError",
     "KeyVersion",
     "LockedError",
+    "LostError",
     "MergeError",
     "MergeOperator",
     "NeedsIO",
@@ -79,10 +83,12 @@ __all__ = [
     "Runtime",
     "SeerDBError",
     "Snapshot",
+    "Standby",
     "TruncatedError",
     "UnavailableError",
     "UnsupportedFormatError",
     "WriteBatch",
+    "promote",
     "register_merge_operator",
 ]
 

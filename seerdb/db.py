@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from seerdb.errors import ClosedError, InvalidRequestError
+from seerdb.errors import FencedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
 from seerdb.past import Past
+from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
+from seerdb.storage.lease.takeover import Takeover
 from seerdb.storage.lookup import Need
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
@@ -337,6 +339,28 @@ class DB(Past, Reader):
         level = self._level if durability is None else _level(durability)
         self._engine.submit(batch, level, expect, ticket, sink)
 
+    @property
+    def epoch(self) -> int:
+        """Of this writer: with a commit's seq, it names the commit for ever."""
+        return self._engine.opened.lineage.epoch
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether it takes no more writes because another writer took over, or may have."""
+        return isinstance(self._engine.poison.cause, FencedError)
+
+    def check_commit(self, epoch: int, seq: int) -> None:
+        """Raise ``LostError`` if the commit ``seq`` that a writer of ``epoch`` acknowledged is not
+        part of the database any more, because a later one took over without it."""
+        self._engine.check_open()
+        self._engine.opened.lineage.check(epoch, seq)
+
+    @property
+    def takeover(self) -> Takeover:
+        """What this opening took over from the writer before, and what that one had that did not
+        come along."""
+        return self._engine.opened.takeover
+
     def flush(self) -> FlushReport:
         """Bring everything committed so far into tables of the bucket; waits."""
         before = set(self._table_ids())
@@ -410,76 +434,6 @@ class DB(Past, Reader):
         """
         self._engine.check_open()
         return self._engine.verify()
-
-
-class Snapshot:
-    """The database as it was when the snapshot was taken, what expired since included.
-    Thread-safe.
-
-    Lives in memory only. Keeps the memtables and tables of its moment until closed.
-    """
-
-    def __init__(self, engine: ReadSide) -> None:
-        self._engine = engine
-        view = engine.reads.view()
-        self._view: View | None = view
-        self._seq = view.at
-
-    @property
-    def seq(self) -> int:
-        """The newest commit it shows."""
-        return self._seq
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of what it keeps. Idempotent; reads raise ``ClosedError`` afterwards."""
-        self._view = None
-
-    def _open_view(self) -> View:
-        self._engine.check_open()
-        if self._view is None:
-            raise ClosedError("the snapshot is closed; take another")
-        return self._view
-
-    def get(self, key: bytes, *, fill_cache: bool = True) -> bytes | None:
-        """The value of ``key``; ``None`` when it was absent. ``fill_cache`` as for
-        :meth:`DB.get`."""
-        check_key(key)
-        version = self._engine.reads.get_at(self._open_view(), key, fill=fill_cache)
-        return version and version[1]
-
-    def multi_get(self, keys: list[bytes], *, fill_cache: bool = True) -> list[bytes | None]:
-        """The values of several keys, in order."""
-        for key in keys:
-            check_key(key)
-        found = self._engine.reads.get_many_at(self._open_view(), keys, fill=fill_cache)
-        return [version and version[1] for version in found]
-
-    def scan(
-        self,
-        start: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        keys_only: bool = False,
-        fill_cache: bool = True,
-    ) -> Iterator[Any]:
-        """As :meth:`DB.scan`, of the snapshot's moment."""
-        wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
-        chunks = self._engine.reads.scan(self._open_view(), wanted)
-        return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)
 
 
 def _level(durability: str) -> int:

@@ -8,6 +8,7 @@
       AlreadyExistsError         an object of that name is already there
       ConflictError              re-read and try again (a precondition did not hold)
         LockedError              another process holds the data directory; stop it or use another
+        LostError                forget it: the commit was lost with its writer; read, write anew
       MergeError                 put or delete the key: its operands do not fold
       HistoryError               ask for another instant: it says which can be told
       ReadOnlyError              go to the primary
@@ -55,6 +56,10 @@ class ConflictError(SeerDBError):
 
 class LockedError(ConflictError):
     """Another process has the data directory open."""
+
+
+class LostError(ConflictError):
+    """A commit that the caller relies on was lost: a later writer took over without it."""
 
 
 class MergeError(SeerDBError):

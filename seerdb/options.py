@@ -47,6 +47,8 @@ DURABILITY_LEVELS = tuple(level.value for level in Durability)
 _RETENTION = re.compile(r"flushed|count:[0-9]{1,6}|duration:[0-9]{1,9}")
 _COMPACTION = ("lazy_leveled", "leveled", "tiered", "adaptive")
 _BACKGROUND = ("inline", "thread", "process")
+MIN_LEASE = 1.0
+"""Seconds: a renewal takes two round trips to the bucket, and is tried again when it fails."""
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", re.ASCII)
@@ -101,6 +103,13 @@ def _store(value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return None
     return f"must be a URL or a directory, not {value!r}"
+
+
+def _lease(value: object) -> str | None:
+    if value == 0 and not isinstance(value, bool):
+        return None
+    complaint = _number(MIN_LEASE, 3600)(value)
+    return complaint and f"{complaint}; or 0 for none"
 
 
 def _operator(value: object) -> str | None:
@@ -210,6 +219,10 @@ class Options:
     merges replace is kept in the bucket for so long, and five minutes more."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
     """Writes are refused while the local disk has less than this free."""
+    lease: float = _setting(0.0, _lease)
+    """Seconds that a lease in the bucket runs, without which this writer acknowledges nothing; it
+    is renewed three times as often. A standby takes over when it has run out. 0: no lease, and
+    nobody takes over by itself."""
     prices: dict[str, Any] = _setting({}, _prices)
     """What the bucket costs, for the statistics: dollars for 1,000 requests (``put_or_list``,
     ``get``, ``delete``) and for a GiB kept a month (``gigabyte_month``). Those not given are Amazon
@@ -298,6 +311,7 @@ class DBOptions:
     compaction_rate = _Setter[int]()
     history_retention = _Setter[float]()
     min_free_disk = _Setter[int]()
+    lease = _Setter[float]()
     prices = _Setter[dict[str, Any]]()
 
     def __init__(self, **values: Any) -> None:

@@ -10,6 +10,8 @@ from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
 from seerdb.options import MAX_LAG, DBOptions, Options
 from seerdb.storage.batch import Batch
+from seerdb.storage.lineage import Lineage
+from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.reads import View
 from seerdb.storage.replication.feed import LogCursor
 from seerdb.storage.replication.follower import Follower
@@ -75,6 +77,26 @@ class Replica(Reader):
     def seq(self) -> int:
         """The newest commit that it shows."""
         return self._follower.seq
+
+    @property
+    def epoch(self) -> int:
+        """Of the writer that it follows."""
+        return self._follower.tail.manifest.state.epoch
+
+    @property
+    def is_fenced(self) -> bool:
+        """Never: it writes nothing."""
+        return False
+
+    @property
+    def takeover(self) -> None:
+        """Nothing: it took nothing over."""
+
+    def check_commit(self, epoch: int, seq: int) -> None:
+        """Raise ``LostError`` if the commit ``seq`` that a writer of ``epoch`` acknowledged is not
+        part of the database any more, as far as this replica has seen; see ``DB.check_commit``."""
+        self._follower.check_open()
+        Lineage(self._follower.stores.of(Purpose.WAL), self.epoch).check(epoch, seq)
 
     @property
     def lag(self) -> LagStatistics:

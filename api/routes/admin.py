@@ -12,6 +12,7 @@ from seerdb_api.openapi import READ_PROBLEMS, WRITE_PROBLEMS, Success, documente
 from seerdb_api.query import byte_string, parse_query
 from seerdb_api.reply import json_reply, to_json, to_response
 from seerdb_api.service import service_of
+from seerdb_api.standby import StandbyDatabase, become_primary
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
@@ -52,6 +53,27 @@ async def compact(request: Request) -> Response:
     service = service_of(request)
     report = await service.operate(partial(service.db.compact, start, end))
     return to_response(json_reply(to_json(report), service.db.visible_seq))
+
+
+@router.post(
+    "/promote",
+    **documented(
+        success={200: Success("What was taken over", _REPORT, ("seerdb-seq",))},
+        problems=WRITE_PROBLEMS,
+    ),
+)
+async def promote(request: Request) -> Response:
+    """Make a standby the writer of its database, now, and wait until it is.
+
+    The reply says where it goes on, and which commits of the writer before are known to be lost:
+    `lost` is null or holds `from` and `to`. A server that is the writer answers the same about its
+    own opening."""
+    parse_query(request.scope["query_string"], ())
+    service = service_of(request)
+    db = service.db
+    if isinstance(db, StandbyDatabase):
+        become_primary(service, await service.operate(db.promote))
+    return to_response(json_reply(to_json(service.db.takeover), service.db.visible_seq))
 
 
 @router.get(

@@ -8,10 +8,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from seerdb.errors import LostError
 from seerdb_api.errors import (
     BEHIND,
     NO_SUCH_KEY,
     PRECONDITION_FAILED,
+    PROBLEMS,
     RANGE_NOT_SATISFIABLE,
     TOO_LARGE,
 )
@@ -49,12 +51,17 @@ def _reading(**more: Any) -> dict[str, Any]:
             header_parameter("If-None-Match", "304 if the value has one of these tags."),
             IF_MATCH,
             *FRESHNESS_HEADERS,
+            header_parameter(
+                "seerdb-epoch",
+                "With `seerdb-min-seq`: the commit that is relied on; 409 if it was lost.",
+            ),
             *more.pop("parameters", ()),
         ),
         query=GET_PARAMETERS,
         problems=(
             *READ_PROBLEMS,
             BEHIND,
+            PROBLEMS[LostError],
             NO_SUCH_KEY,
             PRECONDITION_FAILED,
             *more.pop("problems", ()),

@@ -11,7 +11,18 @@ import typer
 from typer.core import TyperGroup
 
 import seerdb
-from seerdb.cli import admin, bench, checkpoint, history, inspect, keys, serve, transfer, verify
+from seerdb.cli import (
+    admin,
+    bench,
+    checkpoint,
+    history,
+    inspect,
+    keys,
+    promote,
+    serve,
+    transfer,
+    verify,
+)
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -106,6 +117,7 @@ for command in (
     admin.stats,
     admin.flush,
     admin.compact,
+    promote.promote,
     verify.verify,
     verify.wal_verify,
     bench.bench,

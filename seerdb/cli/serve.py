@@ -20,7 +20,7 @@ OF_CLIENTS = ("SEERDB_URL",)
 """Variables that are about talking to a server, and no settings."""
 
 
-def serve(
+def serve(  # noqa: PLR0913 - one for each flag
     data_dir: Annotated[
         str | None,
         typer.Argument(metavar="[DATA_DIR]", help="The data directory; by default ./data."),
@@ -45,6 +45,17 @@ def serve(
         typer.Option(metavar="URL", help="The server that writes it, for a replica."),
     ] = None,
     config: Config = None,
+    standby: Annotated[
+        bool,
+        typer.Option(
+            "--standby",
+            help="Wait while another server keeps the lease, and take over when it is gone.",
+        ),
+    ] = False,
+    advertise: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where clients and standbys reach this server."),
+    ] = None,
     log_format: Annotated[
         str | None, typer.Option(metavar="json|text", help="Of the log, on standard error.")
     ] = None,
@@ -63,6 +74,8 @@ def serve(
         replica=replica,
         primary=primary,
         log_format=log_format,
+        standby=standby or None,
+        advertise=advertise,
     )
     from seerdb_api.server import serve as run
 

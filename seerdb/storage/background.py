@@ -29,10 +29,12 @@ from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.lanes import Lane
+from seerdb.storage.lease.keeper import LeaseKeeper, Surroundings
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.poison import Poison
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.shipper import Shipper
+from seerdb.storage.state import LiveState
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.wal.segments import SegmentPool
 from seerdb.storage.warmup import REST_SECONDS, WarmUp
@@ -56,6 +58,7 @@ class Background:
         self._collect_at: float | None = None
         self._collects_at_once = False
         self._kept_for = GRACE_SECONDS
+        self._keeper: LeaseKeeper | None = None
 
     def lane(self, name: str, work: Callable[[], bool]) -> Lane:
         """A lane of its own for ``work``."""
@@ -179,6 +182,19 @@ class Background:
         self.ship = self._add(Lane("ship", work, workers, self.failed, submit=workers.submit_ship))
         return self.ship
 
+    def add_lease(self, keeper: LeaseKeeper | None, live: LiveState, shipper: Shipper) -> None:
+        """Tell of renewals that fail, and have them say how far commits and bucket are. No lane:
+        a renewal must not wait for a thread that they share."""
+        self._keeper = keeper
+        if keeper is not None:
+            keeper.attend(
+                Surroundings(
+                    committed=lambda: live.visible_seq,
+                    shipped=lambda: shipper.statistics(live.visible_seq).shipped_seq,
+                    failed=self.failed,
+                )
+            )
+
     def _collect_later(self) -> None:
         """Wake the collector when what has just come up is old enough, yet once in a grace
         period at most; see :meth:`add_garbage` for the first time.
@@ -215,6 +231,9 @@ class Background:
             lane.nudge()
 
     def close(self) -> None:
-        """Take no more turns; waits for those under way."""
+        """Take no more turns; waits for those under way. Requires: nothing is acknowledged any
+        more, for the lease is given back."""
         for lane in self.lanes:
             lane.close()
+        if self._keeper is not None:
+            self._keeper.close()

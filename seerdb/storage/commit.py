@@ -13,7 +13,8 @@ A group:  room (rotate when the memtable or its segment is full)
 
 A failed append or sync fails every request of its group and poisons the database: what reached
 the disk is unknown, so no later write may be built on it. So does an interrupt (Ctrl-C) between
-the append and the end: the log is ahead of the memtable then. ``shipper.py`` goes on from here.
+the append and the end, where the log is ahead of the memtable, and a lease that ran out there.
+``shipper.py`` goes on from here.
 """
 
 from __future__ import annotations
@@ -23,17 +24,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from seerdb.clock import ForwardClock
 from seerdb.errors import BusyError, ConflictError, SeerDBError
 from seerdb.options import Durability
 from seerdb.storage.backlog import Place
 from seerdb.storage.batch import Batch
 from seerdb.storage.inbox import Inbox
+from seerdb.storage.lease.keeper import LeaseKeeper
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.poison import Poison
-from seerdb.storage.request import Outcome, Request, Sink, ready
+from seerdb.storage.request import CommitStatistics, Outcome, Request, Sink, ready
 from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.writer import LogWriter
@@ -80,17 +80,6 @@ class CommitEnv(Protocol):
         """Tell each ticket its seq once everything up to ``seq`` is in the bucket."""
 
 
-class CommitStatistics(msgspec.Struct, frozen=True):
-    """Counters since the database was opened; bytes are those of keys and values."""
-
-    commits: int
-    operations: int
-    user_bytes: int
-    groups: int
-    largest_group: int
-    queued: int
-
-
 class Committer:
     """The one writer of the WAL and the active memtable. Thread-safe."""
 
@@ -104,6 +93,7 @@ class Committer:
         poison: Poison,
         memtable_capacity: int,
         sync_interval: float,
+        lease: LeaseKeeper | None,
     ) -> None:
         self._live = live
         self._log = log
@@ -112,6 +102,8 @@ class Committer:
         self._poison = poison
         self._capacity = memtable_capacity
         self._sync_interval = sync_interval
+        self._lease = lease
+        self._skips_queue = MEMORY if lease is None else None  # the level at which lone puts do
         self._mutex = threading.Lock()
         self._first_seq = live.visible_seq + 1  # of this committer's life; constant
         # Self-synchronised: appended to by any thread, taken from by the leader.
@@ -119,8 +111,7 @@ class Committer:
         self._inbox: Inbox[Request] = Inbox()
         # Guarded by the mutex.
         self._synced_at = clock.monotonic()
-        self._sync_due = False
-        self._unstarted = True
+        self._sync_due, self._unstarted = False, True
         self._room = 0  # bytes lone puts may take before memtable and segment are looked at again
         self._hold_back_at = 0  # bytes of log in all
         self._segment_seq = live.visible_seq + 1
@@ -130,7 +121,7 @@ class Committer:
     def put(self, key: bytes, value: bytes, level: int) -> int:
         """Commit one put. At level ``memory`` with nobody else writing it skips the queue."""
         mutex = self._mutex
-        if level != MEMORY or self._queue or not mutex.acquire(False):  # noqa: FBT003 - by name costs more
+        if level != self._skips_queue or self._queue or not mutex.acquire(False):  # noqa: FBT003 - by name costs more
             batch = Batch()
             batch.put(key, value)
             return self.commit(batch, level, None)
@@ -223,6 +214,8 @@ class Committer:
             return
         try:
             self._poison.check()
+            if self._lease is not None:
+                self._lease.require()
             self._make_room(sum(len(request.payload) + RECORD_OVERHEAD for request in group))
             self._check_expectation(group)
         except SeerDBError as error:
@@ -289,8 +282,7 @@ class Committer:
         log = self._log
         seq = self._live.visible_seq
         timestamp = self._timestamp()
-        records = []
-        level = MEMORY
+        records, level = [], MEMORY
         for request in group:
             seq += 1
             request.seq = seq
@@ -302,6 +294,8 @@ class Committer:
             self._sync()
         elif level == INTERVAL:
             self._sync_within_interval()
+        if self._lease is not None:
+            self._lease.confirm()
         return seq
 
     def _timestamp(self) -> int:
@@ -455,8 +449,7 @@ class Committer:
 
     def sync(self) -> None:
         """Make everything committed so far durable on the local disk."""
-        with self._mutex:
-            self._sync_or_fail()
+        self.position()
 
     def _sync_or_fail(self) -> None:
         self._poison.check()
@@ -489,11 +482,11 @@ class Committer:
         operations = self._operations + lone_puts
         # What lone puts add is counted by the memtables alone.
         active = self._live.current.active
-        taken = self._sealed_bytes + active.size - active.kept
+        taken = self._sealed_bytes + active.size - active.kept - ENTRY_OVERHEAD * operations
         return CommitStatistics(
             commits=commits,
             operations=operations,
-            user_bytes=max(0, taken - ENTRY_OVERHEAD * operations),
+            user_bytes=max(0, taken),
             groups=self._groups + lone_puts,
             largest_group=self._largest_group,
             queued=len(self._inbox) + len(self._queue),

@@ -35,6 +35,7 @@ from seerdb.storage.ingest import Ingester, IngestReport
 from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
 from seerdb.storage.lanes import Lane
 from seerdb.storage.layout import Layout
+from seerdb.storage.lease.watch import Bid
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.opening import Opened, open_database
@@ -67,7 +68,9 @@ by the adaptive policy, and where values expire."""
 class Engine:
     """One open database. Thread-safe, except that ``close`` is for one thread."""
 
-    def __init__(self, path: str, options: Options, components: Components) -> None:
+    def __init__(
+        self, path: str, options: Options, components: Components, bid: Bid | None = None
+    ) -> None:
         self.options = options
         self.components = components
         self._owns_runtime = components.runtime is None
@@ -76,7 +79,7 @@ class Engine:
             block_cache_capacity=options.block_cache_capacity,
             clock=components.clock,
         )
-        self.opened = opened = self._open(path)
+        self.opened = opened = self._open(path, bid or Bid())
         self.poison = Poison()
         self._inbox_thread: Thread | None = None
         self._start_lock = Lock()
@@ -92,12 +95,12 @@ class Engine:
             self._give_up(opened)
             raise
 
-    def _open(self, path: str) -> Opened:
+    def _open(self, path: str, bid: Bid) -> Opened:
         options, components = self.options, self.components
         try:
             if self.runtime.cluster is not None:
                 require_shared(options.store, components.object_store)
-            return open_database(path, options, components)
+            return open_database(path, options, components, self.runtime.workers, bid)
         except BaseException:
             if self._owns_runtime:
                 self.runtime.close()
@@ -105,6 +108,8 @@ class Engine:
 
     def _give_up(self, opened: Opened) -> None:
         """Hold nothing after an opening that failed."""
+        if opened.keeper is not None:
+            opened.keeper.stop()
         opened.log.close()
         if self._owns_runtime:
             self.runtime.close()
@@ -254,7 +259,9 @@ class Engine:
             poison=self.poison,
             memtable_capacity=options.memtable_capacity,
             sync_interval=options.sync_interval,
+            lease=opened.keeper,
         )
+        self.background.add_lease(opened.keeper, self.live, self.shipper)
         self.ingester = Ingester(
             self.committer,
             self.publisher,

@@ -12,10 +12,9 @@ the manifest and before anything is deleted, which is what whoever makes them re
 ``checkpoints.py``). One that has expired goes first, and what only it has kept goes with a later
 run, so that none is ever there without all that it names.
 
-Of the branches of the shipped log (see ``ship.py``) those stay that begin past the tables of the
-oldest of those instants, and the newest of the others: from where it begins, which is no later than
-where anybody from now on begins to read, it voids what every lower epoch has shipped, or ships yet,
-however late; and so it says all that the ones before it say.
+The branches of the shipped log (see ``ship.py``) stay: each voids what every lower epoch has
+shipped, or ships yet, however late, and tells which commits were lost (see ``lineage.py``). They
+are empty, and there is one for each takeover.
 """
 
 from __future__ import annotations
@@ -79,14 +78,13 @@ def collectable(
     )
     in_use = keep | {name for table in state.version.tables for name in table.objects}
     in_use |= {manifest_name(number) for number in state.claims}
-    branch = _newest_branch(objects, over)
     return [
         info.name
         for info in objects
         if info.modified < now - grace_seconds
         and info.name not in in_use
         and _table_with(info.name) not in keep
-        and _is_past(info.name, over, branch)
+        and _is_past(info.name, over)
     ]
 
 
@@ -97,18 +95,7 @@ def _table_with(name: str) -> str | None:
     return table_name(maker_of(blob)) if blob else None
 
 
-def _newest_branch(objects: list[ObjectInfo], state: ManifestState) -> Epoch:
-    """The epoch of the newest branch that begins no later than right after the tables."""
-    places = (parse_wal_name(info.name) for info in objects)
-    begun = [
-        epoch
-        for epoch, first, last in filter(None, places)
-        if last < first and epoch <= state.epoch and last <= state.last_seq
-    ]
-    return max(begun, default=Epoch(0))
-
-
-def _is_past(name: str, state: ManifestState, branch: Epoch) -> bool:
+def _is_past(name: str, state: ManifestState) -> bool:
     """Whether an object of this name, if nothing uses it, belongs to what is over."""
     blob = parse_blob_name(name)
     if (table := maker_of(blob) if blob else parse_table_name(name)) is not None:
@@ -117,9 +104,7 @@ def _is_past(name: str, state: ManifestState, branch: Epoch) -> bool:
         return number < state.checkpoint_before
     if (shipped := parse_wal_name(name)) is not None:
         epoch, first, last = shipped
-        if last < first:
-            return epoch < branch
-        return epoch <= state.epoch and last <= state.last_seq
+        return first <= last <= state.last_seq and epoch <= state.epoch
     return is_probe_name(name)
 
 

@@ -2,7 +2,8 @@
 
 1. lock the data directory: one process
 2. probe the store once: it can do what safety needs
-3. load the manifest and claim the next epoch: no other writer commits any more (I6)
+3. load the manifest and claim the next epoch: no other writer commits any more (I6); wait until
+   no other one acknowledges anything either, and keep a lease of our own, if leases are in use
 4. recover the local log, and what the bucket has of it beyond; or, in a data directory that
    does not continue the manifest, the shipped one
 5. write what was saved of damaged or shipped logs to a new segment, then put the damaged away
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -25,6 +27,11 @@ from seerdb.events import Recovered
 from seerdb.options import Options
 from seerdb.storage.files import FileLock
 from seerdb.storage.home import Home, has_home, load_home, save_home
+from seerdb.storage.lease.keeper import RENEWED, LeaseKeeper
+from seerdb.storage.lease.record import LeaseRecord
+from seerdb.storage.lease.takeover import Takeover, takeover_of
+from seerdb.storage.lease.watch import Bid, outwait
+from seerdb.storage.lineage import Lineage
 from seerdb.storage.manifest.fencing import Claimant
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -43,6 +50,7 @@ from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import verify_segments
 from seerdb.storage.wal.writer import LogWriter
+from seerdb.storage.workers import Workers
 
 _RELOG_RECORDS = 1000
 
@@ -64,9 +72,14 @@ class Opened:
     shipped_seq: int
     """Up to here the log was shipped before; 0 when that was not asked."""
     event: Recovered
+    keeper: LeaseKeeper | None
+    takeover: Takeover
+    lineage: Lineage
 
 
-def open_database(path: str, options: Options, components: Components) -> Opened:
+def open_database(
+    path: str, options: Options, components: Components, workers: Workers, bid: Bid
+) -> Opened:
     """Do the steps of the module docstring. Raises: any error of the tree; holds no lock then."""
     files = components.files
     is_known = has_home(files, f"{path}/wal")
@@ -75,31 +88,43 @@ def open_database(path: str, options: Options, components: Components) -> Opened
             files.make_directory(directory)
     lock = files.lock(f"{path}/LOCK")
     try:
-        return _Opening(path, options, components, lock).run()
+        return _Opening(path, options, components, workers, lock).run(bid)
     except BaseException:
         lock.release()
         raise
 
 
 class _Opening:
-    def __init__(self, path: str, options: Options, components: Components, lock: FileLock) -> None:
+    def __init__(
+        self,
+        path: str,
+        options: Options,
+        components: Components,
+        workers: Workers,
+        lock: FileLock,
+    ) -> None:
         self._path = path
         self._wal = f"{path}/wal"
         self._options = options
         self._components = components
         self._files = components.files
+        self._workers = workers
         self._clock = ForwardClock(components.clock)
         self._lock = lock
         self._quarantined: list[str] = []
         self._shipped_records = 0
         self._shipped_seq = 0
         self._started = components.clock.monotonic()
+        self._keeper: LeaseKeeper | None = None
+        self._former: LeaseRecord | None = None
 
-    def run(self) -> Opened:
+    def run(self, bid: Bid) -> Opened:
         stores = self._open_store()
         try:
-            return self._open(stores)
+            return self._open(stores, bid)
         except BaseException:
+            if self._keeper is not None:
+                self._keeper.stop()
             stores.close()
             raise
 
@@ -112,7 +137,7 @@ class _Opening:
             store = location.open()
         return Stores(store, location, clock=self._clock, random=components.random)
 
-    def _open(self, stores: Stores) -> Opened:
+    def _open(self, stores: Stores, bid: Bid) -> Opened:
         state = load(stores.of(Purpose.MANIFEST))
         home = load_home(self._files, self._wal)
         self._check_belongs(stores, state, home)
@@ -121,7 +146,7 @@ class _Opening:
         continues = state is None or (
             home is not None and home.complete and home.home == state.home
         )
-        if not continues:
+        if not continues and not bid.takes_over:
             self._check_abandoned(home)
         unfinished = None
         if home is None or not home.complete or not continues:
@@ -139,11 +164,14 @@ class _Opening:
                 capabilities=capabilities,
                 merge_operator=options.merge_operator or "",
                 continues=continues,
+                lease=options.lease,
+                after=bid.after,
             ),
             clock=self._clock,
             random_bytes=self._components.random_bytes,
         )
         operator = self._find_operator(manifest.state)
+        self._take_lease(stores, manifest, home.home, bid)
         if continues:
             recovery = self._recover(manifest.state, operator)
             if home.contested_seq is not None:
@@ -154,6 +182,24 @@ class _Opening:
         else:
             recovery = self._adopt(stores, manifest.state, home)
         return self._finish(stores, manifest, recovery, unfinished, operator)
+
+    def _take_lease(self, stores: Stores, manifest: ManifestWriter, home: str, bid: Bid) -> None:
+        """Nobody else acknowledges writes when it returns; nor does anybody take over from us
+        while we recover, however long that takes."""
+        store, seconds = stores.of(Purpose.LEASE), self._options.lease
+        self._former = outwait(store, self._clock, manifest.before, home, bid)
+        if not seconds:
+            return
+        self._keeper = LeaseKeeper(
+            stores.heartbeat(seconds * RENEWED),
+            manifest,
+            self._clock,
+            seconds=seconds,
+            address=self._components.address,
+        )
+        self._keeper.renew()
+        if not self._workers.is_inline:
+            self._keeper.start(self._workers)
 
     def _find_operator(self, state: ManifestState | None) -> MergeOperator | None:
         """The merge operator of the database; what the setting says must not differ from it."""
@@ -267,11 +313,13 @@ class _Opening:
         segments = list_segments(self._files, self._wal)
         self._put_apart(segments)
         save_home(self._files, self._wal, home)
+        store = stores.of(Purpose.WAL)
         shipped = read_shipped(
-            stores.of(Purpose.WAL),
+            store,
             state.database_id,
             state.last_seq,
             strict=self._options.recovery == "strict",
+            fetch=partial(self._workers.fetchers.map, store.get),
         )
         recovery = Recovery(last_seq=state.last_seq, last_segment=max(segments, default=0))
         self._take_shipped(recovery, shipped)
@@ -313,16 +361,6 @@ class _Opening:
         self._put_apart(recovery.quarantine)
         if unfinished is not None:
             save_home(self._files, self._wal, replace(unfinished, complete=True))
-        event = Recovered(
-            segments=recovery.segments,
-            records=recovery.records,
-            torn_bytes=recovery.torn_bytes,
-            damaged=recovery.damages,
-            quarantined=self._quarantined,
-            shipped_records=self._shipped_records,
-            last_seq=recovery.last_seq,
-            seconds=self._clock.monotonic() - self._started,
-        )
         return Opened(
             directory=self._path,
             lock=self._lock,
@@ -334,7 +372,27 @@ class _Opening:
             recovery=recovery,
             next_segment=following,
             shipped_seq=self._shipped_seq,
-            event=event,
+            event=self._event(recovery),
+            keeper=self._keeper,
+            lineage=Lineage(stores.of(Purpose.WAL), state.epoch),
+            takeover=takeover_of(
+                state,
+                self._former,
+                seq=recovery.last_seq,
+                shipped_seq=max(state.last_seq, self._shipped_seq),
+            ),
+        )
+
+    def _event(self, recovery: Recovery) -> Recovered:
+        return Recovered(
+            segments=recovery.segments,
+            records=recovery.records,
+            torn_bytes=recovery.torn_bytes,
+            damaged=recovery.damages,
+            quarantined=self._quarantined,
+            shipped_records=self._shipped_records,
+            last_seq=recovery.last_seq,
+            seconds=self._clock.monotonic() - self._started,
         )
 
     def _relog(

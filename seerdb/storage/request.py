@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from seerdb.errors import InvalidRequestError, SeerDBError
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import MERGE, PUT
@@ -78,3 +80,14 @@ def _check_merges(batch: Batch, operator: MergeOperator | None) -> None:
     for kind, operand in zip(batch.kinds, batch.values, strict=True):
         if kind == MERGE:
             check_operand(operator, operand)
+
+
+class CommitStatistics(msgspec.Struct, frozen=True):
+    """Counters since the database was opened; bytes are those of keys and values."""
+
+    commits: int
+    operations: int
+    user_bytes: int
+    groups: int
+    largest_group: int
+    queued: int

@@ -65,7 +65,8 @@ class Components:
 
     ``object_store`` replaces the setting ``store``; worker processes could not reach it and are
     not used then, and Dask workers are refused. ``runtime`` replaces the settings ``background``
-    and ``block_cache_capacity``.
+    and ``block_cache_capacity``. ``address`` is the URL at which clients reach this process, if
+    they do: the lease tells it to those who wait to take over.
     """
 
     files: FileSystem = field(default_factory=OsFileSystem)
@@ -75,3 +76,4 @@ class Components:
     runtime: Runtime | None = None
     random: random.Random = field(default_factory=random.SystemRandom)
     random_bytes: Callable[[int], bytes] = os.urandom
+    address: str = ""

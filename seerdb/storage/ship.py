@@ -27,7 +27,8 @@ When the collector may take objects is said in ``garbage.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 from seerdb.errors import CorruptionError
@@ -36,6 +37,9 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name, wal_name
 from seerdb.storage.replay import WalRecord, check_database
 from seerdb.storage.wal.reader import read_segment
+
+Fetch = Callable[[list[str]], Iterable[bytes]]
+"""Gets objects, in the order of their names. Raises as ``get`` does, when that one's turn comes."""
 
 
 class ShippedObject(NamedTuple):
@@ -78,20 +82,25 @@ def read_shipped(
     *,
     strict: bool,
     listed: Iterable[ShippedObject] | None = None,
+    fetch: Fetch | None = None,
 ) -> list[WalRecord]:
     """The shipped records after seq ``after``, in order and without a gap.
 
-    ``listed`` is what :func:`list_shipped` gave, if it was asked already. Raises:
+    ``listed`` is what :func:`list_shipped` gave, if it was asked already. ``fetch`` gets the
+    objects, perhaps side by side: there may be thousands, and a takeover waits for them. Raises:
     ``CorruptionError`` for a gap or a damaged object if ``strict``; else what comes before it is
     returned.
     """
+    needed = [
+        each for each in (list_shipped(store) if listed is None else listed) if after < each.last
+    ]
     records: dict[int, WalRecord] = {}
     try:
-        for name, first, last, end in list_shipped(store) if listed is None else listed:
-            if after < last:
-                for record in _read_object(store, database_id, name, first, last):
-                    if after < record[0] < end:
-                        records[record[0]] = record
+        bodies = (fetch or partial(map, store.get))([each.name for each in needed])
+        for (name, first, last, end), data in zip(needed, bodies, strict=True):
+            for record in _records_of(data, database_id, name, first, last):
+                if after < record[0] < end:
+                    records[record[0]] = record
         return _contiguous(records, after)
     except CorruptionError:
         if strict:
@@ -99,10 +108,8 @@ def read_shipped(
         return _contiguous(records, after, stop_at_gap=True)
 
 
-def _read_object(
-    store: ObjectStore, database_id: str, name: str, first: int, last: int
-) -> list[WalRecord]:
-    scan = read_segment(store.get(name), name, None)
+def _records_of(data: bytes, database_id: str, name: str, first: int, last: int) -> list[WalRecord]:
+    scan = read_segment(data, name, None)
     check_database(scan, database_id)
     records = [record for record in scan.records if first <= record[0] <= last]
     if scan.damages or not records or (records[0][0], records[-1][0]) != (first, last):

@@ -13,6 +13,7 @@ from seerdb.errors import (
     ConflictError,
     HistoryError,
     InvalidRequestError,
+    LostError,
     NotFoundError,
 )
 from seerdb_api.service import Sink
@@ -157,6 +158,10 @@ class FakeDatabase:
         self.entries: dict[bytes, Entry] = {}
         self.lifetimes_us: dict[bytes, int] = {}
         self.visible_seq = 0
+        self.epoch = 2
+        self.is_fenced = False
+        self.lost: set[tuple[int, int]] = set()
+        self.takeover = {"epoch": 2, "seq": 0, "lost": {"from": 1, "to": 3}}
         self.cold: set[bytes] = set()
         self.fetched: set[bytes] = set()
         self.failure: Exception | None = None
@@ -187,6 +192,10 @@ class FakeDatabase:
         batch = Batch()
         batch.put(key, value)
         return self._apply(batch)
+
+    def check_commit(self, epoch: int, seq: int) -> None:
+        if (epoch, seq) in self.lost:
+            raise LostError("lost, by plan")
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         return NEEDS_IO if key in self.cold else self.get_entry(key)

@@ -29,6 +29,7 @@ ROUTES = {
     ("get", "/v1/history/{key}"),
     ("get", "/livez"),
     ("get", "/readyz"),
+    ("post", "/v1/admin/promote"),
     ("get", "/metrics"),
     ("get", "/version"),
 }

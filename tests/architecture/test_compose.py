@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from seerdb.options import SETTING_NAMES
+from seerdb_api.settings import SETTING_TYPES
 from tests.architecture.source import ROOT
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -24,7 +24,18 @@ def services() -> dict[str, Any]:
 
 
 def test_the_stack_is_a_store_a_bucket_and_the_database(services: dict[str, Any]) -> None:
-    assert set(services) == {"minio", "bucket", "seerdb"}
+    started = {name for name, service in services.items() if "profiles" not in service}
+    assert started == {"minio", "bucket", "seerdb"}
+
+
+def test_a_standby_shares_the_bucket_and_nothing_else(services: dict[str, Any]) -> None:
+    primary, standby = services["seerdb"], services["standby"]
+    assert standby["profiles"] == ["standby"]
+    assert standby["environment"]["SEERDB_STORE"] == primary["environment"]["SEERDB_STORE"]
+    assert standby["environment"]["SEERDB_STANDBY"] == "true"
+    assert standby["environment"]["SEERDB_ADVERTISE"] != primary["environment"]["SEERDB_ADVERTISE"]
+    assert set(standby["volumes"]).isdisjoint(primary["volumes"])
+    assert set(standby["ports"]).isdisjoint(primary["ports"])
 
 
 def test_every_image_is_built_here_or_pinned(services: dict[str, Any]) -> None:
@@ -65,7 +76,7 @@ def test_the_database_keeps_its_log_on_a_volume_and_has_time_to_flush(
 def test_settings_in_the_environment_are_settings(services: dict[str, Any]) -> None:
     names = [name for name in services["seerdb"]["environment"] if name.startswith("SEERDB_")]
     assert "SEERDB_STORE" in names
-    assert {name.removeprefix("SEERDB_").lower() for name in names} <= set(SETTING_NAMES)
+    assert {name.removeprefix("SEERDB_").lower() for name in names} <= set(SETTING_TYPES)
 
 
 def test_the_image_runs_as_nobody_special_and_checks_its_health() -> None:

@@ -28,6 +28,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import Run, Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import parse_wal_name
 from seerdb.storage.object_store.retrying import RetryingObjectStore
 from seerdb.storage.outputs import TableOutputs
 from seerdb.storage.publish import Publisher
@@ -271,7 +272,13 @@ def collect_log_of_no_table(patch: Patch) -> None:
 
 
 def collect_every_branch(patch: Patch) -> None:
-    patch.setattr(garbage, "_newest_branch", lambda objects, state: state.epoch + 1)
+    is_past = garbage._is_past
+
+    def deciding(name: str, *rest: Any) -> bool:
+        place = parse_wal_name(name)
+        return is_past(name, *rest) or (place is not None and place[2] < place[1])
+
+    patch.setattr(garbage, "_is_past", deciding)
 
 
 def begin_anew_without_a_manifest(patch: Patch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,8 +39,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start and wait until it is ready."""
+    def start(self, until: str = "/readyz") -> None:
+        """Start and wait until it is ready, or answers 200 under another path."""
         log = (self.data.parent / "server.log").open("ab")
         command = [SEERDB, "serve", str(self.data), "--port", str(self.port)]
         self.process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
@@ -47,7 +48,7 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.get(f"{self.url}/readyz", timeout=2.0).is_success:
+                if httpx.get(f"{self.url}{until}", timeout=2.0).is_success:
                     return
             except httpx.TransportError:
                 pass
@@ -57,6 +58,16 @@ class Server:
     def log(self) -> str:
         """What the server has written so far."""
         return (self.data.parent / "server.log").read_text(errors="replace")
+
+    def pause(self) -> None:
+        """Stop it from running, as SIGSTOP, a paused container or heavy swapping does."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it as a crash would; its worker processes must not outlive it."""

@@ -57,6 +57,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
         ["universal", "", None],
     ),
     "compaction_rate": ([0, 1 << 40], [-1, (1 << 40) + 1, 1.5]),
+    "lease": ([0, 0.0, 1, 6.5, 3600], [-1, 0.5, 3601, float("nan"), False, "6"]),
     "min_free_disk": ([0, 1 << 50], [-1, (1 << 50) + 1]),
     "prices": (
         [{}, {"put_or_list": 0.005, "get": 0, "delete": 1000, "gigabyte_month": 0.023}],

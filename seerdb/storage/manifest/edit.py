@@ -80,6 +80,9 @@ class Claim(Record, frozen=True, kw_only=True, tag="claim", omit_defaults=True):
     merge_operator: str = ""
     """Name of the operator that folds what is merged; left out while there is none. Once there
     is one, no later record names another."""
+    lease: float = 0.0
+    """Seconds that the writer's lease runs; left out where it keeps none. Whoever claims next has
+    to wait that out; see ``lease/``."""
 
 
 class Edit(Record, frozen=True, kw_only=True, tag="edit"):
@@ -108,6 +111,7 @@ class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint", omit_defau
     """Numbers of all claims so far, ascending: what the collector must leave alone."""
     tables: list[TableMeta]
     merge_operator: str = ""
+    lease: float = 0.0
 
 
 ManifestRecord = Claim | Edit | Checkpoint

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from seerdb.clock import Clock
-from seerdb.errors import AlreadyExistsError, ConflictError, NotFoundError
+from seerdb.errors import AlreadyExistsError, ConflictError, FencedError, NotFoundError
 from seerdb.ids import Epoch
 from seerdb.storage.manifest.edit import Claim, ManifestRecord, encode_record
 from seerdb.storage.manifest.state import ManifestState
@@ -50,6 +50,10 @@ class Claimant:
     continues: bool = False
     """Whether the log of ``home`` continues the state that was loaded. Then it does not
     continue that of a home which claims in between."""
+    lease: float = 0.0
+    """Seconds that the claimant's lease runs; 0: it keeps none."""
+    after: Epoch | None = None
+    """The epoch whose end was observed: no later one may be shut out by this claim."""
 
 
 class Place(TypedDict):
@@ -78,15 +82,21 @@ def take_over(
     claimant: Claimant,
     clock: Clock,
     random_bytes: RandomBytes,
-) -> ManifestState:
+) -> tuple[ManifestState, ManifestState]:
     """Claim the epoch after ``state``, loading it anew while other openers are faster.
 
-    Returns the state after the claim. Durable then. Raises: ``ConflictError`` when others keep
-    claiming, or one has and the claimant ``continues``; ``UnavailableError``, after which the
-    claim may stand, which harms nobody but older writers: load and claim again.
+    Returns the states before and after the claim. Durable then. Raises: ``ConflictError`` when
+    others keep claiming, or one has and the claimant ``continues`` or names another epoch to come
+    ``after``; ``UnavailableError``, after which the claim may stand, which harms nobody but older
+    writers: load and claim again.
     """
     for _ in range(CLAIM_ATTEMPTS):
         before = state or ManifestState()
+        if claimant.after is not None and before.epoch != claimant.after:
+            raise ConflictError(
+                f"another writer, of epoch {before.epoch}, took over from epoch {claimant.after} "
+                "first; watch its lease instead"
+            )
         claim = Claim(
             **place_after(before, clock, random_bytes),
             epoch=Epoch(before.epoch + 1),
@@ -97,10 +107,11 @@ def take_over(
             store=claimant.store,
             capabilities=claimant.capabilities,
             merge_operator=before.merge_operator or claimant.merge_operator,
+            lease=claimant.lease,
         )
         after = before.after(claim)
         if _create(store, claim):
-            return after
+            return before, after
         state = load(store)
         if claimant.continues and state is not None and state.home != claimant.home:
             raise ConflictError(
@@ -122,6 +133,26 @@ def in_history(store: ObjectStore, record: ManifestRecord) -> bool:
         return read_record(store, record.number + 1).previous == record.write_id
     except NotFoundError:
         return False
+
+
+def check_newest(store: ObjectStore, state: ManifestState) -> None:
+    """Raise ``FencedError`` if a writer of a higher epoch continues what is after ``state``.
+
+    Costs one GET, of a name that is not there, while nobody has, and one more for every record
+    of the same epoch. Raises: ``UnavailableError``.
+    """
+    number = state.number + 1
+    while True:
+        try:
+            record = read_record(store, number)
+        except NotFoundError:
+            return
+        if record.epoch != state.epoch:
+            raise FencedError(
+                f"another writer took over from epoch {state.epoch}; close this database, and "
+                "open it again only if the other one is not meant to be the writer"
+            )
+        number += 1
 
 
 def _create(store: ObjectStore, claim: Claim) -> bool:

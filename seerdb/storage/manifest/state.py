@@ -37,6 +37,8 @@ class ManifestState(msgspec.Struct, frozen=True, kw_only=True):
     """Of the store, at the last claim."""
     merge_operator: str = ""
     """Name of the operator that folds what is merged."""
+    lease: float = 0.0
+    """Seconds that the lease of the epoch's writer runs; 0: it keeps none."""
     version: Version = Version()
     last_seq: SeqNo = SeqNo(0)
     """Everything up to here is in the tables."""
@@ -72,6 +74,7 @@ class ManifestState(msgspec.Struct, frozen=True, kw_only=True):
             checkpoint_before=record.checkpoint_before,
             claims=tuple(record.claims),
             merge_operator=record.merge_operator,
+            lease=record.lease,
         )
 
     def after(self, record: ManifestRecord) -> ManifestState:
@@ -128,6 +131,7 @@ def _claimed(state: ManifestState, record: Claim) -> ManifestState:
         home=record.home,
         store=record.store,
         capabilities=record.capabilities,
+        lease=record.lease,
         log_start=state.log_start if record.home == state.home else SegmentId(0),
         claims=(*state.claims, record.number),
     )

@@ -47,9 +47,17 @@ class ManifestWriter:
     """
 
     def __init__(
-        self, store: ObjectStore, state: ManifestState, *, clock: Clock, random_bytes: RandomBytes
+        self,
+        store: ObjectStore,
+        state: ManifestState,
+        *,
+        before: ManifestState | None = None,
+        clock: Clock,
+        random_bytes: RandomBytes,
     ) -> None:
         # Constant.
+        self.before = before or ManifestState()
+        """What the claim of this writer followed: the state of the writer that it shut out."""
         self._store = store
         self._clock = clock
         self._random_bytes = random_bytes
@@ -74,8 +82,10 @@ class ManifestWriter:
 
         ``state`` is what ``load`` gave. It may have moved on, so look at the writer's.
         """
-        state = take_over(store, state, claimant=claimant, clock=clock, random_bytes=random_bytes)
-        return cls(store, state, clock=clock, random_bytes=random_bytes)
+        before, after = take_over(
+            store, state, claimant=claimant, clock=clock, random_bytes=random_bytes
+        )
+        return cls(store, after, before=before, clock=clock, random_bytes=random_bytes)
 
     @property
     def state(self) -> ManifestState:
@@ -195,6 +205,7 @@ class ManifestWriter:
             store=state.store,
             capabilities=state.capabilities,
             merge_operator=state.merge_operator,
+            lease=state.lease,
             claims=list(state.claims),
             tables=state.version.tables,
         )

@@ -80,14 +80,17 @@ class FsspecObjectStore:
         )
 
     @classmethod
-    def open(cls, url: str, options: Mapping[str, Any]) -> FsspecObjectStore:
+    def open(
+        cls, url: str, options: Mapping[str, Any], patience: float | None = None
+    ) -> FsspecObjectStore:
         """The store at ``url``; ``options`` and the environment (``AWS_*``) as fsspec has it.
+        ``patience``: seconds that S3 may take to answer, if less than its driver allows.
 
         Makes no request. Raises ``InvalidRequestError`` for an unknown protocol, a driver
         that is not installed, or options the driver does not take.
         """
         protocol = url.partition("://")[0]
-        wanted = _s3_options(options) if protocol in S3 else dict(options)
+        wanted = _s3_options(options, patience) if protocol in S3 else dict(options)
         wanted.update(skip_instance_cache=True, use_listings_cache=False)
         try:
             filesystem, root = url_to_fs(url, **wanted)
@@ -245,8 +248,10 @@ def _prepare_s3(filesystem: Any) -> None:
     filesystem.s3.meta.events.unregister("before-call.s3", add_expect_header)
 
 
-def _s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def _s3_options(options: Mapping[str, Any], patience: float | None) -> dict[str, Any]:
     config = {"max_pool_connections": S3_CONNECTIONS, **options.get("config_kwargs", {})}
+    if patience is not None:
+        config.update(connect_timeout=patience, read_timeout=patience)
     config["retries"] = {"total_max_attempts": 1}
     return {**options, "config_kwargs": config}
 

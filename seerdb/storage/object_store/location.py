@@ -39,8 +39,11 @@ class StoreLocation:
         path = unquote(self.url[7:]) if self.url.startswith("file://") else self.url
         return None if "://" in path else str(Path(path).expanduser().absolute())
 
-    def open(self) -> ObjectStore:
+    def open(self, patience: float | None = None) -> ObjectStore:
         """A store for this process. Makes no request and creates no directory.
+
+        ``patience``: seconds without an answer after which a request has failed, where the driver
+        can be told; ``None``: what the driver thinks.
 
         Raises: ``InvalidRequestError`` for a protocol or options that cannot be used.
         """
@@ -49,7 +52,7 @@ class StoreLocation:
             # Imports for half a second, which a database in a directory does not need.
             from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
 
-            return FsspecObjectStore.open(self.url, self.options)
+            return FsspecObjectStore.open(self.url, self.options, patience)
         if self.options:
             raise InvalidRequestError(
                 f"a directory takes no store_options, but has {', '.join(self.options)}"

@@ -33,6 +33,7 @@ class Purpose(StrEnum):
     READ = "read"
     WAL = "wal"
     GARBAGE = "garbage"
+    LEASE = "lease"
     VERIFY = "verify"
 
 

@@ -9,6 +9,7 @@
     checkpoints/<name>                            named states of the database
     holds/<32 hex digits>                         the same for a while, to copy or name them
     probe/<hex digits>                            written and removed by the capability probe
+    lease                                         who may write; the one object that is replaced
 
 Numbers are padded with zeros so that the order of names is the order of numbers.
 """
@@ -26,6 +27,7 @@ WAL_PREFIX = "wal/"
 PROBE_PREFIX = "probe/"
 CHECKPOINT_PREFIX = "checkpoints/"
 HOLD_PREFIX = "holds/"
+LEASE_NAME = "lease"
 
 _MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")

@@ -32,6 +32,8 @@ def health(engine: Engine) -> list[HealthCheck]:
         _store_health(engine),
         _ship_health(engine),
     ]
+    if (keeper := engine.opened.keeper) is not None:
+        checks.append(HealthCheck("lease", keeper.failure is None, str(keeper.failure or "held")))
     for lane in engine.background.lanes:
         detail = f"attempt {lane.attempts} failed: {lane.error}" if lane.error else "working"
         checks.append(HealthCheck(lane.name, lane.error is None, detail))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seerdb.storage.admission import StallStatistics
-from seerdb.storage.commit import CommitStatistics
 from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
 from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.flusher import FlushStatistics
 from seerdb.storage.ingest import IngestStatistics
+from seerdb.storage.lease.takeover import Takeover
 from seerdb.storage.object_store.meter import Prices
+from seerdb.storage.request import CommitStatistics
 from seerdb.storage.shipper import ShipStatistics
 from seerdb.storage.status import caches, costs, tree
 
@@ -98,6 +99,7 @@ class Statistics(msgspec.Struct, frozen=True):
     costs: costs.CostStatistics
     store_breaker_open: bool
     recovery: RecoveryStatistics
+    takeover: Takeover
     workers: list[WorkerStatistics]
 
     def to_builtins(self) -> dict[str, Any]:
@@ -193,7 +195,6 @@ def gather(engine: Engine) -> Statistics:
     blobs = tree.blobs(state.version)
     prices = Prices(**engine.options.prices)
     requests = costs.store_requests(engine.stores.meter, prices)
-    recovered = engine.opened.event
     return Statistics(
         database_id=state.database_id,
         epoch=state.epoch,
@@ -230,21 +231,27 @@ def gather(engine: Engine) -> Statistics:
         store_requests=requests,
         costs=costs.costs(requests, table_bytes + blobs.bytes, prices),
         store_breaker_open=engine.stores.breaker.is_open,
-        recovery=RecoveryStatistics(
-            seconds=recovered.seconds,
-            segments=recovered.segments,
-            records=recovered.records,
-            torn_bytes=recovered.torn_bytes,
-            shipped_records=recovered.shipped_records,
-            damaged=recovered.damaged,
-            quarantined=recovered.quarantined,
-        ),
+        recovery=_recovery(engine),
+        takeover=engine.opened.takeover,
         workers=[
             WorkerStatistics(
                 lane.name, lane.attempts, lane.failures, str(lane.error) if lane.error else ""
             )
             for lane in engine.background.lanes
         ],
+    )
+
+
+def _recovery(engine: Engine) -> RecoveryStatistics:
+    recovered = engine.opened.event
+    return RecoveryStatistics(
+        seconds=recovered.seconds,
+        segments=recovered.segments,
+        records=recovered.records,
+        torn_bytes=recovered.torn_bytes,
+        shipped_records=recovered.shipped_records,
+        damaged=recovered.damaged,
+        quarantined=recovered.quarantined,
     )
 
 

@@ -104,6 +104,7 @@ class Rig:
             poison=self.poison,
             memtable_capacity=settings.get("capacity", 1 << 20),
             sync_interval=0.5,
+            lease=None,
         )
 
     def put(

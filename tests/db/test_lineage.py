@@ -1,0 +1,63 @@
+"""A commit that was lost with its writer is lost for whoever asks, however much later."""
+
+from __future__ import annotations
+
+import pytest
+
+from seerdb import LostError
+from tests.fixtures.database import ROOMY, World, collect_garbage
+
+
+def test_commits_of_a_former_writer_are_here_or_lost() -> None:
+    world = World(**ROOMY)
+    first = world.open("a")
+    kept = first.put(b"kept", b"", durability="object")
+    lost = first.put(b"lost", b"")
+    second = world.open("b")
+    assert (first.epoch, second.epoch) == (1, 2)
+    second.check_commit(1, kept)
+    for _ in range(3):
+        with pytest.raises(LostError, match=r"commit 2 of epoch 1 is lost.* up to seq 1"):
+            second.check_commit(1, lost)
+        assert second.put(b"new", b"") >= lost, "its seq is used again, and says nothing"
+    second.check_commit(2, lost)
+
+
+def test_a_restart_loses_nothing() -> None:
+    world = World(**ROOMY)
+    seq = world.open("a").put(b"k", b"")
+    world = world.kill()
+    db = world.open("a")
+    assert db.epoch == 2
+    db.check_commit(1, seq)
+
+
+def test_it_is_known_after_many_takeovers_and_collections() -> None:
+    world = World(**ROOMY)
+    commits = []
+    for number in range(4):
+        db = world.open(f"owner{number}")
+        db.put(b"kept", b"%d" % number, durability="object")
+        commits.append((db.epoch, db.put(b"lost", b"%d" % number)))
+    for _ in range(5):
+        db = world.open("last")
+        db.put(b"more", b"")
+        db.flush()
+        collect_garbage(world, db)
+        for commit in commits:
+            with pytest.raises(LostError):
+                db.check_commit(*commit)
+        db.close()
+
+
+def test_the_bucket_is_asked_once_and_only_about_former_writers() -> None:
+    world = World(**ROOMY)
+    world.open("a").put(b"k", b"", durability="object")
+    db = world.open("b")
+    lists = world.bucket.calls["list"]
+    db.check_commit(2, 1)
+    db.check_commit(3, 100)
+    assert world.bucket.calls["list"] == lists
+    for _ in range(5):
+        db.check_commit(1, 1)
+    assert world.bucket.calls["list"] == lists + 1

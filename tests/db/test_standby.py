@@ -1,0 +1,213 @@
+"""Standbys take over by themselves, once, and lose nothing that was in the bucket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from seerdb import DB, Components, ConflictError, FencedError, Standby, UnavailableError, promote
+from seerdb.standby import STANDBY_LEASE
+from seerdb.storage.lease.takeover import SeqRange
+from seerdb.testing.files import CrashableFileSystem
+from seerdb.testing.objects import MemoryObjectStore
+from tests.fixtures.database import ROOMY, World
+
+SECONDS = STANDBY_LEASE
+
+
+@pytest.fixture
+def world() -> World:
+    return World(**ROOMY, lease=SECONDS)
+
+
+def standby(world: World, path: str) -> Standby:
+    return Standby.open(path, components=world.components(world.settings), **world.settings)
+
+
+def looks(world: World, waiting: Standby, most: float = 60.0) -> Iterator[DB | None]:
+    """What a standby finds whenever it is time to look."""
+    started = world.clock.monotonic()
+    while world.clock.monotonic() - started <= most:
+        yield waiting.look()
+        world.clock.advance(waiting.next_look)
+
+
+def wait(world: World, waiting: Standby) -> DB:
+    return next(db for db in looks(world, waiting) if db is not None)
+
+
+def test_it_takes_over_when_the_writer_dies_and_has_what_was_shipped(world: World) -> None:
+    primary = world.open("a")
+    primary.put(b"safe", b"1", durability="object")
+    waiting = standby(world, "b")
+    assert waiting.look() is None
+    world.clock.advance(2.0)
+    primary.put(b"lost", b"2")
+    died = world.clock.monotonic()
+    db = wait(world, waiting)
+    assert world.clock.monotonic() - died <= SECONDS * 7 / 6
+    assert dict(db.scan()) == {b"safe": b"1"}
+    assert db.put(b"new", b"3", durability="object") == 2
+    with pytest.raises(FencedError):
+        primary.put(b"k", b"zombie")
+
+
+def test_it_waits_as_long_as_the_writer_lives(world: World) -> None:
+    primary = world.open("a")
+    waiting = standby(world, "b")
+    for number, db in enumerate(looks(world, waiting)):
+        assert db is None
+        primary.put(b"k", b"%d" % number)
+    assert "the lease of epoch 1 is held" in waiting.state
+
+
+def test_it_goes_first_where_there_is_no_database(world: World) -> None:
+    db = standby(world, "a").look()
+    assert db is not None
+    assert (db.takeover.epoch, db.options.lease) == (1, SECONDS)
+
+
+def test_a_restarted_writer_goes_on_at_once_with_its_whole_log(world: World) -> None:
+    world.open("a").put(b"k", b"local")
+    world = world.kill()
+    db = standby(world, "a").look()
+    assert db is not None
+    assert db.get(b"k") == b"local"
+
+
+def test_of_two_standbys_one_becomes_the_writer_and_the_other_its_standby(world: World) -> None:
+    world.open("a").put(b"k", b"v", durability="object")
+    first, second = standby(world, "b"), standby(world, "c")
+    assert (first.look(), second.look()) == (None, None)
+    world.clock.advance(SECONDS)
+    winner = first.look()
+    assert winner is not None
+    for db in looks(world, second, 4 * SECONDS):
+        assert db is None
+        winner.put(b"k", b"again")
+
+
+@pytest.mark.parametrize("first", ["b", "c"])
+def test_two_standbys_at_the_same_moment_make_one_writer(world: World, first: str) -> None:
+    """Between the last look of one and its claim the other has claimed."""
+    world.open("a").put(b"k", b"v", durability="object")
+    one, other = standby(world, "b"), standby(world, "c")
+    assert (one.look(), other.look()) == (None, None)
+    world.clock.advance(SECONDS)
+    bid = one._watch.look()
+    assert bid is not None
+    winner = other.look()
+    assert winner is not None
+    with pytest.raises(ConflictError, match="took over from epoch 1 first"):
+        one._open(bid)
+    assert one._watch.is_overtaken(bid)
+    assert one.look() is None
+    winner.put(b"k", b"once")
+    assert winner.takeover.epoch == 2
+
+
+def test_an_outage_of_the_bucket_moves_nothing(world: World) -> None:
+    """Both are cut off; when the bucket is back, the writer renews before the standby claims."""
+    primary = world.open("a")
+    primary.put(b"k", b"v")
+    waiting = standby(world, "b")
+    assert waiting.look() is None
+    world.store.outage = True
+    for _ in range(30):
+        world.clock.advance(1.0)
+        with pytest.raises(UnavailableError):
+            waiting.look()
+    world.store.outage = False
+    world.clock.advance(60.0)  # what the breaker of the standby rests
+    assert waiting.look() is None
+    primary.put(b"k", b"again")
+    world.clock.advance(SECONDS - 0.1)
+    assert waiting.look() is None
+
+
+def test_a_writer_that_comes_back_as_a_standby_puts_what_was_lost_apart(world: World) -> None:
+    primary = world.open("a")
+    primary.put(b"safe", b"1", durability="object")
+    primary.put(b"lost", b"2")
+    second = wait(world, standby(world, "b"))
+    second.put(b"new", b"3", durability="object")
+    returned = standby(world, "a")
+    assert returned.look() is None
+    with pytest.raises(ConflictError, match="2 writes up to seq 2"):
+        world.kill().open("a")
+    world.clock.advance(SECONDS)
+    primary._engine.opened.lock.release()  # its process is dead
+    db = wait(world, returned)
+    assert dict(db.scan()) == {b"safe": b"1", b"new": b"3"}
+    assert db.statistics().recovery.quarantined == ["a/quarantine/00000000000000000001.wal"]
+
+
+def test_a_writer_without_a_lease_is_left_alone_until_told_otherwise() -> None:
+    world = World(**ROOMY)
+    world.open("a").put(b"k", b"v", durability="object")
+    waiting = standby(world, "b")
+    assert [db for db in looks(world, waiting) if db is not None] == []
+    assert "keeps no lease" in waiting.state
+    db = waiting.take_over()
+    assert db.get(b"k") == b"v"
+
+
+def test_promotion_by_hand_does_not_wait_for_a_death_but_for_the_lease(world: World) -> None:
+    primary = world.open("a")
+    primary.put(b"a", b"1", durability="object")
+    primary.put(b"b", b"2")
+    world.clock.advance(2.0)
+    primary.put(b"c", b"3")
+    before = world.clock.slept
+    db = promote("b", components=world.components(world.settings), **world.settings)
+    assert world.clock.slept - before == SECONDS
+    assert (db.takeover.seq, db.takeover.lost) == (1, SeqRange(2, 2))
+    with pytest.raises(FencedError):
+        primary.put(b"d", b"4")
+
+
+def test_a_closed_writer_is_taken_over_from_at_the_first_look(world: World) -> None:
+    primary = world.open("a")
+    primary.put(b"k", b"v")
+    waiting = standby(world, "b")
+    assert waiting.look() is None
+    primary.close()
+    db = waiting.look()
+    assert db is not None
+    assert (db.get(b"k"), db.takeover.lost, world.clock.slept) == (b"v", None, 0.0)
+
+
+def test_a_data_directory_of_another_database_is_refused(world: World) -> None:
+    world.open("a").close()
+    stranger = World(seed=1, files=world.files, clock=world.clock, **ROOMY)
+    stranger.open("b").close()
+    with pytest.raises(ConflictError, match="belongs to database"):
+        standby(world, "b").look()
+
+
+class Meeting(MemoryObjectStore):
+    """Answers GETs of the shipped log only when eight of them have come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._all_there = threading.Barrier(8)
+
+    def get(self, name: str) -> bytes:
+        if name.startswith("wal/"):
+            self._all_there.wait(timeout=20.0)
+        return super().get(name)
+
+
+def test_the_shipped_log_is_fetched_side_by_side() -> None:
+    """There may be thousands of objects, and writers wait for all of them."""
+    components = Components(files=CrashableFileSystem(), object_store=Meeting())
+    primary = DB.open("a", components=components, min_free_disk=0)
+    expected = {}
+    for number in range(8):
+        primary.put(b"%d" % number, b"v", durability="object")
+        expected[b"%d" % number] = b"v"
+    with promote("b", components=components, min_free_disk=0) as db:
+        assert dict(db.scan()) == expected
+    primary.close()

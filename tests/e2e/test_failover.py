@@ -1,0 +1,204 @@
+"""A primary and its standby as real processes: who takes over, when, and what is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Server
+from tests.fixtures.stores import S3Server
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+FAILOVER_SECONDS = 10.0
+"""From the death of the primary until writes are accepted again, with the defaults."""
+
+
+@dataclass
+class Pair:
+    """Two servers on one bucket, started alike; the first one is the primary."""
+
+    primary: Server
+    standby: Server
+
+    def start(self) -> None:
+        self.primary.start()
+        self.standby.start(until="/livez")
+
+
+@pytest.fixture
+def pair(s3: S3Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    settings = getattr(request, "param", {})
+    url = f"{s3.create_bucket()}/db"
+    servers = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        data = tmp_path / name / "data"
+        servers.append(Server(data, s3, url, standby="true", min_free_disk="0", **settings))
+    pair = Pair(*servers)
+    yield pair
+    for server in servers:
+        if server.process is not None and server.process.poll() is None:
+            server.resume()
+            server.kill()
+
+
+@dataclass
+class Writer:
+    """Writes to one server until it dies, at levels ``object`` and ``local`` in turn."""
+
+    url: str
+    safe: dict[str, int] = field(default_factory=dict)
+    weak: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> None:
+        number = 0
+        with httpx.Client(base_url=self.url, timeout=10.0) as client:
+            while True:
+                number += 1
+                level, promised = (
+                    ("object", self.safe) if number % 10 == 0 else ("local", self.weak)
+                )
+                key = f"{level}-{number:06}"
+                try:
+                    reply = client.put(f"/v1/kv/{key}", params={"durability": level}, content=b"v")
+                except httpx.TransportError:
+                    return
+                if reply.is_success:
+                    promised[key] = int(reply.headers["seerdb-seq"])
+
+
+http = httpx.Client(timeout=60.0, limits=httpx.Limits(max_keepalive_connections=0))
+"""One for all: making one takes longer than a request, and the S3 server may be in this process."""
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> float:
+    """Wait; returns for how long."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"waited too long for {what}"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def accepts_writes(server: Server) -> bool:
+    try:
+        return http.put(f"{server.url}/v1/kv/probe", content=b"v", timeout=10.0).is_success
+    except httpx.TransportError:
+        return False
+
+
+def is_ready(server: Server) -> bool:
+    return http.get(f"{server.url}/readyz", timeout=10.0).is_success
+
+
+def test_kill_nine_of_the_primary(pair: Pair) -> None:
+    pair.start()
+    assert not accepts_writes(pair.standby)
+    writer = Writer(pair.primary.url)
+    thread = threading.Thread(target=writer.run)
+    thread.start()
+    wait_for(lambda: len(writer.safe) > 20, "writes")
+    time.sleep(7.0)  # the standby waits for longer than a lease, and the primary renews it
+    assert not is_ready(pair.standby)
+    pair.primary.kill()
+    seconds = wait_for(lambda: accepts_writes(pair.standby), "the standby to take over")
+    thread.join()
+    print(f"writes were accepted again {seconds:.1f} s after kill -9")
+    assert seconds <= FAILOVER_SECONDS
+    report = http.post(f"{pair.standby.url}/v1/admin/promote", timeout=10.0).json()
+    with httpx.Client(base_url=pair.standby.url, timeout=10.0) as client:
+        for key in writer.safe:
+            assert client.get(f"/v1/kv/{key}").is_success, f"{key} was acknowledged as object"
+        kept = [key for key in writer.weak if client.get(f"/v1/kv/{key}").is_success]
+    assert report["seq"] >= max(writer.safe.values())
+    assert kept == [key for key, seq in writer.weak.items() if seq <= report["seq"]]
+    if report["lost"] is not None:
+        assert report["lost"]["from"] == report["seq"] + 1
+        assert report["lost"]["to"] <= max([*writer.weak.values(), *writer.safe.values()])
+
+
+@pytest.mark.parametrize("pair", [{"ship_interval": 0}], indirect=True)
+def test_lost_local_writes_are_told_by_their_numbers(pair: Pair) -> None:
+    pair.start()
+    with httpx.Client(base_url=pair.primary.url, timeout=10.0) as client:
+        safe = client.put("/v1/kv/safe", params={"durability": "object"}, content=b"1")
+        pair.primary.run("stats")
+        for number in range(5):
+            last = client.put(f"/v1/kv/weak{number}", content=b"1")
+    time.sleep(2.5)  # a renewal tells of them
+    pair.primary.kill()
+    wait_for(lambda: is_ready(pair.standby), "the standby to take over")
+    report = http.post(f"{pair.standby.url}/v1/admin/promote", timeout=10.0).json()
+    assert report["seq"] >= int(safe.headers["seerdb-seq"])
+    assert report["lost"]["to"] == int(last.headers["seerdb-seq"])
+    token = {
+        "seerdb-epoch": last.headers["seerdb-epoch"],
+        "seerdb-min-seq": last.headers["seerdb-seq"],
+    }
+    reply = http.get(f"{pair.standby.url}/v1/kv/weak4", headers=token)
+    assert (reply.status_code, reply.json()["type"]) == (409, "urn:seerdb:lost")
+    assert report["previous"]["address"] == pair.primary.url
+
+
+def test_a_primary_that_was_stopped_and_goes_on_acknowledges_nothing(pair: Pair) -> None:
+    pair.start()
+    assert accepts_writes(pair.primary)
+    pair.primary.pause()
+    answers: list[httpx.Response] = []
+
+    def write(level: str) -> None:
+        answers.append(zombie_write(pair.primary, level))
+
+    levels = ["memory", "interval", "local", "object"] * 3
+    threads = [threading.Thread(target=write, args=(level,)) for level in levels]
+    for thread in threads:
+        thread.start()  # the kernel takes their connections and bytes
+    wait_for(lambda: accepts_writes(pair.standby), "the standby to take over")
+    pair.primary.resume()
+    for thread in threads:
+        thread.join()
+    refused = sorted(answer.json()["type"] for answer in answers)
+    print(f"the zombie answered {refused}")
+    assert len(refused) == len(levels)
+    assert set(refused) <= {"urn:seerdb:fenced", "urn:seerdb:unavailable"}
+    process = pair.primary.process
+    assert process is not None
+    assert process.wait(timeout=30) == 4, "it stops when it learns of its successor"
+    assert http.get(f"{pair.standby.url}/v1/kv/zombie").status_code == 404
+    pair.primary.start(until="/livez")
+    assert not accepts_writes(pair.primary)
+
+
+def zombie_write(server: Server, level: str) -> httpx.Response:
+    return http.put(
+        f"{server.url}/v1/kv/zombie", params={"durability": level}, content=b"z", timeout=60.0
+    )
+
+
+def test_there_and_back_again(pair: Pair) -> None:
+    """The old primary comes back as the standby, and takes over from a clean stop at once."""
+    pair.start()
+    http.put(
+        f"{pair.primary.url}/v1/kv/a", params={"durability": "object"}, content=b"1"
+    ).raise_for_status()
+    pair.primary.kill()
+    wait_for(lambda: accepts_writes(pair.standby), "the standby to take over")
+    pair.primary.start(until="/livez")
+    http.put(f"{pair.standby.url}/v1/kv/b", content=b"2").raise_for_status()
+    time.sleep(1.5)  # the standby sees the lease
+    assert not accepts_writes(pair.primary)
+    assert pair.standby.stop() == 0
+    seconds = wait_for(lambda: accepts_writes(pair.primary), "the standby to take over")
+    print(f"writes were accepted again {seconds:.1f} s after a clean stop")
+    for key, value in (("a", b"1"), ("b", b"2")):
+        assert http.get(f"{pair.primary.url}/v1/kv/{key}").content == value
+    assert pair.primary.stop() == 0
+    verified = pair.primary.run("verify", str(pair.primary.data))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
