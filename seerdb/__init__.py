@@ -36,6 +36,14 @@ from seerdb.errors import (
 )
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
+from seerdb.storage.backup.places import (
+    Transfer,
+    backup,
+    prune_backups,
+    recovery_points,
+    restore,
+    verify_backups,
+)
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.operators import MergeOperator, register_merge_operator
@@ -77,11 +85,17 @@ __all__ = [
     "Runtime",
     "SeerDBError",
     "Snapshot",
+    "Transfer",
     "TruncatedError",
     "UnavailableError",
     "UnsupportedFormatError",
     "WriteBatch",
+    "backup",
+    "prune_backups",
+    "recovery_points",
     "register_merge_operator",
+    "restore",
+    "verify_backups",
 ]
 
 __version__ = "0.1.0"

@@ -34,6 +34,7 @@ class Purpose(StrEnum):
     WAL = "wal"
     GARBAGE = "garbage"
     VERIFY = "verify"
+    BACKUP = "backup"
 
 
 class Operation(StrEnum):

@@ -1,0 +1,165 @@
+"""Copying objects from one store to another, several at a time, each proved on both sides.
+
+What is read must have the checksum that was promised, and what was written is read back and
+compared. Memory is bounded: objects under way are at most ``MOST_IN_FLIGHT`` bytes together, or
+one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from crc32c import crc32c
+
+from seerdb.clock import Clock
+from seerdb.errors import ChecksumError, CorruptionError, NotFoundError, TruncatedError
+from seerdb.storage.backup.descriptor import ObjectSum
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.upload import upload
+
+T = TypeVar("T")
+
+MOST_IN_FLIGHT = 256 << 20
+NAP_SECONDS = 0.1
+"""How soon a copy that is slowed down notices that it is to stop."""
+
+
+@dataclass
+class Progress:
+    """How far a copy is: objects and bytes, of how many."""
+
+    objects: int = 0
+    bytes: int = 0
+    total_objects: int = 0
+    total_bytes: int = 0
+
+
+def nothing(progress: Progress) -> None:
+    """The watcher of those who do not look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrier:
+    """How to copy: ``jobs`` objects at once on ``threads``, at most ``rate`` bytes a second, 0: as
+    many as it can. For one thread.
+
+    ``watch`` is told of every object that is done, and now and then while nothing is; what it
+    raises ends the copy."""
+
+    threads: Executor
+    clock: Clock
+    jobs: int = 4
+    rate: int = 0
+    watch: Callable[[Progress], None] = nothing
+    progress: Progress = field(default_factory=Progress)
+
+    def expect(self, objects: Iterable[tuple[int, object]]) -> None:
+        """Tell the watcher that so many objects, of these sizes, are to come."""
+        for size, _ in objects:
+            self.progress.total_objects += 1
+            self.progress.total_bytes += size
+        self.watch(self.progress)
+
+    def carry(self, tasks: Iterable[tuple[int, Callable[[], T]]]) -> list[T]:
+        """Do tasks, each of which holds so many bytes in memory; returns what they return.
+
+        Raises what a task or ``watch`` raises, when none is under way any more."""
+        window = _Window[T](self)
+        try:
+            for size, task in tasks:
+                window.make_room(size)
+                window.add(size, self.threads.submit(task))
+            window.make_room()
+        except BaseException:
+            window.abandon()
+            raise
+        return window.results
+
+    def done(self, size: int) -> None:
+        """Tell the watcher that an object of that size is done."""
+        self.progress.objects += 1
+        self.progress.bytes += size
+        self.watch(self.progress)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, looking every now and then whether to stop."""
+        end = self.clock.monotonic() + seconds
+        while (left := end - self.clock.monotonic()) > 0:
+            self.watch(self.progress)
+            self.clock.sleep(min(left, NAP_SECONDS))
+
+
+class _Window(Generic[T]):
+    """The tasks under way, oldest first."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self.results: list[T] = []
+        self._carrier = carrier
+        self._running: deque[tuple[int, Future[T]]] = deque()
+        self._bytes = 0
+        self._began = carrier.clock.monotonic()
+        self._begun_bytes = 0
+
+    def make_room(self, size: int | None = None) -> None:
+        """Wait until a task of ``size`` may begin; without one until all are done."""
+        while self._running and (size is None or self._is_full(size)):
+            self._finish_one()
+        carrier = self._carrier
+        if carrier.rate:
+            spent = carrier.clock.monotonic() - self._began
+            carrier.wait(self._begun_bytes / carrier.rate - spent)
+
+    def _is_full(self, size: int) -> bool:
+        return len(self._running) >= self._carrier.jobs or self._bytes + size > MOST_IN_FLIGHT
+
+    def add(self, size: int, future: Future[T]) -> None:
+        self._running.append((size, future))
+        self._bytes += size
+        self._begun_bytes += size
+
+    def abandon(self) -> None:
+        """Wait for what cannot be stopped any more; nobody asks what becomes of it."""
+        wait([future for _, future in self._running if not future.cancel()])
+
+    def _finish_one(self) -> None:
+        size, future = self._running[0]
+        self.results.append(future.result())
+        self._running.popleft()
+        self._bytes -= size
+        self._carrier.done(size)
+
+
+def copy(source: ObjectStore, target: ObjectStore, wanted: ObjectSum) -> None:
+    """Copy an object. Durable, and proved to be the same bytes, when it returns.
+
+    Raises: ``CorruptionError`` when it is not as it must be in ``source`` or was changed on its
+    way, ``NotFoundError``, ``UnavailableError``.
+    """
+    upload(target, wanted.name, fetch(source, wanted))
+
+
+def fetch(store: ObjectStore, wanted: ObjectSum) -> bytes:
+    """The bytes of an object, which are what they must be. Raises as :func:`copy`."""
+    data = store.get(wanted.name)
+    if len(data) != wanted.size:
+        raise TruncatedError(
+            "wrong length", name=wanted.name, expected=wanted.size, found=len(data)
+        )
+    if (found := crc32c(data)) != wanted.checksum:
+        raise ChecksumError(
+            "checksum mismatch", name=wanted.name, expected=wanted.checksum, found=found
+        )
+    return data
+
+
+def is_sound(store: ObjectStore, wanted: ObjectSum) -> bool:
+    """Whether an object is there and as it must be; reads all of it."""
+    try:
+        fetch(store, wanted)
+    except (NotFoundError, CorruptionError):
+        return False
+    return True

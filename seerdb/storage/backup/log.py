@@ -1,0 +1,126 @@
+"""The shipped log in a bucket or a repository: what its objects cover, and reading it in order.
+
+Only the names say what is covered, so that gaps are found without reading anything. As everywhere
+an empty object begins a branch, which voids what lower epochs hold from its first seq on; see
+``ship.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
+from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.wal.reader import read_segment
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What of one object counts: the commits ``first`` to ``last``, of those up to ``end`` that it
+    holds."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+    end: int
+
+
+class Log:
+    """The log that a listing shows. Immutable."""
+
+    def __init__(self, listed: Sequence[ObjectInfo]) -> None:
+        parsed = [(place, info) for info in listed if (place := parse_wal_name(info.name))]
+        branches = [(epoch, first) for (epoch, first, last), _ in parsed if last < first]
+        stretches: list[Stretch] = []
+        for (epoch, first, last), info in parsed:
+            border = min((start for above, start in branches if above > epoch), default=MAX_SEQ)
+            if first <= last and first < border:
+                stretches.append(Stretch(info.name, info.size, first, min(last, border - 1), last))
+        self.stretches = sorted(stretches, key=lambda each: (each.first, each.last, each.name))
+        self.branches = [info.name for (_, first, last), info in parsed if last < first]
+
+    def reach(self, after: int) -> int:
+        """The last commit to which there is log without a gap after ``after``; that itself when
+        there is none."""
+        for each in self.stretches:
+            if each.first > after + 1:
+                break
+            after = max(after, each.last)
+        return after
+
+    def between(self, after: int, upto: int) -> list[Stretch]:
+        """The stretches that hold the commits after ``after`` up to ``upto``; those that add
+        nothing to the ones before are left out."""
+        needed: list[Stretch] = []
+        reach = after
+        for each in self.stretches:
+            if each.first > upto:
+                break
+            if each.last > reach:
+                needed.append(each)
+                reach = each.last
+        return needed
+
+
+def read_log(store: ObjectStore) -> Log:
+    """The log in ``store``: one LIST."""
+    return Log(store.list(WAL_PREFIX))
+
+
+def records(
+    store: ObjectStore, log: Log, database_id: str, *, after: int, upto: int
+) -> Iterator[list[WalRecord]]:
+    """The commits after ``after`` up to ``upto`` in order, an object's at a time.
+
+    Raises: ``CorruptionError`` for a gap or a damaged object.
+    """
+    for stretch in log.between(after, upto):
+        found = decode_stretch(stretch, store.get(stretch.name), database_id)
+        fresh = [record for record in found if after < record[0] <= upto]
+        if fresh and fresh[0][0] != after + 1:
+            raise gap(after, fresh[0][0])
+        if fresh:
+            yield fresh
+            after = fresh[-1][0]
+    if after < upto:
+        raise gap(after, upto)
+
+
+def decode_stretch(stretch: Stretch, data: bytes, database_id: str) -> list[WalRecord]:
+    """The commits that count of an object. Raises: ``CorruptionError`` unless it is sound and
+    holds what its name says."""
+    scan = read_segment(data, stretch.name, None)
+    check_database(scan, database_id)
+    found = [record for record in scan.records if stretch.first <= record[0] <= stretch.end]
+    held = [record[0] for record in found]
+    if scan.damages or held != list(range(stretch.first, stretch.end + 1)):
+        raise CorruptionError(
+            "a shipped log does not hold what its name says",
+            name=stretch.name,
+            expected=f"seq {stretch.first} to {stretch.end}",
+            found=f"{len(held)} of those",
+        )
+    return [record for record in found if record[0] <= stretch.last]
+
+
+def time_of(store: ObjectStore, log: Log, database_id: str, seq: int) -> int | None:
+    """When a commit was made, microseconds since 1970; ``None`` where no log tells."""
+    if not log.between(seq - 1, seq):
+        return None
+    try:
+        [[(_, time_us, _)]] = records(store, log, database_id, after=seq - 1, upto=seq)
+    except (CorruptionError, NotFoundError):
+        return None
+    return time_us
+
+
+def gap(after: int, found: int) -> CorruptionError:
+    """What is wrong where commits are missing after ``after``."""
+    return CorruptionError(
+        "the log has a gap", name=WAL_PREFIX, expected=f"seq {after + 1}", found=f"seq {found}"
+    )
