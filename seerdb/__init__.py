@@ -44,6 +44,10 @@ from seerdb.storage.backup.places import (
     restore,
     verify_backups,
 )
+from seerdb.storage.backup.points import RecoveryPoints
+from seerdb.storage.backup.restore import RestoreReport
+from seerdb.storage.backup.take import BackupReport
+from seerdb.storage.backup.tasks import BackupStatus
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.operators import MergeOperator, register_merge_operator
@@ -55,6 +59,8 @@ __all__ = [
     "DB",
     "NEEDS_IO",
     "AlreadyExistsError",
+    "BackupReport",
+    "BackupStatus",
     "Batch",
     "BusyError",
     "Checkpoint",
@@ -82,6 +88,8 @@ __all__ = [
     "Options",
     "PoisonedError",
     "ReadOnlyError",
+    "RecoveryPoints",
+    "RestoreReport",
     "Runtime",
     "SeerDBError",
     "Snapshot",

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from seerdb.backups import Backups
 from seerdb.errors import ClosedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
-from seerdb.past import Past
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.engine import Engine
@@ -38,7 +38,7 @@ NEEDS_IO: Final = NeedsIO()
 """What a read that must not block returns when it would have to."""
 
 
-class DB(Past):
+class DB(Backups):
     """An open database; the only writer of its bucket prefix. Use :meth:`open`.
 
     Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
@@ -101,6 +101,7 @@ class DB(Past):
         If the bucket cannot be reached, what is not flushed stays in the local log.
         """
         self._try_get = self._refuse
+        self._end_backups()
         self._engine.close()
 
     def _refuse(self, key: bytes) -> Shown | Need | None:
