@@ -19,7 +19,7 @@ from seerdb_api.keys import Keys
 from seerdb_api.metrics import Metrics
 from seerdb_api.openapi import DESCRIPTION, TAGS, component_schemas
 from seerdb_api.requests import RequestLog, RouteTable, answer_unrouted
-from seerdb_api.routes import admin, batches, checkpoints, health, history, keys, ranges
+from seerdb_api.routes import admin, backups, batches, checkpoints, health, history, keys, ranges
 from seerdb_api.service import Database, Service
 from seerdb_api.settings import ServiceSettings
 
@@ -30,6 +30,7 @@ ROUTERS = (
     admin.router,
     checkpoints.router,
     history.router,
+    backups.router,
     health.router,
 )
 

@@ -51,7 +51,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         thread.join()
 
 
-schema = schemathesis.openapi.from_dict(create_app(ServiceSettings()).openapi())
+ELSEWHERE = ["/v1/admin/backups", "/v1/admin/recovery-points"]
+"""These write to, or read from, whatever place they are told, made up or not."""
+
+schema = schemathesis.openapi.from_dict(create_app(ServiceSettings()).openapi()).exclude(
+    path=ELSEWHERE
+)
 
 
 @schema.parametrize()
