@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 import seerdb
-from seerdb.cli import admin, bench, checkpoint, history, inspect, keys, serve, transfer, verify
+from seerdb.cli import (
+    admin,
+    backup,
+    bench,
+    checkpoint,
+    history,
+    inspect,
+    keys,
+    restore,
+    serve,
+    transfer,
+    verify,
+)
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -112,6 +124,9 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(checkpoint.app, name="checkpoint")
+app.command()(restore.restore)
+app.command("recovery-points")(restore.list_points)
+app.add_typer(backup.app, name="backup")
 app.add_typer(inspect.app, name="inspect")
 
 

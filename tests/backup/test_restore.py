@@ -176,7 +176,7 @@ def test_what_cannot_be_restored_is_refused_with_what_can(recorded: Recorded) ->
     with pytest.raises(NotFoundError, match=f"to {recorded.model.seq}"):
         restore(recorded.world, recorded.repository, seq=recorded.model.seq + 1)
     with pytest.raises(NotFoundError, match="no sound backup"):
-        restore(recorded.world, recorded.repository, backup="20200101T000000Z-00000000")
+        restore(recorded.world, recorded.repository, backup="20200101T000000000000Z-00000000")
     with pytest.raises(InvalidRequestError):
         restore(recorded.world, recorded.repository, seq=1, backup="x")
     with pytest.raises(NotFoundError, match="neither a backup nor a database"):

@@ -64,6 +64,7 @@ def read_catalogue(store: ObjectStore) -> Catalogue:
             continue  # pruned meanwhile
         except CorruptionError as error:
             catalogue.damaged.append(error)
+    catalogue.backups.sort(key=lambda each: (each.created_us, each.seq, each.id))
     return catalogue
 
 

@@ -48,7 +48,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """One backup."""
 
     id: str
-    """Second of its creation and 8 random hex digits: the order of ids is the order of time."""
+    """Microsecond of its creation and 8 random hex digits: ids are in the order of time."""
     database_id: str
     seq: SeqNo
     """It holds all commits up to this one, and no other."""
@@ -91,7 +91,7 @@ def following(epoch: Epoch) -> Epoch:
 
 def new_id(created_us: int, random_hex: str) -> str:
     """The id of a backup begun at ``created_us``; 8 random hex digits make it unique."""
-    return f"{moment(created_us):%Y%m%dT%H%M%SZ}-{random_hex}"
+    return f"{moment(created_us):%Y%m%dT%H%M%S%fZ}-{random_hex}"
 
 
 def moment(time_us: int) -> datetime:

@@ -40,7 +40,7 @@ _BLOB = re.compile(r"blobs/([0-9]{8}-[0-9]{12}-[0-9]{6})\.blob\Z")
 _WAL = re.compile(r"wal/([0-9]{20})/([0-9]{20})-([0-9]{20})\.wal\Z")
 _CHECKPOINT = re.compile(r"checkpoints/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
 _HOLD = re.compile(r"holds/([0-9a-f]{32})\Z")
-_BACKUP = re.compile(r"backups/([0-9]{8}T[0-9]{6}Z-[0-9a-f]{8})\Z")
+_BACKUP = re.compile(r"backups/([0-9]{8}T[0-9]{12}Z-[0-9a-f]{8})\Z")
 _LOCK = re.compile(r"locks/([0-9a-f]{32})-([0-9]{8})\Z")
 _PROBE = re.compile(r"probe/[0-9a-f]+\Z")
 
