@@ -31,7 +31,7 @@ from seerdb.errors import (
 )
 from seerdb.ids import SegmentId, SeqNo, table_id
 from seerdb.storage.backup.archive import Archive, Base
-from seerdb.storage.backup.copying import Carrier, copy, is_sound
+from seerdb.storage.backup.copying import Carrier, check_sizes, copy, is_sound, sizes
 from seerdb.storage.backup.descriptor import ObjectSum, following, objects_of
 from seerdb.storage.backup.log import Stretch, records
 from seerdb.storage.backup.rebuild import Rebuilder
@@ -204,18 +204,8 @@ class _Restoration:
 
     def check(self) -> None:
         """Raise ``NotFoundError`` for an object that is missing, or not as long as it must be."""
-        store = self._archive.store
-        there = {
-            (info.name, info.size)
-            for prefix in (TABLE_PREFIX, BLOB_PREFIX)
-            for info in store.list(prefix)
-        }
-        for each in objects_of(replace(self._base.state, version=Version(self._runs))):
-            if (each.name, each.size) not in there:
-                raise NotFoundError(
-                    f"{each.name} of {each.size} bytes, which {self._base.name} needs, is missing "
-                    "or damaged"
-                )
+        needed = replace(self._base.state, version=Version(self._runs))
+        check_sizes(self._archive.store, objects_of(needed))
 
     def run(self, random_bytes: Callable[[int], bytes]) -> ManifestState:
         """Do it; returns the state of the new database."""
@@ -249,7 +239,7 @@ class _Restoration:
         """Bring what is not made here: whole tables, and the blobs of all."""
         names = {table_name(table.id) for table in self._whole}
         names |= {blob_name(ref.id) for table in tables for ref in table.blobs}
-        there = {info.name: info.size for info in self._target.list("")}
+        there = sizes(self._target)
         self.objects = [each for each in needed if each.name in names]
         tasks = [
             (each.size, partial(self._bring, each, look=there.get(each.name) == each.size))
@@ -257,6 +247,7 @@ class _Restoration:
         ]
         self._carrier.expect(tasks)
         self._carrier.carry(tasks)
+        check_sizes(self._target, self.objects)
 
     def _bring(self, wanted: ObjectSum, *, look: bool) -> None:
         if not (look and is_sound(self._target, wanted)):

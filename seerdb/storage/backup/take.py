@@ -21,7 +21,7 @@ from seerdb.clock import Clock
 from seerdb.errors import ConflictError, CorruptionError, NotFoundError
 from seerdb.ids import SeqNo
 from seerdb.storage.backup.catalogue import Catalogue, check_repository, read_catalogue
-from seerdb.storage.backup.copying import Carrier, Progress, copy, is_sound
+from seerdb.storage.backup.copying import Carrier, Progress, check_sizes, copy, is_sound, sizes
 from seerdb.storage.backup.descriptor import (
     Descriptor,
     ObjectSum,
@@ -33,12 +33,7 @@ from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.backup.log import Stretch, decode_stretch, read_log, time_of
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.names import (
-    BLOB_PREFIX,
-    TABLE_PREFIX,
-    WAL_PREFIX,
-    backup_name,
-)
+from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
 from seerdb.storage.object_store.upload import upload
 
 
@@ -103,11 +98,7 @@ class _Taking:
     def objects(self, catalogue: Catalogue) -> list[ObjectSum]:
         """Copy the tables and blobs that are missing; returns all that are needed."""
         needed = objects_of(self._source.state)
-        there = {
-            info.name: info.size
-            for prefix in (TABLE_PREFIX, BLOB_PREFIX)
-            for info in self._target.list(prefix)
-        }
+        there = sizes(self._target)
         proved = {each for backup in catalogue.backups for each in backup.objects}
         tasks = [
             (each.size, partial(self._bring, each, look=there.get(each.name) == each.size))
@@ -116,6 +107,7 @@ class _Taking:
         ]
         self._carrier.expect(tasks)
         self._carrier.carry(tasks)
+        check_sizes(self._target, needed)
         return needed
 
     def _bring(self, wanted: ObjectSum, *, look: bool) -> None:
