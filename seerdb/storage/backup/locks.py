@@ -19,13 +19,18 @@ from typing import Literal, Self
 import msgspec
 
 from seerdb.clock import Clock
-from seerdb.errors import BusyError, ConflictError, NotFoundError
+from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError
+from seerdb.storage.envelope import Envelope
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import LOCK_PREFIX, lock_name, parse_lock_name
 
 LOCK_SECONDS = 600.0
 RENEW_SECONDS = LOCK_SECONDS / 3
 RETRY_SECONDS = 30.0
+
+_ENVELOPE = Envelope(
+    b"SeerLock", 1, "the lock of a repository", "delete it if nobody works on the repository"
+)
 
 Kind = Literal["backup", "prune"]
 
@@ -84,7 +89,9 @@ class RepositoryLock:
             held = _Held(self._kind, self._clock.now() + LOCK_SECONDS)
             self._renew_at = self._clock.monotonic() + RENEW_SECONDS
             self._written += 1
-            self._store.put(lock_name(self._owner, self._written), msgspec.json.encode(held))
+            self._store.put(
+                lock_name(self._owner, self._written), _ENVELOPE.wrap(msgspec.json.encode(held))
+            )
 
     def check(self) -> None:
         """Raise ``ConflictError`` when the lock was lost meanwhile."""
@@ -106,11 +113,9 @@ class RepositoryLock:
         held = {}
         for name in last.values():
             try:
-                held[name] = msgspec.json.decode(self._store.get(name), type=_Held)
+                held[name] = _decode(name, self._store.get(name))
             except NotFoundError:
                 continue  # released
-            except msgspec.MsgspecError:
-                held[name] = _Held("prune", 0.0)  # nobody can have meant anything by it
         return held
 
     def _clear(self, others: dict[str, _Held]) -> None:
@@ -126,3 +131,10 @@ class RepositoryLock:
             self._store.delete(
                 lock_name(self._owner, number) for number in range(1, self._written + 1)
             )
+
+
+def _decode(name: str, data: bytes) -> _Held:
+    try:
+        return msgspec.json.decode(_ENVELOPE.unwrap(name, data), type=_Held)
+    except msgspec.MsgspecError as error:
+        raise CorruptionError(f"the body is not a lock: {error}", name=name) from error
