@@ -10,6 +10,7 @@ from seerdb import DB
 from seerdb.errors import (
     AlreadyExistsError,
     CorruptionError,
+    HistoryError,
     InvalidRequestError,
     NotFoundError,
     UnavailableError,
@@ -109,7 +110,7 @@ def test_a_time_is_the_last_commit_made_by_then(recorded: Recorded) -> None:
             assert archive.seq_at(int(time * 1e6)) == seq
             assert archive.seq_at(int((time + 0.1) * 1e6)) == seq
     assert archive.seq_at(int(1e18)) == recorded.model.seq
-    with pytest.raises(NotFoundError, match="the first time to restore"):
+    with pytest.raises(HistoryError, match="the first time to restore"):
         archive.seq_at(0)
 
 
@@ -173,7 +174,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(recorded: Recorded) ->
 
 
 def test_what_cannot_be_restored_is_refused_with_what_can(recorded: Recorded) -> None:
-    with pytest.raises(NotFoundError, match=f"to {recorded.model.seq}"):
+    with pytest.raises(HistoryError, match=f"to {recorded.model.seq}"):
         restore(recorded.world, recorded.repository, seq=recorded.model.seq + 1)
     with pytest.raises(NotFoundError, match="no sound backup"):
         restore(recorded.world, recorded.repository, backup="20200101T000000000000Z-00000000")
@@ -207,7 +208,7 @@ def test_any_damaged_object_is_named_and_another_way_is_taken_where_there_is_one
         repository = damaged(recorded.repository, info.name, gone=gone)
         try:
             report, bucket = restore(recorded.world, repository)
-        except (CorruptionError, NotFoundError):
+        except (CorruptionError, HistoryError, NotFoundError):
             assert info.name.startswith(WAL_PREFIX), info.name
             continue
         assert content(recorded.world, bucket) == recorded.expected(report.seq)
@@ -254,12 +255,28 @@ def test_gaps_between_backups_without_log_are_named() -> None:
         (20, 20),
         (30, 30),
     ]
-    with pytest.raises(NotFoundError, match="10 to 10, 20 to 20, 30 to 30"):
+    with pytest.raises(HistoryError, match="10 to 10, 20 to 20, 30 to 30"):
         restore(world, repository, seq=15)
     between = points.backups[1].time_us + 5_000_000
-    with pytest.raises(NotFoundError, match="the log after seq 20"):
+    with pytest.raises(HistoryError, match="the log after seq 20"):
         restore(world, repository, time_us=between)
     assert restore(world, repository, time_us=points.backups[2].time_us)[0].seq == 30
+
+
+def test_an_ingest_between_backups_is_no_gap_beside_its_own_seq() -> None:
+    world, repository = World(**ROOMY), MemoryObjectStore()
+    with world.open() as db:
+        db.put(b"a", b"1", durability="object")
+        back_up(world, repository)
+        db.put(b"a", b"2", durability="object")
+        db.ingest([(b"b", b"1")])
+        db.put(b"c", b"1", durability="object")
+        back_up(world, repository)
+    [covered] = open_archive(repository).ranges()
+    assert (covered.first, covered.last) == (0, 4)
+    for seq, expected in enumerate([{}, {b"a": b"1"}, {b"a": b"2"}, {b"a": b"2", b"b": b"1"}]):
+        _, bucket = restore(world, repository, seq=seq)
+        assert content(world, bucket) == expected
 
 
 def test_an_empty_database_is_backed_up_and_restored() -> None:

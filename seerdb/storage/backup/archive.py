@@ -9,8 +9,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.descriptor import Descriptor, moment, objects_of
 from seerdb.storage.backup.log import Log, decode_stretch, read_log, time_of
@@ -75,7 +76,7 @@ class Archive:
         found: list[Stretches] = []
         for base in self.bases:
             first, last = base.state.last_seq, self.reach(base)
-            if found and first <= found[-1].last:
+            if found and first <= found[-1].last + 1:
                 found[-1] = Stretches(found[-1].first, max(found[-1].last, last))
             else:
                 found.append(Stretches(first, last))
@@ -91,21 +92,21 @@ class Archive:
     def seq_at(self, time_us: int) -> int:
         """The last commit that was made at a time or before it.
 
-        Raises: ``NotFoundError`` when that is before the first that can be restored, or cannot be
+        Raises: ``HistoryError`` when that is before the first that can be restored, or cannot be
         told, as log is missing there.
         """
         if not self.bases:
-            raise NotFoundError("there is nothing to restore from")
+            raise HistoryError("there is nothing sound to restore from")
         seq = max(self._in_log(time_us), self._of_bases(time_us))
         if seq < self.bases[0].state.last_seq:
             first = self.bases[0]
-            raise NotFoundError(
+            raise HistoryError(
                 f"the first time to restore is {moment(self.time_of(first.state.last_seq))}, seq "
                 f"{first.state.last_seq}"
             )
-        for one, other in zip(self.ranges(), self.ranges()[1:], strict=False):
-            if one.last <= seq < other.first and not self.log.between(seq, seq + 1):
-                raise NotFoundError(
+        for one, other in pairwise(self.ranges()):
+            if one.last <= seq < other.first:
+                raise HistoryError(
                     f"which commits were made by then is not known: the log after seq {one.last} "
                     f"({moment(self.time_of(one.last))}) is missing up to seq {other.first} "
                     f"({moment(self.time_of(other.first))}); name one of these"
@@ -169,9 +170,13 @@ def _live_bases(store: ObjectStore) -> list[Base]:
 
 
 def _states(store: ObjectStore) -> Iterator[ManifestState]:
-    """The state after every record that is left, as far back as a checkpoint tells it."""
+    """The state after every record that is left, as far back as nothing is missing."""
+    numbers = manifest_numbers(store)
+    first = len(numbers) - 1
+    while first > 0 and numbers[first - 1] == numbers[first] - 1:
+        first -= 1
     state: ManifestState | None = None
-    for number in manifest_numbers(store):
+    for number in numbers[max(first, 0) :]:
         try:
             record = read_record(store, number)
         except NotFoundError:

@@ -110,9 +110,9 @@ def restore(
 
     Restores the newest commit; or the last one made by the time ``at``, in seconds since 1970; or
     that of ``seq``, or of a ``backup``; of all keys, or those with a ``prefix``. Raises:
-    ``AlreadyExistsError`` when there is something in ``to``, ``NotFoundError`` for what cannot be
-    restored, ``InvalidRequestError``, ``CorruptionError`` when nothing sound leads there,
-    ``UnavailableError``.
+    ``AlreadyExistsError`` when there is something in ``to``, ``HistoryError`` for what cannot be
+    restored, ``NotFoundError``, ``InvalidRequestError``, ``CorruptionError`` when nothing sound
+    leads there, ``UnavailableError``.
     """
     time_us = None if at is None else int(at * 1_000_000)
     wanted = Wanted(backup=backup, seq=seq, time_us=time_us, prefix=prefix)

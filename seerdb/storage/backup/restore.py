@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from seerdb.errors import (
     AlreadyExistsError,
     CorruptionError,
+    HistoryError,
     InvalidRequestError,
     NotFoundError,
 )
@@ -97,9 +98,10 @@ def restore_archive(
 ) -> RestoreReport:
     """Make a database in ``target``. Durable when it returns; ``dry_run`` says what it would do.
 
-    Raises: ``AlreadyExistsError`` when there is anything else in ``target``, ``NotFoundError`` for
-    a commit that cannot be restored, ``CorruptionError`` when nothing sound leads there,
-    ``UnavailableError``; whatever the carrier's ``watch`` raises.
+    Raises: ``AlreadyExistsError`` when there is anything else in ``target``, ``HistoryError`` for
+    a commit that cannot be restored, ``NotFoundError`` for a backup that is not there,
+    ``CorruptionError`` when nothing sound leads there, ``UnavailableError``; whatever the carrier's
+    ``watch`` raises.
     """
     began = carrier.clock.monotonic()
     notes = [str(error) for error in archive.damaged]
@@ -139,7 +141,7 @@ def _ways(archive: Archive, wanted: Wanted) -> Iterator[tuple[Base, int]]:
     found = [(base, seq) for seq in seqs for base in archive.candidates(seq)]
     if not found:
         ranges = [f"{each.first} to {each.last}" for each in archive.ranges()]
-        raise NotFoundError(
+        raise HistoryError(
             f"seq {seqs[0] if seqs else 0} cannot be restored from here; these can: "
             f"{', '.join(ranges) or 'none'}"
         )
