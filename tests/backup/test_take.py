@@ -131,7 +131,7 @@ def test_a_write_that_arrives_changed_is_noticed_and_no_descriptor_put() -> None
     with world.open() as db:
         fill(db, 50)
         db.flush()
-    repository.corrupt("get_range", match=TABLE_PREFIX)
+    repository.corrupt("get", match=TABLE_PREFIX)
     with pytest.raises(ChecksumError):
         back_up(world, repository)
     assert not objects(inner, BACKUP_PREFIX)

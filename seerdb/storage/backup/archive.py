@@ -13,14 +13,15 @@ from itertools import pairwise
 
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.backup.catalogue import read_catalogue
+from seerdb.storage.backup.copying import sizes
 from seerdb.storage.backup.descriptor import Descriptor, moment, objects_of
 from seerdb.storage.backup.log import Log, decode_stretch, read_log, time_of
 from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.store import apply, manifest_numbers, read_record, restore
+from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.names import BACKUP_PREFIX, BLOB_PREFIX, TABLE_PREFIX
+from seerdb.storage.object_store.names import BACKUP_PREFIX
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,7 @@ def open_archive(store: ObjectStore) -> Archive:
         bases = [Base(each.state, each.seq, each.time_us, each) for each in catalogue.backups]
         damaged = catalogue.damaged
     else:
-        bases = _live_bases(store)
-        damaged = []
+        bases, damaged = _live_bases(store)
     if not bases and not damaged:
         raise NotFoundError("there is neither a backup nor a database")
     bases.sort(key=lambda base: (base.state.last_seq, base.time_us))
@@ -151,22 +151,29 @@ def open_archive(store: ObjectStore) -> Archive:
     return Archive(store, database_id, bases, log, damaged)
 
 
-def _live_bases(store: ObjectStore) -> list[Base]:
+def _live_bases(store: ObjectStore) -> tuple[list[Base], list[CorruptionError]]:
     """The states of the manifest, and those of checkpoints, that are all there; of those with the
-    same commits the newest."""
-    there = {
-        (info.name, info.size)
-        for prefix in (TABLE_PREFIX, BLOB_PREFIX)
-        for info in store.list(prefix)
-    }
+    same commits the newest. And what is wrong with the newest of all, if that is not there."""
+    there = sizes(store)
+    newest = load(store)
     states = [kept.state for _, kept in list_checkpoints(store)]
-    states = sorted([*states, *_states(store)], key=lambda state: state.number)
+    states += [*_states(store), *([newest] if newest else [])]
+    missing = {state.number: _missing(state, there) for state in states}
     whole = {
         state.last_seq: state
-        for state in states
-        if {(each.name, each.size) for each in objects_of(state)} <= there
+        for state in sorted(states, key=lambda state: state.number)
+        if not missing[state.number]
     }
-    return [Base(state, seq, state.time_us) for seq, state in whole.items()]
+    damaged = [missing[newest.number]] if newest and missing[newest.number] else []
+    return [Base(state, seq, state.time_us) for seq, state in whole.items()], [
+        CorruptionError("the newest state needs it, but it is missing or damaged", name=name)
+        for name in damaged
+    ]
+
+
+def _missing(state: ManifestState, there: dict[str, int]) -> str:
+    """The name of an object of a state that is not there; "" when all are."""
+    return next((each.name for each in objects_of(state) if there.get(each.name) != each.size), "")
 
 
 def _states(store: ObjectStore) -> Iterator[ManifestState]:

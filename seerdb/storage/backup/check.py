@@ -8,7 +8,7 @@ import msgspec
 
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.storage.backup.catalogue import read_catalogue
-from seerdb.storage.backup.copying import Carrier, fetch
+from seerdb.storage.backup.copying import Carrier, prove
 from seerdb.storage.backup.descriptor import ObjectSum
 from seerdb.storage.object_store.base import ObjectStore
 
@@ -74,7 +74,7 @@ def check_backups(store: ObjectStore, carrier: Carrier, backup: str | None = Non
 
 def _problem(store: ObjectStore, wanted: ObjectSum) -> str:
     try:
-        fetch(store, wanted)
+        prove(store, wanted)
     except (CorruptionError, NotFoundError) as error:
         return str(error)
     return ""

@@ -134,6 +134,7 @@ class _Crossing:
         self._target = target
         self.get_range = source.get_range
         self.get = target.get
+        self.checksum = target.checksum
         self.put = target.put
         self.put_if_absent = target.put_if_absent
         self.delete = target.delete

@@ -32,7 +32,7 @@ from seerdb.storage.backup.descriptor import (
 from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.backup.log import Stretch, decode_stretch, read_log, time_of
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
 from seerdb.storage.object_store.upload import upload
 
@@ -163,10 +163,11 @@ class _Taking:
     def _stretch(self, stretch: Stretch, *, is_there: bool) -> tuple[ObjectSum, int]:
         data = self._source.store.get(stretch.name)
         held = decode_stretch(stretch, data, self._database_id)
-        if not is_there or self._target.get(stretch.name) != data:
-            upload(self._target, stretch.name, data)
+        found = ObjectSum(stretch.name, *Checksum.of(data))
+        if not (is_there and is_sound(self._target, found)):
+            upload(self._target, stretch.name, data, found.checksum)
             self.copied.append(len(data))
-        return ObjectSum(stretch.name, len(data), crc32c(data)), held[-1][1]
+        return found, held[-1][1]
 
 
 def take_backup(
@@ -243,7 +244,8 @@ def _publish(target: ObjectStore, descriptor: Descriptor, lock: RepositoryLock) 
     """Put the descriptor, unless a prune may have deleted what it names."""
     lock.check()
     name = backup_name(descriptor.id)
-    upload(target, name, encode_descriptor(descriptor))
+    data = encode_descriptor(descriptor)
+    upload(target, name, data, crc32c(data))
     try:
         lock.check()
     except ConflictError:
