@@ -67,6 +67,19 @@ def test_a_store_without_creation_if_absent_will_do_for_a_repository(tmp_path: P
         assert dict(db.scan()) == rows
 
 
+def test_what_is_only_in_the_log_of_a_data_directory_is_told_of(tmp_path: Path) -> None:
+    database, copies = str(tmp_path / "db"), str(tmp_path / "copies")
+    with DB.open(database, **PLAIN) as db:
+        fill(db, 50)
+        db.flush()
+        assert not seerdb.backup(database, copies).notes
+        fill(db, 7)
+        report = seerdb.backup(database, copies)
+        assert report.seq == 50
+        assert "seq 57" in report.notes[0]
+    assert not seerdb.backup(database, copies).notes
+
+
 def test_a_database_is_restored_straight_from_its_bucket_while_it_is_in_use(
     tmp_path: Path,
 ) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.copying import sizes
 from seerdb.storage.backup.descriptor import Descriptor, moment, objects_of
-from seerdb.storage.backup.log import Log, decode_stretch, read_log, time_of
+from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
 from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
@@ -45,7 +46,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Stretches:
+class Range:
     """Commits ``first`` to ``last``, each of which can be restored."""
 
     first: int
@@ -62,25 +63,30 @@ class Archive:
     log: Log
     damaged: list[CorruptionError] = field(default_factory=list)
 
-    def reach(self, base: Base) -> int:
-        """The last commit that can be restored from a base."""
-        return max(base.seq, self.log.reach(base.state.last_seq))
+    @cached_property
+    def reaches(self) -> list[int]:
+        """The last commit that can be restored from each base."""
+        found = self.log.reaches([base.state.last_seq for base in self.bases])
+        return [max(base.seq, reach) for base, reach in zip(self.bases, found, strict=True)]
 
     def candidates(self, seq: int) -> list[Base]:
         """The bases from which the state at ``seq`` can be restored, the nearest first."""
-        return [
-            base for base in reversed(self.bases) if base.state.last_seq <= seq <= self.reach(base)
+        found = [
+            base
+            for base, reach in zip(self.bases, self.reaches, strict=True)
+            if base.state.last_seq <= seq <= reach
         ]
+        return found[::-1]
 
-    def ranges(self) -> list[Stretches]:
+    def ranges(self) -> list[Range]:
         """What can be restored, in order; between two of them log is missing."""
-        found: list[Stretches] = []
-        for base in self.bases:
-            first, last = base.state.last_seq, self.reach(base)
+        found: list[Range] = []
+        for base, last in zip(self.bases, self.reaches, strict=True):
+            first = base.state.last_seq
             if found and first <= found[-1].last + 1:
-                found[-1] = Stretches(found[-1].first, max(found[-1].last, last))
+                found[-1] = Range(found[-1].first, max(found[-1].last, last))
             else:
-                found.append(Stretches(first, last))
+                found.append(Range(first, last))
         return found
 
     def time_of(self, seq: int) -> int:
@@ -98,6 +104,8 @@ class Archive:
         """
         if not self.bases:
             raise HistoryError("there is nothing sound to restore from")
+        if exact := [base.seq for base in self.bases if base.time_us == time_us]:
+            return max(exact)
         seq = max(self._in_log(time_us), self._of_bases(time_us))
         if seq < self.bases[0].state.last_seq:
             first = self.bases[0]
@@ -112,23 +120,21 @@ class Archive:
                     f"({moment(self.time_of(one.last))}) is missing up to seq {other.first} "
                     f"({moment(self.time_of(other.first))}); name one of these"
                 )
-        return seq
+        return min(seq, max(self.reaches))
 
     def _of_bases(self, time_us: int) -> int:
         return max((base.seq for base in self.bases if base.time_us <= time_us), default=-1)
 
     def _in_log(self, time_us: int) -> int:
         """The last commit in the log that was made by then; -1 when there is none."""
-        stretches = [each for each in self.log.stretches if self.candidates(each.first)]
-        place = bisect_right(stretches, time_us, key=lambda each: self._times(each.name)[0][1])
+        stretches = self.log.stretches
+        place = bisect_right(stretches, time_us, key=lambda each: self._times(each)[0][1])
         if place == 0:
             return -1
-        made = [seq for seq, at in self._times(stretches[place - 1].name) if at <= time_us]
-        return made[-1]
+        return max(seq for seq, at in self._times(stretches[place - 1]) if at <= time_us)
 
-    def _times(self, name: str) -> list[tuple[int, int]]:
-        [stretch] = [each for each in self.log.stretches if each.name == name]
-        held = decode_stretch(stretch, self.store.get(name), self.database_id)
+    def _times(self, stretch: Stretch) -> list[tuple[int, int]]:
+        held = decode_stretch(stretch, self.store.get(stretch.name), self.database_id)
         return [(seq, at) for seq, at, _ in held]
 
 

@@ -20,7 +20,7 @@ from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 
 T = TypeVar("T")
 
-MOST_IN_FLIGHT = 256 << 20
+MOST_IN_FLIGHT = 128 << 20
 NAP_SECONDS = 0.1
 """How soon a copy that is slowed down notices that it is to stop."""
 

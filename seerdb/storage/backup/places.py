@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from seerdb.clock import SystemClock
 from seerdb.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from seerdb.storage.backup.archive import open_archive
@@ -29,7 +31,10 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BACKUP_PREFIX, MANIFEST_PREFIX
+from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.stores import Stores
+from seerdb.storage.wal.segments import list_segments, segment_path
+from seerdb.storage.wal.verify import verify_segments
 from seerdb.storage.workers import transfer_threads
 
 MOST_JOBS = 64
@@ -91,7 +96,8 @@ def backup(
         transfer.carrier() as carrier,
     ):
         wish = Wish(label=label, keep=keep, full=full)
-        return take_backup(Source(store, hold.state), target, wish, carrier, os.urandom)
+        report = take_backup(Source(store, hold.state), target, wish, carrier, os.urandom)
+    return msgspec.structs.replace(report, notes=[*report.notes, *_left_behind(source, report.seq)])
 
 
 def restore(
@@ -183,7 +189,26 @@ def _bucket(place: str) -> str:
         with open_store(directory, {}) as store:
             if store.list(MANIFEST_PREFIX) or store.list(BACKUP_PREFIX):
                 return directory
-    raise NotFoundError(f"there is neither a database nor a backup in {place}")
+    raise NotFoundError(
+        f"there is neither a database nor a backup in {place}; where the bucket of a data "
+        "directory is elsewhere, name that"
+    )
+
+
+def _left_behind(place: str, seq: int) -> list[str]:
+    """A note if the log of a data directory has commits after ``seq``, which no bucket has."""
+    files, log = OsFileSystem(), f"{place}/wal"
+    if "://" in place or not files.exists(log):
+        return []
+    paths = [segment_path(log, each) for each in list_segments(files, log)]
+    newest = max((report.last_seq for report in verify_segments(files, paths)), default=0)
+    if newest <= seq:
+        return []
+    note = (
+        f"commits up to seq {newest:,} are in the log in {log} only, and not in the backup; back "
+        "up through the server, or open and close the database first"
+    )
+    return [note]
 
 
 def _new_bucket(place: str) -> str:

@@ -158,8 +158,7 @@ def _wanted_seqs(archive: Archive, wanted: Wanted) -> list[int]:
         if wanted.backup not in ids:
             raise NotFoundError(f"there is no sound backup {wanted.backup}; list them")
         return [ids[wanted.backup]]
-    ends = {archive.reach(base) for base in archive.bases}
-    return sorted(ends | {base.seq for base in archive.bases}, reverse=True)
+    return sorted({*archive.reaches, *(base.seq for base in archive.bases)}, reverse=True)
 
 
 def _check_empty(target: ObjectStore, ways: list[tuple[Base, int]]) -> None:
@@ -260,7 +259,12 @@ class _Restoration:
         stretches = archive.log.between(after, self._seq)
         self._carrier.expect((each.size, None) for each in stretches)
         groups = records(
-            archive.store, archive.log, archive.database_id, after=after, upto=self._seq
+            archive.store,
+            archive.log,
+            archive.database_id,
+            after=after,
+            upto=self._seq,
+            threads=self._carrier.threads,
         )
         newest = max((run.number for run in self._base.state.version.runs), default=0)
         return list(self._rebuilder.replay(self._counted(groups, stretches), newest + 1))

@@ -123,7 +123,7 @@ class _Taking:
         # What the oldest backup has in its tables, nobody will want to apply.
         oldest = min([last_seq, *(each.state.last_seq for each in catalogue.backups)])
         seq = log.reach(last_seq)
-        needed = log.between(last_seq, seq)
+        needed = dict.fromkeys(log.between(last_seq, seq))
         begun = [(0, partial(self._branch, name)) for name in log.branches if name not in there]
         older = [
             (each.size, partial(self._older, each))
@@ -140,14 +140,12 @@ class _Taking:
         self._carrier.carry(begun)
         self._carrier.carry(older)
         copied = self._carrier.carry(tasks)
-        return _LogCopy(
-            seq=seq,
-            time_us=copied[-1][1]
-            if copied
-            else time_of(self._source.store, log, self._database_id, last_seq)
-            or self._source.state.time_us,
-            objects=tuple(each for each, _ in copied),
-        )
+        if copied:
+            time_us = copied[-1][1]
+        else:
+            known = time_of(self._source.store, log, self._database_id, last_seq)
+            time_us = known or self._source.state.time_us
+        return _LogCopy(seq=seq, time_us=time_us, objects=tuple(each for each, _ in copied))
 
     def _branch(self, name: str) -> None:
         self._target.put(name, b"")
