@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,11 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.backup.catalogue import read_catalogue
-from seerdb.storage.backup.copying import Progress
+from seerdb.storage.backup.copying import MOST_IN_FLIGHT, Carrier, Progress
 from seerdb.storage.backup.descriptor import decode_descriptor, encode_descriptor
 from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX
+from seerdb.storage.workers import transfer_threads
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
 from tests.fixtures.database import World, fill
@@ -250,3 +253,38 @@ def test_backups_go_between_directories(tmp_path: Path) -> None:
     with seerdb.DB.open(str(tmp_path / "new"), background="inline") as db:
         assert dict(db.scan()) == rows
         assert db.put(b"after", b"1") == 51
+
+
+def test_results_come_in_the_order_of_their_tasks_whatever_is_done_first() -> None:
+    with transfer_threads(4) as threads:
+        many = Carrier(threads=threads, clock=World().clock, jobs=4)
+        gates = [threading.Event() for _ in range(8)]
+
+        def task(number: int) -> int:
+            if number % 4 == 0:
+                gates[number + 3].wait(30)
+            gates[number].set()
+            return number
+
+        tasks = [(1, partial(task, number)) for number in range(8)]
+        assert many.carry(tasks) == list(range(8))
+        assert many.progress.objects == 8
+
+
+def test_memory_is_bounded_by_what_is_under_way() -> None:
+    most = under_way = 0
+    lock = threading.Lock()
+
+    def task() -> None:
+        nonlocal most, under_way
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        with lock:
+            under_way -= 1
+
+    with transfer_threads(8) as threads:
+        many = Carrier(threads=threads, clock=World().clock, jobs=8)
+        many.carry([(MOST_IN_FLIGHT // 2, task) for _ in range(20)])
+        many.carry([(2 * MOST_IN_FLIGHT, task) for _ in range(3)])
+    assert 1 <= most <= 2

@@ -6,9 +6,8 @@ Memory is bounded: objects under way are at most ``MOST_IN_FLIGHT`` bytes togeth
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -20,7 +19,7 @@ from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 
 T = TypeVar("T")
 
-MOST_IN_FLIGHT = 128 << 20
+MOST_IN_FLIGHT = 256 << 20
 NAP_SECONDS = 0.1
 """How soon a copy that is slowed down notices that it is to stop."""
 
@@ -70,11 +69,10 @@ class Carrier:
             for size, task in tasks:
                 window.make_room(size)
                 window.add(size, self.threads.submit(task))
-            window.make_room()
+            return window.finish()
         except BaseException:
             window.abandon()
             raise
-        return window.results
 
     def done(self, size: int) -> None:
         """Tell the watcher that an object of that size is done."""
@@ -91,20 +89,21 @@ class Carrier:
 
 
 class _Window(Generic[T]):
-    """The tasks under way, oldest first."""
+    """The tasks under way."""
 
     def __init__(self, carrier: Carrier) -> None:
-        self.results: list[T] = []
         self._carrier = carrier
-        self._running: deque[tuple[int, Future[T]]] = deque()
+        self._running: dict[Future[T], tuple[int, int]] = {}
+        """The place in the order and the size of each."""
+        self._results: dict[int, T] = {}
         self._bytes = 0
         self._began = carrier.clock.monotonic()
         self._begun_bytes = 0
 
-    def make_room(self, size: int | None = None) -> None:
-        """Wait until a task of ``size`` may begin; without one until all are done."""
-        while self._running and (size is None or self._is_full(size)):
-            self._finish_one()
+    def make_room(self, size: int) -> None:
+        """Wait until a task of ``size`` may begin."""
+        while self._running and self._is_full(size):
+            self._finish_some()
         carrier = self._carrier
         if carrier.rate:
             spent = carrier.clock.monotonic() - self._began
@@ -114,20 +113,27 @@ class _Window(Generic[T]):
         return len(self._running) >= self._carrier.jobs or self._bytes + size > MOST_IN_FLIGHT
 
     def add(self, size: int, future: Future[T]) -> None:
-        self._running.append((size, future))
+        self._running[future] = len(self._results) + len(self._running), size
         self._bytes += size
         self._begun_bytes += size
 
+    def finish(self) -> list[T]:
+        """Wait for all; what they return, in the order in which they were added."""
+        while self._running:
+            self._finish_some()
+        return [self._results[place] for place in range(len(self._results))]
+
     def abandon(self) -> None:
         """Wait for what cannot be stopped any more; nobody asks what becomes of it."""
-        wait([future for _, future in self._running if not future.cancel()])
+        wait([future for future in self._running if not future.cancel()])
 
-    def _finish_one(self) -> None:
-        size, future = self._running[0]
-        self.results.append(future.result())
-        self._running.popleft()
-        self._bytes -= size
-        self._carrier.done(size)
+    def _finish_some(self) -> None:
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            place, size = self._running.pop(future)
+            self._bytes -= size
+            self._results[place] = future.result()
+            self._carrier.done(size)
 
 
 def copy(source: ObjectStore, target: ObjectStore, wanted: ObjectSum) -> None:
