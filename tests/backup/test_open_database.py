@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,38 @@ def test_what_is_copied_stays_while_it_is_compacted_and_collected(tmp_path: Path
     seerdb.restore(str(tmp_path / "repository"), str(tmp_path / "new"))
     with seerdb.DB.open(str(tmp_path / "new"), background="inline") as db:
         assert dict(db.scan()) == rows
+
+
+def test_backups_beside_a_busy_writer_hold_all_commits_up_to_their_seq(tmp_path: Path) -> None:
+    stop = threading.Event()
+    settings: dict[str, Any] = {
+        "memtable_capacity": 64 << 10,
+        "min_free_disk": 0,
+        "wal_segment_size": 1 << 20,
+    }
+    with seerdb.DB.open(str(tmp_path / "db"), **settings) as db:
+
+        def write() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                db.put(b"%08d" % number, b"v" * 200, durability="memory")
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            seqs = [db.backup(str(tmp_path / "repository")).seq for _ in range(3)]
+        finally:
+            stop.set()
+            writer.join()
+    points = seerdb.recovery_points(str(tmp_path / "repository")).backups
+    assert [point.seq for point in points] == seqs
+    for number, point in enumerate(points):
+        new = str(tmp_path / f"new{number}")
+        seerdb.restore(str(tmp_path / "repository"), new, backup=point.id)
+        with seerdb.DB.open(new, background="inline", min_free_disk=0) as db:
+            expected = [b"%08d" % each for each in range(1, point.seq + 1)]
+            assert list(db.scan(keys_only=True)) == expected
 
 
 def test_a_backup_in_the_background_is_told_of_until_it_is_done(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from seerdb.storage.object_store.names import (
     TABLE_PREFIX,
     backup_name,
 )
-from seerdb.testing.objects import MemoryObjectStore
+from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
 from tests.fixtures.database import World, fill
 
@@ -187,6 +187,25 @@ def test_a_backup_that_slept_until_a_prune_took_its_lock_makes_no_descriptor() -
     report = back_up(kept.world, kept.repository)
     with kept.world.open() as db:
         kept.rows[report.id] = dict(db.scan())
+    kept.check()
+
+
+def test_a_backup_that_sleeps_right_before_its_descriptor_takes_it_back() -> None:
+    kept = Kept(days=2)
+    with kept.world.open() as db:
+        fill(db, 10)
+        db.flush()
+
+    class Sleeper(FaultyObjectStore):
+        def put(self, name: str, data: bytes) -> None:
+            if name.startswith(BACKUP_PREFIX):
+                kept.world.clock.advance(2 * LOCK_SECONDS)
+                kept.prune(count=1)
+            super().put(name, data)
+
+    with pytest.raises(ConflictError, match="run it again"):
+        back_up(kept.world, Sleeper(kept.repository, kept.world.clock))
+    assert len(kept.repository.list(BACKUP_PREFIX)) == 1
     kept.check()
 
 
