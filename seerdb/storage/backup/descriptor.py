@@ -20,8 +20,8 @@ import msgspec
 from seerdb.errors import CorruptionError, InternalError
 from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.envelope import HEADER_SIZE, Envelope
+from seerdb.storage.manifest.edit import Checkpoint
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.version import check_version
 from seerdb.storage.object_store.names import blob_name, table_name
 
 FORMAT_VERSION = 1
@@ -59,10 +59,16 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     label: str
     keep: bool
     """Whether ``prune`` leaves it alone."""
-    state: ManifestState
-    """The tables. Commits above its ``last_seq`` are in the log."""
+    record: Checkpoint
+    """The tables, as the manifest would have them had it a checkpoint there. Commits above its
+    ``last_seq`` are in the log."""
     log: tuple[ObjectSum, ...]
     """The shipped log from the tables to ``seq``."""
+
+    @property
+    def state(self) -> ManifestState:
+        """The tables as a reader wants them. Raises ``InternalError`` if they break a rule."""
+        return ManifestState.of(self.record)
 
     @property
     def objects(self) -> list[ObjectSum]:
@@ -116,7 +122,7 @@ def decode_descriptor(name: str, data: bytes) -> Descriptor:
     body = _ENVELOPE.unwrap(name, data)
     try:
         descriptor = _decoder.decode(body)
-        check_version(descriptor.state.version)
+        ManifestState.of(descriptor.record)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InternalError) as error:
         raise CorruptionError(
             f"the body does not describe a backup: {error}", name=name, offset=HEADER_SIZE

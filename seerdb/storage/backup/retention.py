@@ -47,7 +47,7 @@ def unneeded(names: Iterable[str], left: Sequence[Descriptor]) -> list[str]:
     """Of the objects of a repository, those that no backup of ``left``, one at least, needs, nor
     anybody who restores a commit after the oldest of them."""
     needed = {each.name for backup in left for each in backup.objects}
-    oldest = min(backup.state.last_seq for backup in left)
+    oldest = min(backup.record.last_seq for backup in left)
     parsed = {name: place for name in names if (place := parse_wal_name(name))}
     log = [place for place in parsed.values() if oldest < place[2] and place[1] <= place[2]]
     lowest = min((epoch for epoch, _, _ in log), default=None)

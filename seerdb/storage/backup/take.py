@@ -31,6 +31,7 @@ from seerdb.storage.backup.descriptor import (
 )
 from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.backup.log import Stretch, decode_stretch, read_log, time_of
+from seerdb.storage.kept import record_of
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
@@ -121,7 +122,7 @@ class _Taking:
         log = read_log(self._source.store)
         there = {info.name: info.size for info in self._target.list(WAL_PREFIX)}
         # What the oldest backup has in its tables, nobody will want to apply.
-        oldest = min([last_seq, *(each.state.last_seq for each in catalogue.backups)])
+        oldest = min([last_seq, *(each.record.last_seq for each in catalogue.backups)])
         seq = log.reach(last_seq)
         needed = dict.fromkeys(log.between(last_seq, seq))
         begun = [(0, partial(self._branch, name)) for name in log.branches if name not in there]
@@ -233,7 +234,7 @@ def _describe(
         created_us=created_us,
         label=wish.label,
         keep=wish.keep,
-        state=state,
+        record=record_of(state),
         log=log.objects,
     )
 
