@@ -130,11 +130,13 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> No
 def test_every_command_explains_itself() -> None:
     commands = Commands()
     listed = re.findall(r"^│ ([a-z-]+) {2,}\w", commands("--help").text, re.MULTILINE)
-    assert len(listed) == 16
+    assert len(listed) == 19
     for name in listed:
         assert "Usage: " in commands(name, "--help").text
     for name in ("manifest", "table", "wal"):
         assert "Usage: " in commands("inspect", name, "--help").text
+    for name in ("list", "verify", "prune"):
+        assert "Usage: " in commands("backup", name, "--help").text
 
 
 def test_the_version_is_told() -> None:
