@@ -13,7 +13,7 @@ from tests.fixtures.database import fill
 
 pytestmark = pytest.mark.integration
 
-PLAIN: dict[str, Any] = {"background": "inline", "min_free_disk": 0}
+PLAIN: dict[str, Any] = {"background": "inline", "min_free_disk": 0, "ship_interval": 0}
 
 
 def test_from_s3_to_a_directory_and_back_into_s3(

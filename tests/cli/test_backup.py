@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,15 @@ from seerdb.errors import InvalidRequestError
 from tests.cli.conftest import Commands, fake_server, reply
 
 COMMANDS = Commands()
+UNSHIPPED: dict[str, Any] = {"background": "inline", "min_free_disk": 0, "ship_interval": 0}
+"""Settings of a database whose log is not in the bucket, so that there are gaps."""
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory with a closed database ``db``, that was backed up into ``copies`` twice."""
     for number in range(2):
-        with DB.open(str(tmp_path / "db"), background="inline", min_free_disk=0) as db:
+        with DB.open(str(tmp_path / "db"), **UNSHIPPED) as db:
             db.put(b"a%d" % number, b"1")
             db.put(b"b%d" % number, b"2")
         back_up(tmp_path, "--label", f"number {number}")
