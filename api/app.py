@@ -23,6 +23,7 @@ from seerdb_api.openapi import DESCRIPTION, TAGS, component_schemas
 from seerdb_api.requests import RequestLog, RouteTable, answer_unrouted
 from seerdb_api.routes import (
     admin,
+    backups,
     batches,
     checkpoints,
     health,
@@ -43,6 +44,7 @@ ROUTERS = (
     replication.router,
     checkpoints.router,
     history.router,
+    backups.router,
     health.router,
 )
 

@@ -16,6 +16,7 @@ from seerdb import errors
 from seerdb_api.errors import PROBLEMS, Problem
 from seerdb_api.query import Parameter
 from seerdb_api.schemas import (
+    BackupRequest,
     BatchReply,
     BatchRequest,
     History,
@@ -112,6 +113,7 @@ EXAMPLES: dict[type[Struct], Json] = {
         ],
         "durability": "local",
     },
+    BackupRequest: {"to": "s3://backups/orders", "label": "nightly", "jobs": 8},
     BatchReply: {"seq": 9, "count": 6},
     MultiGetRequest: {"keys": ["a", "b"]},
     MultiGetReply: {"items": [_ITEM, {"key": "b", "value": None}]},

@@ -53,16 +53,21 @@ class RouteTable:
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
         self._methods: dict[str, set[str]] = {keys.ROUTE: set(keys.METHODS)}
+        self._patterns: dict[str, re.Pattern[str]] = {}
         for router in routers:
             for route in router.routes:
                 if isinstance(route, APIRoute):
                     self._methods.setdefault(route.path, set()).update(route.methods or ())
+                    if "{" in route.path:
+                        self._patterns[route.path] = route.path_regex
 
     def name_of(self, path: str) -> str:
         """The route that serves ``path``, as metrics and logs name it."""
         if path.startswith(keys.PREFIX.decode()):
             return keys.ROUTE
-        return path if path in self._methods else OTHER
+        if path in self._methods:
+            return path
+        return next((name for name, each in self._patterns.items() if each.match(path)), OTHER)
 
     def allowed(self, path: str) -> str:
         """The methods that ``path`` takes, as the ``Allow`` header says it; empty if unknown."""

@@ -20,6 +20,9 @@ from seerdb.options import MAX_TTL
 MAX_KEYS = 10_000
 """Keys of one multi-get, and items of one page."""
 
+MAX_JOBS = 64
+"""Objects that one backup copies at once."""
+
 Text: TypeAlias = str | UnsetType
 Base64: TypeAlias = bytes | UnsetType
 Key: TypeAlias = Annotated[str, Meta(min_length=1)] | UnsetType
@@ -110,6 +113,21 @@ class BatchReply(Struct):
 
     seq: int
     count: int
+
+
+class BackupRequest(Struct, forbid_unknown_fields=True):
+    """Where a backup is to go, a URL or a directory of the server by its whole path, and what it is
+    to be like: ``jobs`` objects are copied at once, at most ``rate`` bytes a second (0: as fast as
+    it goes). With ``full``, what is there already is read and compared. ``store_options`` are what
+    fsspec needs to know."""
+
+    to: Annotated[str, Meta(pattern="^([a-z][a-z0-9+.-]*://|/).")]
+    label: str = ""
+    keep: bool = False
+    full: bool = False
+    jobs: Annotated[int, Meta(ge=1, le=MAX_JOBS)] = 8
+    rate: Annotated[int, Meta(ge=0)] = 0
+    store_options: dict[str, Any] = {}
 
 
 class MultiGetRequest(Struct, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
-from seerdb import Batch, Entry, KeyVersion, NeedsIO, Replica
+from seerdb import Batch, Entry, KeyVersion, NeedsIO, Replica, Transfer
 from seerdb_api.reply import Header, seq_header
 from seerdb_api.settings import ServiceSettings
 
@@ -270,6 +270,20 @@ class Database(Protocol):
 
     def drop_checkpoint(self, name: str) -> None:
         """Keep it no longer. Blocks."""
+
+    def start_backup(
+        self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
+    ) -> Any:
+        """Begin a backup in the background; its status. May wait."""
+
+    def backups(self) -> Sequence[Any]:
+        """The status of each backup in the background, which has an ``id``. Never blocks."""
+
+    def cancel_backup(self, backup: str) -> None:
+        """Have one end soon. Never blocks."""
+
+    def recovery_points(self, repository: str | None = None) -> Any:
+        """What can be restored. Blocks."""
 
     def stats(self) -> Any:
         """Everything an operator asks about, ready for JSON. May take a moment."""

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import structlog
 from anyio import to_thread
 
-from seerdb import DB, Batch, Entry, SeerDBError, Standby
+from seerdb import DB, Batch, Entry, SeerDBError, Standby, Transfer
 from seerdb.errors import ReadOnlyError
 from seerdb_api.service import HealthCheck, Service, Sink, Stalls, StoreRequests
 
@@ -138,6 +138,20 @@ class StandbyDatabase:
     def multi_get_entries(
         self, keys: list[bytes], *, fill_cache: bool = True, as_of: int | datetime | None = None
     ) -> NoReturn:
+        self._refuse()
+
+    def start_backup(
+        self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
+    ) -> NoReturn:
+        self._refuse()
+
+    def backups(self) -> NoReturn:
+        self._refuse()
+
+    def cancel_backup(self, backup: str) -> NoReturn:
+        self._refuse()
+
+    def recovery_points(self, repository: str | None = None) -> NoReturn:
         self._refuse()
 
     def seq_at(self, as_of: int | datetime) -> NoReturn:

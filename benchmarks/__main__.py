@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import embedded, served
+from benchmarks import copies, embedded, served
 from benchmarks.cases import (
     CASES,
     COMPACT,
@@ -222,6 +222,32 @@ def cold_command(
         raise typer.Exit(1)
 
 
+@app.command("backup")
+def backup_command(
+    *,
+    mebibytes: Annotated[int, typer.Option(min=4, help="Size of the database.")] = 1_024,
+    rounds: Rounds = 3,
+    elsewhere: Annotated[str, typer.Option(help="A URL for the copies; default: WORK.")] = "",
+    store_options: Annotated[str, typer.Option(help="For that, as JSON.")] = "{}",
+    work: Work = WORK,
+    tag: Tag = "",
+) -> None:
+    """Backup and restore beside plain copying of the same objects: minutes."""
+    with console.status("starting") as status:
+        results = copies.measure_copies(
+            work,
+            mebibytes,
+            rounds,
+            tag or source_version(),
+            json.loads(store_options),
+            elsewhere=elsewhere,
+            progress=status.update,
+        )
+    _show(results, results.save())
+    if copies.missed(results):
+        raise typer.Exit(1)
+
+
 @app.command()
 def plot(file: Annotated[Path, typer.Argument(help="A result file.")]) -> None:
     """Print a saved result again and draw its plots beside it."""
@@ -260,6 +286,10 @@ def _show(results: Results, file: Path) -> None:
         return
     if results.kind == COLD:
         print_cold(console, results)
+        console.print(f"written: {file.name}")
+        return
+    if results.kind == copies.COPIES:
+        copies.print_copies(console, results)
         console.print(f"written: {file.name}")
         return
     if results.kind == EVICTION:

@@ -40,6 +40,18 @@ from seerdb.options import DBOptions, Durability, Options
 from seerdb.replica import Replica
 from seerdb.snapshot import Snapshot
 from seerdb.standby import Standby, promote
+from seerdb.storage.backup.places import (
+    Transfer,
+    backup,
+    prune_backups,
+    recovery_points,
+    restore,
+    verify_backups,
+)
+from seerdb.storage.backup.points import RecoveryPoints
+from seerdb.storage.backup.restore import RestoreReport
+from seerdb.storage.backup.take import BackupReport
+from seerdb.storage.backup.tasks import BackupStatus
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.operators import MergeOperator, register_merge_operator
@@ -51,6 +63,8 @@ __all__ = [
     "DB",
     "NEEDS_IO",
     "AlreadyExistsError",
+    "BackupReport",
+    "BackupStatus",
     "Batch",
     "BusyError",
     "Checkpoint",
@@ -79,17 +93,25 @@ __all__ = [
     "Options",
     "PoisonedError",
     "ReadOnlyError",
+    "RecoveryPoints",
     "Replica",
+    "RestoreReport",
     "Runtime",
     "SeerDBError",
     "Snapshot",
     "Standby",
+    "Transfer",
     "TruncatedError",
     "UnavailableError",
     "UnsupportedFormatError",
     "WriteBatch",
+    "backup",
     "promote",
+    "prune_backups",
+    "recovery_points",
     "register_merge_operator",
+    "restore",
+    "verify_backups",
 ]
 
 __version__ = "0.1.0"

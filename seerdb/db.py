@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from seerdb.backups import Backups
 from seerdb.errors import FencedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
-from seerdb.past import Past
 from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
@@ -69,10 +69,7 @@ class Reader(ABC):
         self.close()
 
     def close(self) -> None:
-        """Release everything; a writer flushes what is in memory first. Idempotent.
-
-        If the bucket cannot be reached, what is not flushed stays in the local log.
-        """
+        """Release everything. Idempotent."""
         self._try_get = self._refuse
         self._engine.close()
 
@@ -198,7 +195,7 @@ class Reader(ABC):
         return self._engine.options
 
 
-class DB(Past, Reader):
+class DB(Backups, Reader):
     """An open database; the only writer of its bucket prefix. Use :meth:`open`.
 
     Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
@@ -217,9 +214,18 @@ class DB(Past, Reader):
 
     def __init__(self, engine: Engine) -> None:
         Reader.__init__(self, engine)
-        Past.__init__(self, engine)
+        Backups.__init__(self, engine)
         self._level = LEVELS[engine.options.durability]
         self._committer = engine.committer
+
+    def close(self) -> None:
+        """Flush what is in memory and release everything. Ends backups in the background.
+        Idempotent.
+
+        If the bucket cannot be reached, what is not flushed stays in the local log.
+        """
+        self._end_backups()
+        super().close()
 
     @classmethod
     def open(

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
 from seerdb.options import MAX_LAG, DBOptions, Options
+from seerdb.storage.backup.places import Transfer
 from seerdb.storage.batch import Batch
 from seerdb.storage.lineage import Lineage
 from seerdb.storage.object_store.meter import Purpose
@@ -161,6 +162,24 @@ class Replica(Reader):
         self._refuse_write()
 
     def drop_checkpoint(self, name: str) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def start_backup(
+        self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
+    ) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def backups(self) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def cancel_backup(self, backup: str) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
+    def recovery_points(self, repository: str | None = None) -> NoReturn:
         """Raises ``ReadOnlyError``."""
         self._refuse_write()
 

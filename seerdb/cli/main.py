@@ -13,12 +13,14 @@ from typer.core import TyperGroup
 import seerdb
 from seerdb.cli import (
     admin,
+    backup,
     bench,
     checkpoint,
     history,
     inspect,
     keys,
     promote,
+    restore,
     serve,
     transfer,
     verify,
@@ -124,6 +126,9 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(checkpoint.app, name="checkpoint")
+app.command()(restore.restore)
+app.command("recovery-points")(restore.list_points)
+app.add_typer(backup.app, name="backup")
 app.add_typer(inspect.app, name="inspect")
 
 

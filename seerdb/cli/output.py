@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -64,6 +65,11 @@ def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value in (None, "", []) else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+
+
+def when(time_us: int) -> str:
+    """A time, microseconds since 1970, in ISO 8601."""
+    return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%FT%T.%f}Z"
 
 
 @contextmanager

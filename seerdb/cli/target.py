@@ -41,7 +41,7 @@ class Place:
 
 def find(target: str, store: str | None, config: str | None) -> Place:
     """The place that ``target`` names: a URL, a bucket's directory, or a data directory, whose
-    bucket is the setting ``store``.
+    bucket is the setting ``store``; one that was restored and not opened yet has no log.
 
     Raises: ``NotFoundError`` for a directory that is neither, ``InvalidRequestError``.
     """
@@ -57,4 +57,6 @@ def find(target: str, store: str | None, config: str | None) -> Place:
         return Place(StoreLocation(location, options.store_options), wal=str(directory / "wal"))
     if (directory / "manifest").is_dir():
         return Place(StoreLocation(str(directory)), wal=None)
+    if (directory / "bucket" / "manifest").is_dir():
+        return Place(StoreLocation(str(directory / "bucket")), wal=None)
     raise NotFoundError(f"{target} is neither a data directory nor a bucket")

@@ -110,6 +110,12 @@ class InlineExecutor(Executor):
         return future
 
 
+def transfer_threads(count: int) -> Executor:
+    """Threads for requests of one copy, which wait rather than compute; shut them down. One at a
+    time needs none."""
+    return ThreadPoolExecutor(count, "seerdb-transfer") if count > 1 else InlineExecutor()
+
+
 class Timer:
     """One thread that makes calls later; started by the first call."""
 

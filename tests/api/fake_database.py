@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from seerdb import NEEDS_IO, Batch, Entry, KeyVersion, NeedsIO
+from seerdb import NEEDS_IO, Batch, Entry, KeyVersion, NeedsIO, Transfer
 from seerdb.errors import (
     AlreadyExistsError,
+    BusyError,
     ConflictError,
     HistoryError,
     InvalidRequestError,
@@ -47,6 +48,15 @@ class Kept:
     time: float
     number: int
     expires: float | None
+
+
+@dataclass
+class Copied:
+    """A backup in the background."""
+
+    id: str
+    to: str
+    state: str
 
 
 class Level(NamedTuple):
@@ -176,6 +186,7 @@ class FakeDatabase:
         self.instants: list[int | datetime] = []
         """What was asked for as of."""
         self.versions: list[KeyVersion] = []
+        self.copied: list[Copied] = []
         self.durabilities: list[str | None] = []
         self.log: list[bytes | Exception] = []
         """What cursors read."""
@@ -292,6 +303,29 @@ class FakeDatabase:
     def drop_checkpoint(self, name: str) -> None:
         if self.kept.pop(name, None) is None:
             raise NotFoundError(f"there is no checkpoint {name!r}")
+
+    def start_backup(
+        self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
+    ) -> Copied:
+        if any(each.state == "running" for each in self.copied):
+            raise BusyError("another one runs", retry_after_seconds=7.0)
+        wish = f"{to} {label} {keep} {full} {transfer.jobs} {transfer.rate}"
+        self.copied.append(Copied(f"id{len(self.copied)}", wish, "running"))
+        return self.copied[-1]
+
+    def backups(self) -> list[Copied]:
+        return self.copied
+
+    def cancel_backup(self, backup: str) -> None:
+        if backup not in {each.id for each in self.copied}:
+            raise NotFoundError(f"there is no backup {backup!r}")
+        for each in self.copied:
+            each.state = "failed"
+
+    def recovery_points(self, repository: str | None = None) -> dict[str, Any]:
+        if repository == "nowhere":
+            raise NotFoundError("there is neither a backup nor a database")
+        return {"from": repository, "ranges": []}
 
     def stats(self) -> dict[str, Any]:
         return {"seq": self.visible_seq, "levels": [{"level": 0, "tables": 2}]}

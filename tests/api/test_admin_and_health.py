@@ -84,6 +84,9 @@ def test_version(client: Client) -> None:
         ("GET", "/v1/admin/status"),
         ("POST", "/v1/admin/flush"),
         ("POST", "/v1/admin/compact"),
+        ("POST", "/v1/admin/backups"),
+        ("GET", "/v1/admin/backups"),
+        ("GET", "/v1/admin/recovery-points"),
     ],
 )
 def test_unknown_parameters_are_refused(client: Client, method: str, path: str) -> None:
@@ -104,3 +107,35 @@ def test_checkpoints_are_made_listed_and_dropped(client: Client, db: FakeDatabas
     client.delete("/v1/admin/checkpoints/one").problem(404, "not-found")
     for query in ("expires=0", "expires=-1", "flush=maybe", "name=%FF", "other=1"):
         client.post(f"/v1/admin/checkpoints?{query}", b"").problem(400, "invalid-request")
+
+
+def test_backups_are_begun_told_of_and_cancelled(client: Client, db: FakeDatabase) -> None:
+    db.load(a="1")
+    began = client.post("/v1/admin/backups", b'{"to": "/x", "label": "y", "keep": true, "jobs": 3}')
+    assert (began.status, began.headers["seerdb-seq"]) == (202, "1")
+    assert began.json == {"id": "id0", "to": "/x y True False 3 0", "state": "running"}
+    busy = client.post("/v1/admin/backups", b'{"to": "/x"}')
+    busy.problem(429, "busy")
+    assert busy.headers["retry-after"] == "7"
+    assert client.get("/v1/admin/backups").json == {"backups": [began.json]}
+    assert client.get("/v1/admin/backups/id0").json == began.json
+    assert client.delete("/v1/admin/backups/id0").status == 204
+    assert client.get("/v1/admin/backups/id0").json["state"] == "failed"
+    client.get("/v1/admin/backups/other").problem(404, "not-found")
+    client.delete("/v1/admin/backups/other").problem(404, "not-found")
+    for body in (
+        b"",
+        b"{}",
+        b'{"to": ""}',
+        b'{"to": "x"}',
+        b'{"to": "/x", "jobs": 0}',
+        b'{"to": "/x", "a": 1}',
+    ):
+        client.post("/v1/admin/backups", body).problem(400, "invalid-request")
+
+
+def test_recovery_points_of_the_bucket_or_a_repository(client: Client) -> None:
+    assert client.get("/v1/admin/recovery-points").json == {"from": None, "ranges": []}
+    found = client.get("/v1/admin/recovery-points?from=s3%3A%2F%2Fb").json
+    assert found == {"from": "s3://b", "ranges": []}
+    client.get("/v1/admin/recovery-points?from=nowhere").problem(404, "not-found")

@@ -37,6 +37,7 @@ CODES = {
     "DiskFullError": 7,
     "FencedError": 4,
     "HistoryError": 3,
+    "LostError": 4,
     "InvalidRequestError": 2,
     "LockedError": 4,
     "NotFoundError": 3,
@@ -131,11 +132,13 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> No
 def test_every_command_explains_itself() -> None:
     commands = Commands()
     listed = re.findall(r"^│ ([a-z-]+) {2,}\w", commands("--help").text, re.MULTILINE)
-    assert len(listed) == 16
+    assert len(listed) == 20
     for name in listed:
         assert "Usage: " in commands(name, "--help").text
     for name in ("manifest", "table", "wal"):
         assert "Usage: " in commands("inspect", name, "--help").text
+    for name in ("list", "verify", "prune"):
+        assert "Usage: " in commands("backup", name, "--help").text
 
 
 def test_the_version_is_told() -> None:

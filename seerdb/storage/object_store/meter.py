@@ -35,6 +35,7 @@ class Purpose(StrEnum):
     GARBAGE = "garbage"
     LEASE = "lease"
     VERIFY = "verify"
+    BACKUP = "backup"
 
 
 class Operation(StrEnum):

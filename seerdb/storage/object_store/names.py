@@ -11,6 +11,11 @@
     probe/<hex digits>                            written and removed by the capability probe
     lease                                         who may write; the one object that is replaced
 
+In a backup repository, beside the tables, blobs and log of the database it holds::
+
+    backups/<backup id>                           what one backup consists of
+    locks/<32 hex digits>-<8 digits>              somebody works on the repository
+
 Numbers are padded with zeros so that the order of names is the order of numbers.
 """
 
@@ -28,6 +33,8 @@ PROBE_PREFIX = "probe/"
 CHECKPOINT_PREFIX = "checkpoints/"
 HOLD_PREFIX = "holds/"
 LEASE_NAME = "lease"
+BACKUP_PREFIX = "backups/"
+LOCK_PREFIX = "locks/"
 
 _MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
@@ -35,6 +42,8 @@ _BLOB = re.compile(r"blobs/([0-9]{8}-[0-9]{12}-[0-9]{6})\.blob\Z")
 _WAL = re.compile(r"wal/([0-9]{20})/([0-9]{20})-([0-9]{20})\.wal\Z")
 _CHECKPOINT = re.compile(r"checkpoints/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
 _HOLD = re.compile(r"holds/([0-9a-f]{32})\Z")
+_BACKUP = re.compile(r"backups/([0-9]{8}T[0-9]{12}Z-[0-9a-f]{8})\Z")
+_LOCK = re.compile(r"locks/([0-9a-f]{32})-([0-9]{8})\Z")
 _PROBE = re.compile(r"probe/[0-9a-f]+\Z")
 
 
@@ -111,3 +120,25 @@ def hold_name(hold: str) -> str:
 def is_kept_name(name: str) -> bool:
     """Whether this is the object of a checkpoint or a hold."""
     return _CHECKPOINT.match(name) is not None or _HOLD.match(name) is not None
+
+
+def backup_name(backup: str) -> str:
+    """The name of the descriptor of a backup."""
+    return f"{BACKUP_PREFIX}{backup}"
+
+
+def parse_backup_name(name: str) -> str | None:
+    """The id in a descriptor's name; ``None`` for any other name."""
+    match = _BACKUP.match(name)
+    return match[1] if match else None
+
+
+def lock_name(owner: str, number: int) -> str:
+    """The name of the ``number``-th lock object of an owner, 32 hex digits."""
+    return f"{LOCK_PREFIX}{owner}-{number:08d}"
+
+
+def parse_lock_name(name: str) -> tuple[str, int] | None:
+    """Owner and number in the name of a lock object; ``None`` for any other name."""
+    match = _LOCK.match(name)
+    return (match[1], int(match[2])) if match else None

@@ -1,0 +1,80 @@
+"""The part of ``DB`` that is about backups."""
+
+from __future__ import annotations
+
+from seerdb.past import Past
+from seerdb.storage.backup.places import PLAIN, Transfer, recovery_points
+from seerdb.storage.backup.points import RecoveryPoints
+from seerdb.storage.backup.take import BackupReport, Wish
+from seerdb.storage.backup.tasks import BackupStatus, BackupTasks
+from seerdb.storage.engine import Engine
+from seerdb.storage.object_store.meter import Purpose
+
+
+class Backups(Past):
+    """What :class:`~seerdb.db.DB` inherits; not to be used by itself."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._tasks = BackupTasks(
+            engine.stores.of(Purpose.BACKUP),
+            engine.manifest,
+            engine.flush,
+            engine.runtime.workers,
+            engine.components,
+        )
+
+    def backup(
+        self,
+        to: str,
+        *,
+        label: str = "",
+        keep: bool = False,
+        full: bool = False,
+        transfer: Transfer = PLAIN,
+    ) -> BackupReport:
+        """Back up everything committed so far into the repository ``to``, any URL or a directory,
+        while writes go on. Flushes first, then copies what the repository lacks.
+
+        As :func:`seerdb.backup`, and raises as that.
+        """
+        self._engine.check_open()
+        wish = Wish(label=label, keep=keep, full=full)
+        return self._tasks.run(to, wish, transfer)
+
+    def start_backup(
+        self,
+        to: str,
+        *,
+        label: str = "",
+        keep: bool = False,
+        full: bool = False,
+        transfer: Transfer = PLAIN,
+    ) -> BackupStatus:
+        """As :meth:`backup`, in the background: :meth:`backups` tells what becomes of it. Closing
+        the database ends it. Raises ``BusyError`` while another one runs."""
+        self._engine.check_open()
+        wish = Wish(label=label, keep=keep, full=full)
+        return self._tasks.start(to, wish, transfer)
+
+    def backups(self) -> list[BackupStatus]:
+        """The backups in the background since the database was opened: how far they are, and what
+        became of those that are over."""
+        self._engine.check_open()
+        return self._tasks.all()
+
+    def cancel_backup(self, backup: str) -> None:
+        """Have a backup in the background end soon; what it has copied stays for the next one.
+        Raises ``NotFoundError``."""
+        self._engine.check_open()
+        self._tasks.cancel(backup)
+
+    def recovery_points(self, repository: str | None = None) -> RecoveryPoints:
+        """What can be restored from the bucket of this database, or from a repository."""
+        self._engine.check_open()
+        if repository is not None:
+            return recovery_points(repository)
+        return self._tasks.points()
+
+    def _end_backups(self) -> None:
+        self._tasks.close()

@@ -1,0 +1,1 @@
+"""Copies of a database in a repository, and databases made of them."""

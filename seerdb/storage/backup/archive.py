@@ -1,0 +1,208 @@
+"""What can be restored from a place: a backup repository, or the bucket of a database itself.
+
+Both hold *bases*, states whose tables are all there, and log, which leads from a base to any later
+commit as far as it has no gap. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+from seerdb.errors import CorruptionError, HistoryError, NotFoundError
+from seerdb.storage.backup.catalogue import read_catalogue
+from seerdb.storage.backup.copying import sizes
+from seerdb.storage.backup.descriptor import Descriptor, moment, objects_of
+from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
+from seerdb.storage.kept import list_checkpoints
+from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import BACKUP_PREFIX
+
+
+@dataclass(frozen=True)
+class Base:
+    """A state to start from."""
+
+    state: ManifestState
+    seq: int
+    """The commit that it was made to bring back: that of the tables, or a later one to which it has
+    log."""
+    time_us: int
+    """No commit up to ``seq`` is younger."""
+    backup: Descriptor | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        if self.backup is not None:
+            return f"backup {self.backup.id}"
+        return f"the state of manifest object {self.state.number}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Commits ``first`` to ``last``, each of which can be restored."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One look at a place; ``bases`` are ordered by what their tables hold."""
+
+    store: ObjectStore
+    database_id: str
+    bases: list[Base]
+    log: Log
+    damaged: list[CorruptionError] = field(default_factory=list)
+
+    @cached_property
+    def reaches(self) -> list[int]:
+        """The last commit that can be restored from each base."""
+        found = self.log.reaches([base.state.last_seq for base in self.bases])
+        return [max(base.seq, reach) for base, reach in zip(self.bases, found, strict=True)]
+
+    def candidates(self, seq: int) -> list[Base]:
+        """The bases from which the state at ``seq`` can be restored, the nearest first."""
+        found = [
+            base
+            for base, reach in zip(self.bases, self.reaches, strict=True)
+            if base.state.last_seq <= seq <= reach
+        ]
+        return found[::-1]
+
+    def ranges(self) -> list[Range]:
+        """What can be restored, in order; between two of them log is missing."""
+        found: list[Range] = []
+        for base, last in zip(self.bases, self.reaches, strict=True):
+            first = base.state.last_seq
+            if found and first <= found[-1].last + 1:
+                found[-1] = Range(found[-1].first, max(found[-1].last, last))
+            else:
+                found.append(Range(first, last))
+        return found
+
+    def time_of(self, seq: int) -> int:
+        """When the commit at the end of a range or of a base was made, or somewhat later."""
+        known = time_of(self.store, self.log, self.database_id, seq)
+        if known is not None:
+            return known
+        return min((base.time_us for base in self.bases if base.seq >= seq), default=0)
+
+    def seq_at(self, time_us: int) -> int:
+        """The last commit that was made at a time or before it.
+
+        Raises: ``HistoryError`` when that is before the first that can be restored, or cannot be
+        told, as log is missing there.
+        """
+        if not self.bases:
+            raise HistoryError("there is nothing sound to restore from")
+        if exact := [base.seq for base in self.bases if base.time_us == time_us]:
+            return max(exact)
+        seq = max(self._in_log(time_us), self._of_bases(time_us))
+        if seq < self.bases[0].state.last_seq:
+            first = self.bases[0]
+            raise HistoryError(
+                f"the first time to restore is {moment(self.time_of(first.state.last_seq))}, seq "
+                f"{first.state.last_seq}"
+            )
+        for one, other in pairwise(self.ranges()):
+            if one.last <= seq < other.first:
+                raise HistoryError(
+                    f"which commits were made by then is not known: the log after seq {one.last} "
+                    f"({moment(self.time_of(one.last))}) is missing up to seq {other.first} "
+                    f"({moment(self.time_of(other.first))}); name one of these"
+                )
+        return min(seq, max(self.reaches))
+
+    def _of_bases(self, time_us: int) -> int:
+        return max((base.seq for base in self.bases if base.time_us <= time_us), default=-1)
+
+    def _in_log(self, time_us: int) -> int:
+        """The last commit in the log that was made by then; -1 when there is none."""
+        stretches = self.log.stretches
+        place = bisect_right(stretches, time_us, key=lambda each: self._times(each)[0][1])
+        if place == 0:
+            return -1
+        return max(seq for seq, at in self._times(stretches[place - 1]) if at <= time_us)
+
+    def _times(self, stretch: Stretch) -> list[tuple[int, int]]:
+        held = decode_stretch(stretch, self.store.get(stretch.name), self.database_id)
+        return [(seq, at) for seq, at, _ in held]
+
+
+def open_archive(store: ObjectStore) -> Archive:
+    """Look at a repository, or at the bucket of a database.
+
+    Raises: ``NotFoundError`` when it is neither, ``CorruptionError``, ``UnavailableError``.
+    """
+    log = read_log(store)
+    if store.list(BACKUP_PREFIX):
+        catalogue = read_catalogue(store)
+        bases = [Base(each.state, each.seq, each.time_us, each) for each in catalogue.backups]
+        damaged = catalogue.damaged
+    else:
+        bases, damaged = _live_bases(store)
+    if not bases and not damaged:
+        raise NotFoundError("there is neither a backup nor a database")
+    bases.sort(key=lambda base: (base.state.last_seq, base.time_us))
+    database_id = bases[0].state.database_id if bases else ""
+    return Archive(store, database_id, bases, log, damaged)
+
+
+def _live_bases(store: ObjectStore) -> tuple[list[Base], list[CorruptionError]]:
+    """The states of the manifest, and those of checkpoints, that are all there; of those with the
+    same commits the newest. And what is wrong with the newest of all, if that is not there."""
+    there = sizes(store)
+    newest = load(store)
+    states = [kept.state for _, kept in list_checkpoints(store)]
+    states += [*_states(store), *([newest] if newest else [])]
+    missing = {state.number: _missing(state, there) for state in states}
+    whole = {
+        state.last_seq: state
+        for state in sorted(states, key=lambda state: state.number)
+        if not missing[state.number]
+    }
+    damaged = [missing[newest.number]] if newest and missing[newest.number] else []
+    return [Base(state, seq, state.time_us) for seq, state in whole.items()], [
+        CorruptionError("the newest state needs it, but it is missing or damaged", name=name)
+        for name in damaged
+    ]
+
+
+def _missing(state: ManifestState, there: dict[str, int]) -> str:
+    """The name of an object of a state that is not there; "" when all are."""
+    return next((each.name for each in objects_of(state) if there.get(each.name) != each.size), "")
+
+
+def _states(store: ObjectStore) -> Iterator[ManifestState]:
+    """The state after every record that is left, as far back as nothing is missing."""
+    numbers = manifest_numbers(store)
+    first = len(numbers) - 1
+    while first > 0 and numbers[first - 1] == numbers[first] - 1:
+        first -= 1
+    state: ManifestState | None = None
+    for number in numbers[max(first, 0) :]:
+        try:
+            record = read_record(store, number)
+        except NotFoundError:
+            state = None  # collected meanwhile
+            continue
+        state = _after(state, record)
+        if state is not None:
+            yield state
+
+
+def _after(state: ManifestState | None, record: ManifestRecord) -> ManifestState | None:
+    if state is not None and state.number + 1 == record.number:
+        return apply(state, record)
+    if isinstance(record, Checkpoint):
+        return restore(record)
+    return apply(ManifestState(), record) if record.number == 1 else None

@@ -1,0 +1,140 @@
+"""Who works on a repository: so that nothing is pruned that a backup counts on.
+
+A lock is a series of objects of one owner, each of which is valid for ``LOCK_SECONDS``; before
+one runs out the owner adds the next. Backups exclude prunes, and prunes each other; backups may
+run side by side. Each side first writes its lock and then looks for others, so that of two that
+begin at once at least one sees the other.
+
+An owner that died is over when its last object has run out. Then a prune removes what it left
+*before* it deletes anything else, and an owner that was only asleep finds its first object gone
+(:meth:`RepositoryLock.check`): what it counted on may be gone too.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from types import TracebackType
+from typing import Literal, Self
+
+import msgspec
+
+from seerdb.clock import Clock
+from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError
+from seerdb.storage.envelope import Envelope
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import LOCK_PREFIX, lock_name, parse_lock_name
+
+LOCK_SECONDS = 600.0
+RENEW_SECONDS = LOCK_SECONDS / 3
+RETRY_SECONDS = 30.0
+
+_ENVELOPE = Envelope(
+    b"SeerLock", 1, "the lock of a repository", "delete it if nobody works on the repository"
+)
+
+Kind = Literal["backup", "prune"]
+
+
+class _Held(msgspec.Struct, frozen=True):
+    kind: Kind
+    until: float
+    """Seconds since 1970."""
+
+
+class RepositoryLock:
+    """A lock while used with ``with``. Thread-safe."""
+
+    def __init__(self, store: ObjectStore, kind: Kind, owner: str, clock: Clock) -> None:
+        """``owner``: 32 random hex digits."""
+        self._store = store
+        self._kind = kind
+        self._owner = owner
+        self._clock = clock
+        self._lock = Lock()
+        # Guarded by the lock:
+        self._written = 0
+        self._renew_at = 0.0
+
+    def __enter__(self) -> Self:
+        """Raises: ``BusyError`` while somebody else excludes it."""
+        try:
+            self.renew()
+            others = self._others()
+            if self._kind == "prune":
+                self._clear(others)
+            for name, held in others.items():
+                if held.until > self._clock.now() and "prune" in (held.kind, self._kind):
+                    raise BusyError(
+                        f"a {held.kind} is under way in this repository ({name})",
+                        retry_after_seconds=RETRY_SECONDS,
+                    )
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release()
+
+    def renew(self) -> None:
+        """Keep the lock; costs nothing unless it is time to. Call it every now and then."""
+        with self._lock:
+            if self._clock.monotonic() < self._renew_at:
+                return
+            held = _Held(self._kind, self._clock.now() + LOCK_SECONDS)
+            self._renew_at = self._clock.monotonic() + RENEW_SECONDS
+            self._written += 1
+            self._store.put(
+                lock_name(self._owner, self._written), _ENVELOPE.wrap(msgspec.json.encode(held))
+            )
+
+    def check(self) -> None:
+        """Raise ``ConflictError`` when the lock was lost meanwhile."""
+        with self._lock:
+            there = self._store.list(f"{LOCK_PREFIX}{self._owner}-")
+            if len(there) < self._written:
+                raise ConflictError(
+                    f"this {self._kind} was held up for over {LOCK_SECONDS:.0f} s and its lock "
+                    "given up; run it again: what it has copied stays"
+                )
+
+    def _others(self) -> dict[str, _Held]:
+        """The last lock object of every other owner, by name."""
+        last: dict[str, str] = {}
+        for info in self._store.list(LOCK_PREFIX):
+            parsed = parse_lock_name(info.name)
+            if parsed is not None and parsed[0] != self._owner:
+                last[parsed[0]] = info.name
+        held = {}
+        for name in last.values():
+            try:
+                held[name] = _decode(name, self._store.get(name))
+            except NotFoundError:
+                continue  # released
+        return held
+
+    def _clear(self, others: dict[str, _Held]) -> None:
+        """Remove what is left of owners that are over."""
+        over = [name for name, held in others.items() if held.until <= self._clock.now()]
+        owners = {parsed[0] for name in over if (parsed := parse_lock_name(name))}
+        for owner in owners:
+            left = [info.name for info in self._store.list(f"{LOCK_PREFIX}{owner}-")]
+            self._store.delete(left)
+
+    def _release(self) -> None:
+        with self._lock:
+            self._store.delete(
+                lock_name(self._owner, number) for number in range(1, self._written + 1)
+            )
+
+
+def _decode(name: str, data: bytes) -> _Held:
+    try:
+        return msgspec.json.decode(_ENVELOPE.unwrap(name, data), type=_Held)
+    except msgspec.MsgspecError as error:
+        raise CorruptionError(f"the body is not a lock: {error}", name=name) from error

@@ -1,0 +1,167 @@
+"""The shipped log in a bucket or a repository: what its objects cover, and reading it in order.
+
+Only the names say what is covered, so that gaps are found without reading anything. As everywhere
+an empty object begins a branch, which voids what lower epochs hold from its first seq on; see
+``ship.py``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import accumulate, islice
+
+from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
+from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.wal.reader import read_segment
+from seerdb.storage.workers import InlineExecutor
+
+MOST_AHEAD = 64
+BYTES_AHEAD = 64 << 20
+"""Objects, and their bytes, that are fetched at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What of one object counts: the commits ``first`` to ``last``, of those up to ``end`` that it
+    holds."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+    end: int
+
+
+class Log:
+    """The log that a listing shows. Immutable."""
+
+    def __init__(self, listed: Sequence[ObjectInfo]) -> None:
+        parsed = [(place, info) for info in listed if (place := parse_wal_name(info.name))]
+        branches = [(epoch, first) for (epoch, first, last), _ in parsed if last < first]
+        stretches: list[Stretch] = []
+        for (epoch, first, last), info in parsed:
+            border = min((start for above, start in branches if above > epoch), default=MAX_SEQ)
+            if first <= last and first < border:
+                stretches.append(Stretch(info.name, info.size, first, min(last, border - 1), last))
+        self.stretches = sorted(stretches, key=lambda each: (each.first, each.last, each.name))
+        self.branches = [info.name for (_, first, last), info in parsed if last < first]
+        self._reached = list(accumulate((each.last for each in self.stretches), max))
+        """The last commit in each stretch and those before it."""
+
+    def reach(self, after: int) -> int:
+        """The last commit to which there is log without a gap after ``after``; that itself when
+        there is none."""
+        for each in self._from(after):
+            if each.first > after + 1:
+                break
+            after = max(after, each.last)
+        return after
+
+    def reaches(self, seqs: Sequence[int]) -> list[int]:
+        """:meth:`reach` of each, in one pass. Requires: ascending order."""
+        found: list[int] = []
+        for seq in seqs:
+            known = found[-1] if found else -1
+            found.append(known if known > seq else self.reach(seq))
+        return found
+
+    def between(self, after: int, upto: int) -> list[Stretch]:
+        """The stretches that hold the commits after ``after`` up to ``upto``; those that add
+        nothing to the ones before are left out."""
+        needed: list[Stretch] = []
+        reach = after
+        for each in self._from(after):
+            if each.first > upto or reach >= upto:
+                break
+            if each.last > reach:
+                needed.append(each)
+                reach = each.last
+        return needed
+
+    def _from(self, after: int) -> Iterator[Stretch]:
+        """The stretches in order, without those that end by ``after`` as all before them do."""
+        return islice(self.stretches, bisect_right(self._reached, after), None)
+
+
+def read_log(store: ObjectStore) -> Log:
+    """The log in ``store``: one LIST."""
+    return Log(store.list(WAL_PREFIX))
+
+
+def records(
+    store: ObjectStore,
+    log: Log,
+    database_id: str,
+    *,
+    after: int,
+    upto: int,
+    threads: Executor | None = None,
+) -> Iterator[list[WalRecord]]:
+    """The commits after ``after`` up to ``upto`` in order, an object's at a time; ``threads`` fetch
+    some ahead.
+
+    Raises: ``CorruptionError`` for a gap or a damaged object.
+    """
+    for stretch, data in _fetched(store, log.between(after, upto), threads or InlineExecutor()):
+        found = decode_stretch(stretch, data, database_id)
+        fresh = [record for record in found if after < record[0] <= upto]
+        if fresh and fresh[0][0] != after + 1:
+            raise gap(after, fresh[0][0])
+        if fresh:
+            yield fresh
+            after = fresh[-1][0]
+    if after < upto:
+        raise gap(after, upto)
+
+
+def _fetched(
+    store: ObjectStore, stretches: Sequence[Stretch], threads: Executor
+) -> Iterator[tuple[Stretch, bytes]]:
+    place = 0
+    while place < len(stretches):
+        sizes = accumulate(each.size for each in stretches[place : place + MOST_AHEAD])
+        count = max(1, sum(size <= BYTES_AHEAD for size in sizes))
+        some = stretches[place : place + count]
+        yield from zip(some, threads.map(store.get, [each.name for each in some]), strict=True)
+        place += count
+
+
+def decode_stretch(stretch: Stretch, data: bytes, database_id: str) -> list[WalRecord]:
+    """The commits that count of an object. Raises: ``CorruptionError`` unless it is sound and
+    holds what its name says."""
+    scan = read_segment(data, stretch.name, None)
+    check_database(scan, database_id)
+    found = [record for record in scan.records if stretch.first <= record[0] <= stretch.end]
+    held = [record[0] for record in found]
+    if scan.damages or held != list(range(stretch.first, stretch.end + 1)):
+        raise CorruptionError(
+            "a shipped log does not hold what its name says",
+            name=stretch.name,
+            expected=f"seq {stretch.first} to {stretch.end}",
+            found=f"{len(held)} of those",
+        )
+    return [record for record in found if record[0] <= stretch.last]
+
+
+def time_of(store: ObjectStore, log: Log, database_id: str, seq: int) -> int | None:
+    """When a commit was made, microseconds since 1970; ``None`` where no log tells."""
+    if not log.between(seq - 1, seq):
+        return None
+    try:
+        [[(_, time_us, _)]] = records(store, log, database_id, after=seq - 1, upto=seq)
+    except (CorruptionError, NotFoundError):
+        return None
+    return time_us
+
+
+def gap(after: int, found: int) -> CorruptionError:
+    """What is wrong where commits are missing after ``after``."""
+    return CorruptionError(
+        "the log has a gap", name=WAL_PREFIX, expected=f"seq {after + 1}", found=f"seq {found}"
+    )

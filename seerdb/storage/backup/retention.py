@@ -1,0 +1,64 @@
+"""Which backups to keep, and which objects of a repository nobody needs then. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from seerdb.errors import InvalidRequestError
+from seerdb.storage.backup.descriptor import Descriptor
+from seerdb.storage.object_store.names import (
+    parse_blob_name,
+    parse_table_name,
+    parse_wal_name,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """Backups stay that are among the newest ``count``, or no older than ``seconds``, or were made
+    to be kept; and the newest in any case."""
+
+    count: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count is None and self.seconds is None:
+            raise InvalidRequestError("say how many backups to keep, or for how long, or both")
+        if self.count is not None and self.count < 1:
+            raise InvalidRequestError(f"at least one backup is kept, not {self.count}")
+        if self.seconds is not None and self.seconds < 0:
+            raise InvalidRequestError(f"backups are kept for 0 s or more, not {self.seconds}")
+
+    def outdated(self, backups: Sequence[Descriptor], now_us: int) -> list[Descriptor]:
+        """Of all backups, oldest first, those that need not stay."""
+        newest = {each.id for each in backups[-max(self.count or 1, 1) :]}
+        seconds = -1.0 if self.seconds is None else self.seconds
+        return [
+            each
+            for each in backups
+            if not each.keep
+            and each.id not in newest
+            and now_us - each.created_us > seconds * 1_000_000
+        ]
+
+
+def unneeded(names: Iterable[str], left: Sequence[Descriptor]) -> list[str]:
+    """Of the objects of a repository, those that no backup of ``left``, one at least, needs, nor
+    anybody who restores a commit after the oldest of them."""
+    needed = {each.name for backup in left for each in backup.objects}
+    oldest = min(backup.record.last_seq for backup in left)
+    parsed = {name: place for name in names if (place := parse_wal_name(name))}
+    log = [place for place in parsed.values() if oldest < place[2] and place[1] <= place[2]]
+    lowest = min((epoch for epoch, _, _ in log), default=None)
+    gone = []
+    for name in names:
+        if name in parsed:
+            epoch, first, last = parsed[name]
+            # A branch says what of lower epochs is void; see ``ship.py``.
+            over = (lowest is None or epoch <= lowest) if last < first else last <= oldest
+        else:
+            over = parse_table_name(name) is not None or parse_blob_name(name) is not None
+        if over and name not in needed:
+            gone.append(name)
+    return gone

@@ -1,0 +1,252 @@
+"""Taking a backup: what the repository lacks is copied and proved, then the descriptor is put.
+
+An object that is there already counts if some backup names it, as it was proved then, and its
+length is right; what a backup that failed has left is read and compared. So a backup that is run
+again copies the rest, and one after it what is new. Nothing of it exists before its descriptor.
+
+The shipped log is copied, too: what lies between the tables and the newest commit belongs to the
+backup, and what is older lets the repository restore every commit since the backup before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import msgspec
+from crc32c import crc32c
+
+from seerdb.clock import Clock
+from seerdb.errors import ConflictError, CorruptionError, NotFoundError
+from seerdb.ids import SeqNo
+from seerdb.storage.backup.catalogue import Catalogue, check_repository, read_catalogue
+from seerdb.storage.backup.copying import Carrier, Progress, check_sizes, copy, is_sound, sizes
+from seerdb.storage.backup.descriptor import (
+    Descriptor,
+    ObjectSum,
+    encode_descriptor,
+    new_id,
+    objects_of,
+)
+from seerdb.storage.backup.locks import RepositoryLock
+from seerdb.storage.backup.log import Stretch, decode_stretch, read_log, time_of
+from seerdb.storage.kept import record_of
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.object_store.base import Checksum, ObjectStore
+from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
+from seerdb.storage.object_store.upload import upload
+
+
+@dataclass(frozen=True)
+class Source:
+    """A database as it is to be copied: where, and which tables, which stay while it is done."""
+
+    store: ObjectStore
+    state: ManifestState
+
+
+class BackupReport(msgspec.Struct, frozen=True):
+    """What a backup consists of and what was copied for it. ``bytes`` are those of all its
+    ``objects``; ``seconds`` how long it took."""
+
+    id: str
+    seq: int
+    time_us: int
+    objects: int
+    bytes: int
+    copied_objects: int
+    copied_bytes: int
+    seconds: float
+    notes: list[str]
+    """What went otherwise than one may expect, and did no harm to the backup."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LogCopy:
+    """The log that belongs to a backup: up to which commit, and when that was made."""
+
+    seq: int
+    time_us: int
+    objects: tuple[ObjectSum, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a backup is to be like. ``full``: what is there already is read and compared, and
+    copied again where it is damaged."""
+
+    label: str = ""
+    keep: bool = False
+    full: bool = False
+
+
+class _Taking:
+    """The copying for one backup."""
+
+    def __init__(
+        self, source: Source, target: ObjectStore, carrier: Carrier, *, full: bool
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._carrier = carrier
+        self._full = full
+        self._database_id = source.state.database_id
+        self.copied: list[int] = []
+        """Sizes of the objects that were copied."""
+        self.notes: list[str] = []
+
+    def objects(self, catalogue: Catalogue) -> list[ObjectSum]:
+        """Copy the tables and blobs that are missing; returns all that are needed."""
+        needed = objects_of(self._source.state)
+        there = sizes(self._target)
+        proved = {each for backup in catalogue.backups for each in backup.objects}
+        tasks = [
+            (each.size, partial(self._bring, each, look=there.get(each.name) == each.size))
+            for each in needed
+            if self._full or there.get(each.name) != each.size or each not in proved
+        ]
+        self._carrier.expect(tasks)
+        self._carrier.carry(tasks)
+        check_sizes(self._target, needed)
+        return needed
+
+    def _bring(self, wanted: ObjectSum, *, look: bool) -> None:
+        if not (look and is_sound(self._target, wanted)):
+            copy(self._source.store, self._target, wanted)
+            self.copied.append(wanted.size)
+
+    def log(self, catalogue: Catalogue) -> _LogCopy:
+        """Copy the log that is missing; returns what of it the backup needs."""
+        last_seq = self._source.state.last_seq
+        log = read_log(self._source.store)
+        there = {info.name: info.size for info in self._target.list(WAL_PREFIX)}
+        # What the oldest backup has in its tables, nobody will want to apply.
+        oldest = min([last_seq, *(each.record.last_seq for each in catalogue.backups)])
+        seq = log.reach(last_seq)
+        needed = dict.fromkeys(log.between(last_seq, seq))
+        begun = [(0, partial(self._branch, name)) for name in log.branches if name not in there]
+        older = [
+            (each.size, partial(self._older, each))
+            for each in log.stretches
+            if each not in needed and each.end > oldest and there.get(each.name) != each.size
+        ]
+        tasks = [
+            (each.size, partial(self._stretch, each, is_there=there.get(each.name) == each.size))
+            for each in needed
+        ]
+        for some in (begun, older, tasks):
+            self._carrier.expect(some)
+        # Before what they make void, so that no reader of the repository is misled.
+        self._carrier.carry(begun)
+        self._carrier.carry(older)
+        copied = self._carrier.carry(tasks)
+        if copied:
+            time_us = copied[-1][1]
+        else:
+            known = time_of(self._source.store, log, self._database_id, last_seq)
+            time_us = known or self._source.state.time_us
+        return _LogCopy(seq=seq, time_us=time_us, objects=tuple(each for each, _ in copied))
+
+    def _branch(self, name: str) -> None:
+        self._target.put(name, b"")
+
+    def _older(self, stretch: Stretch) -> None:
+        """Copy log that is in the tables by now. It may be collected meanwhile, or damaged: then
+        there is a gap before this backup, and the backup is whole."""
+        try:
+            self._stretch(stretch, is_there=False)
+        except (NotFoundError, CorruptionError) as error:
+            self.notes.append(f"not copied, so that times before this backup are lost: {error}")
+
+    def _stretch(self, stretch: Stretch, *, is_there: bool) -> tuple[ObjectSum, int]:
+        data = self._source.store.get(stretch.name)
+        held = decode_stretch(stretch, data, self._database_id)
+        found = ObjectSum(stretch.name, *Checksum.of(data))
+        if not (is_there and is_sound(self._target, found)):
+            upload(self._target, stretch.name, data, found.checksum)
+            self.copied.append(len(data))
+        return found, held[-1][1]
+
+
+def take_backup(
+    source: Source,
+    target: ObjectStore,
+    wish: Wish,
+    carrier: Carrier,
+    random_bytes: Callable[[int], bytes],
+) -> BackupReport:
+    """Back ``source`` up into the repository ``target``. Durable when it returns.
+
+    Raises: ``InvalidRequestError`` for a repository of another database, ``BusyError`` while a
+    prune runs there, ``CorruptionError`` when the source is damaged or a write did not arrive as
+    it was sent, ``UnavailableError``, ``ConflictError``; whatever the carrier's ``watch`` raises.
+    """
+    clock = carrier.clock
+    began = clock.monotonic()
+    with RepositoryLock(target, "backup", random_bytes(16).hex(), clock) as lock:
+        catalogue = read_catalogue(target)
+        check_repository(target, catalogue, source.state.database_id)
+        taking = _Taking(source, target, _renewing(carrier, lock), full=wish.full)
+        needed = taking.objects(catalogue)
+        log = taking.log(catalogue)
+        descriptor = _describe(source, wish, log, clock, random_bytes)
+        _publish(target, descriptor, lock)
+    size = sum(each.size for each in needed) + sum(each.size for each in descriptor.log)
+    return BackupReport(
+        id=descriptor.id,
+        seq=descriptor.seq,
+        time_us=descriptor.time_us,
+        objects=len(needed) + len(descriptor.log),
+        bytes=size,
+        copied_objects=len(taking.copied),
+        copied_bytes=sum(taking.copied),
+        seconds=clock.monotonic() - began,
+        notes=taking.notes,
+    )
+
+
+def _renewing(carrier: Carrier, lock: RepositoryLock) -> Carrier:
+    """The carrier, which keeps the lock while it works."""
+    watch = carrier.watch
+
+    def renew(progress: Progress) -> None:
+        lock.renew()
+        watch(progress)
+
+    return replace(carrier, watch=renew)
+
+
+def _describe(
+    source: Source,
+    wish: Wish,
+    log: _LogCopy,
+    clock: Clock,
+    random_bytes: Callable[[int], bytes],
+) -> Descriptor:
+    state = source.state
+    created_us = clock.now_ns() // 1000
+    return Descriptor(
+        id=new_id(created_us, random_bytes(4).hex()),
+        database_id=state.database_id,
+        seq=SeqNo(log.seq),
+        time_us=log.time_us,
+        created_us=created_us,
+        label=wish.label,
+        keep=wish.keep,
+        record=record_of(state),
+        log=log.objects,
+    )
+
+
+def _publish(target: ObjectStore, descriptor: Descriptor, lock: RepositoryLock) -> None:
+    """Put the descriptor, unless a prune may have deleted what it names."""
+    lock.check()
+    name = backup_name(descriptor.id)
+    data = encode_descriptor(descriptor)
+    upload(target, name, data, crc32c(data))
+    try:
+        lock.check()
+    except ConflictError:
+        target.delete([name])
+        raise

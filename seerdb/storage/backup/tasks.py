@@ -1,0 +1,154 @@
+"""Backups of a database that is open, made while writes go on; one may run in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Lock
+from typing import Literal
+
+import msgspec
+
+from seerdb.errors import BusyError, ClosedError, NotFoundError, SeerDBError
+from seerdb.events import WorkFailed
+from seerdb.storage.backup.archive import open_archive
+from seerdb.storage.backup.copying import Progress
+from seerdb.storage.backup.places import Transfer, open_store
+from seerdb.storage.backup.points import RecoveryPoints, recovery_points
+from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
+from seerdb.storage.checkpoints import held
+from seerdb.storage.manifest.writer import ManifestWriter
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.runtime import Components
+from seerdb.storage.workers import Thread, Workers
+
+REMEMBERED = 16
+"""Backups in the background that are told of, the newest ones."""
+RETRY_SECONDS = 10.0
+
+
+class BackupStatus(msgspec.Struct, frozen=True):
+    """A backup in the background: how far it is, of how much, and what became of it."""
+
+    id: str
+    to: str
+    state: Literal["running", "done", "failed"]
+    objects: int = 0
+    bytes: int = 0
+    total_objects: int = 0
+    total_bytes: int = 0
+    error: str | None = None
+    report: BackupReport | None = None
+
+
+class _Task:
+    """One backup in the background. ``status`` is replaced by its thread only."""
+
+    def __init__(self, status: BackupStatus) -> None:
+        self.status = status
+        self.is_cancelled = False
+        self.thread: Thread | None = None
+
+    def watch(self, progress: Progress) -> None:
+        if self.is_cancelled:
+            raise ClosedError("the backup was cancelled; what it has copied stays for the next one")
+        self.status = msgspec.structs.replace(self.status, **vars(progress))
+
+
+class BackupTasks:
+    """The backups of a database that is open for writing. Thread-safe."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        manifest: ManifestWriter,
+        flush: Callable[[], object],
+        workers: Workers,
+        components: Components,
+    ) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._flush = flush
+        self._workers = workers
+        self._clock = components.clock
+        self._random_bytes = components.random_bytes
+        self._listener = components.listener
+        # Guarded by the lock:
+        self._lock = Lock()
+        self._tasks: list[_Task] = []
+        self._closed = False
+
+    def run(self, to: str, wish: Wish, transfer: Transfer) -> BackupReport:
+        """Flush, then back up into the repository ``to``; see :func:`take_backup`."""
+        with open_store(to, transfer.target_options) as target:
+            self._flush()
+            with (
+                held(
+                    self._store,
+                    clock=self._clock,
+                    random_bytes=self._random_bytes,
+                    state=self._manifest.state,
+                ) as hold,
+                transfer.carrier() as carrier,
+            ):
+                source = Source(self._store, hold.state)
+                return take_backup(source, target, wish, carrier, self._random_bytes)
+
+    def start(self, to: str, wish: Wish, transfer: Transfer) -> BackupStatus:
+        """Begin :meth:`run` on a thread of its own. Raises: ``BusyError`` while another one runs
+        there, ``ClosedError``."""
+        shown = str(StoreLocation(to, transfer.target_options))
+        task = _Task(BackupStatus(self._random_bytes(8).hex(), shown, "running"))
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the database is closed; open it again")
+            if any(each.status.state == "running" for each in self._tasks):
+                raise BusyError(
+                    "another backup of this database runs in the background",
+                    retry_after_seconds=RETRY_SECONDS,
+                )
+            self._tasks = [*self._tasks, task][-REMEMBERED:]
+            task.thread = self._workers.start_thread(
+                lambda: self._run(task, to, wish, replace(transfer, watch=task.watch)),
+                "seerdb-backup",
+            )
+        return task.status
+
+    def _run(self, task: _Task, to: str, wish: Wish, transfer: Transfer) -> None:
+        try:
+            report = self.run(to, wish, transfer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            task.status = msgspec.structs.replace(task.status, state="failed", error=str(error))
+            if not isinstance(error, SeerDBError) or not task.is_cancelled:
+                self._listener(WorkFailed("backup", str(error), 1, 0.0))
+        else:
+            task.status = msgspec.structs.replace(task.status, state="done", report=report)
+
+    def all(self) -> list[BackupStatus]:
+        """The backups in the background, those of late too, oldest first."""
+        with self._lock:
+            return [task.status for task in self._tasks]
+
+    def cancel(self, backup: str) -> None:
+        """Have a backup in the background end soon. Raises: ``NotFoundError``."""
+        with self._lock:
+            found = [task for task in self._tasks if task.status.id == backup]
+        if not found:
+            raise NotFoundError(f"there is no backup {backup!r} in the background")
+        found[0].is_cancelled = True
+
+    def points(self) -> RecoveryPoints:
+        """What can be restored from the bucket of the database itself."""
+        return recovery_points(open_archive(self._store))
+
+    def close(self) -> None:
+        """Cancel what runs, and wait for its end."""
+        with self._lock:
+            self._closed = True
+            tasks = list(self._tasks)
+        for task in tasks:
+            task.is_cancelled = True
+        for task in tasks:
+            if task.thread is not None:
+                task.thread.join()

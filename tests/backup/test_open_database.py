@@ -1,0 +1,159 @@
+"""Backups of an open database, called for and in the background."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seerdb
+from seerdb import BusyError, ClosedError, InvalidRequestError, NotFoundError, Transfer
+from seerdb.storage.backup.copying import Progress
+from seerdb.storage.object_store.names import HOLD_PREFIX
+from tests.fixtures.database import World, collect_garbage, fill
+
+
+def test_a_backup_holds_everything_that_was_committed_before(tmp_path: Path) -> None:
+    world = World()
+    with world.open() as db:
+        rows = fill(db, 50)
+        report = db.backup(str(tmp_path / "repository"), label="mine", keep=True)
+        assert report.seq == 50
+        assert not world.bucket.list(HOLD_PREFIX)
+        [backup] = db.recovery_points(str(tmp_path / "repository")).backups
+        assert (backup.id, backup.label, backup.keep) == (report.id, "mine", True)
+        own = db.recovery_points().ranges[-1]
+        assert own.last_seq == 50
+    seerdb.restore(str(tmp_path / "repository"), str(tmp_path / "new"))
+    with seerdb.DB.open(str(tmp_path / "new"), background="inline") as db:
+        assert dict(db.scan()) == rows
+
+
+def test_what_is_copied_stays_while_it_is_compacted_and_collected(tmp_path: Path) -> None:
+    world = World()
+    with world.open() as db:
+        rows = fill(db, 100)
+        fill(db, 100)
+        busy: list[Progress] = []
+
+        def rewrite(progress: Progress) -> None:
+            if not busy:
+                busy.append(progress)
+                db.delete_range(b"k", b"l")
+                db.compact()
+                collect_garbage(world, db)
+
+        transfer = Transfer(jobs=1, watch=rewrite)
+        assert db.backup(str(tmp_path / "repository"), transfer=transfer).seq == 200
+        assert busy
+        assert not list(db.scan())
+        collect_garbage(world, db)
+    seerdb.restore(str(tmp_path / "repository"), str(tmp_path / "new"))
+    with seerdb.DB.open(str(tmp_path / "new"), background="inline") as db:
+        assert dict(db.scan()) == rows
+
+
+def test_backups_beside_a_busy_writer_hold_all_commits_up_to_their_seq(tmp_path: Path) -> None:
+    stop = threading.Event()
+    settings: dict[str, Any] = {
+        "memtable_capacity": 64 << 10,
+        "min_free_disk": 0,
+        "wal_segment_size": 1 << 20,
+    }
+    with seerdb.DB.open(str(tmp_path / "db"), **settings) as db:
+
+        def write() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                db.put(b"%08d" % number, b"v" * 200, durability="memory")
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            seqs = [db.backup(str(tmp_path / "repository")).seq for _ in range(3)]
+        finally:
+            stop.set()
+            writer.join()
+    points = seerdb.recovery_points(str(tmp_path / "repository")).backups
+    assert [point.seq for point in points] == seqs
+    for number, point in enumerate(points):
+        new = str(tmp_path / f"new{number}")
+        seerdb.restore(str(tmp_path / "repository"), new, backup=point.id)
+        with seerdb.DB.open(new, background="inline", min_free_disk=0) as db:
+            expected = [b"%08d" % each for each in range(1, point.seq + 1)]
+            assert list(db.scan(keys_only=True)) == expected
+
+
+def test_a_backup_in_the_background_is_told_of_until_it_is_done(tmp_path: Path) -> None:
+    with seerdb.DB.open(str(tmp_path / "db")) as db:
+        fill(db, 50)
+        began = db.start_backup(str(tmp_path / "repository"))
+        assert began.state == "running"
+        _join()
+        [status] = db.backups()
+        assert (status.id, status.state, status.error) == (began.id, "done", None)
+        assert status.objects == status.total_objects == 1
+        assert status.report is not None
+        assert status.report.seq == 50
+
+
+def test_a_backup_that_fails_in_the_background_is_told_of(tmp_path: Path) -> None:
+    world = World()
+    (tmp_path / "file").write_text("")
+    with world.open() as db:
+        fill(db, 5)
+        db.start_backup(str(tmp_path / "file"))
+        _join()
+        [status] = db.backups()
+        assert status.state == "failed"
+        assert status.error
+        assert any("backup" in str(event) for event in world.events)
+        with pytest.raises(NotFoundError):
+            db.cancel_backup("other")
+
+
+def test_one_backup_at_a_time_runs_in_the_background_and_can_be_cancelled(tmp_path: Path) -> None:
+    with seerdb.DB.open(str(tmp_path / "db")) as db:
+        fill(db, 50)
+        db.flush()
+        slow = Transfer(rate=1)
+        fill(db, 50, start=50)
+        began = db.start_backup(str(tmp_path / "repository"), transfer=slow)
+        with pytest.raises(BusyError):
+            db.start_backup(str(tmp_path / "repository"))
+        db.cancel_backup(began.id)
+        _join()
+        [status] = db.backups()
+        assert status.state == "failed"
+        assert "cancelled" in str(status.error)
+        assert db.backup(str(tmp_path / "repository")).seq == 100
+
+
+def test_closing_the_database_ends_its_backups(tmp_path: Path) -> None:
+    db = seerdb.DB.open(str(tmp_path / "db"))
+    fill(db, 50)
+    db.flush()
+    fill(db, 50, start=50)
+    db.start_backup(str(tmp_path / "repository"), transfer=Transfer(rate=1))
+    db.close()
+    assert not _threads()
+    with pytest.raises(ClosedError):
+        db.start_backup(str(tmp_path / "repository"))
+
+
+@pytest.mark.parametrize("wrong", [{"jobs": 0}, {"jobs": 65}, {"rate": -1}])
+def test_a_transfer_without_sense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InvalidRequestError):
+        Transfer(**wrong)  # type: ignore[arg-type]
+
+
+def _threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "seerdb-backup"]
+
+
+def _join() -> None:
+    for thread in _threads():
+        thread.join()

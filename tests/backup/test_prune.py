@@ -1,0 +1,236 @@
+"""A prune deletes what is not to be kept and nothing that a backup, or a restore, needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from seerdb.errors import (
+    BusyError,
+    ConflictError,
+    CorruptionError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from seerdb.storage.backup.archive import open_archive
+from seerdb.storage.backup.check import check_backups
+from seerdb.storage.backup.copying import Progress
+from seerdb.storage.backup.locks import LOCK_SECONDS, RepositoryLock
+from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
+from seerdb.storage.backup.retention import Retention
+from seerdb.storage.object_store.names import (
+    BACKUP_PREFIX,
+    LOCK_PREFIX,
+    TABLE_PREFIX,
+    backup_name,
+)
+from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
+from tests.fixtures.backups import back_up, carrier, content, restore
+from tests.fixtures.database import World, fill
+
+OWNER, OTHER = "ab" * 16, "cd" * 16
+DAY = 86_400.0
+
+
+class Kept:
+    """A repository with a backup a day, of a database that is rewritten every day."""
+
+    def __init__(self, days: int = 5, keep: tuple[int, ...] = ()) -> None:
+        self.world = World(blob_threshold=150)
+        self.repository = MemoryObjectStore(self.world.clock)
+        self.rows: dict[str, dict[bytes, bytes]] = {}
+        with self.world.open() as db:
+            for day in range(days):
+                fill(db, 30, start=10 * day)
+                db.compact()
+                db.put(b"day", b"%d" % day, durability="object")
+                rows = dict(db.scan())
+                report = back_up(self.world, self.repository, keep=day in keep)
+                self.rows[report.id] = rows
+                self.world.clock.advance(DAY)
+        self.ids = list(self.rows)
+
+    def prune(self, count: int | None = None, seconds: float | None = None) -> PruneReport:
+        retention = Retention(count=count, seconds=seconds)
+        return prune(self.repository, retention, self.world.clock, self.world.random.randbytes)
+
+    def check(self) -> None:
+        """What is left is sound, complete and not more than needed."""
+        archive = open_archive(self.repository)
+        assert check_backups(self.repository, carrier(self.world.clock)).ok
+        needed = {each.name for b in archive.bases if b.backup for each in b.backup.objects}
+        there = {info.name for info in self.repository.list(TABLE_PREFIX)}
+        assert there == {name for name in needed if name.startswith(TABLE_PREFIX)}
+        for base in archive.bases:
+            assert base.backup is not None
+            _, bucket = restore(self.world, self.repository, backup=base.backup.id)
+            assert content(self.world, bucket) == self.rows[base.backup.id]
+
+
+def test_the_newest_few_stay() -> None:
+    kept = Kept()
+    report = kept.prune(count=2)
+    assert (report.pruned, report.kept) == (kept.ids[:3], kept.ids[3:])
+    assert report.objects > 0
+    kept.check()
+
+
+def test_the_young_stay_and_the_newest_however_old() -> None:
+    kept = Kept()
+    assert kept.prune(seconds=2.5 * DAY).kept == kept.ids[3:]
+    kept.world.clock.advance(100 * DAY)
+    assert kept.prune(seconds=DAY).kept == kept.ids[4:]
+    kept.check()
+
+
+def test_what_was_made_to_be_kept_stays() -> None:
+    kept = Kept(keep=(0, 2))
+    assert kept.prune(count=1).kept == [kept.ids[0], kept.ids[2], kept.ids[4]]
+    kept.check()
+
+
+def test_every_commit_since_the_oldest_backup_left_can_still_be_restored() -> None:
+    kept = Kept()
+    before = open_archive(kept.repository)
+    seqs = [
+        seq
+        for each in before.ranges()
+        for seq in range(each.first, each.last + 1)
+        if seq >= before.bases[2].state.last_seq
+    ]
+    kept.prune(count=3)
+    after = open_archive(kept.repository)
+    assert all(after.candidates(seq) for seq in seqs)
+
+
+def test_a_plan_tells_what_would_go_and_changes_nothing() -> None:
+    kept = Kept()
+    before = dict(kept.repository._objects)
+    report = plan_prune(kept.repository, Retention(count=2), kept.world.clock)
+    assert kept.repository._objects == before
+    assert report.dry_run
+    done = kept.prune(count=2)
+    assert (done.pruned, done.objects, done.bytes) == (report.pruned, report.objects, report.bytes)
+
+
+def test_what_a_failed_backup_left_goes() -> None:
+    kept = Kept(days=2)
+    kept.repository.put(f"{TABLE_PREFIX}00000009-000000000001.sst", b"x")
+    kept.prune(count=2)
+    kept.check()
+
+
+def test_names_that_are_not_ours_stay() -> None:
+    kept = Kept(days=2)
+    for name in ("README", "tables/note.txt", "wal/x"):
+        kept.repository.put(name, b"x")
+    kept.prune(count=1)
+    assert {"README", "tables/note.txt", "wal/x"} <= {i.name for i in kept.repository.list("")}
+
+
+def test_nothing_is_deleted_while_a_descriptor_cannot_be_read() -> None:
+    kept = Kept()
+    kept.repository.put(backup_name(kept.ids[1]), b"x")
+    before = dict(kept.repository._objects)
+    with pytest.raises(CorruptionError, match=kept.ids[1]):
+        kept.prune(count=1)
+    assert kept.repository._objects == before
+
+
+def test_a_database_and_an_empty_place_are_refused() -> None:
+    kept = Kept(days=1)
+    clock = kept.world.clock
+    with pytest.raises(InvalidRequestError, match="this is a database"):
+        prune(kept.world.bucket, Retention(count=1), clock, kept.world.random.randbytes)
+    with pytest.raises(NotFoundError):
+        prune(MemoryObjectStore(), Retention(count=1), clock, kept.world.random.randbytes)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"count": 0}, {"seconds": -1.0}])
+def test_a_retention_without_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidRequestError):
+        Retention(**wrong)  # type: ignore[arg-type]
+
+
+def test_no_prune_runs_beside_a_backup() -> None:
+    kept = Kept(days=2)
+
+    def try_it(_: Progress) -> None:
+        with pytest.raises(BusyError):
+            kept.prune(count=1)
+
+    with kept.world.open() as db:
+        fill(db, 10)
+        db.flush()
+    report = back_up(kept.world, kept.repository, watch=try_it)
+    assert report.copied_objects > 0
+
+
+def test_a_backup_that_slept_until_a_prune_took_its_lock_makes_no_descriptor() -> None:
+    kept = Kept(days=2)
+    with kept.world.open() as db:
+        fill(db, 10)
+        db.flush()
+    before = {info.name for info in kept.repository.list(BACKUP_PREFIX)}
+
+    def sleep(_: Progress) -> None:
+        if "slept" not in slept:
+            slept.append("slept")
+            kept.world.clock.advance(2 * LOCK_SECONDS)
+            kept.prune(count=1)
+
+    slept: list[str] = []
+    with pytest.raises(ConflictError, match="run it again"):
+        back_up(kept.world, kept.repository, watch=sleep)
+    assert {info.name for info in kept.repository.list(BACKUP_PREFIX)} < before
+    kept.prune(count=1)
+    kept.check()
+    report = back_up(kept.world, kept.repository)
+    with kept.world.open() as db:
+        kept.rows[report.id] = dict(db.scan())
+    kept.check()
+
+
+def test_a_backup_that_sleeps_right_before_its_descriptor_takes_it_back() -> None:
+    kept = Kept(days=2)
+    with kept.world.open() as db:
+        fill(db, 10)
+        db.flush()
+
+    class Sleeper(FaultyObjectStore):
+        def put(self, name: str, data: bytes) -> None:
+            if name.startswith(BACKUP_PREFIX):
+                kept.world.clock.advance(2 * LOCK_SECONDS)
+                kept.prune(count=1)
+            super().put(name, data)
+
+    with pytest.raises(ConflictError, match="run it again"):
+        back_up(kept.world, Sleeper(kept.repository, kept.world.clock))
+    assert len(kept.repository.list(BACKUP_PREFIX)) == 1
+    kept.check()
+
+
+def test_the_lock_of_a_dead_backup_runs_out() -> None:
+    kept = Kept(days=2)
+    dead = RepositoryLock(kept.repository, "backup", OWNER, kept.world.clock)
+    dead.__enter__()
+    with pytest.raises(BusyError):
+        kept.prune(count=1)
+    kept.world.clock.advance(LOCK_SECONDS + 1)
+    kept.prune(count=1)
+    assert not kept.repository.list(LOCK_PREFIX)
+    with pytest.raises(ConflictError):
+        dead.check()
+
+
+def test_a_lock_is_kept_as_long_as_its_owner_works() -> None:
+    store, world = MemoryObjectStore(), World()
+    with RepositoryLock(store, "backup", OWNER, world.clock) as lock:
+        for _ in range(10):
+            world.clock.advance(LOCK_SECONDS / 2)
+            lock.renew()
+            with pytest.raises(BusyError), RepositoryLock(store, "prune", OTHER, world.clock):
+                pass
+        lock.check()
+        with RepositoryLock(store, "backup", OTHER, world.clock):
+            pass
+    assert not store.list(LOCK_PREFIX)
