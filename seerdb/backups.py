@@ -19,7 +19,7 @@ class Backups(Past):
         self._tasks = BackupTasks(
             engine.stores.of(Purpose.BACKUP),
             engine.manifest,
-            engine.flush,
+            engine.flush_and_ship,
             engine.runtime.workers,
             engine.components,
         )

@@ -396,6 +396,10 @@ class Engine:
         self._flushed(self.committer.rotate())
         return self.manifest.state.last_seq
 
+    def flush_and_ship(self) -> None:
+        """As :meth:`flush`, and bring the log up to there into the bucket, if it is shipped."""
+        self.shipper.finish(self.flush())
+
     def _flushed(self, seq: int) -> None:
         self._wait(self.background.flush, lambda: self.manifest.state.last_seq >= seq)
 

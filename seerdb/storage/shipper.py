@@ -40,7 +40,7 @@ from seerdb.errors import (
     SeerDBError,
     TruncatedError,
 )
-from seerdb.ids import SeqNo
+from seerdb.ids import MAX_SEQ, SeqNo
 from seerdb.storage.backlog import Backlog, Place, Stretch
 from seerdb.storage.files import FileSystem
 from seerdb.storage.home import load_home, save_home
@@ -137,9 +137,11 @@ class Shipper:
                 self._look(LATECOMERS_SECONDS)  # who came while others shipped is taken along
                 self._ship_up_to(seq)
 
-    def finish(self) -> None:
-        """Ship all that is sealed, for a database that is being closed. Raises as :meth:`ship`."""
-        while self._backlog.keeps_all and self._backlog.next() is not None:
+    def finish(self, seq: int = MAX_SEQ) -> None:
+        """Ship what is sealed, up to ``seq`` at least, in tables or not, if everything is to be
+        shipped. Raises as :meth:`ship`."""
+        backlog = self._backlog
+        while backlog.keeps_all and backlog.shipped_seq < seq and backlog.next() is not None:
             with self._lock:
                 self._ship_next()
 

@@ -31,6 +31,21 @@ def test_a_backup_holds_everything_that_was_committed_before(tmp_path: Path) -> 
         assert dict(db.scan()) == rows
 
 
+def test_every_commit_between_two_backups_can_be_restored_however_soon_they_follow(
+    tmp_path: Path,
+) -> None:
+    world = World(ship_interval=60.0)
+    repository = str(tmp_path / "repository")
+    with world.open() as db:
+        fill(db, 5)
+        first = db.backup(repository)
+        for number in range(20):
+            db.put(b"later", b"%d" % number)
+        last = db.backup(repository)
+        [whole] = db.recovery_points(repository).ranges
+    assert (whole.first_seq, whole.last_seq) == (first.seq, last.seq) == (5, 25)
+
+
 def test_what_is_copied_stays_while_it_is_compacted_and_collected(tmp_path: Path) -> None:
     world = World()
     with world.open() as db:
