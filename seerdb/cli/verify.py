@@ -15,6 +15,7 @@ from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_database
 from seerdb.storage.wal.reader import Condition
 from seerdb.storage.wal.verify import SegmentReport, verify_segments
+from seerdb.storage.workers import check_threads
 
 DAMAGED = 1
 """The exit code."""
@@ -30,12 +31,13 @@ def verify(
     place = find(target, store, config)
     report = VerifyReport()
     log = LocalLog(OsFileSystem(), place.wal) if place.wal is not None else None
-    with place.open() as bucket, progress_bar("objects") as bar:
+    with place.open() as bucket, check_threads() as threads, progress_bar("objects") as bar:
         task = bar.add_task("")
         verify_database(
             bucket,
             report,
             log=log,
+            threads=threads,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
             ),

@@ -12,7 +12,8 @@ look, since it may have been sealed or taken back in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ from seerdb.storage.home import load_home
 from seerdb.storage.kept import verify_kept
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.verify import newest, verify_manifest
-from seerdb.storage.manifest.version import Version, check_version
+from seerdb.storage.manifest.version import BlobUse, TableMeta, Version, check_version
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
@@ -44,8 +45,10 @@ from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
 from seerdb.storage.wal.reader import Condition, read_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import SegmentReport, verify_segments
+from seerdb.storage.workers import InlineExecutor, in_order
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class VerifyReport(msgspec.Struct):
@@ -111,8 +114,10 @@ def verify_database(
     *,
     log: LocalLog | None = None,
     progress: Progress = no_progress,
+    threads: Executor | None = None,
 ) -> None:
-    """Check a bucket, and the local log that belongs to it.
+    """Check a bucket, and the local log that belongs to it; ``threads`` as in
+    :func:`verify_version`.
 
     Raises: ``NotFoundError`` when there is no database at all, ``UnavailableError``,
     ``DiskError``.
@@ -133,10 +138,10 @@ def verify_database(
         )
     if log is not None:
         _verify_own_log(log, segments, state, report, progress)
-    _verify_shipped(store, shipped, state, report, progress)
+    _verify_shipped(store, shipped, state, report, progress, threads or InlineExecutor())
     if state is not None:
         report.last_seq = max(report.last_seq, state.last_seq)
-        verify_version(store, state.version, report, progress)
+        verify_version(store, state.version, report, progress, threads)
         problems, named = verify_kept(store)
         report.problems += problems
         named |= {name for table in state.version.tables for name in table.objects}
@@ -148,49 +153,85 @@ def verify_version(
     version: Version,
     report: VerifyReport,
     progress: Progress = no_progress,
+    threads: Executor | None = None,
 ) -> None:
-    """Check every blob and every table of a version, and what these point at in those."""
+    """Check every blob and every table of a version, and what these point at in those.
+
+    ``threads`` read them side by side; without any, one after the other. The report is the same.
+    """
     try:
         check_version(version)
     except InternalError as error:
         report.problems.append(str(error))
-    blobs = _verify_blobs(store, version, report, progress)
-    for meta in _counted("tables", version.tables, progress):
-        name = table_name(meta.id)
-        try:
-            verify_table(meta, store.get(name), blobs)
-        except NotFoundError:
-            state = newest(store)
-            if state is not None and meta not in state.version.tables:
-                continue  # compacted and collected meanwhile
-            report.problems.append(f"{name}: the manifest names it, but it is gone")
-        except CorruptionError as error:
-            report.problems.append(str(error))
-        report.tables += 1
-        report.entries += meta.entries
-        report.bytes += meta.size
+    threads = threads or InlineExecutor()
+    blobs = _verify_blobs(store, version, report, progress, threads)
+
+    def check(meta: TableMeta) -> _Found:
+        return _check_table(store, meta, blobs)
+
+    found = in_order(threads, check, version.tables)
+    for meta, (counts, problem) in _counted("tables", version.tables, progress, beside=found):
+        if counts:
+            report.problems += problem
+            report.tables += 1
+            report.entries += meta.entries
+            report.bytes += meta.size
+
+
+_Found = tuple[bool, list[str]]
+"""Whether an object counts, which one that the collector took meanwhile does not, and what is wrong
+with it."""
+
+
+def _check_table(store: ObjectStore, meta: TableMeta, blobs: Mapping[BlobId, Directory]) -> _Found:
+    name = table_name(meta.id)
+    try:
+        verify_table(meta, store.get(name), blobs)
+    except NotFoundError:
+        state = newest(store)
+        if state is not None and meta not in state.version.tables:
+            return False, []  # compacted and collected meanwhile
+        return True, [f"{name}: the manifest names it, but it is gone"]
+    except CorruptionError as error:
+        return True, [str(error)]
+    return True, []
 
 
 def _verify_blobs(
-    store: ObjectStore, version: Version, report: VerifyReport, progress: Progress
+    store: ObjectStore,
+    version: Version,
+    report: VerifyReport,
+    progress: Progress,
+    threads: Executor,
 ) -> dict[BlobId, Directory]:
     """Check every blob of a version; returns where values lie in those that are sound."""
-    sound = {}
-    for blob in _counted("blobs", version.blobs, progress):
-        name = blob_name(blob.id)
-        try:
-            sound[blob.id] = verify_blob(blob, store.get(name))
-        except NotFoundError:
-            state = newest(store)
-            if state is not None and blob.id not in {each.id for each in state.version.blobs}:
-                continue  # rewritten and collected meanwhile
-            report.problems.append(f"{name}: tables point into it, but it is gone")
-        except CorruptionError as error:
-            report.problems.append(str(error))
-        report.blobs += 1
-        report.values += blob.live_values
-        report.blob_bytes += blob.size
+    sound: dict[BlobId, Directory] = {}
+
+    def check(blob: BlobUse) -> _Found:
+        return _check_blob(store, blob, sound)
+
+    found = in_order(threads, check, version.blobs)
+    for blob, (counts, problem) in _counted("blobs", version.blobs, progress, beside=found):
+        if counts:
+            report.problems += problem
+            report.blobs += 1
+            report.values += blob.live_values
+            report.blob_bytes += blob.size
     return sound
+
+
+def _check_blob(store: ObjectStore, blob: BlobUse, sound: dict[BlobId, Directory]) -> _Found:
+    name = blob_name(blob.id)
+    try:
+        sound[blob.id] = verify_blob(blob, store.get(name))
+    except NotFoundError:
+        state = newest(store)
+        if state is not None and blob.id not in {each.id for each in state.version.blobs}:
+            return False, []  # rewritten and collected meanwhile
+        return True, [f"{name}: tables point into it, but it is gone"]
+    except CorruptionError as error:
+        return True, [str(error)]
+    return True, []
 
 
 def _verify_own_log(
@@ -249,8 +290,8 @@ def verify_log(
     there = list_segments(files, directory) if segments is None else segments
     wanted = [segment for segment in there if segment >= log_start]
     reach = flushed_seq
-    for segment in _counted("log", wanted, progress):
-        path = segment_path(directory, segment)
+    paths = [segment_path(directory, segment) for segment in wanted]
+    for _, path in _counted("log", wanted, progress, beside=paths):
         found = _verify_segment(files, path, report)
         header = _header(files, path) if found is not None else None
         if found is None or header is None:
@@ -300,25 +341,41 @@ def _verify_shipped(
     state: ManifestState | None,
     report: VerifyReport,
     progress: Progress,
+    threads: Executor,
 ) -> None:
     """Check every object of the shipped log, and that it continues the tables without a gap."""
     parsed = sorted((place, name) for name in names if (place := parse_wal_name(name)))
     flushed = state.last_seq if state else None
     reach = flushed or 0
-    for (_, first, last), name in _counted("shipped log", parsed, progress):
-        if last < first:
-            continue  # a home took the log over here; see ship.py
-        try:
-            report.records += _verify_shipped_object(name, store.get(name), first, last)
-        except NotFoundError:
-            continue  # collected meanwhile
-        except CorruptionError as error:
-            report.problems.append(str(error))
+    # Without those that say where a home took the log over; see ship.py.
+    holding = [(name, first, last) for (_, first, last), name in parsed if first <= last]
+
+    def check(each: tuple[str, int, int]) -> tuple[int, _Found]:
+        return _check_shipped(store, *each)
+
+    found = in_order(threads, check, holding)
+    for (name, first, last), (records, (counts, problem)) in _counted(
+        "shipped log", holding, progress, beside=found
+    ):
+        if not counts:
+            continue
+        report.problems += problem
+        report.records += records
         report.shipped += 1
         if flushed is not None and last > flushed:
             if first > reach + 1:
                 report.problems.append(_gap(name, "shipped log", reach + 1, first))
             reach = last
+
+
+def _check_shipped(store: ObjectStore, name: str, first: int, last: int) -> tuple[int, _Found]:
+    """How many records an object holds, and what was found."""
+    try:
+        return _verify_shipped_object(name, store.get(name), first, last), (True, [])
+    except NotFoundError:
+        return 0, (False, [])  # collected meanwhile
+    except CorruptionError as error:
+        return 0, (True, [str(error)])
 
 
 def _verify_shipped_object(name: str, data: bytes, first: int, last: int) -> int:
@@ -341,8 +398,11 @@ def _gap(name: str, log: str, expected: int, found: int) -> str:
     return f"{name}: the {log} has a gap before this: expected seq {expected}, found {found}"
 
 
-def _counted(what: str, items: Sequence[T], progress: Progress) -> Iterator[T]:
-    """The items; ``progress`` is told of each when the next one is asked for."""
-    for done, item in enumerate(items, 1):
-        yield item
+def _counted(
+    what: str, items: Sequence[T], progress: Progress, *, beside: Iterable[R]
+) -> Iterator[tuple[T, R]]:
+    """The items, each with what is ``beside`` it; ``progress`` is told of each when the next one is
+    asked for."""
+    for done, pair in enumerate(zip(items, beside, strict=True), 1):
+        yield pair
         progress(what, done, len(items))

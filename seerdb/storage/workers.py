@@ -12,15 +12,19 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any
+from typing import Any, TypeVar
 
 from seerdb.clock import Clock
 from seerdb.errors import BusyError, ClosedError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Thread = threading.Thread
 """What :meth:`Workers.start_thread` returns; join it."""
@@ -29,6 +33,8 @@ LANE_THREADS = 4
 SHIP_THREADS = 8
 """Ships of all databases: each is little but waiting for the bucket."""
 FETCH_THREADS = 16
+CHECK_THREADS = 8
+"""Whole objects that are read and checked side by side; each is in memory meanwhile."""
 COMPACTION_THREADS = 4
 """Compactions of all databases that run in threads: one for each database."""
 JOB_PROCESSES = 3
@@ -114,6 +120,28 @@ def transfer_threads(count: int) -> Executor:
     """Threads for requests of one copy, which wait rather than compute; shut them down. One at a
     time needs none."""
     return ThreadPoolExecutor(count, "seerdb-transfer") if count > 1 else InlineExecutor()
+
+
+@contextmanager
+def check_threads() -> Iterator[Executor]:
+    """Threads for reading a bucket as a whole, which end with the context."""
+    pool = ThreadPoolExecutor(CHECK_THREADS, "seerdb-check")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_order(threads: Executor, call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What ``call`` returns for each item, in the order of the items, while ``CHECK_THREADS`` of
+    the calls are under way or done and not taken. Raises what a call raises, in its turn."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        if len(waiting) == CHECK_THREADS:
+            yield waiting.popleft().result()
+        waiting.append(threads.submit(call, item))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 class Timer:
