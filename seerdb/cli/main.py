@@ -20,6 +20,7 @@ from seerdb.cli import (
     inspect,
     keys,
     promote,
+    repair,
     restore,
     serve,
     transfer,
@@ -61,7 +62,8 @@ BROKEN_PIPE = 141
 _EPILOG = (
     "Exit codes: 0 done, or sound; 1 failed, or damaged; 2 wrong command line; 3 not there; "
     "4 conflict, or locked; 5 server or store not reachable; 6 stored bytes are damaged; "
-    "7 busy, or disk full; 130 interrupted; 141 the reader of the output went away."
+    "7 busy, or disk full; 8 repaired, but something is lost or in doubt; 130 interrupted; "
+    "141 the reader of the output went away."
 )
 
 
@@ -122,6 +124,7 @@ for command in (
     promote.promote,
     verify.verify,
     verify.wal_verify,
+    repair.repair,
     bench.bench,
 ):
     app.command()(command)

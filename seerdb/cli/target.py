@@ -30,13 +30,18 @@ class Place:
     @contextmanager
     def open(self) -> Iterator[ObjectStore]:
         """The bucket, for reading. Raises: ``InvalidRequestError``."""
-        stores = Stores(
-            self.bucket.open(), self.bucket, clock=SystemClock(), random=random.SystemRandom()
-        )
-        try:
-            yield stores.of(Purpose.VERIFY)
-        finally:
-            stores.close()
+        with open_bucket(self.bucket) as store:
+            yield store
+
+
+@contextmanager
+def open_bucket(location: StoreLocation) -> Iterator[ObjectStore]:
+    """A bucket, for a command that goes through all of it. Raises: ``InvalidRequestError``."""
+    stores = Stores(location.open(), location, clock=SystemClock(), random=random.SystemRandom())
+    try:
+        yield stores.of(Purpose.VERIFY)
+    finally:
+        stores.close()
 
 
 def find(target: str, store: str | None, config: str | None) -> Place:
@@ -55,8 +60,15 @@ def find(target: str, store: str | None, config: str | None) -> Place:
     if (directory / "wal").is_dir() and not (directory / "tables").is_dir():
         location = options.store or str(directory / "bucket")
         return Place(StoreLocation(location, options.store_options), wal=str(directory / "wal"))
-    if (directory / "manifest").is_dir():
+    if (directory / "manifest").is_dir() or (directory / "tables").is_dir():
         return Place(StoreLocation(str(directory)), wal=None)
     if (directory / "bucket" / "manifest").is_dir():
         return Place(StoreLocation(str(directory / "bucket")), wal=None)
     raise NotFoundError(f"{target} is neither a data directory nor a bucket")
+
+
+def new_bucket(target: str, config: str | None) -> StoreLocation:
+    """Where a new database is to lie: at a URL, or in the bucket of a data directory to be."""
+    options = load_settings(config, data_dir=target, store=None).options
+    location = target if "://" in target else str(Path(target).expanduser() / "bucket")
+    return StoreLocation(location, options.store_options)

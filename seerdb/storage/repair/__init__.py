@@ -1,0 +1,1 @@
+"""Rebuilding a database whose manifest is lost or damaged, into another bucket or prefix."""

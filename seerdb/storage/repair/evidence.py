@@ -1,0 +1,99 @@
+"""What can still be read of a manifest, whatever is missing of it.
+
+A record that can be read and fits its neighbours is true, whether or not it can be reached from a
+checkpoint: a table that its edit removed is gone for good, unless a later record has it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.ids import TableId
+from seerdb.storage.manifest.edit import Checkpoint, Claim, Edit, ManifestRecord
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import apply, manifest_numbers, read_record, restore
+from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import manifest_name
+from seerdb.storage.repair.report import Loss
+
+
+@dataclass
+class Evidence:
+    """``state``: the newest that can be told; ``is_newest``: nothing came after it. ``named``: the
+    last that is said of each table; ``removed``: those that are gone since."""
+
+    state: ManifestState | None = None
+    is_newest: bool = False
+    named: dict[TableId, TableMeta] = field(default_factory=dict)
+    removed: set[TableId] = field(default_factory=set)
+    last_seq: int = 0
+    epoch: int = 0
+    time_us: int = 0
+    database_id: str = ""
+    home: str = ""
+    merge_operator: str = ""
+    damaged: list[Loss] = field(default_factory=list)
+
+    def in_state(self, table: TableId) -> bool:
+        """Whether the newest state that can be told has a table."""
+        return self.state is not None and table in {each.id for each in self.state.version.tables}
+
+    def take(self, record: ManifestRecord) -> None:
+        """The next record that can be read, in the order of their numbers."""
+        self.last_seq = max(self.last_seq, record.last_seq)
+        self.epoch = max(self.epoch, record.epoch)
+        self.time_us = max(self.time_us, record.time_us)
+        match record:
+            case Edit():
+                self.removed |= set(record.remove)
+                self._name(record.add)
+            case Checkpoint():
+                self.removed |= set(self.named)
+                self._name(record.tables)
+        if isinstance(record, Claim | Checkpoint):
+            self.database_id, self.home = record.database_id, record.home
+            self.merge_operator = record.merge_operator
+
+    def _name(self, tables: list[TableMeta]) -> None:
+        self.named.update({table.id: table for table in tables})
+        self.removed -= {table.id for table in tables}
+
+
+def read_evidence(store: ObjectStore) -> Evidence:
+    """Read every record that is left. Raises: ``UnavailableError``."""
+    evidence = Evidence()
+    history: ManifestState | None = None
+    numbers = manifest_numbers(store)
+    for number in numbers:
+        try:
+            record = read_record(store, number)
+            history = _followed(history, record)
+        except (CorruptionError, NotFoundError) as error:
+            evidence.damaged.append(Loss(manifest_name(number), str(error)))
+            history = None
+            continue
+        evidence.take(record)
+        evidence.state = history or evidence.state
+    evidence.is_newest = history is not None
+    _note_missing(evidence, numbers)
+    return evidence
+
+
+def _followed(history: ManifestState | None, record: ManifestRecord) -> ManifestState | None:
+    """What the records amount to up to this one; ``None`` where that cannot be told."""
+    if history is not None and record.number == history.number + 1:
+        return apply(history, record)
+    if isinstance(record, Checkpoint):
+        return restore(record)
+    return apply(ManifestState(), record) if record.number == 1 else None
+
+
+def _note_missing(evidence: Evidence, numbers: list[int]) -> None:
+    """Of what a load needs; what the collector has taken is no damage."""
+    if evidence.is_newest or not numbers:
+        return
+    first = max(evidence.state.checkpoint if evidence.state else 0, 1)
+    missing = sorted(set(range(first, numbers[-1])) - set(numbers))
+    evidence.damaged += [Loss(manifest_name(each), "it is missing") for each in missing]

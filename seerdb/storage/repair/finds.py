@@ -1,0 +1,110 @@
+"""What there is to rebuild a database from: the manifest's records, the shipped log, the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from seerdb.clock import Clock
+from seerdb.errors import NotFoundError
+from seerdb.ids import Epoch, TableId
+from seerdb.storage.manifest.fencing import RandomBytes
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import (
+    BLOB_PREFIX,
+    TABLE_PREFIX,
+    parse_blob_name,
+    parse_table_name,
+    table_name,
+)
+from seerdb.storage.repair.evidence import Evidence, read_evidence
+from seerdb.storage.repair.report import RepairReport
+from seerdb.storage.repair.shipped import ShippedLog, read_shipped_log
+from seerdb.storage.repair.survey import Progress, SoundTable, Survey, survey
+from seerdb.storage.verify import LocalLog, no_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What a repair works with. ``log``: the local log of the source, where there is one."""
+
+    clock: Clock
+    random_bytes: RandomBytes
+    threads: Executor
+    log: LocalLog | None = None
+    progress: Progress = no_progress
+
+
+class Finds(NamedTuple):
+    """``replaced``: tables that lie there although the manifest removed them. ``epoch``: the
+    highest there is a trace of."""
+
+    evidence: Evidence
+    log: ShippedLog
+    survey: Survey
+    replaced: list[TableId]
+    epoch: Epoch
+
+
+def look(source: ObjectStore, means: Means) -> Finds:
+    """Read all that may count. Raises: ``NotFoundError`` where there is nothing,
+    ``UnavailableError``."""
+    tables = [each for info in source.list(TABLE_PREFIX) if (each := parse_table_name(info.name))]
+    blobs = [blob for info in source.list(BLOB_PREFIX) if (blob := parse_blob_name(info.name))]
+    evidence = read_evidence(source)
+    log = read_shipped_log(source, evidence.database_id)
+    if not (tables or log.stretches or log.damaged or evidence.epoch or evidence.damaged):
+        raise NotFoundError("there is nothing to rebuild: no manifest, no table, no shipped log")
+    epoch = max([evidence.epoch, log.epoch, 1, *(int(each.split("-")[0]) for each in tables)])
+    if epoch > evidence.epoch:
+        evidence.is_newest = False  # the claim of that epoch is among what is missing
+    replaced = [each for each in tables if each in evidence.removed]
+    if evidence.is_newest and evidence.state is not None:
+        version = evidence.state.version
+        wanted = [each for each in tables if each in {table.id for table in version.tables}]
+        blobs = [each for each in blobs if each in {use.id for use in version.blobs}]
+    else:
+        wanted = [each for each in tables if each not in evidence.removed]
+    looked = survey(source, wanted, blobs, evidence.named, means.threads, means.progress)
+    return Finds(evidence, log, looked, replaced, Epoch(epoch))
+
+
+def candidates(found: Finds, report: RepairReport) -> list[SoundTable]:
+    """The sound tables that may count, ascending by id, all with a seq; the report says which do
+    not."""
+    fitting = []
+    for table in found.survey.tables:
+        if reason := _outdated(table, found):
+            report.left_out.append(f"{table_name(table.meta.id)}: {reason}")
+        else:
+            fitting.append(table)
+    return _with_seqs(fitting)
+
+
+def _outdated(table: SoundTable, found: Finds) -> str:
+    """Why a table that no manifest names cannot have counted."""
+    meta, state = table.meta, found.evidence.state
+    if meta.id in found.evidence.named:
+        return ""
+    if table.has_seq and found.log.voids(meta.id, meta.max_seq):
+        return "a later owner of the database declared void what it holds"
+    if state is not None and table.is_flushed and meta.min_seq <= state.last_seq:
+        return "it was not in the database any more, or not yet, when later commits were"
+    return ""
+
+
+def _with_seqs(tables: Sequence[SoundTable]) -> list[SoundTable]:
+    """Tables whose seq is not known get one above all that were begun before them."""
+    above, given = 0, []
+    for table in tables:
+        if table.has_seq:
+            above = max(above, table.meta.max_seq)
+            given.append(table)
+        else:
+            meta = replace(table.meta, min_seq=above + 1, max_seq=above + 1)
+            given.append(table._replace(meta=meta))
+    return given

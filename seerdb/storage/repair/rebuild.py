@@ -1,0 +1,245 @@
+"""Rebuilding a database whose manifest is lost or damaged, into a place of its own.
+
+1. read what is left of the manifest, the shipped log, and every table and blob that may count
+2. choose and arrange tables: by the manifest where it tells the newest state, else by
+   ``arrange.py``
+3. choose where the log goes on: the local log of a data directory, or ``shipped.py``
+4. copy what was chosen, each object proved by its checksum where it came from and where it went
+5. write one checkpoint as the first manifest object: only now there is a database
+
+The source is not changed. The target holds nothing that a repair of the same source would not put
+there, so one that was cut short can be run again; and no manifest.
+
+The database keeps its id, as its logs name it, and gets an epoch that no writer before had, so no
+name of an object is used twice. Its writers are fenced by manifest records of their own prefix,
+which a writer of the source never looks at: that one must be stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seerdb.errors import AlreadyExistsError, ChecksumError, CorruptionError
+from seerdb.ids import SegmentId, SeqNo
+from seerdb.storage.home import Home, load_home
+from seerdb.storage.manifest.edit import Checkpoint, encode_record
+from seerdb.storage.manifest.version import Version, check_version
+from seerdb.storage.object_store.base import Checksum, ObjectStore
+from seerdb.storage.object_store.names import blob_name, manifest_name, table_name
+from seerdb.storage.object_store.upload import upload
+from seerdb.storage.repair.arrange import Arrangement, arrange
+from seerdb.storage.repair.compare import compare
+from seerdb.storage.repair.finds import Finds, Means, candidates, look
+from seerdb.storage.repair.report import RepairReport
+from seerdb.storage.repair.survey import SoundTable, loss_of
+from seerdb.storage.verify import LocalLog
+from seerdb.storage.wal.segments import list_segments, segment_path
+from seerdb.storage.wal.verify import verify_segments
+from seerdb.storage.workers import in_order
+
+Copy = tuple[str, Checksum]
+FIRST = 1
+"""Number of the one manifest object that is written."""
+
+
+def repair(
+    source: ObjectStore, target: ObjectStore, means: Means, *, dry_run: bool = False
+) -> RepairReport:
+    """Rebuild what ``source`` holds in ``target``. Durable when it returns. ``dry_run``: the report
+    alone.
+
+    Raises: ``NotFoundError`` where there is nothing to rebuild, ``AlreadyExistsError`` where the
+    target is not empty, ``ChecksumError`` where the source changes meanwhile,
+    ``UnavailableError``.
+    """
+    found = look(source, means)
+    report = RepairReport(dry_run=dry_run)
+    made = _choose(source, found, report)
+    checkpoint = _checkpoint(found, made, report, means)
+    copies = _copies(found, made, report)
+    _check_target(target, copies)
+    if not dry_run:
+        _copy(source, target, copies, means)
+        target.put_if_absent(manifest_name(FIRST), encode_record(checkpoint))
+    return report
+
+
+def _choose(source: ObjectStore, found: Finds, report: RepairReport) -> Arrangement:
+    evidence = found.evidence
+    report.lost = [*evidence.damaged, *found.survey.damaged, *found.log.damaged]
+    report.left_out = [f"{table_name(each)}: the manifest removed it" for each in found.replaced]
+    fitting = candidates(found, report)
+    there = {table.meta.id for table in fitting}
+    version = evidence.state.version if evidence.state else Version()
+    if evidence.is_newest or (evidence.state and there <= {each.id for each in version.tables}):
+        report.manifest = "whole" if evidence.is_newest else "part"
+        made = Arrangement([table for table in version.tables if table.id in there])
+    else:
+        report.manifest = "part" if evidence.named else "none"
+        made = arrange(fitting, compare(source, fitting))
+    _note_missing(found, fitting, version, report)
+    report.left_out += made.left_out
+    report.lost += made.lost
+    report.doubts = made.doubts
+    check_version(Version.of(made.tables))
+    return made
+
+
+def _note_missing(
+    found: Finds, fitting: Sequence[SoundTable], version: Version, report: RepairReport
+) -> None:
+    """Tables of the last state that can be told which are not in the bucket."""
+    seen: set[str] = {loss.name for loss in found.survey.damaged}
+    seen |= {table_name(table.meta.id) for table in fitting}
+    seen |= {table_name(each) for each in found.evidence.removed}
+    for table in version.tables:
+        if table_name(table.id) in seen:
+            continue
+        if found.evidence.is_newest:
+            report.lost.append(loss_of(table, "the manifest names it, but it is gone"))
+        else:
+            report.notes.append(
+                f"{table_name(table.id)} is gone: replaced by what came after the records that "
+                "can be read, or lost"
+            )
+
+
+def _checkpoint(found: Finds, made: Arrangement, report: RepairReport, means: Means) -> Checkpoint:
+    evidence = found.evidence
+    home = _local_home(found, report, means.log)
+    last_seq, home_id = _continue(found, made, report, home, means.log)
+    report.database_id = (
+        evidence.database_id
+        or found.log.database_id
+        or (home.database_id if home else "")
+        or means.random_bytes(16).hex()
+    )
+    report.epoch, report.last_seq = found.epoch, last_seq
+    if any(table.merges for table in made.tables) and not evidence.merge_operator:
+        report.notes.append(
+            "it holds merge operands, and the manifest alone knew by which operator: name it by "
+            "the setting merge_operator"
+        )
+    return Checkpoint(
+        number=FIRST,
+        epoch=found.epoch,
+        write_id=means.random_bytes(16).hex(),
+        previous="",
+        checkpoint=FIRST,
+        checkpoint_before=0,
+        last_seq=SeqNo(last_seq),
+        time_us=max(means.clock.now_ns() // 1000, evidence.time_us + 1),
+        database_id=report.database_id,
+        home=home_id,
+        store="",
+        capabilities={},
+        log_start=SegmentId(0),
+        claims=[],
+        tables=made.tables,
+        merge_operator=evidence.merge_operator,
+    )
+
+
+def _local_home(found: Finds, report: RepairReport, log: LocalLog | None) -> Home | None:
+    """Whose the local log is; ``None`` unless it continues the database."""
+    if log is None:
+        return None
+    try:
+        home = load_home(log.files, log.directory)
+    except CorruptionError as error:
+        report.notes.append(f"the local log is not used: {error}")
+        return None
+    database, newest = found.evidence.database_id or found.log.database_id, found.evidence.home
+    if home is None or not home.complete:
+        return None
+    if home.database_id != (database or home.database_id) or home.home != (newest or home.home):
+        report.notes.append(
+            "the local log is not used: it is another database's, or another data directory has "
+            "continued this one"
+        )
+        return None
+    return home
+
+
+def _continue(
+    found: Finds,
+    made: Arrangement,
+    report: RepairReport,
+    home: Home | None,
+    log: LocalLog | None,
+) -> tuple[int, str]:
+    """Up to where the tables count as complete, and the home whose local log goes on there."""
+    evidence, shipped = found.evidence, found.log
+    held = max((table.max_seq for table in made.tables), default=0)
+    if report.manifest == "whole" and not any(loss.max_seq for loss in found.survey.damaged):
+        held = max(held, evidence.last_seq)
+    local = _first_logged(log) if home and log else None
+    if home and local is not None and local <= held + 1:
+        return held, home.home
+    begins = shipped.begins_after(held)
+    if begins == held + 1:
+        if home and local is not None:
+            report.notes.append(
+                f"the local log is not used: it begins at seq {local}, the tables end at {held}; "
+                "the shipped log goes on from there"
+            )
+        return held, "" if home else evidence.home
+    known = max(held, evidence.last_seq)
+    if home and local is not None:
+        return max(known, local - 1), home.home
+    if begins is not None:
+        known = begins - 1
+    return known, home.home if home else evidence.home
+
+
+def _first_logged(log: LocalLog) -> int | None:
+    """The first seq in the local log; ``None`` where it is empty."""
+    segments = list_segments(log.files, log.directory)
+    reports = verify_segments(log.files, [segment_path(log.directory, each) for each in segments])
+    return min((each.first_seq for each in reports if each.records), default=None)
+
+
+def _copies(found: Finds, made: Arrangement, report: RepairReport) -> list[Copy]:
+    """What the new database consists of, tables before what counts only with them."""
+    tables = [(table_name(each.id), Checksum(each.size, each.checksum)) for each in made.tables]
+    blobs = [
+        (blob_name(each.id), Checksum(each.size, each.checksum))
+        for each in Version.of(made.tables).blobs
+    ]
+    chosen = found.log.continues(report.last_seq)
+    stretches = [(each.name, each.checksum) for each in chosen]
+    branches = [(name, Checksum.of(b"")) for _, _, name in found.log.branches]
+    report.tables = [name for name, _ in tables]
+    report.blobs = [name for name, _ in blobs]
+    report.shipped = [name for name, _ in stretches]
+    report.log_last_seq = chosen[-1].last if chosen else 0
+    report.left_out += [
+        f"{each.name}: a gap in the shipped log is before it"
+        for each in found.log.stretches
+        if each.last > report.last_seq and each not in chosen and each.first > report.log_last_seq
+    ]
+    copies = [*blobs, *tables, *stretches, *branches]
+    report.bytes = sum(checksum.size for _, checksum in copies)
+    return copies
+
+
+def _check_target(target: ObjectStore, copies: Sequence[Copy]) -> None:
+    """What an earlier run has left behind may lie there; it is written again."""
+    expected = {name for name, _ in copies}
+    strange = [info.name for info in target.list("") if info.name not in expected]
+    if strange:
+        raise AlreadyExistsError(
+            f"the target is not empty: it holds {strange[0]}; a repair needs a prefix of its own"
+        )
+
+
+def _copy(source: ObjectStore, target: ObjectStore, copies: Sequence[Copy], means: Means) -> None:
+    def copy(each: Copy) -> None:
+        name, expected = each
+        data = source.get(name)
+        if Checksum.of(data) != expected:
+            raise ChecksumError("it has changed since it was read", name=name)
+        upload(target, name, data, expected.crc32c)
+
+    for done, _ in enumerate(in_order(means.threads, copy, copies), 1):
+        means.progress("copied", done, len(copies))

@@ -1,0 +1,246 @@
+"""Repairing a bucket whose manifest, tables, blobs or log are damaged in part."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from seerdb.testing.crash import CrashError
+from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
+from tests.fixtures.database import collect_garbage
+from tests.fixtures.repairs import (
+    BLOB_PREFIX,
+    MANIFEST_PREFIX,
+    TABLE_PREFIX,
+    WAL_PREFIX,
+    damage,
+    lose,
+    names,
+    reopened,
+    repaired,
+)
+from tests.repair.test_lost_manifest import begun, contents, flushed
+
+
+def test_a_sound_database_is_copied_as_it_is() -> None:
+    world, db = begun()
+    flushed(db, a="1", b="1")
+    db.delete(b"b")
+    db.compact()
+    flushed(db, c="1")
+    state = db._engine.manifest.state
+    db.close()
+    report, bucket = repaired(world)
+    assert (report.manifest, report.ok, report.last_seq) == ("whole", True, state.last_seq)
+    again = reopened(world, bucket)
+    assert again._engine.manifest.state.version == state.version
+    assert contents(again) == {b"a": b"1", b"c": b"1"}
+
+
+def test_a_damaged_record_in_the_middle_costs_nothing_that_a_later_checkpoint_tells() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    flushed(db, b="1")
+    db.close()
+    damage(world, names(world, MANIFEST_PREFIX)[1])
+    report, bucket = repaired(world)
+    assert (report.manifest, [loss.name for loss in report.lost]) == (
+        "whole",
+        [names(world, MANIFEST_PREFIX)[1]],
+    )
+    assert contents(reopened(world, bucket)) == {b"a": b"1", b"b": b"1"}
+
+
+def test_a_damaged_newest_checkpoint_costs_nothing() -> None:
+    world, db = begun()
+    flushed(db, a="1", m="1", z="1")
+    db.delete(b"m")
+    flushed(db, b="1")
+    db.compact()
+    db.close()
+    damage(world, names(world, MANIFEST_PREFIX)[-1])
+    report, bucket = repaired(world)
+    assert (report.manifest, report.doubts) == ("part", [])
+    assert contents(reopened(world, bucket)) == {b"a": b"1", b"b": b"1", b"z": b"1"}
+
+
+def test_a_flush_whose_record_is_damaged_is_found_by_its_table() -> None:
+    world, db = begun()
+    flushed(db, a="1", b="1")
+    flushed(db, b="2", c="2")
+    after = world.kill()
+    damage(after, names(after, MANIFEST_PREFIX)[-1])
+    report, bucket = repaired(after)
+    assert (report.manifest, len(report.tables)) == ("part", 2)
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"2", b"c": b"2"}
+
+
+def test_tables_that_a_readable_record_removed_do_not_come_back() -> None:
+    world, db = begun()
+    flushed(db, a="1", z="1")
+    db.delete(b"z")
+    flushed(db, b="1")
+    db.compact()  # the output ends before z, so nothing in the tables tells that z is gone
+    removing = names(world, MANIFEST_PREFIX)[-1]
+    flushed(db, c="1")
+    flushed(db, d="1")
+    after = world.kill()
+    damaged = names(after, MANIFEST_PREFIX)[-2]
+    assert damaged > removing
+    damage(after, damaged)
+    report, bucket = repaired(after)
+    assert sum("the manifest removed it" in each for each in report.left_out) == 2
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1", b"c": b"1", b"d": b"1"}
+
+
+def test_a_merge_whose_record_is_damaged_is_found_by_its_outputs() -> None:
+    world, db = begun()
+    flushed(db, a="1", m="1", z="1")
+    db.delete(b"m")
+    flushed(db, a="2")
+    db.compact()
+    after = world.kill()
+    damage(after, names(after, MANIFEST_PREFIX)[-1])
+    report, bucket = repaired(after)
+    assert len(report.tables) == 1
+    assert contents(reopened(after, bucket)) == {b"a": b"2", b"z": b"1"}
+
+
+def test_a_flush_that_was_made_and_published_by_nobody_is_left_out() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    world.store.fail("put_if_absent", match=MANIFEST_PREFIX, times=1)
+    db.put(b"b", b"1")
+    db.flush()
+    flushed(db, c="1")
+    after = world.kill()
+    damage(after, names(after, MANIFEST_PREFIX)[-1])
+    _, bucket = repaired(after)
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1", b"c": b"1"}
+
+
+def test_records_of_later_owners_that_are_gone_show_by_their_epoch() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    db.close()
+    before = names(world, MANIFEST_PREFIX)
+    db = world.open()
+    flushed(db, a="2")
+    db.close()
+    world.bucket.delete(set(names(world, MANIFEST_PREFIX)) - set(before))
+    report, bucket = repaired(world)
+    assert (report.manifest, report.epoch) == ("part", 2)
+    assert contents(reopened(world, bucket)) == {b"a": b"2"}
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_a_damaged_table_is_named_with_what_it_held(with_manifest: bool) -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    flushed(db, b="1", c="1")
+    flushed(db, d="1")
+    db.close()
+    second = names(world, TABLE_PREFIX)[1]
+    damage(world, second, 0)
+    if not with_manifest:
+        lose(world, MANIFEST_PREFIX)
+    report, bucket = repaired(world)
+    [loss] = report.lost
+    assert (loss.name, loss.smallest, loss.largest) == (second, b"b", b"c")
+    assert (loss.min_seq, loss.max_seq) == (2, 3)
+    assert contents(reopened(world, bucket)) == {b"a": b"1", b"d": b"1"}
+
+
+def test_a_table_that_is_gone_is_named_by_the_manifest() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    flushed(db, b="1")
+    db.close()
+    first = names(world, TABLE_PREFIX)[0]
+    world.bucket.delete([first])
+    report, bucket = repaired(world)
+    assert [(loss.name, loss.smallest) for loss in report.lost] == [(first, b"a")]
+    assert contents(reopened(world, bucket)) == {b"b": b"1"}
+
+
+def test_a_table_of_which_nothing_can_be_read_may_have_held_anything() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    db.close()
+    lose(world, MANIFEST_PREFIX)
+    name = names(world, TABLE_PREFIX)[0]
+    world.bucket.put(name, b"x")
+    [loss] = repaired(world)[0].lost
+    assert (loss.name, loss.smallest, loss.max_seq) == (name, None, 0)
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_large_values_come_along_and_a_damaged_blob_takes_its_tables_with_it(
+    with_manifest: bool,
+) -> None:
+    world, db = begun(blob_threshold=1000)
+    large = random.Random(1).randbytes(4000)
+    flushed(db, a="1")
+    db.put(b"b", large)
+    db.put(b"e", large, ttl=1e6)
+    db.flush()
+    db.put(b"c", large[::-1])
+    db.flush()
+    db.close()
+    if not with_manifest:
+        lose(world, MANIFEST_PREFIX)
+    report, bucket = repaired(world)
+    assert len(report.blobs) == 2
+    expected = {b"a": b"1", b"b": large, b"c": large[::-1], b"e": large}
+    assert contents(reopened(world, bucket)) == expected
+    damage(world, names(world, BLOB_PREFIX)[1], 10)
+    report, bucket = repaired(world)
+    assert {loss.name.partition("/")[0] for loss in report.lost} == {"blobs", "tables"}
+    assert contents(reopened(world, bucket)) == {b"a": b"1", b"b": large, b"e": large}
+
+
+def test_a_damaged_part_of_the_shipped_log_is_named_by_its_seqs() -> None:
+    world, db = begun()
+    db.put(b"a", b"1", durability="object")
+    db.put(b"b", b"1", durability="object")
+    after = world.lose_machine()
+    second = names(after, WAL_PREFIX)[1]
+    damage(after, second)
+    report, bucket = repaired(after)
+    assert [(loss.name, loss.min_seq, loss.max_seq) for loss in report.lost] == [(second, 2, 2)]
+    assert contents(reopened(after, bucket)) == {b"a": b"1"}
+
+
+def test_a_repair_that_dies_at_any_request_can_be_run_again() -> None:
+    world, db = begun(blob_threshold=1000)
+    flushed(db, a="1")
+    db.put(b"b", random.Random(1).randbytes(4000))
+    db.flush()
+    db.put(b"c", b"1", durability="object")
+    after = world.lose_machine()
+    lose(after, MANIFEST_PREFIX)
+    target = FaultyObjectStore(MemoryObjectStore(after.clock))
+    repaired(after, target)
+    whole = len(target.trace)
+    for number in range(1, whole + 1):
+        inner = MemoryObjectStore(after.clock)
+        dying = FaultyObjectStore(inner)
+        dying.crash_at = number
+        with pytest.raises(CrashError):
+            repaired(after, dying)
+        assert inner.list(MANIFEST_PREFIX) == [], "it counts only when it is complete"
+        repaired(after, inner)
+        assert set(contents(reopened(after, inner))) == {b"a", b"b", b"c"}
+
+
+def test_what_was_collected_before_is_no_damage() -> None:
+    world, db = begun()
+    for number in range(70):
+        flushed(db, **{f"k{number}": "1"})
+    db.compact()
+    collect_garbage(world, db)
+    db.close()
+    report, bucket = repaired(world)
+    assert (report.manifest, report.ok) == ("whole", True)
+    assert len(contents(reopened(world, bucket))) == 70
