@@ -38,7 +38,7 @@ def arrange(tables: Sequence[SoundTable], facts: Facts) -> Arrangement:
     made = Arrangement()
     kept = []
     for position, table in enumerate(tables):
-        if position in facts.loose or not table.has_seq:
+        if position in facts.kept:
             kept.append(position)
         else:
             made.left_out.append(

@@ -10,6 +10,8 @@ Tables are told apart by their position in a list that ascends by id. Three fact
 - What a version says is true for ever. A version with a newer one of its key above it is not
   needed, unless the newer one is an operand, which may be folded onto it.
 
+What is kept for one key may hold older versions of others, so whatever hides those is kept too.
+
 Streams: memory holds a stretch of each table that overlaps another one.
 """
 
@@ -18,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from seerdb.storage.entry import MERGE, RangeTombstone
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.entry import MERGE, RangeTombstone, RangeTombstones
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
@@ -49,12 +52,20 @@ class Facts:
     """``newer``: pairs of tables, the first of which has a newer version of a key that both have.
     ``successors``: of a table those with a higher id that share a version with it. ``open``: first
     and last key of a table that no table with a higher id makes superfluous; ``loose``: those with
-    such a key, or a range tombstone, that no successor must have seen."""
+    such a key, or a range tombstone, that no successor must have seen. ``hiding``: others that have
+    the newest version of a key, or the range tombstone over it, of which a table that is kept has an
+    older version."""
 
     newer: set[tuple[int, int]] = field(default_factory=set)
     successors: dict[int, set[int]] = field(default_factory=dict)
     open: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     loose: set[int] = field(default_factory=set)
+    hiding: set[int] = field(default_factory=set)
+
+    @property
+    def kept(self) -> set[int]:
+        """The tables that are needed."""
+        return self.loose | self.hiding
 
 
 def compare(store: ObjectStore, tables: Sequence[SoundTable]) -> Facts:
@@ -78,6 +89,9 @@ def compare(store: ObjectStore, tables: Sequence[SoundTable]) -> Facts:
     tombstones = {each: readers[each].tombstones.tombstones for each in met}
     _note_tombstones(facts, tables, tombstones)
     facts.loose |= set(range(len(tables))) - set(met)
+    facts.loose |= {each for each, table in enumerate(tables) if not table.has_seq}
+    while missing := _hiders(versions(), tombstones, facts.kept):
+        facts.hiding |= missing
     return facts
 
 
@@ -176,6 +190,40 @@ def _note_tombstones(
             ]
             if not _spanned(tombstone, spans):
                 facts.loose.add(position)
+
+
+def _hiders(
+    versions: Iterator[tuple[bytes, list[Found]]],
+    tombstones: dict[int, tuple[RangeTombstone, ...]],
+    kept: set[int],
+) -> set[int]:
+    """The tables that have to be beside those that are ``kept``, so that no key of these is older
+    than it is known to be. What they hold may need others in turn."""
+    everywhere = RangeTombstones(chain.from_iterable(tombstones.values()))
+    own = (tombstones[each] for each in tombstones if each in kept)
+    at_hand = RangeTombstones(chain.from_iterable(own))
+    missing: set[int] = set()
+    for key, found in versions:
+        held = max((each.seq for each in found if each.position in kept), default=None)
+        if held is None:
+            continue
+        newest = max(found, key=lambda each: (each.seq, each.position))
+        covered = everywhere.covering(key, MAX_SEQ)
+        if covered > newest.seq:
+            if at_hand.covering(key, MAX_SEQ) <= held:
+                missing.add(_holder(tombstones, key, covered))
+        elif held < newest.seq:
+            missing.add(newest.position)
+    return missing
+
+
+def _holder(tombstones: dict[int, tuple[RangeTombstone, ...]], key: bytes, seq: int) -> int:
+    """The table of the highest id with the range tombstone of ``seq`` over ``key``."""
+    return max(
+        position
+        for position, own in tombstones.items()
+        if any(each.seq == seq and each.start <= key < each.end for each in own)
+    )
 
 
 def _spanned(tombstone: RangeTombstone, spans: list[tuple[bytes, bytes]]) -> bool:
