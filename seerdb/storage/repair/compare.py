@@ -52,9 +52,8 @@ class Facts:
     """``newer``: pairs of tables, the first of which has a newer version of a key that both have.
     ``successors``: of a table those with a higher id that share a version with it. ``open``: first
     and last key of a table that no table with a higher id makes superfluous; ``loose``: those with
-    such a key, or a range tombstone, that no successor must have seen. ``hiding``: others that have
-    the newest version of a key, or the range tombstone over it, of which a table that is kept has an
-    older version."""
+    such a key, or a range tombstone, that no successor must have seen.
+    ``hiding``: others, without which older versions that kept tables have would be seen."""
 
     newer: set[tuple[int, int]] = field(default_factory=set)
     successors: dict[int, set[int]] = field(default_factory=dict)

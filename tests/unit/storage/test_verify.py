@@ -13,6 +13,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_database, verify_log
 from seerdb.storage.wal.format import HEADER_SIZE, decode_header, encode_header
 from seerdb.storage.wal.segments import segment_path
+from seerdb.storage.workers import check_threads
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import WAL, World
@@ -87,6 +88,24 @@ def test_everything_is_counted_and_sound(world: World) -> None:
     assert (report.entries, report.last_seq) == (11, 74)
     assert report.records == 62 + 2, "the local log and the shipped one"
     assert (report.notes, report.unreferenced) == ([], [])
+
+
+def test_threads_change_nothing_in_the_report(world: World) -> None:
+    first, second = names(world, "tables/")
+    shipped = names(world, "wal/")
+    flip(world, second, 0)
+    flip(world, shipped[0], HEADER_SIZE + 30)
+    world.bucket.delete([first])
+    alone, together = VerifyReport(), VerifyReport()
+    told: list[tuple[str, int, int]] = []
+    verify_database(world.bucket, alone)
+    with check_threads() as threads:
+        verify_database(
+            world.bucket, together, threads=threads, progress=lambda *each: told.append(each)
+        )
+    assert len(together.problems) == 3
+    assert together == alone
+    assert told[-2:] == [("tables", 1, 2), ("tables", 2, 2)]
 
 
 def test_a_closed_database_has_no_log_left_and_is_sound() -> None:
