@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from seerdb import DB
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.names import MANIFEST_PREFIX
 from tests.cli.conftest import Commands
 
 SETTINGS: dict[str, Any] = {"min_free_disk": 0, "background": "inline"}
@@ -84,3 +86,30 @@ def test_where_nothing_is_there_is_nothing_to_repair(run: Commands, tmp_path: Pa
     nowhere = f"file://{tmp_path}/nowhere"
     run("repair", "--from", nowhere, "--to", str(tmp_path / "new"), expect=3)
     run("repair", "--from", nowhere, expect=2)
+
+
+@pytest.mark.integration
+def test_a_bucket_in_s3_is_repaired_into_another_prefix(
+    run: Commands,
+    moto_store_url: tuple[str, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, options = moto_store_url
+    monkeypatch.setenv("AWS_ENDPOINT_URL", options["endpoint_url"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", options["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", options["secret"])
+    with DB.open(str(tmp_path / "data"), store=url, **SETTINGS) as db:
+        for key in (b"a", b"b"):
+            db.put(key, b"1")
+            db.flush()
+    store = StoreLocation(url).open()
+    store.delete([info.name for info in store.list(MANIFEST_PREFIX)])
+    store.close()
+    target = f"{url}-repaired"
+    report = run("repair", "--from", url, "--to", target, "--json", expect=8).json
+    assert (len(report["tables"]), report["lost"]) == (2, [])
+    assert run("verify", target).lines[-1] == "sound"
+    run("repair", "--from", url, "--to", target, expect=4)
+    with DB.open(str(tmp_path / "new"), store=target, **SETTINGS) as db:
+        assert list(db.scan()) == [(b"a", b"1"), (b"b", b"1")]

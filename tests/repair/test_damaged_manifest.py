@@ -120,6 +120,24 @@ def test_a_flush_that_was_made_and_published_by_nobody_is_left_out() -> None:
     assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1", b"c": b"1"}
 
 
+def test_an_old_flush_that_the_collector_missed_does_not_come_back() -> None:
+    world, db = begun()
+    flushed(db, z="1")
+    missed, data = (name := names(world, TABLE_PREFIX)[0]), world.bucket.get(name)
+    db.delete(b"z")
+    for number in range(150):
+        flushed(db, **{f"k{number:03}": "1"})
+    db.compact()
+    collect_garbage(world, db)
+    flushed(db, a="1")
+    after = world.kill()
+    after.bucket.put(missed, data)
+    damage(after, names(after, MANIFEST_PREFIX)[-1])
+    report, bucket = repaired(after)
+    assert any(each.startswith(f"{missed}: it was not in") for each in report.left_out)
+    assert b"z" not in contents(reopened(after, bucket))
+
+
 def test_records_of_later_owners_that_are_gone_show_by_their_epoch() -> None:
     world, db = begun()
     flushed(db, a="1")
@@ -198,6 +216,26 @@ def test_large_values_come_along_and_a_damaged_blob_takes_its_tables_with_it(
     report, bucket = repaired(world)
     assert {loss.name.partition("/")[0] for loss in report.lost} == {"blobs", "tables"}
     assert contents(reopened(world, bucket)) == {b"a": b"1", b"b": large, b"e": large}
+
+
+def test_no_more_of_a_blob_is_pointed_at_than_there_is() -> None:
+    world, db = begun(blob_threshold=1000)
+    large = random.Random(1).randbytes(4000)
+    db.put(b"b", large)
+    db.put(b"z", large[::-1])
+    db.flush()
+    db.delete(b"z")
+    flushed(db, a="1")
+    db.compact()
+    db.close()
+    first, second, _ = names(world, TABLE_PREFIX)
+    world.bucket.delete([second])
+    lose(world, MANIFEST_PREFIX)
+    report, bucket = repaired(world)
+    assert [(loss.name, loss.smallest, loss.largest) for loss in report.lost] == [
+        (first, b"b", b"z")
+    ]
+    assert contents(reopened(world, bucket)) == {b"a": b"1", b"b": large}
 
 
 def test_a_damaged_part_of_the_shipped_log_is_named_by_its_seqs() -> None:

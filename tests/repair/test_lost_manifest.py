@@ -146,6 +146,21 @@ def test_the_log_replaces_a_newest_table_that_is_gone() -> None:
     assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1"}
 
 
+def test_the_log_goes_on_where_what_was_collected_of_it_ended() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    db.put(b"b", b"1", durability="object")
+    db.flush()
+    db.put(b"c", b"1", durability="object")
+    after = world.lose_machine()
+    # The log up to 2 was collected because a table held it, and then that table was lost.
+    after.bucket.delete([*names(after, WAL_PREFIX)[:-1], names(after, TABLE_PREFIX)[-1]])
+    lose(after, MANIFEST_PREFIX)
+    report, bucket = repaired(after)
+    assert (report.last_seq, report.log_last_seq) == (2, 3)
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"c": b"1"}
+
+
 def test_what_lies_behind_a_gap_in_the_log_is_left_out_and_named() -> None:
     world, db = begun()
     flushed(db, a="1")
@@ -227,6 +242,20 @@ def test_who_merges_has_to_name_the_operator() -> None:
     report, bucket = repaired(world)
     assert any("merge_operator" in note for note in report.notes)
     assert reopened(world, bucket).get(b"k") == b"12"
+
+
+def test_a_range_delete_between_a_base_and_its_operands_stays() -> None:
+    world, db = begun(merge_operator="append")
+    flushed(db, k="1")
+    db.delete_range(b"k", b"l")
+    db.flush()
+    db.merge(b"k", b"2")
+    db.flush()
+    db.close()
+    assert len(names(world, TABLE_PREFIX)) == 3
+    lose(world, MANIFEST_PREFIX)
+    _, bucket = repaired(world)
+    assert reopened(world, bucket).get(b"k") == b"2"
 
 
 def test_no_id_of_a_table_is_used_twice() -> None:
