@@ -282,3 +282,38 @@ def test_what_was_collected_before_is_no_damage() -> None:
     report, bucket = repaired(world)
     assert (report.manifest, report.ok) == ("whole", True)
     assert len(contents(reopened(world, bucket))) == 70
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_inputs_of_a_merge_stand_in_for_a_damaged_output(is_gone: bool) -> None:
+    world, db = begun()
+    flushed(db, a="1", m="1", z="1")
+    db.delete(b"m")
+    flushed(db, a="2")
+    db.compact()
+    flushed(db, b="1")
+    after = world.kill()
+    first, second, output, _ = names(after, TABLE_PREFIX)
+    if is_gone:
+        after.bucket.delete([output])
+    else:
+        damage(after, output)
+    report, bucket = repaired(after)
+    assert (report.ok, len(report.tables)) == (True, 3)
+    [note] = report.notes
+    assert note.startswith(f"{first}, {second} stand in for {output}: ")
+    assert contents(reopened(after, bucket)) == {b"a": b"2", b"b": b"1", b"z": b"1"}
+
+
+def test_an_input_alone_stands_in_for_what_it_held_and_the_rest_is_lost() -> None:
+    world, db = begun()
+    flushed(db, a="1", z="1")
+    flushed(db, b="2")
+    db.compact()
+    after = world.kill()
+    first, second, output = names(after, TABLE_PREFIX)
+    damage(after, output)
+    after.bucket.delete([second])
+    report, bucket = repaired(after)
+    assert ([loss.name for loss in report.lost], report.tables) == ([output], [first])
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"z": b"1"}

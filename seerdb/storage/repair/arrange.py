@@ -33,8 +33,14 @@ class Arrangement:
     doubts: list[Doubt] = field(default_factory=list)
 
 
-def arrange(tables: Sequence[SoundTable], facts: Facts) -> Arrangement:
-    """Choose among ``tables``, which ascend by id, and put the chosen into runs."""
+def arrange(
+    tables: Sequence[SoundTable], facts: Facts, *, is_vouched_for: bool = False
+) -> Arrangement:
+    """Choose among ``tables``, which ascend by id, and put the chosen into runs.
+
+    ``is_vouched_for``: a manifest says that no others count, and none of them was replaced but for
+    a damaged one.
+    """
     made = Arrangement()
     kept = []
     for position, table in enumerate(tables):
@@ -48,7 +54,8 @@ def arrange(tables: Sequence[SoundTable], facts: Facts) -> Arrangement:
     for position in kept:
         made.doubts += _doubts(tables, position, facts, kept)
     made.tables = _in_runs([tables[each].meta for each in _newest_first(tables, kept, facts, made)])
-    made.doubts += _unvouched(made.tables)
+    if not is_vouched_for:
+        made.doubts += _unvouched(made.tables)
     return made
 
 

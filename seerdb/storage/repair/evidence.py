@@ -22,12 +22,14 @@ from seerdb.storage.repair.report import Loss
 @dataclass
 class Evidence:
     """``state``: the newest that can be told; ``is_newest``: nothing came after it. ``named``: the
-    last that is said of each table; ``removed``: those that are gone since."""
+    last that is said of each table; ``removed``: those that are gone since; ``inputs``: what
+    tables that an edit added were made of."""
 
     state: ManifestState | None = None
     is_newest: bool = False
     named: dict[TableId, TableMeta] = field(default_factory=dict)
     removed: set[TableId] = field(default_factory=set)
+    inputs: dict[TableId, frozenset[TableId]] = field(default_factory=dict)
     last_seq: int = 0
     epoch: int = 0
     time_us: int = 0
@@ -48,6 +50,8 @@ class Evidence:
         match record:
             case Edit():
                 self.removed |= set(record.remove)
+                inputs = frozenset(record.remove)
+                self.inputs.update({table.id: inputs for table in record.add if inputs})
                 self._name(record.add)
             case Checkpoint():
                 self.removed |= set(self.named)

@@ -13,6 +13,7 @@ from seerdb.clock import Clock
 from seerdb.errors import NotFoundError
 from seerdb.ids import Epoch, TableId
 from seerdb.storage.manifest.fencing import RandomBytes
+from seerdb.storage.manifest.version import Version
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
@@ -40,13 +41,15 @@ class Means:
 
 
 class Finds(NamedTuple):
-    """``replaced``: tables that lie there although the manifest removed them. ``epoch``: the
-    highest there is a trace of."""
+    """``replaced``: tables that lie there although the manifest removed them; ``recalled``: those
+    of them that stand in for damaged ones that were made of them. ``epoch``: the highest there is
+    a trace of."""
 
     evidence: Evidence
     log: ShippedLog
     survey: Survey
     replaced: list[TableId]
+    recalled: set[TableId]
     epoch: Epoch
 
 
@@ -62,15 +65,23 @@ def look(source: ObjectStore, means: Means) -> Finds:
     epoch = max([evidence.epoch, log.epoch, 1, *(int(each.split("-")[0]) for each in tables)])
     if epoch > evidence.epoch:
         evidence.is_newest = False  # the claim of that epoch is among what is missing
+    version = evidence.state.version if evidence.state else Version()
     replaced = [each for each in tables if each in evidence.removed]
-    if evidence.is_newest and evidence.state is not None:
-        version = evidence.state.version
+    wanted, in_use = tables, blobs
+    if evidence.is_newest:
         wanted = [each for each in tables if each in {table.id for table in version.tables}]
-        blobs = [each for each in blobs if each in {use.id for use in version.blobs}]
-    else:
-        wanted = [each for each in tables if each not in evidence.removed]
-    looked = survey(source, wanted, blobs, evidence.named, means.threads, means.progress)
-    return Finds(evidence, log, looked, replaced, Epoch(epoch))
+        in_use = [each for each in blobs if each in {use.id for use in version.blobs}]
+    wanted = [each for each in wanted if each not in evidence.removed]
+    looked = survey(source, wanted, in_use, evidence.named, means.threads, means.progress)
+    sound = {table.meta.id for table in looked.tables}
+    unsound = {*wanted, *(table.id for table in version.tables)} - sound - evidence.removed
+    inputs = set[TableId]().union(*(evidence.inputs.get(each, ()) for each in unsound))
+    recalled = inputs & set(replaced)
+    if recalled:
+        wanted = sorted({*wanted, *recalled})
+        looked = survey(source, wanted, blobs, evidence.named, means.threads, means.progress)
+    replaced = [each for each in replaced if each not in recalled]
+    return Finds(evidence, log, looked, replaced, recalled, Epoch(epoch))
 
 
 def candidates(found: Finds, report: RepairReport) -> list[SoundTable]:

@@ -20,12 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seerdb.errors import AlreadyExistsError, ChecksumError, CorruptionError
-from seerdb.ids import SegmentId, SeqNo
+from seerdb.ids import SegmentId, SeqNo, TableId
 from seerdb.storage.home import Home, load_home
 from seerdb.storage.manifest.edit import Checkpoint, encode_record
 from seerdb.storage.manifest.version import Version, check_version
 from seerdb.storage.object_store.base import Checksum, ObjectStore
-from seerdb.storage.object_store.names import blob_name, manifest_name, table_name
+from seerdb.storage.object_store.names import blob_name, manifest_name, parse_table_name, table_name
 from seerdb.storage.object_store.upload import upload
 from seerdb.storage.repair.arrange import Arrangement, arrange
 from seerdb.storage.repair.compare import compare
@@ -71,13 +71,15 @@ def _choose(source: ObjectStore, found: Finds, report: RepairReport) -> Arrangem
     fitting = candidates(found, report)
     there = {table.meta.id for table in fitting}
     version = evidence.state.version if evidence.state else Version()
-    if evidence.is_newest or (evidence.state and there <= {each.id for each in version.tables}):
-        report.manifest = "whole" if evidence.is_newest else "part"
+    report.manifest = "whole" if evidence.is_newest else "part" if evidence.named else "none"
+    is_known = evidence.state is not None and there <= {each.id for each in version.tables}
+    if is_known:
         made = Arrangement([table for table in version.tables if table.id in there])
     else:
-        report.manifest = "part" if evidence.named else "none"
-        made = arrange(fitting, compare(source, fitting))
+        facts = compare(source, fitting)
+        made = arrange(fitting, facts, is_vouched_for=evidence.is_newest)
     _note_missing(found, fitting, version, report)
+    _note_recalled(found, there, report)
     report.left_out += made.left_out
     report.lost += made.lost
     report.doubts = made.doubts
@@ -102,6 +104,18 @@ def _note_missing(
                 f"{table_name(table.id)} is gone: replaced by what came after the records that "
                 "can be read, or lost"
             )
+
+
+def _note_recalled(found: Finds, there: set[TableId], report: RepairReport) -> None:
+    """Tables that were replaced and stand in for what was made of them: if all of them do, nothing
+    of that is lost."""
+    for loss in list(report.lost):
+        table = parse_table_name(loss.name)
+        inputs = found.evidence.inputs.get(table) if table else None
+        if inputs and inputs <= there:
+            report.lost.remove(loss)
+            names = ", ".join(table_name(each) for each in sorted(inputs))
+            report.notes.append(f"{names} stand in for {loss.name}: {loss.problem}")
 
 
 def _checkpoint(found: Finds, made: Arrangement, report: RepairReport, means: Means) -> Checkpoint:
