@@ -10,7 +10,15 @@ from seerdb import DB
 from seerdb.testing.model import Model, Operation
 from tests.crash.trace import Write, commit
 from tests.fixtures.database import World, collect_garbage
-from tests.fixtures.repairs import MANIFEST_PREFIX, TABLE_PREFIX, lose, names, reopened, repaired
+from tests.fixtures.repairs import (
+    MANIFEST_PREFIX,
+    TABLE_PREFIX,
+    damage,
+    lose,
+    names,
+    reopened,
+    repaired,
+)
 
 KEYS = [b"k%02d" % number for number in range(24)]
 LIVES = range(25)
@@ -103,3 +111,19 @@ def test_while_the_collector_has_taken_nothing_nothing_comes_back(seed: int) -> 
     lose(life.world, MANIFEST_PREFIX)
     _, bucket = repaired(life.world)
     assert list(reopened(life.world, bucket).scan()) == life.model.scan()
+
+
+@pytest.mark.parametrize("seed", LIVES)
+def test_whatever_records_are_damaged_no_value_is_lost_and_nothing_comes_back(seed: int) -> None:
+    life = Life(seed)
+    if seed % 2:
+        life.db.close()
+    after = life.world.kill()
+    records = names(after, MANIFEST_PREFIX)
+    damaged = set(life.random.sample(records, min(len(records), 1 + seed % 4)))
+    if seed % 3 == 0:
+        damaged.add(records[-1])
+    for name in damaged:
+        damage(after, name)
+    _, bucket = repaired(after)
+    assert list(reopened(after, bucket).scan()) == life.model.scan()

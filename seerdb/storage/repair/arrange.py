@@ -46,7 +46,7 @@ def arrange(
     for position, table in enumerate(tables):
         if position in facts.kept:
             kept.append(position)
-        else:
+        elif not table.is_gone:
             made.left_out.append(
                 f"{table_name(table.meta.id)}: tables made later hold all that counts of it"
             )

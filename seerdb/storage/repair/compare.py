@@ -89,6 +89,7 @@ def compare(store: ObjectStore, tables: Sequence[SoundTable]) -> Facts:
     _note_tombstones(facts, tables, tombstones)
     facts.loose |= set(range(len(tables))) - set(met)
     facts.loose |= {each for each, table in enumerate(tables) if not table.has_seq}
+    facts.loose -= {each for each, table in enumerate(tables) if table.is_gone}
     while missing := _hiders(versions(), tombstones, facts.kept):
         facts.hiding |= missing
     return facts

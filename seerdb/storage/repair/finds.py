@@ -23,7 +23,7 @@ from seerdb.storage.object_store.names import (
     table_name,
 )
 from seerdb.storage.repair.evidence import Evidence, read_evidence
-from seerdb.storage.repair.report import RepairReport
+from seerdb.storage.repair.report import Loss, RepairReport
 from seerdb.storage.repair.shipped import ShippedLog, read_shipped_log
 from seerdb.storage.repair.survey import Progress, SoundTable, Survey, survey
 from seerdb.storage.verify import LocalLog, no_progress
@@ -71,28 +71,33 @@ def look(source: ObjectStore, means: Means) -> Finds:
     if evidence.is_newest:
         wanted = [each for each in tables if each in {table.id for table in version.tables}]
         in_use = [each for each in blobs if each in {use.id for use in version.blobs}]
-    wanted = [each for each in wanted if each not in evidence.removed]
     looked = survey(source, wanted, in_use, evidence.named, means.threads, means.progress)
     sound = {table.meta.id for table in looked.tables}
     unsound = {*wanted, *(table.id for table in version.tables)} - sound - evidence.removed
     inputs = set[TableId]().union(*(evidence.inputs.get(each, ()) for each in unsound))
     recalled = inputs & set(replaced)
-    if recalled:
+    if recalled and evidence.is_newest:
         wanted = sorted({*wanted, *recalled})
         looked = survey(source, wanted, blobs, evidence.named, means.threads, means.progress)
+    looked.damaged = [loss for loss in looked.damaged if not _is_replaced(loss, evidence)]
     replaced = [each for each in replaced if each not in recalled]
     return Finds(evidence, log, looked, replaced, recalled, Epoch(epoch))
+
+
+def _is_replaced(loss: Loss, evidence: Evidence) -> bool:
+    return parse_table_name(loss.name) in evidence.removed
 
 
 def candidates(found: Finds, report: RepairReport) -> list[SoundTable]:
     """The sound tables that may count, ascending by id, all with a seq; the report says which do
     not."""
     fitting = []
+    gone = set(found.replaced)
     for table in found.survey.tables:
         if reason := _outdated(table, found):
             report.left_out.append(f"{table_name(table.meta.id)}: {reason}")
         else:
-            fitting.append(table)
+            fitting.append(table._replace(is_gone=table.meta.id in gone))
     return _with_seqs(fitting)
 
 

@@ -67,9 +67,8 @@ def repair(
 def _choose(source: ObjectStore, found: Finds, report: RepairReport) -> Arrangement:
     evidence = found.evidence
     report.lost = [*evidence.damaged, *found.survey.damaged, *found.log.damaged]
-    report.left_out = [f"{table_name(each)}: the manifest removed it" for each in found.replaced]
     fitting = candidates(found, report)
-    there = {table.meta.id for table in fitting}
+    there = {table.meta.id for table in fitting if not table.is_gone}
     version = evidence.state.version if evidence.state else Version()
     report.manifest = "whole" if evidence.is_newest else "part" if evidence.named else "none"
     is_known = evidence.state is not None and there <= {each.id for each in version.tables}
@@ -81,6 +80,12 @@ def _choose(source: ObjectStore, found: Finds, report: RepairReport) -> Arrangem
     _note_missing(found, fitting, version, report)
     _note_recalled(found, there, report)
     report.left_out += made.left_out
+    used = {table.id for table in made.tables}
+    report.left_out += [
+        f"{table_name(each)}: the manifest removed it"
+        for each in found.replaced
+        if each not in used
+    ]
     report.lost += made.lost
     report.doubts = made.doubts
     check_version(Version.of(made.tables))

@@ -46,11 +46,13 @@ Progress = Callable[[str, int, int], None]
 
 class SoundTable(NamedTuple):
     """A table that is what it was. ``is_flushed``: made of a memtable, not by a merge or an ingest;
-    ``has_seq``: whether its seqs are known."""
+    ``has_seq``: whether its seqs are known; ``is_gone``: the manifest removed it, and it is at hand
+    only for what it tells of others, and to hide what they bring back."""
 
     meta: TableMeta
     is_flushed: bool
     has_seq: bool
+    is_gone: bool = False
 
 
 @dataclass
