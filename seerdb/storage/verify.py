@@ -126,7 +126,11 @@ def verify_database(
     blobs = [info.name for info in store.list(BLOB_PREFIX) if parse_blob_name(info.name)]
     shipped = [info.name for info in store.list(WAL_PREFIX)]
     segments = list_segments(log.files, log.directory) if log else []
-    manifest = verify_manifest(store, lambda done, total: progress("manifest", done, total))
+    manifest = verify_manifest(
+        store,
+        lambda done, total: progress("manifest", done, total),
+        threads or InlineExecutor(),
+    )
     report.manifests, report.problems = manifest.objects, manifest.problems
     state = manifest.state
     if not manifest.objects:

@@ -7,6 +7,7 @@ is damage only if the newest state still needs it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from seerdb.errors import CorruptionError, NotFoundError
@@ -15,6 +16,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import manifest_name
+from seerdb.storage.workers import in_order
 
 
 @dataclass
@@ -27,8 +29,11 @@ class ManifestCheck:
     problems: list[str] = field(default_factory=list)
 
 
-def verify_manifest(store: ObjectStore, progress: Callable[[int, int], None]) -> ManifestCheck:
-    """Read every record and check how they follow. ``progress`` is told how many of how many.
+def verify_manifest(
+    store: ObjectStore, progress: Callable[[int, int], None], threads: Executor
+) -> ManifestCheck:
+    """Read every record, side by side on ``threads``, and check how they follow. ``progress`` is
+    told how many of how many.
 
     Raises: ``UnavailableError``.
     """
@@ -41,9 +46,13 @@ def verify_manifest(store: ObjectStore, progress: Callable[[int, int], None]) ->
     except CorruptionError as error:
         check.problems.append(str(error))
     history: ManifestState | None = None
-    for done, number in enumerate(numbers, 1):
+
+    def read(number: int) -> tuple[int, ManifestRecord | CorruptionError | NotFoundError]:
+        return number, read_or_tell(store, number)
+
+    for done, (number, record) in enumerate(in_order(threads, read, numbers), 1):
         try:
-            history = _follow(history, read_record(store, number))
+            history = followed(history, record)
         except CorruptionError as error:
             history = None
             check.problems.append(str(error))
@@ -66,9 +75,23 @@ def newest(store: ObjectStore) -> ManifestState | None:
         return None
 
 
-def _follow(history: ManifestState | None, record: ManifestRecord) -> ManifestState | None:
+def read_or_tell(
+    store: ObjectStore, number: int
+) -> ManifestRecord | CorruptionError | NotFoundError:
+    """A record, or what is wrong with it. Raises: ``UnavailableError``."""
+    try:
+        return read_record(store, number)
+    except (CorruptionError, NotFoundError) as error:
+        return error
+
+
+def followed(
+    history: ManifestState | None, record: ManifestRecord | CorruptionError | NotFoundError
+) -> ManifestState | None:
     """What the records amount to up to this one; ``None`` while that cannot be told, which is
-    before the oldest checkpoint that is left."""
+    before the oldest checkpoint that is left. Raises what is wrong with the record."""
+    if isinstance(record, CorruptionError | NotFoundError):
+        raise record
     if history is not None and record.number == history.number + 1:
         return apply(history, record)
     if isinstance(record, Checkpoint):

@@ -6,17 +6,20 @@ checkpoint: a table that its edit removed is gone for good, unless a later recor
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import TableId
 from seerdb.storage.manifest.edit import Checkpoint, Claim, Edit, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.store import apply, manifest_numbers, read_record, restore
+from seerdb.storage.manifest.store import manifest_numbers
+from seerdb.storage.manifest.verify import followed, read_or_tell
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import manifest_name
 from seerdb.storage.repair.report import Loss
+from seerdb.storage.workers import in_order
 
 
 @dataclass
@@ -65,33 +68,28 @@ class Evidence:
         self.removed -= {table.id for table in tables}
 
 
-def read_evidence(store: ObjectStore) -> Evidence:
-    """Read every record that is left. Raises: ``UnavailableError``."""
+def read_evidence(store: ObjectStore, threads: Executor) -> Evidence:
+    """Read every record that is left, side by side. Raises: ``UnavailableError``."""
     evidence = Evidence()
     history: ManifestState | None = None
     numbers = manifest_numbers(store)
-    for number in numbers:
+
+    def read(number: int) -> tuple[int, ManifestRecord | CorruptionError | NotFoundError]:
+        return number, read_or_tell(store, number)
+
+    for number, record in in_order(threads, read, numbers):
         try:
-            record = read_record(store, number)
-            history = _followed(history, record)
+            history = followed(history, record)
         except (CorruptionError, NotFoundError) as error:
             evidence.damaged.append(Loss(manifest_name(number), str(error)))
             history = None
-            continue
-        evidence.take(record)
-        evidence.state = history or evidence.state
+        else:
+            assert not isinstance(record, Exception), "what is wrong with it was raised"
+            evidence.take(record)
+            evidence.state = history or evidence.state
     evidence.is_newest = history is not None
     _note_missing(evidence, numbers)
     return evidence
-
-
-def _followed(history: ManifestState | None, record: ManifestRecord) -> ManifestState | None:
-    """What the records amount to up to this one; ``None`` where that cannot be told."""
-    if history is not None and record.number == history.number + 1:
-        return apply(history, record)
-    if isinstance(record, Checkpoint):
-        return restore(record)
-    return apply(ManifestState(), record) if record.number == 1 else None
 
 
 def _note_missing(evidence: Evidence, numbers: list[int]) -> None:

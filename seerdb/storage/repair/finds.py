@@ -58,7 +58,7 @@ def look(source: ObjectStore, means: Means) -> Finds:
     ``UnavailableError``."""
     tables = [each for info in source.list(TABLE_PREFIX) if (each := parse_table_name(info.name))]
     blobs = [blob for info in source.list(BLOB_PREFIX) if (blob := parse_blob_name(info.name))]
-    evidence = read_evidence(source)
+    evidence = read_evidence(source, means.threads)
     log = read_shipped_log(source, evidence.database_id)
     if not (tables or log.stretches or log.damaged or evidence.epoch or evidence.damaged):
         raise NotFoundError("there is nothing to rebuild: no manifest, no table, no shipped log")
