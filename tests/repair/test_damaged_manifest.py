@@ -8,7 +8,7 @@ import pytest
 
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
-from tests.fixtures.database import collect_garbage
+from tests.fixtures.database import ROOMY, World, collect_garbage
 from tests.fixtures.repairs import (
     BLOB_PREFIX,
     MANIFEST_PREFIX,
@@ -92,6 +92,34 @@ def test_tables_that_a_readable_record_removed_do_not_come_back() -> None:
     report, bucket = repaired(after)
     assert sum("the manifest removed it" in each for each in report.left_out) == 2
     assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1", b"c": b"1", b"d": b"1"}
+
+
+def test_a_record_that_is_missing_in_the_middle_is_named() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    flushed(db, b="1")
+    flushed(db, c="1")
+    after = world.kill()
+    missing = names(after, MANIFEST_PREFIX)[-2]
+    after.bucket.delete([missing])
+    report, bucket = repaired(after)
+    assert (report.manifest, [loss.name for loss in report.lost]) == ("part", [missing])
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1", b"c": b"1"}
+
+
+def test_another_databases_log_is_no_part_of_this_one() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    after = world.lose_machine()
+    other = World(seed=5, **ROOMY)
+    other_db = other.open()
+    for _ in range(2):
+        other_db.put(b"b", b"1", durability="object")
+    strange = names(other, WAL_PREFIX)[-1]
+    after.bucket.put(strange, other.bucket.get(strange))
+    report, bucket = repaired(after)
+    assert [loss.name for loss in report.lost] == [strange]
+    assert contents(reopened(after, bucket)) == {b"a": b"1"}
 
 
 def test_a_merge_whose_record_is_damaged_is_found_by_its_outputs() -> None:

@@ -59,7 +59,7 @@ def look(source: ObjectStore, means: Means) -> Finds:
     tables = [each for info in source.list(TABLE_PREFIX) if (each := parse_table_name(info.name))]
     blobs = [blob for info in source.list(BLOB_PREFIX) if (blob := parse_blob_name(info.name))]
     evidence = read_evidence(source, means.threads)
-    log = read_shipped_log(source, evidence.database_id)
+    log = read_shipped_log(source, evidence.database_id, means.threads)
     if not (tables or log.stretches or log.damaged or evidence.epoch or evidence.damaged):
         raise NotFoundError("there is nothing to rebuild: no manifest, no table, no shipped log")
     epoch = max([evidence.epoch, log.epoch, 1, *(int(each.split("-")[0]) for each in tables)])

@@ -7,6 +7,7 @@ behind any other gap it does not.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
 from seerdb.storage.repair.report import Loss
 from seerdb.storage.wal.reader import read_segment
+from seerdb.storage.workers import in_order
 
 
 class Stretch(NamedTuple):
@@ -60,7 +62,7 @@ class ShippedLog:
         return min(later, default=None)
 
 
-def read_shipped_log(store: ObjectStore, database_id: str) -> ShippedLog:
+def read_shipped_log(store: ObjectStore, database_id: str, threads: Executor) -> ShippedLog:
     """Read every object. ``database_id``: whose log it must be; "" for that of the newest object.
 
     Raises: ``UnavailableError``.
@@ -68,41 +70,48 @@ def read_shipped_log(store: ObjectStore, database_id: str) -> ShippedLog:
     log = ShippedLog(database_id=database_id)
     parsed = ((parse_wal_name(info.name), info.name) for info in store.list(WAL_PREFIX))
     places = sorted(((place, name) for place, name in parsed if place is not None), reverse=True)
+    log.epoch = max((epoch for (epoch, _, _), _ in places), default=0)
     log.branches = [(epoch, first, name) for (epoch, first, last), name in places if last < first]
+    holding = []
     for (epoch, first, last), name in places:
-        log.epoch = max(log.epoch, epoch)
         above = (start for other, start, _ in log.branches if other > epoch)
         end = min(above, default=MAX_SEQ)
-        if last < first or first >= end:
+        if first <= last and first < end:
+            holding.append((name, first, last, end))
+
+    def read(each: tuple[str, int, int, int]) -> _Segment | Loss:
+        return _read(store, *each[:3])
+
+    for (name, first, last, end), found in zip(
+        holding, in_order(threads, read, holding), strict=True
+    ):
+        if isinstance(found, Loss):
+            log.damaged.append(found)
             continue
-        try:
-            checksum = _check(log, name, first, last, store.get(name))
-        except (CorruptionError, NotFoundError) as error:
-            log.damaged.append(Loss(name, str(error), min_seq=first, max_seq=last))
+        log.database_id = log.database_id or found.database_id
+        if found.database_id == log.database_id:
+            log.stretches.append(Stretch(name, first, min(last, end - 1), found.checksum))
         else:
-            log.stretches.append(Stretch(name, first, min(last, end - 1), checksum))
+            problem = f"a segment of another database's log: {found.database_id}"
+            log.damaged.append(Loss(name, problem, min_seq=first, max_seq=last))
     return log
 
 
-def _check(log: ShippedLog, name: str, first: int, last: int, data: bytes) -> Checksum:
-    scan = read_segment(data, name, None)
-    if scan.damages:
-        raise scan.error()
-    log.database_id = log.database_id or scan.header.database_id.hex()
-    found = scan.header.database_id.hex()
-    if found != log.database_id:
-        raise CorruptionError(
-            "a segment of another database's log",
-            name=name,
-            expected=log.database_id,
-            found=found,
-        )
+class _Segment(NamedTuple):
+    database_id: str
+    checksum: Checksum
+
+
+def _read(store: ObjectStore, name: str, first: int, last: int) -> _Segment | Loss:
+    try:
+        data = store.get(name)
+        scan = read_segment(data, name, None)
+        if scan.damages:
+            raise scan.error()
+    except (CorruptionError, NotFoundError) as error:
+        return Loss(name, str(error), min_seq=first, max_seq=last)
     seqs = [seq for seq, _, _ in scan.records if first <= seq <= last]
     if not seqs or (seqs[0], seqs[-1]) != (first, last):
-        raise CorruptionError(
-            "a shipped log does not hold what its name says",
-            name=name,
-            expected=f"seq {first} to {last}",
-            found=f"{len(seqs)} records of those",
-        )
-    return Checksum.of(data)
+        problem = f"it does not hold what its name says, but {len(seqs)} records of that"
+        return Loss(name, problem, min_seq=first, max_seq=last)
+    return _Segment(scan.header.database_id.hex(), Checksum.of(data))
