@@ -143,7 +143,7 @@ def _first_number(store: ObjectStore, numbers: list[int], since_us: int) -> int:
         if record.time_us <= since_us or not isinstance(record, Checkpoint):
             break
         earlier = max(record.checkpoint_before, 1)
-        if not there.issuperset(range(earlier, first)):
+        if earlier == first or not there.issuperset(range(earlier, first)):
             break
         first = earlier
     return first

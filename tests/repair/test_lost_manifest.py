@@ -284,3 +284,15 @@ def test_a_target_that_is_not_empty_is_refused_and_a_source_that_is() -> None:
         repaired(world, bucket)
     with pytest.raises(NotFoundError, match="nothing to rebuild"):
         repaired(World())
+
+
+def test_the_collector_of_a_repaired_database_finds_where_its_past_begins() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    db.close()
+    lose(world, MANIFEST_PREFIX)
+    _, bucket = repaired(world)
+    again = reopened(world, bucket)
+    flushed(again, b="1")
+    again._engine.background.garbage.wake()
+    assert contents(again) == {b"a": b"1", b"b": b"1"}
