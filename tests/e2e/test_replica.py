@@ -84,7 +84,10 @@ def test_a_replica_reads_what_the_primary_wrote(pair: Pair) -> None:
         for client in (pair.writes, pair.reads)
     ]
     assert pages[0] == pages[1]
-    assert pair.reads.get("/v1/admin/status").json()["flushed_seq"] > 1000
+    wait_for(
+        lambda: pair.reads.get("/v1/admin/status").json()["flushed_seq"] > 1000,
+        "the replica to look at the manifest",
+    )
     refused = pair.reads.put("/v1/kv/a", content=b"1")
     assert (refused.status_code, refused.headers["seerdb-primary"]) == (409, pair.primary.url)
     assert pair.replica.stop() == 0
