@@ -35,8 +35,9 @@ from seerdb.storage.value import encode_values
 _GATHERED = 4096
 _ADDED = 1 << 17
 """Entries between two looks at the pace, of those that are taken from a memtable, and of those that
-go into a table. A call that lets go of the interpreter lock for some 10 us has it back at once; after
-a longer one it may take milliseconds. So the first are many short calls, the second few long ones."""
+go into a table. A call that lets go of the interpreter lock for some 10 us has it back at once;
+after a longer one it may take milliseconds. So the first are many short calls, the second few long
+ones."""
 
 
 @dataclass(frozen=True)
