@@ -10,7 +10,7 @@ import pytest
 from seerdb import DB, ChecksumError
 from seerdb.events import CompactionCompleted
 from seerdb.storage.compaction.policy import POLICIES
-from seerdb.storage.compaction.policy.given import LEVELED
+from seerdb.storage.compaction.policy.given import LEVELED, TIERED
 from seerdb.testing.model import Model
 from tests.crash.trace import Write, commit
 from tests.db.conftest import OpenDB
@@ -118,8 +118,8 @@ def test_the_adaptive_policy_sees_a_load_of_reads_alone(open_db: OpenDB) -> None
     for value in (b"1", b"2"):
         db.put(b"a", value)
         db.flush()
-    planner = db._engine.compactor._planner
-    assert planner.shape != LEVELED
+    planner, lane = db._engine.compactor._planner, db._engine.background.compaction
+    assert lane.wake_and_wait(lambda: planner.shape == TIERED, 60), "only written to so far"
     for number in range(1000):
         assert db.get(b"%d" % number) is None
         db.multi_get([b"x", b"y"])
@@ -131,7 +131,6 @@ def test_the_adaptive_policy_sees_a_load_of_reads_alone(open_db: OpenDB) -> None
 
     [look_again] = looks()
     look_again()
-    lane = db._engine.background.compaction
     assert lane.wake_and_wait(lambda: planner.shape == LEVELED, 60)
     assert len(looks()) == 2
     db.close()
