@@ -116,7 +116,7 @@ class Committer:
         self._hold_back_at = 0  # bytes of log in all
         self._segment_seq = live.visible_seq + 1
         self._commits = self._operations = self._groups = self._largest_group = 0  # no lone puts
-        self._sealed_bytes = 0  # of memtables, without what they keep for snapshots
+        self._sealed_bytes = 0  # of memtables
 
     def put(self, key: bytes, value: bytes, level: int) -> int:
         """Commit one put. At level ``memory`` with nobody else writing it skips the queue."""
@@ -398,7 +398,7 @@ class Committer:
         operator = live.current.active.operator
         live.current.active.last_us = self._clock.committed_us
         sealed = live.rotate(Memtable([log.segment + 1], operator))
-        self._sealed_bytes += sealed.size - sealed.kept
+        self._sealed_bytes += sealed.size
         self._env.sealed(sealed)
 
     def _start_segment(self) -> None:
@@ -482,7 +482,7 @@ class Committer:
         operations = self._operations + lone_puts
         # What lone puts add is counted by the memtables alone.
         active = self._live.current.active
-        taken = self._sealed_bytes + active.size - active.kept - ENTRY_OVERHEAD * operations
+        taken = self._sealed_bytes + active.size - ENTRY_OVERHEAD * operations
         return CommitStatistics(
             commits=commits,
             operations=operations,

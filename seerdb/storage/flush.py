@@ -125,11 +125,11 @@ def _pieces(memtable: Memtable, blobs: BlobWriter, pace: Pace) -> Iterator[Packe
     """The newest version of everything in a memtable, packed, as it was written; at the end what
     has large values."""
     aside = Aside(blobs, special=memtable.special)
-    # No object is made for an entry: the garbage collector would look at all of them.
-    all_keys, all_versions = iter(memtable.entries), iter(memtable.entries.values())
+    all_keys, all_places = iter(memtable.newest), iter(memtable.newest.values())
+    seq_at, value_at = memtable.seqs.__getitem__, memtable.values.__getitem__
     while keys := list(islice(all_keys, _GATHERED)):
-        versions = list(islice(all_versions, _GATHERED))
-        seqs, values = [version[0] for version in versions], [version[1] for version in versions]
+        places = list(islice(all_places, _GATHERED))
+        seqs, values = list(map(seq_at, places)), list(map(value_at, places))
         chunk = collapse([Chunk(keys, seqs, values)], memtable.tombstones)
         chunk = aside.without_large(chunk)
         if chunk.keys:

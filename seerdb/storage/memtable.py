@@ -1,25 +1,30 @@
 """The newest data, in memory: what the WAL segments of one run contain.
 
-A ``dict`` answers point reads; its keys are sorted lazily, only when a scan asks. An
-overwritten version is kept aside only while a snapshot may need it: taking a snapshot sets
-``pinned`` to its seq, and the writer keeps what it overwrites if that is not newer. ``size`` is the
-memory of all, overheads counted; ``kept`` the part of it for what is kept aside. No commit in it is
-older than ``first_us`` or, once it is sealed, newer than ``last_us``.
+Versions stand in two columns, ``seqs`` and ``values``, in the order in which they came, and the
+``dict`` ``newest`` tells the place of each key's newest one. No object is made for a version: the
+interpreter's garbage collector would look at all of them. The keys are sorted lazily, only when a
+scan asks. What is overwritten stays in its place, but may be found there only while a snapshot may
+need it: taking one sets ``pinned`` to its seq, and the writer notes the places of what it
+overwrites if that is not newer. ``size`` is the memory of all, overheads counted. No commit in it
+is older than ``first_us`` or, once it is sealed, newer than ``last_us``.
 
 Thread-safety: one writer at a time (the holder of the engine's state lock); any number of
-readers, without a lock. Readers rely on each dict operation being one step under the
-interpreter lock. No point read sees half of a batch: its entries arrive by a single
-``dict.update`` from another dict, which allocates nothing that could run other code. A batch
-with range deletes changes two things, the tombstones first; so a reader that finds ``ranged``
-set after it looked a key up must look again under the state lock. ``special`` says that values
-may expire or be operands, and ``plain`` that neither is so; both are told before it is.
+readers, without a lock. Readers rely on each operation of a list or dict being one step under the
+interpreter lock, and on a version being in its place before ``newest`` leads there. No point read
+sees half of a batch: its keys arrive by a single ``dict.update`` from another dict, which
+allocates nothing that could run other code. A batch with range deletes changes two things, the
+tombstones first; so a reader that finds ``ranged`` set after it looked a key up must look again
+under the state lock. ``special`` says that values may expire or be operands, and ``plain`` that
+neither is so; both are told before it is. As long as it is plain, no version leaves its place;
+after that, one that :meth:`find` would not give is ``GONE`` from it, since each of a thousand
+operands for a key makes one as large as all before.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from itertools import islice, repeat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from sortedcontainers import SortedList
 
@@ -49,13 +54,16 @@ from seerdb.storage.value import (
 )
 
 ENTRY_OVERHEAD = 280
-"""Bytes an entry costs beside its key and value: two bytes objects, a tuple, an int, a dict
-slot at average fill (measured with CPython 3.11)."""
+"""Bytes an entry costs beside its key and value: two bytes objects, two ints, two slots of lists
+and one of a dict at average fill (measured with CPython 3.11)."""
 
 SCAN_CHUNK = 512
 
 FREED_AT_ONCE = 1024
 """Entries that are freed between two moments in which other threads may run."""
+
+GONE = Expiring(b"", 0)
+"""Told by its identity: here was a version that no reader needs."""
 
 NEVER = 1 << 63
 """The second of the oldest operand, where nothing was merged."""
@@ -80,11 +88,10 @@ class Memtable:
     __slots__ = (
         "_index",
         "_index_lock",
-        "entries",
         "first_us",
-        "kept",
         "last_seq",
         "last_us",
+        "newest",
         "older",
         "oldest_operand",
         "operator",
@@ -92,23 +99,26 @@ class Memtable:
         "plain",
         "ranged",
         "segments",
+        "seqs",
         "size",
         "special",
         "tombstones",
+        "values",
     )
 
     def __init__(self, segments: list[int], operator: MergeOperator | None = None) -> None:
         """``operator``: folds what is merged; without it operands are kept as they are."""
         self.segments = segments
         self.operator = operator
-        self.entries: dict[bytes, Version] = {}
-        self.older: dict[bytes, list[Version]] = {}
+        self.newest: dict[bytes, int] = {}
+        self.seqs: list[int] = []
+        self.values: list[Value] = []
+        self.older: dict[bytes, list[int]] = {}
         self.tombstones: RangeTombstones = NO_TOMBSTONES
         self.plain = True
         self.ranged = False
         self.special = False
         self.size = 0
-        self.kept = 0
         self.last_seq = 0
         self.first_us = 0
         self.last_us = 0
@@ -119,9 +129,9 @@ class Memtable:
 
     def __del__(self) -> None:
         """Let go of the entries some at a time: to free a full memtable takes 16 ms, in which no
-        other thread would run. Whoever has ``entries`` keeps them."""
-        columns = list(self.entries.values()), list(self.entries)
-        self.entries = {}
+        other thread would run. Who reads its columns has to hold on to it."""
+        columns = list(self.newest.values()), list(self.newest), self.seqs, self.values
+        self.newest = {}
         for column in columns:
             while column:
                 del column[-FREED_AT_ONCE:]
@@ -136,7 +146,11 @@ class Memtable:
         """
         if self.pinned:
             self._keep((key,))
-        self.entries[key] = (seq, value)
+        values = self.values
+        place = len(values)
+        self.seqs.append(seq)
+        values.append(value)
+        self.newest[key] = place
         self.size += size
         self.last_seq = seq
 
@@ -158,13 +172,33 @@ class Memtable:
             return
         self.size += sum(map(len, keys)) + sum(map(len, values)) + ENTRY_OVERHEAD * len(kinds)
         if kinds.count(PUT) == len(kinds):
-            fresh: dict[bytes, Version] = dict(zip(keys, zip(repeat(seq), values), strict=False))
+            self.add(keys, [seq] * len(keys), values)
         else:
-            fresh = self.prepare(seq, list(zip(kinds, keys, values, strict=True)), time_us)
+            self.add_versions(
+                self.prepare(seq, list(zip(kinds, keys, values, strict=True)), time_us)
+            )
+        self.last_seq = seq
+
+    def add(self, keys: Sequence[bytes], seqs: Sequence[int], values: Sequence[Value]) -> None:
+        """Add versions that are newer than all here, of each key one, in one step. ``size`` and
+        ``last_seq`` are up to the caller."""
+        start = len(self.values)
+        self.seqs += seqs
+        self.values += values
+        fresh = dict(zip(keys, range(start, start + len(keys)), strict=True))
         if self.pinned:
             self._keep(fresh)
-        self.entries.update(fresh)
-        self.last_seq = seq
+        self.newest.update(fresh)
+
+    def add_versions(self, versions: dict[bytes, Version]) -> None:
+        """:meth:`add`, of what may have made use of the versions before: those are let go."""
+        before = map(self.newest.get, versions)
+        pinned, seqs = self.pinned, self.seqs
+        replaced = [place for place in before if place is not None and seqs[place] > pinned]
+        rows = versions.values()
+        self.add(list(versions), [seq for seq, _ in rows], [value for _, value in rows])
+        for place in replaced if not self.plain else ():
+            self.values[place] = GONE
 
     def prepare(
         self, seq: int, operations: list[tuple[int, bytes, bytes]], time_us: int
@@ -190,7 +224,7 @@ class Memtable:
         assert kind == MERGE
         operand = Operand(time_us // SECOND_US, stored)
         self.oldest_operand = min(self.oldest_operand, operand.second)
-        return self._merged(key, before or self.entries.get(key), (operand,))
+        return self._merged(key, before or self._newest(key), (operand,))
 
     def _merged(self, key: bytes, before: Version | None, operands: tuple[Operand, ...]) -> Value:
         """What operands make of a key of which ``before`` is the newest version here."""
@@ -213,25 +247,26 @@ class Memtable:
         if newer.special:
             self.plain, self.special = False, True
             self.oldest_operand = min(self.oldest_operand, newer.oldest_operand)
-            self.entries.update(self._onto_here(newer.entries))
+            self.add_versions(dict(self._onto_here(newer)))
         else:
-            self.entries.update(newer.entries)
+            start = len(self.values)
+            self.seqs += newer.seqs
+            self.values += newer.values
+            places = (start + place for place in newer.newest.values())
+            self.newest.update(zip(newer.newest, places, strict=True))
         self.add_tombstones(list(newer.tombstones.tombstones))
         self.size += newer.size
-        self.kept += newer.kept
         self.last_seq = newer.last_seq
         self.first_us = self.first_us or newer.first_us
         self.last_us = newer.last_us or self.last_us
 
-    def _onto_here(self, newer: dict[bytes, Version]) -> Iterator[tuple[bytes, Version]]:
+    def _onto_here(self, newer: Memtable) -> Iterator[tuple[bytes, Version]]:
         """Newer entries, those of which more is further down together with what is here."""
-        for key, version in newer.items():
-            value = version[1]
+        for key, place in newer.newest.items():
+            seq, value = newer.seqs[place], newer.values[place]
             if isinstance(value, Merge) and value.base is BELOW:
-                merged = self._merged(key, self.entries.get(key), value.operands)
-                yield key, (version[0], merged)
-            else:
-                yield key, version
+                value = self._merged(key, self._newest(key), value.operands)
+            yield key, (seq, value)
 
     def add_tombstones(self, tombstones: list[RangeTombstone]) -> None:
         """Add range tombstones, if any; ``ranged`` tells readers first."""
@@ -240,23 +275,30 @@ class Memtable:
             self.tombstones = self.tombstones.with_added(tombstones)
 
     def _keep(self, keys: Iterable[bytes]) -> None:
-        entries, pinned = self.entries, self.pinned
+        newest, seqs, pinned = self.newest, self.seqs, self.pinned
         for key in keys:
-            version = entries.get(key)
-            if version is not None and version[0] <= pinned:
-                self.older.setdefault(key, []).append(version)
-                memory = ENTRY_OVERHEAD + memory_of(version[1])
-                self.size += memory
-                self.kept += memory
+            place = newest.get(key)
+            if place is not None and seqs[place] <= pinned:
+                self.older.setdefault(key, []).append(place)
+
+    def _newest(self, key: bytes) -> Version | None:
+        """The newest version of ``key``. Requires: as :meth:`put`."""
+        place = self.newest.get(key)
+        return None if place is None else (self.seqs[place], self.values[place])
 
     def find(self, key: bytes, at: int) -> Version | None:
         """The newest version of ``key`` not above ``at``; range tombstones not considered."""
-        version = self.entries.get(key)
-        if version is None or version[0] <= at:
-            return version
-        for version in reversed(self.older.get(key, ())):
-            if version[0] <= at:
-                return version
+        while (place := self.newest.get(key)) is not None:
+            seq, value = self.seqs[place], self.values[place]
+            if value is GONE:  # a newer one has come meanwhile
+                continue
+            return (seq, value) if seq <= at else self._older(key, at)
+        return None
+
+    def _older(self, key: bytes, at: int) -> Version | None:
+        for place in reversed(self.older.get(key, ())):
+            if self.seqs[place] <= at:
+                return self.seqs[place], self.values[place]
         return None
 
     def pieces(
@@ -302,6 +344,6 @@ class Memtable:
         # the index are the last ones. A writer that adds one meanwhile makes the iterator raise.
         while True:
             try:
-                return list(islice(reversed(self.entries), len(self.entries) - len(self._index)))
+                return list(islice(reversed(self.newest), len(self.newest) - len(self._index)))
             except RuntimeError:
                 continue

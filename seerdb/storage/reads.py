@@ -79,24 +79,22 @@ class Reads:
     def _second(self) -> int:
         return self._clock.now_us() // SECOND_US
 
-    def try_get(  # noqa: PLR0911 - the hot path: a call more would cost a tenth of the read
-        self, key: bytes
-    ) -> Shown | Need | None:
+    def try_get(self, key: bytes) -> Shown | Need | None:
         """The newest version of a key, or what would have to be loaded to know. Never blocks."""
         state = self._live.current
         active = state.active
-        version = active.entries.get(key)
-        if not active.plain:
-            return self._show_newest(key)
-        if version is not None:
-            return version  # type: ignore[return-value]  # plain: as people see it
-        if state.sealed:
+        place = active.newest.get(key)
+        if place is not None:
+            version = active.seqs[place], active.values[place]
+            if active.plain:
+                return version  # type: ignore[return-value]  # plain: as people see it
+        if state.sealed or not active.plain:
             return self._show_newest(key)
         layout = state.layout
         rows = layout.rows
-        version = rows.get(key)
-        if version is not None:
-            return version  # type: ignore[return-value]  # only such are kept
+        row = rows.get(key)
+        if row is not None:
+            return row  # type: ignore[return-value]  # only such are kept
         self.table_gets += 1
         found = find_in_tables(layout, key)
         if found is None or isinstance(found, Need):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import repeat
-from operator import itemgetter
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from seerdb.errors import CorruptionError
 from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT, RangeTombstone
@@ -55,19 +54,19 @@ class Replay:
         """Apply the next records, at least one. Raises: ``CorruptionError``."""
         if records[0][0] <= self._after:
             records = [record for record in records if record[0] > self._after]
-        entries, unpack, fixed = self._memtable.entries, SINGLE.unpack_from, SINGLE.size
+        memtable, unpack, fixed = self._memtable, SINGLE.unpack_from, SINGLE.size
+        newest, seqs, values = memtable.newest, memtable.seqs, memtable.values
         for seq, time_us, payload in records:
             if len(payload) >= fixed:
                 # Most records are one put; what ``decode_columns`` does for it, without the call.
                 count, kind, key_length, value_length = unpack(payload)
                 split = fixed + key_length
-                if count == 1 and split + value_length == len(payload):
-                    if kind == PUT:
-                        entries[payload[fixed:split]] = (seq, payload[split:])
-                        continue
-                    if kind == DELETE:
-                        entries[payload[fixed:split]] = (seq, None)
-                        continue
+                is_single = count == 1 and split + value_length == len(payload)
+                if is_single and PUT <= kind <= DELETE:
+                    newest[payload[fixed:split]] = len(values)
+                    seqs.append(seq)
+                    values.append(payload[split:] if kind == PUT else None)
+                    continue
             self._apply(seq, time_us, *decode_columns(payload, f"the batch of seq {seq}"))
         if records:
             if not self.records:
@@ -78,20 +77,19 @@ class Replay:
     def _apply(
         self, seq: int, time_us: int, kinds: bytes, keys: list[bytes], values: list[bytes]
     ) -> None:
-        entries = self._memtable.entries
+        memtable = self._memtable
         if kinds.count(PUT) == len(kinds):
-            entries.update(zip(keys, zip(repeat(seq), values, strict=False), strict=False))
+            memtable.add(keys, [seq] * len(keys), values)
             return
         operations = list(zip(kinds, keys, values, strict=True))
         if kinds.translate(None, _SIMPLE):
             self._add_ranges()  # what is merged must not reach under them
-            entries.update(self._memtable.prepare(seq, operations, time_us))
+            memtable.add_versions(memtable.prepare(seq, operations, time_us))
             return
-        for kind, key, value in operations:
-            if kind == DELETE_RANGE:
-                self._ranges.append(RangeTombstone(key, value, seq))
-            else:
-                entries[key] = (seq, value if kind == PUT else None)
+        ranges = [RangeTombstone(k, v, seq) for kind, k, v in operations if kind == DELETE_RANGE]
+        self._ranges += ranges
+        rows = [(k, v if kind == PUT else None) for kind, k, v in operations if kind <= DELETE]
+        memtable.add([k for k, _ in rows], [seq] * len(rows), [v for _, v in rows])
 
     def _add_ranges(self) -> None:
         self._memtable.add_tombstones(self._ranges)
@@ -108,10 +106,9 @@ class Replay:
 
 
 def _size(memtable: Memtable) -> int:
-    entries = memtable.entries
-    values = filter(None, map(itemgetter(1), entries.values()))
-    size_of = memory_of if memtable.special else len
-    return ENTRY_OVERHEAD * len(entries) + sum(map(len, entries)) + sum(map(size_of, values))
+    size_of: Callable[[Any], int] = memory_of if memtable.special else len
+    values = sum(map(size_of, filter(None, memtable.values)))
+    return ENTRY_OVERHEAD * len(memtable.values) + sum(map(len, memtable.newest)) + values
 
 
 def replay_sealed(

@@ -113,9 +113,9 @@ class RowCache:
         rows = self._rows
         if memtable is None or memtable.ranged:  # a range delete may hide any row
             return list(rows)
-        if len(rows) < len(memtable.entries):
-            return list(filter(memtable.entries.__contains__, rows))
-        return memtable.entries
+        if len(rows) < len(memtable.newest):
+            return list(filter(memtable.newest.__contains__, rows))
+        return memtable.newest
 
     def _drop(self, keys: list[bytes]) -> None:
         rows = self._rows

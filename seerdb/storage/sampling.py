@@ -65,7 +65,7 @@ class GetSampler(Generic[R]):
         if self._left <= 0:
             self._use(self._get)
         state = self._live.current
-        if any(key in memtable.entries for memtable in state.memtables):
+        if any(key in memtable.newest for memtable in state.memtables):
             self._memtable += 1
         elif state.layout.rows.get(key) is not None:
             self._rows += 1

@@ -57,7 +57,7 @@ def scan(state: State, at: int, wanted: Wanted, tables: TableStore) -> Iterator[
     sources = [
         memtable.pieces(start, end, at, reverse=reverse)
         for memtable in state.memtables
-        if memtable.entries
+        if memtable.newest
     ]
     runs = [run for run in state.layout.runs if run.overlapping(start, end)]
     sources += _begin(runs, wanted, tables)

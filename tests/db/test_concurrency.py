@@ -225,7 +225,7 @@ def test_a_batch_with_a_range_delete_is_never_seen_half(below: str, lookup: int)
         db.close()
         db = world.open()
     active = db._engine.live.current.active
-    active.entries = Meddler(active.entries, lookup, lambda: replace_range(db))
+    active.newest = Meddler(active.newest, lookup, lambda: replace_range(db))
     assert db.get(b"k") in (b"old", b"new")
     if db.visible_seq == 1:
         return  # it takes fewer lookups
@@ -248,7 +248,7 @@ def test_a_scan_begins_while_keys_are_added() -> None:
             return keys
 
     active = db._engine.live.current.active
-    active.entries = Growing(active.entries)
+    active.newest = Growing(active.newest)
     assert list(db.scan()) == [(b"b", b"1")]
     assert list(db.scan()) == [(b"a", b"2"), (b"b", b"1")]
 

@@ -97,7 +97,7 @@ def test_flushes_and_merges_replace_what_it_had_from_the_log() -> None:
         db.flush()
         replica.refresh()
         assert replica.statistics().memtables == 1
-        assert len(replica._follower.live.current.active.entries) == 0
+        assert len(replica._follower.live.current.active.newest) == 0
     before = contents(replica)
     db.compact()
     replica.refresh()

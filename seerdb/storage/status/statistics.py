@@ -210,7 +210,7 @@ def gather(engine: Engine) -> Statistics:
         amplifications=_amplifications(engine, table_bytes + blobs.bytes),
         memtables=MemtableStatistics(
             active_bytes=live.active.size,
-            active_entries=len(live.active.entries),
+            active_entries=len(live.active.newest),
             sealed=len(live.sealed),
             sealed_bytes=sum(memtable.size for memtable in live.sealed),
         ),

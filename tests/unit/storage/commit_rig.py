@@ -26,6 +26,7 @@ from seerdb.storage.wal.writer import LogWriter
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
+from tests.unit.storage.memtables import versions
 from tests.unit.storage.tables import new_table_store
 from tests.unit.storage.test_batch import batch_of
 
@@ -117,10 +118,10 @@ class Rig:
     def syncs(self) -> int:
         return self.log.statistics().syncs
 
-    def entries(self) -> dict[bytes, StoredVersion]:
-        merged: dict[bytes, StoredVersion] = {}
+    def entries(self) -> dict[bytes, StoredVersion | None]:
+        merged: dict[bytes, StoredVersion | None] = {}
         for memtable in reversed(self.live.current.memtables):
-            merged |= memtable.entries
+            merged |= versions(memtable)
         return merged
 
     @contextmanager

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import RangeTombstone
-from seerdb.storage.memtable import ENTRY_OVERHEAD, FREED_AT_ONCE, SCAN_CHUNK, Memtable
+from seerdb.storage.memtable import ENTRY_OVERHEAD, FREED_AT_ONCE, GONE, SCAN_CHUNK, Memtable
+from seerdb.storage.operators import BUILT_IN
 from seerdb.storage.value import Value, Version
 from seerdb.testing.model import Operation
 from tests.unit.storage.test_batch import OPERATIONS, batch_of
@@ -85,7 +86,7 @@ def test_a_batch_with_only_a_range_delete_counts() -> None:
     memtable = Memtable([1])
     apply(memtable, batch_of([("delete_range", b"a", b"c")]))
     assert memtable
-    assert (memtable.last_seq, memtable.ranged, len(memtable.entries)) == (1, True, 0)
+    assert (memtable.last_seq, memtable.ranged, len(memtable.newest)) == (1, True, 0)
     assert memtable.tombstones.tombstones == (RangeTombstone(b"a", b"c", 1),)
 
 
@@ -125,10 +126,9 @@ def test_memory_is_counted() -> None:
     assert one == 8 + ENTRY_OVERHEAD
     apply(memtable, batch_of([("put", b"a", b"x" * 1000), ("delete", b"b", b"")]))
     assert memtable.size == one + 1002 + 2 * ENTRY_OVERHEAD
-    memtable.pinned = 2
     before = memtable.size
     put(memtable, b"a", b"")
-    assert memtable.size > before + 1000, "the old version is still there"
+    assert memtable.size == before + 1 + ENTRY_OVERHEAD, "the old version is still there"
 
 
 def test_a_newer_memtable_is_absorbed() -> None:
@@ -155,7 +155,7 @@ def test_a_key_twice_in_a_batch_is_kept_aside_once() -> None:
     apply(memtable, batch_of([("put", b"a", b"2"), ("delete", b"a", b""), ("put", b"a", b"3")]))
     assert memtable.find(b"a", 1) == (1, b"1")
     assert memtable.find(b"a", 2) == (2, b"3")
-    assert memtable.older == {b"a": [(1, b"1")]}
+    assert memtable.older == {b"a": [0]}
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -213,12 +213,42 @@ def test_a_memtable_that_is_dropped_frees_its_entries_some_at_a_time() -> None:
     assert max(later - earlier for earlier, later in pairwise(at_each_line)) <= FREED_AT_ONCE
 
 
-def test_entries_outlive_their_memtable_where_somebody_has_them() -> None:
-    memtable = Memtable([1])
-    put(memtable, b"a", b"1")
-    entries = memtable.entries
-    del memtable
-    assert entries == {b"a": (1, b"1")}
+def test_what_many_operands_made_on_the_way_is_let_go() -> None:
+    memtable = Memtable([1], BUILT_IN["append"])
+    put(memtable, b"k", b"")
+    before = [apply(memtable, batch_of([("merge", b"k", b"x" * 100)])) for _ in range(50)]
+    assert memtable.find(b"k", MAX_SEQ) == (51, b"x" * 5000)
+    held = [value for value in memtable.values if value is not GONE]
+    assert (len(held), len(memtable.values)) == (1, 51)
+    assert memtable.find(b"k", before[7]) is None, "no snapshot was taken then"
+
+
+def test_what_a_snapshot_may_need_of_them_stays() -> None:
+    memtable = Memtable([1], BUILT_IN["append"])
+    put(memtable, b"k", b"a")
+    memtable.pinned = apply(memtable, batch_of([("merge", b"k", b"b")]))
+    for operand in (b"c", b"d"):
+        apply(memtable, batch_of([("merge", b"k", operand)]))
+    assert memtable.find(b"k", memtable.pinned) == (2, b"ab")
+    assert memtable.find(b"k", MAX_SEQ) == (4, b"abcd")
+
+
+def test_a_reader_who_was_led_to_a_version_that_went_looks_again() -> None:
+    memtable = Memtable([1], BUILT_IN["append"])
+    put(memtable, b"k", b"a")
+
+    class Meddled(dict[bytes, int]):
+        led = False
+
+        def get(self, key: bytes, default: Any = None) -> Any:
+            place = super().get(key, default)
+            if not self.led:
+                self.led = True
+                apply(memtable, batch_of([("merge", b"k", b"b")]))
+            return place
+
+    memtable.newest = Meddled(memtable.newest)
+    assert memtable.find(b"k", MAX_SEQ) == (2, b"ab")
 
 
 @given(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.errors import CorruptionError, TruncatedError
+from seerdb.ids import MAX_SEQ
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.operators import BUILT_IN
 from seerdb.storage.pace import at_full_speed
@@ -16,6 +17,7 @@ from seerdb.storage.wal.format import SINGLE, encode_operations, encode_put
 from seerdb.storage.wal.segments import segment_path
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.model import Operation
+from tests.unit.storage.memtables import versions
 from tests.unit.storage.test_batch import OPERATIONS, SPECIAL_OPERATIONS, batch_of
 from tests.unit.storage.wal.samples import HEADER, flipped, frame, put, seal, segment
 
@@ -48,7 +50,7 @@ def test_a_replayed_memtable_is_the_one_that_was_written(
         again = replay.memtable([1])
     else:
         again = replayed(records)
-    assert (again.entries, again.last_seq) == (live.entries, live.last_seq)
+    assert (versions(again), again.last_seq) == (versions(live), live.last_seq)
     assert again.tombstones.tombstones == live.tombstones.tombstones
     assert again.ranged is live.ranged
 
@@ -75,7 +77,7 @@ def test_so_it_is_with_values_that_expire_and_merges_however_the_log_is_cut(
     again, *newer = [replay.memtable([number]) for number, replay in enumerate(segments)]
     for each in newer:
         again.absorb(each)
-    assert again.entries == live.entries
+    assert versions(again) == versions(live)
     assert (again.last_seq, again.oldest_operand) == (live.last_seq, live.oldest_operand)
     assert set(again.tombstones.tombstones) == set(live.tombstones.tombstones)
     assert (again.ranged, again.special, again.plain) == (live.ranged, live.special, live.plain)
@@ -96,7 +98,7 @@ def test_a_single_operation_is_taken_for_what_it_is() -> None:
             written(4, ("delete_range", b"c", b"d")),
         ]
     )
-    assert memtable.entries == {b"a": (3, None), b"b": (2, b"")}
+    assert versions(memtable) == {b"a": (3, None), b"b": (2, b"")}
     assert [tuple(each) for each in memtable.tombstones.tombstones] == [(b"c", b"d", 4)]
 
 
@@ -107,7 +109,7 @@ def test_a_batch_that_looks_like_a_single_put_is_none() -> None:
     _, _, key_length, value_length = SINGLE.unpack_from(payload)
     assert SINGLE.size + key_length + value_length == len(payload)
     memtable = replayed([(1, 1, payload)])
-    assert memtable.entries == {b"": (1, b""), b"x": (1, b"v" * 249)}
+    assert versions(memtable) == {b"": (1, b""), b"x": (1, b"v" * 249)}
 
 
 def test_what_the_tables_hold_is_left_out() -> None:
@@ -118,13 +120,13 @@ def test_what_the_tables_hold_is_left_out() -> None:
     replay.take(records[3:6])
     replay.take(records[6:])
     assert (replay.records, replay.last_seq) == (3, 7)
-    assert list(replay.memtable([1]).entries) == [b"k5", b"k6", b"k7"]
+    assert list(replay.memtable([1]).newest) == [b"k5", b"k6", b"k7"]
 
 
-def test_the_size_is_that_of_what_is_left() -> None:
+def test_the_size_is_that_of_every_version_and_of_each_key_once() -> None:
     records = [(seq, seq, encode_put(b"key", b"v" * seq)) for seq in range(1, 8)]
     memtable = replayed([*records, written(8, ("delete", b"gone", b""), ("put", b"e", b""))])
-    assert memtable.size == 3 * ENTRY_OVERHEAD + len(b"key" + b"v" * 7 + b"gone" + b"e")
+    assert memtable.size == 9 * ENTRY_OVERHEAD + sum(range(1, 8)) + len(b"key" + b"gone" + b"e")
 
 
 @pytest.mark.parametrize(
@@ -164,9 +166,9 @@ def test_a_run_of_segments_is_one_memtable_with_its_first_and_last_time() -> Non
     memtable = replay_sealed(files, "wal", (3, 4, 5), at_full_speed)
     assert (memtable.segments, memtable.last_seq) == ([3, 4, 5], 4)
     assert (memtable.first_us, memtable.last_us) == (10, 40)
-    assert memtable.entries[b"key4"] == (4, b"value")
+    assert memtable.find(b"key4", MAX_SEQ) == (4, b"value")
     empty = replay_sealed(files, "wal", [4], at_full_speed)
-    assert (empty.entries, empty.last_seq, empty.first_us, empty.last_us) == ({}, 0, 0, 0)
+    assert (empty.newest, empty.last_seq, empty.first_us, empty.last_us) == ({}, 0, 0, 0)
 
 
 def test_a_segment_that_is_not_sealed_or_damaged_is_no_memtable() -> None:

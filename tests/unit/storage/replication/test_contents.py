@@ -51,7 +51,7 @@ def test_a_version_that_ends_within_a_memtable_is_shown_with_all_of_it() -> None
     tail.manifest.advance()
     assert tail.manifest.state.last_seq == 2
     assert held.adopt(tail.manifest.state)
-    assert len(held.live.current.active.entries) == 1
+    assert len(held.live.current.active.newest) == 1
     assert replica.get(b"k") == b"3"
     assert replica.seq == 4
 
