@@ -23,7 +23,7 @@ from seerdb.storage.wal.format import HEADER_SIZE, decode_header
 from seerdb.storage.wal.segments import segment_path
 from seerdb.storage.workers import Workers
 
-SHIP_BYTES = 8 << 20
+SHIP_BYTES = 32 << 20
 """Bytes of the active segment that are shipped without waiting for the interval."""
 
 
