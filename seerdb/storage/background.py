@@ -6,7 +6,7 @@
                                 ▲
     memtable sealed ──► flush ──┴──► compaction
           │               └───────────────┴──► garbage (after the grace period)
-          ├──► spare segment
+          ├──► log: the next segment, a sync of this one
           └──► ship ◄── interval, bytes, level object; then segments are let go of
 """
 
@@ -154,15 +154,16 @@ class Background:
         if not self._workers.is_inline:
             self.warm_up.wake()
 
-    def add_spare(self, pool: SegmentPool) -> Lane:
-        """Have the next segment ready before it is needed."""
+    def add_log(self, pool: SegmentPool, sync_ahead: Callable[[], None]) -> Lane:
+        """Have the end of a segment and the next one prepared before a writer needs them."""
 
         def work() -> bool:
             pool.prepare()
+            sync_ahead()
             return False
 
-        self.spare = self.lane("spare segment", work)
-        return self.spare
+        self.log = self.lane("log", work)
+        return self.log
 
     def add_ship(self, shipper: Shipper, retention: SegmentRetention) -> Lane:
         """Ship the log, then let go of its segments; and tell once if that is over for good."""

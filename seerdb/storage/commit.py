@@ -44,6 +44,9 @@ MAX_GROUP_REQUESTS = 1024
 RECORD_OVERHEAD = 64
 """At least what the log adds to the payload of a record."""
 
+SYNC_AHEAD_BYTES = 8 << 20
+"""What may be left to sync where a segment ends, for which the writer waits."""
+
 SHORT_WAIT_SECONDS = 0.01
 """How long the timer waits for the mutex."""
 
@@ -447,9 +450,10 @@ class Committer:
         if request.error is not None:
             self._fail(request.error)
 
-    def sync(self) -> None:
-        """Make everything committed so far durable on the local disk."""
-        self.position()
+    def sync_ahead(self) -> None:
+        """Sync if much is not, beside the writers, before one of them has to wait for it."""
+        if self._log.unsynced >= SYNC_AHEAD_BYTES and self._poison.cause is None:
+            self._sync_or_fail()
 
     def _sync_or_fail(self) -> None:
         self._poison.check()

@@ -18,7 +18,7 @@ from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.cluster import MOST_AT_ONCE
-from seerdb.storage.commit import OBJECT, Committer
+from seerdb.storage.commit import OBJECT, SYNC_AHEAD_BYTES, Committer
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.load import OperationCounts, RecentLoad
 from seerdb.storage.compaction.planner import Planner
@@ -213,7 +213,6 @@ class Engine:
         at_once = self.manifest.epoch % COLLECT_EVERY == 0
         kept_for = options.history_retention + GRACE_SECONDS
         self.background.add_garbage(collector, outputs, self.tables, kept_for, at_once=at_once)
-        self.background.add_spare(self.log.pool)
         self.background.add_warm_up(self.warm_up)
 
     def _wire_log(self, opened: Opened) -> None:
@@ -261,6 +260,7 @@ class Engine:
             sync_interval=options.sync_interval,
             lease=opened.keeper,
         )
+        self.background.add_log(self.log.pool, self.committer.sync_ahead)
         self.background.add_lease(opened.keeper, self.live, self.shipper)
         self.ingester = Ingester(
             self.committer,
@@ -300,7 +300,7 @@ class Engine:
 
     def _start(self) -> None:
         self.retention.flushed(self.opened.recovery.release)
-        self.background.spare.wake()
+        self.background.log.wake()
         self.background.flush.wake()
         self.background.compaction.wake()
         self.shipping.attach(self.background.ship, self.committer.position)
@@ -317,8 +317,8 @@ class Engine:
     # What the write path needs: see commit.CommitEnv.
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
-        if appended and not self.log.pool.spares:
-            self.background.spare.wake()
+        if appended and not (self.log.pool.spares and self.log.unsynced < SYNC_AHEAD_BYTES):
+            self.background.log.wake()
         self.shipping.wrote(self.live.visible_seq + 1, appended)
         return self.admission.hold_back(appended, before_waiting)
 
@@ -481,7 +481,7 @@ class Engine:
             self.background.failed("close", error, 1, 0)
         except SeerDBError as error:
             self.components.listener(WorkFailed("close", str(error), 1, 0.0))
-            self.committer.sync()
+            self.committer.position()
 
     def _release(self) -> None:
         self.poison.set(ClosedError("the database is closed; open it again"))

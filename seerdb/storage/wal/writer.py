@@ -128,6 +128,11 @@ class LogWriter:
         return self._synced
 
     @property
+    def unsynced(self) -> int:
+        """Bytes of the segment that a :meth:`sync` would make durable."""
+        return self._position - self._synced
+
+    @property
     def appended(self) -> int:
         """Bytes of all frames since this writer was made."""
         return self._bytes_before + self._bytes_here

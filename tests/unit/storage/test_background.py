@@ -70,6 +70,9 @@ class Scripted:
     def prepare(self) -> None:
         self.done.append("prepare")
 
+    def sync_ahead(self) -> None:
+        self.done.append("sync ahead")
+
     def serve(self) -> bool:
         self.done.append("ship")
         return False
@@ -113,7 +116,7 @@ class Rig:
             cast(TableStore, parts),
             at_once=at_once,
         )
-        self.spare = self.background.add_spare(cast(SegmentPool, parts))
+        self.log = self.background.add_log(cast(SegmentPool, parts), parts.sync_ahead)
         retention = cast(SegmentRetention, parts)
         self.ship = self.background.add_ship(cast(Shipper, parts), retention)
         self.warm_up = self.background.add_warm_up(cast(WarmUp, parts))
@@ -137,9 +140,9 @@ def test_without_work_nothing_happens() -> None:
     for lane in (rig.flush, rig.compaction, rig.garbage):
         lane.wake()
     assert (rig.done, rig.events) == ([], [])
-    rig.spare.wake()
+    rig.log.wake()
     rig.ship.wake()
-    assert rig.done == ["prepare", "ship", "let go"]
+    assert rig.done == ["prepare", "sync ahead", "ship", "let go"]
 
 
 def test_inline_the_collector_looks_after_each_merge() -> None:
@@ -272,7 +275,7 @@ def test_closed_lanes_do_nothing() -> None:
         "flush",
         "compaction",
         "garbage",
-        "spare segment",
+        "log",
         "ship",
         "warm-up",
     ]

@@ -11,6 +11,7 @@ from seerdb.errors import (
     DiskError,
     PoisonedError,
 )
+from seerdb.storage import commit
 from seerdb.storage.commit import LOCAL, MEMORY
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.wal.reader import scan_segment
@@ -34,7 +35,7 @@ def test_a_failed_sync_fails_all_of_the_group_and_everything_after() -> None:
         lambda: rig.put(b"e"),
         lambda: rig.put(b"e", level=MEMORY),
         lambda: rig.committer.put(b"e", b"v", MEMORY),
-        rig.committer.sync,
+        rig.committer.position,
         rig.committer.position,
         rig.committer.rotate,
         lambda: rig.committer.submit(batch_of([("put", b"e", b"")]), LOCAL, None, 1, print),
@@ -111,8 +112,11 @@ def test_who_waits_behind_an_interrupted_writer_is_told() -> None:
     assert rig.entries().keys() == {b"a", b"d"}
 
 
-@pytest.mark.parametrize("verb", ["sync", "position", "rotate"])
-def test_a_sync_that_fails_outside_of_a_write_poisons_as_well(verb: str) -> None:
+@pytest.mark.parametrize("verb", ["sync_ahead", "position", "rotate"])
+def test_a_sync_that_fails_outside_of_a_write_poisons_as_well(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "SYNC_AHEAD_BYTES", 1)
     rig = Rig()
     rig.put(b"a", level=MEMORY)
     rig.files.fail_sync()

@@ -9,10 +9,11 @@ from seerdb.errors import (
     PoisonedError,
     SeerDBError,
 )
-from seerdb.storage.commit import LOCAL, MEMORY
+from seerdb.storage.commit import LOCAL, MEMORY, SYNC_AHEAD_BYTES
 from seerdb.storage.pace import at_full_speed
 from seerdb.storage.replay import replay_sealed
 from tests.unit.storage.commit_rig import Rig
+from tests.unit.storage.memtables import versions
 
 
 def test_a_full_memtable_is_sealed_before_the_write_that_overflows_it() -> None:
@@ -23,7 +24,7 @@ def test_a_full_memtable_is_sealed_before_the_write_that_overflows_it() -> None:
     for sealed, segment in zip(rig.env.memtables, (1, 2, 3, 4), strict=True):
         assert sealed.segments == [segment]
         replayed = replay_sealed(rig.files, "wal", sealed.segments, at_full_speed)
-        assert (replayed.entries, replayed.last_seq) == (sealed.entries, sealed.last_seq)
+        assert (versions(replayed), replayed.last_seq) == (versions(sealed), sealed.last_seq)
     assert sorted(rig.entries()) == [b"%d" % number for number in range(10)]
     assert rig.live.current.active.segments == [5]
 
@@ -37,7 +38,7 @@ def test_a_full_segment_is_sealed_with_its_memtable(level: int) -> None:
     assert len(rig.entries()) == 100
     for memtable in rig.env.memtables:
         replayed = replay_sealed(rig.files, "wal", memtable.segments, at_full_speed)
-        assert replayed.entries == memtable.entries
+        assert versions(replayed) == versions(memtable)
 
 
 def test_a_refused_memtable_refuses_the_write_and_changes_nothing() -> None:
@@ -81,3 +82,19 @@ def test_an_empty_memtable_is_never_sealed() -> None:
     assert rig.env.memtables == []
     assert rig.put(b"next", bytes(100_000)) == 2
     assert [memtable.last_seq for memtable in rig.env.memtables] == [1]
+
+
+def test_a_sync_ahead_leaves_little_for_the_end_of_a_segment() -> None:
+    rig = Rig(segment_size=64 << 20, capacity=1 << 30)
+    value = bytes(1 << 20)
+    for _ in range(SYNC_AHEAD_BYTES >> 21):
+        rig.put(b"a", value, level=MEMORY)
+    rig.committer.sync_ahead()
+    assert rig.syncs == 0, "it is not worth it yet"
+    while rig.log.unsynced < SYNC_AHEAD_BYTES:
+        rig.put(b"a", value, level=MEMORY)
+    rig.committer.sync_ahead()
+    assert (rig.syncs, rig.log.unsynced) == (1, 0)
+    rig.put(b"a", value, level=MEMORY)
+    rig.committer.rotate()
+    assert rig.log.synced == rig.log.position
