@@ -401,7 +401,7 @@ class Engine:
         self.shipper.finish(self.flush())
 
     def _flushed(self, seq: int) -> None:
-        self._wait(self.background.flush, lambda: self.manifest.state.last_seq >= seq)
+        self._wait(self.background.flush, lambda: not self.live.current.seals(seq))
 
     def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
         """Show all pairs at once, in tables of their own; see :meth:`Ingester.ingest`."""

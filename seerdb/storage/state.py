@@ -24,6 +24,11 @@ class State:
         self.layout = layout
         self.memtables = (active, *sealed)
 
+    def seals(self, seq: int) -> bool:
+        """Whether sealed memtables hold what was committed up to ``seq``. Requires: they were
+        sealed then."""
+        return bool(self.sealed) and self.sealed[-1].last_seq <= seq
+
     @property
     def special(self) -> bool:
         """Whether some version alone does not tell what its key holds: it may expire, or is

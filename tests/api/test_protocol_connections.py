@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from seerdb.testing.clock import FakeClock
 from seerdb_api.protocol import MAX_PLAIN_BODY
 from tests.api.fake_database import FakeDatabase
 from tests.api.wire import (
@@ -73,8 +74,9 @@ def test_a_reader_that_does_not_read_gets_everything_in_order() -> None:
 
 
 def test_idle_connections_are_closed_and_waiting_ones_kept(waiting: WaitingDatabase) -> None:
+    clock = FakeClock()
     with (
-        serving(waiting, timeout_keep_alive=0.2) as server,
+        serving(waiting, clock, timeout_keep_alive=0.2) as server,
         connected(server) as writer,
         connected(server) as half,
         connected(server) as reader,
@@ -82,14 +84,18 @@ def test_idle_connections_are_closed_and_waiting_ones_kept(waiting: WaitingDatab
         assert writer.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 200 ")
         assert half.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 200 ")
         writer.send(request("PUT", "/v1/kv/a", body=b"2"))
+        commit = waiting.submissions.get(timeout=WAIT)
         half.send(request("PUT", "/v1/kv/b", "content-length: 1"))
+        turn(server)
         assert reader.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 200 ")
+        clock.advance(0.3)
         assert reader.ended()
-        waiting.commit_next()
+        commit()
         assert writer.reply().startswith(b"HTTP/1.1 204 ")
         half.send(b"3")
         waiting.commit_next()
         assert half.reply().startswith(b"HTTP/1.1 204 ")
+        clock.advance(0.3)
         assert writer.ended()
         assert half.ended()
 

@@ -153,7 +153,7 @@ class RisingDatabase(FakeDatabase):
 
 def test_a_read_waits_for_what_comes() -> None:
     with Client(FastPath(create_app(ServiceSettings(), RisingDatabase()), SystemClock())) as client:
-        answer = client.get("/v1/kv?min_seq=9&timeout=20")
+        answer = client.get("/v1/kv?min_seq=9&timeout=60")
     assert answer.status == 200
     assert int(answer.headers["seerdb-seq"]) >= 9
 

@@ -45,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.startup = startup_and_tell  # type: ignore[method-assign]
         thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
         thread.start()
-        assert listening.wait(10)
+        assert listening.wait(60)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         server.should_exit = True
         thread.join()

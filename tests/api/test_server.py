@@ -53,14 +53,14 @@ def port_of(process: subprocess.Popen[str]) -> int:
 def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> list[str]:
     """Stop it and return its log; it must end well."""
     process.send_signal(number)
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
     return log.splitlines()
 
 
 @contextmanager
 def connection_to(port: int) -> Iterator[http.client.HTTPConnection]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         yield connection
     finally:
@@ -139,7 +139,7 @@ def test_a_large_body_is_refused_before_it_is_sent(port: int) -> None:
         b"PUT /v1/kv/big HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
         b"content-length: %d\r\n\r\n" % (LIMIT + 1)
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(head)
         reply = b""
         while part := connection.recv(4096):
@@ -164,6 +164,6 @@ def test_a_stream_ends_when_its_reader_leaves(port: int) -> None:
 
 def test_a_port_that_is_taken_is_a_failure(tmp_path: Path, port: int) -> None:
     process = start(tmp_path, port=port)
-    output, log = process.communicate(timeout=30)
+    output, log = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
     assert "address already in use" in log

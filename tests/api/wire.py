@@ -28,7 +28,7 @@ from tests.api.fake_database import FakeDatabase
 BODY_LIMIT = 256 << 10
 
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 LARGE = b"v" * (MAX_PLAIN_BODY + 1)

@@ -262,7 +262,7 @@ def test_results_come_in_the_order_of_their_tasks_whatever_is_done_first() -> No
 
         def task(number: int) -> int:
             if number % 4 == 0:
-                gates[number + 3].wait(30)
+                gates[number + 3].wait(60)
             gates[number].set()
             return number
 

@@ -169,7 +169,7 @@ def test_an_interrupt_is_quiet() -> None:
 
     with fake_server(keep_waiting) as server:
         process = Process("get", "k", environment={"SEERDB_URL": server.commands.url})
-        assert asked.wait(30)
+        assert asked.wait(60)
         process.popen.send_signal(signal.SIGINT)
         outcome = process.end()
         done.set()

@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from seerdb import DB
+from seerdb.clock import SystemClock
 from tests.cli.conftest import Commands
+
+LEASE = 60.0
+"""Seconds; so many that no machine is too slow to renew it."""
 
 
 def test_a_server_that_is_the_writer_says_so(seerdb: Commands) -> None:
@@ -18,11 +24,15 @@ def test_a_server_that_is_the_writer_says_so(seerdb: Commands) -> None:
     ]
 
 
-def test_a_directory_takes_over_what_was_shipped_and_says_what_was_not(tmp_path: Path) -> None:
+def test_a_directory_takes_over_what_was_shipped_and_says_what_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(SystemClock, "sleep", lambda _, seconds: waits.append(seconds))
     bucket = str(tmp_path / "bucket")
     settings: dict[str, Any] = {
         "store": bucket,
-        "lease": 1.0,
+        "lease": LEASE,
         "min_free_disk": 0,
         "ship_interval": 0,
     }
@@ -31,6 +41,7 @@ def test_a_directory_takes_over_what_was_shipped_and_says_what_was_not(tmp_path:
     primary.put(b"lost", b"2")
     primary._engine.opened.keeper.renew()  # type: ignore[union-attr]
     lines = Commands()("promote", "--data-dir", str(tmp_path / "new"), "--store", bucket).lines
+    assert LEASE in waits
     assert lines == [
         "writer of epoch 2 from seq 1 on",
         "the writer before, of epoch 1, had reached seq 2 when it last renewed its lease",
@@ -43,7 +54,7 @@ def test_a_directory_takes_over_what_was_shipped_and_says_what_was_not(tmp_path:
 
 def test_a_closed_database_loses_nothing(tmp_path: Path) -> None:
     bucket = str(tmp_path / "bucket")
-    with DB.open(str(tmp_path / "old"), store=bucket, lease=5.0, min_free_disk=0) as db:
+    with DB.open(str(tmp_path / "old"), store=bucket, lease=LEASE, min_free_disk=0) as db:
         db.put(b"k", b"v")
     told = Commands()("promote", "--data-dir", str(tmp_path / "new"), "--store", bucket)
     assert told.lines[-1] == "nothing is lost: it was closed"

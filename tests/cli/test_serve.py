@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import httpx
@@ -77,17 +76,15 @@ def test_a_replica_follows_its_primary_live(tmp_path: Path) -> None:
     flags = "--store", store, "--replica", "--primary", url
     replica, its_url = start_server(tmp_path / "cache", *flags)
     Commands(url)("put", "k", "v2")
-    with httpx.Client(base_url=its_url) as client:
-        reply = client.get("/v1/kv/k", headers={"seerdb-min-seq": "2", "seerdb-deadline": "20"})
+    with httpx.Client(base_url=its_url, timeout=120.0) as client:
+        reply = client.get("/v1/kv/k", headers={"seerdb-min-seq": "2", "seerdb-deadline": "60"})
         assert (reply.status_code, reply.content) == (200, b"v2")
         assert client.get("/v1/admin/status").json()["is_live"]
     shown = Commands(its_url)("stats").text
     assert f"{url}, live; at seq 2 of epoch 1" in shown
     assert url in Commands(its_url)("put", "k", "v3", expect=1).err
-    began = time.monotonic()
-    stop_server(primary)
-    stop_server(replica)
-    assert time.monotonic() - began < 10
+    for process in (primary, replica):
+        assert "timeout graceful shutdown exceeded" not in stop_server(process).err
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Load:
 
     def _moment(self, number: int, world: World) -> Moment:
         for _ in range(10):
-            assert self._progress.acquire(timeout=30)
+            assert self._progress.acquire(timeout=60)
         acknowledged = dict(self.acknowledged)
         level = ["memory", "local", "object"][number % 3]
         if level == "memory":

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,9 @@ from seerdb.events import (
     WriteResumed,
     WriteStalled,
 )
+from seerdb.storage import workers as workers_module
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
@@ -82,9 +86,13 @@ def worker_processes(db: DB) -> list[int]:
     return list(pool._processes)
 
 
-def test_a_worker_killed_in_the_middle_of_a_flush(open_db: OpenDB) -> None:
+def test_a_worker_killed_in_the_middle_of_a_flush(
+    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard = Heard()
-    db = open_db(background="process", components=components(heard))
+    # Time stands still: nothing is tried again before somebody has heard of the failure.
+    db = open_db(background="process", components=Components(listener=heard, clock=FakeClock()))
+    monkeypatch.setattr(workers_module, "JOB_PROCESSES", 1)
     db.put(b"a", b"1")
     db.flush()
     [worker] = worker_processes(db)
@@ -110,15 +118,46 @@ def test_a_worker_killed_in_the_middle_of_a_flush(open_db: OpenDB) -> None:
     assert list(open_db().scan()) == [(b"a", b"1"), (b"b", b"2")]
 
 
+def test_a_flush_returns_when_reads_see_its_table(open_db: OpenDB) -> None:
+    """The manifest named it, reads and numbers did not know it yet."""
+    committed, go_on = threading.Event(), threading.Event()
+    db = open_db()
+    db.put(b"a", b"1")
+    manifest, lane = db._engine.manifest, db._engine.background.flush
+    commit = manifest.commit
+
+    def pausing(**change: Any) -> ManifestState:
+        state = commit(**change)
+        committed.set()
+        assert go_on.wait(PATIENCE)
+        return state
+
+    def flush() -> tuple[int, int]:
+        db.flush()
+        return db.statistics().memtables.sealed, len(db._engine.live.current.layout.runs)
+
+    manifest.commit = pausing  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as callers, ExitStack() as on_exit:
+        on_exit.callback(go_on.set)
+        first = callers.submit(flush)
+        assert committed.wait(PATIENCE)
+        second = callers.submit(flush)
+        while lane._waiting < 2 and not second.done():
+            pass
+        go_on.set()
+        assert first.result(PATIENCE) == second.result(PATIENCE) == (0, 1)
+
+
 def test_a_failed_flush_is_tried_again_by_itself(open_db: OpenDB) -> None:
-    heard, store = Heard(), FaultyObjectStore(MemoryObjectStore())
-    db = open_db(components=Components(listener=heard, object_store=store))
+    heard, store, clock = Heard(), FaultyObjectStore(MemoryObjectStore()), FakeClock()
+    db = open_db(components=Components(listener=heard, object_store=store, clock=clock))
     db.put(b"a", b"1")
     store.fail("put", match="tables/", times=2, error=ChecksumError("planned"))
     with pytest.raises(ChecksumError, match="planned"):
         db.flush()
     assert db.get(b"a") == b"1"
-    heard.wait_for(FlushCompleted)
+    while heard.count(FlushCompleted) == 0:
+        clock.advance(0.1)
     lane = db._engine.background.flush
     assert lane.wake_and_wait(lambda: lane.error is None, PATIENCE)
     assert all(check.ok for check in db.health())

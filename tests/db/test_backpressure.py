@@ -212,7 +212,7 @@ def test_closing_ends_the_wait_of_writers(open_db: OpenDB) -> None:
         heard.wait_for(WriteStalled)
         closing = pool.submit(db.close)
         with pytest.raises(ClosedError):
-            writing.result(PATIENCE / 6)
+            writing.result(PATIENCE)
         store.open.set()
         closing.result(PATIENCE)
     with open_db(components=Components(object_store=store)) as again:

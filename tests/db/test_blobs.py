@@ -312,16 +312,15 @@ def test_many_read_large_values_while_they_are_written_and_merged(open_db: OpenD
         db.put(key(number), value(number), durability="memory")
     done = Event()
 
-    def read(seed: int) -> int:
+    def read(seed: int) -> None:
         draw, seen = random.Random(seed), 0
-        while not done.is_set():
+        while not (seen and done.is_set()):
             number = draw.randrange(40)
             found = db.multi_get([key(number)])[0] if seed % 2 else db.get(key(number))
             assert found in (value(number), value(1000 + number))
             if draw.random() < 0.1:
                 assert len(list(db.scan(key(number), limit=3))) == min(3, 40 - number)
             seen += 1
-        return seen
 
     with ThreadPoolExecutor(4) as readers:
         reading = [readers.submit(read, seed) for seed in range(4)]
@@ -333,5 +332,6 @@ def test_many_read_large_values_while_they_are_written_and_merged(open_db: OpenD
                 db.compact()
         finally:
             done.set()
-        assert all(seen.result() > 0 for seen in reading)
+        for reader in reading:
+            reader.result()
     assert dict(db.scan()) == {key(number): value(1000 + number) for number in range(40)}

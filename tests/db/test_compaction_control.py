@@ -207,10 +207,12 @@ class Held:
 
 @pytest.fixture
 def two_slots(open_db: OpenDB, monkeypatch: pytest.MonkeyPatch) -> tuple[DB, Held, Heard]:
-    """A database of two runs, in which two merges may run; nothing is due yet."""
+    """A database of two runs, in which two merges may run; nothing is due yet, and nothing that
+    failed is tried again before there is something new."""
     monkeypatch.setattr(LocalRunner, "at_once", 2)
     heard = Heard()
-    db = open_db(components=Components(listener=heard), wal_segment_size=4 << 20)
+    components = Components(listener=heard, clock=FakeClock())
+    db = open_db(components=components, wal_segment_size=4 << 20)
     fill(db, range(3000))
     fill(db, range(0, 3000, 2), b"newer")
     assert db.statistics().runs == 2

@@ -12,8 +12,7 @@ from seerdb import DB, Components, ConflictError
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.db.layers import LAYERS, Layered
-
-PATIENCE = 30
+from tests.fixtures.events import PATIENCE
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -68,7 +67,7 @@ def test_nobody_waits_while_a_key_is_fetched_to_be_compared(open_db: OpenDB) -> 
         conditional = pool.submit(db.put, b"cold", b"2", expect=seq)
         assert store.begun.wait(PATIENCE)
         try:
-            assert pool.submit(db.put, b"other", b"1").result(PATIENCE / 3) == 2
+            assert pool.submit(db.put, b"other", b"1").result(PATIENCE) == 2
         finally:
             store.gate.set()
         assert conditional.result(PATIENCE) == 3

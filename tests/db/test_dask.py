@@ -45,12 +45,16 @@ from tests.fixtures.dask import (
     telling_compaction,
     uncompressed_compaction,
 )
-from tests.fixtures.events import Heard
+from tests.fixtures.events import PATIENCE, Heard
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.integration
 
-PATIENCE = 30
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer to answer than a cluster in use should."""
+    monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 30.0)
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +313,7 @@ def test_the_cluster_comes_late(
             db.compact()
         [bad] = [check for check in db.health() if not check.ok]
         assert (bad.name, cluster.background[7:] in bad.detail) == ("compaction", True)
+        monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 30.0)
         db.put(b"new", b"1")
         cluster.start()
         heard.wait_for_error("no worker is connected")
@@ -327,14 +332,14 @@ def test_the_cluster_comes_late(
 def test_attempts_to_connect_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 0.2)
     runtime = Runtime(background="dask://127.0.0.1:1", block_cache_capacity=0, clock=SystemClock())
-    cluster, before = runtime.cluster, threading.active_count()
+    cluster, before = runtime.cluster, set(threading.enumerate())
     assert cluster is not None
     for _ in range(3):
         with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 did not do the job"):
             cluster.submit(print, "never")
-    assert threading.active_count() == before + 1, "one thread, not one for each attempt"
+    [thread] = set(threading.enumerate()) - before  # one, not one for each attempt
     runtime.close()
-    assert threading.active_count() == before
+    assert not thread.is_alive()
     with pytest.raises(ClosedError):
         cluster.submit(print, "never")
 

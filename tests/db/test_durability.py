@@ -119,7 +119,7 @@ def test_interval_syncs_by_itself_when_nobody_writes_any_more(
     monkeypatch.setattr(log, "sync", sync)
     db.put(b"a", b"1")
     db.put(b"b", b"2")
-    assert synced.wait(30)
+    assert synced.wait(60)
     db._engine.committer.rotate()
     assert log.position == log.synced
 

@@ -34,7 +34,7 @@ class Gated(MemoryObjectStore):
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         if self.gated:
-            self._gate.wait(30)
+            self._gate.wait(60)
         return super().get_range(name, offset, length)
 
 
@@ -275,7 +275,7 @@ def test_tails_of_many_tables_are_fetched_at_the_same_time(open_db: OpenDB) -> N
     gate, opened = threading.Barrier(3), store.get_range
 
     def together(name: str, offset: int, length: int) -> bytes:
-        gate.wait(30)
+        gate.wait(60)
         return opened(name, offset, length)
 
     store.get_range = together  # type: ignore[method-assign]

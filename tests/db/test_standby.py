@@ -196,7 +196,7 @@ class Meeting(MemoryObjectStore):
 
     def get(self, name: str) -> bytes:
         if name.startswith("wal/"):
-            self._all_there.wait(timeout=20.0)
+            self._all_there.wait(timeout=60.0)
         return super().get(name)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fixtures.ports import free_port
 from tests.fixtures.stores import S3Server, find_minio, start_minio
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 SEERDB = str(Path(sys.executable).parent / "seerdb")
 
 
@@ -48,7 +48,7 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.get(f"{self.url}{until}", timeout=2.0).is_success:
+                if httpx.get(f"{self.url}{until}", timeout=10.0).is_success:
                     return
             except httpx.TransportError:
                 pass
@@ -75,7 +75,7 @@ class Server:
         workers = _children(self.process.pid)
         self.process.kill()
         self.process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while alive := [worker for worker in workers if _is_alive(worker)]:
             assert time.monotonic() < deadline, f"orphans: {alive}"
             time.sleep(0.02)
@@ -84,7 +84,7 @@ class Server:
         """End it as an operator would; returns the exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A ``seerdb`` command in the server's environment."""
@@ -116,14 +116,7 @@ def wait_for(condition: Callable[[], bool], what: str = "it") -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

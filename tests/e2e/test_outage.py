@@ -36,7 +36,7 @@ def test_bucket_away_and_back(tmp_path: Path) -> None:
             min_free_disk="0",
         )
         server.start()
-        client = httpx.Client(base_url=server.url, timeout=60.0)
+        client = httpx.Client(base_url=server.url, timeout=120.0)
         _write(client, 0, 100)
     try:
         _write(client, 100, 1000)

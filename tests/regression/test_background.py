@@ -14,8 +14,6 @@ from seerdb.storage.object_store.names import table_name
 from seerdb.storage.request import Outcome
 from tests.fixtures.database import World, collect_garbage, fill
 
-pytestmark = pytest.mark.timeout(20)
-
 
 def test_an_inline_flush_that_fails_is_told_and_does_not_wait_for_ever() -> None:
     world = World()
@@ -78,7 +76,7 @@ def test_writes_of_level_object_can_be_submitted_without_background_threads() ->
     batch = Batch()
     batch.put(b"k", b"v")
     db.submit(batch, durability="object", ticket="mine", sink=sink)
-    assert told.wait(10)
+    assert told.wait(60)
     assert outcomes == [("mine", 1)]
     db.close()
     db._engine.runtime.close()

@@ -31,7 +31,7 @@ class PausingStore(MemoryObjectStore):
 
     def put(self, name: str, data: bytes) -> None:
         self.uploading.set()
-        assert self.permits.acquire(timeout=30)
+        assert self.permits.acquire(timeout=60)
         super().put(name, data)
 
     def copy(self) -> MemoryObjectStore:
@@ -48,7 +48,7 @@ def test_a_memtable_sealed_during_a_flush_keeps_its_segment() -> None:
     db.put(b"first", b"1")
     flush = threading.Thread(target=db.flush)
     flush.start()
-    assert store.uploading.wait(30)
+    assert store.uploading.wait(60)
     db.put(b"second", b"2")
     db._engine.committer.rotate()
     db.put(b"third", b"3")

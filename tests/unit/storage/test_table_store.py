@@ -192,7 +192,7 @@ def gated_store(count: int) -> tuple[MemoryObjectStore, list[TableMeta], Executo
 
     class Gated(MemoryObjectStore):
         def get_range(self, name: str, offset: int, length: int) -> bytes:
-            gate.wait(30)
+            gate.wait(60)
             return super().get_range(name, offset, length)
 
     store = Gated()

