@@ -54,6 +54,7 @@ from seerdb.storage.backup.take import BackupReport
 from seerdb.storage.backup.tasks import BackupStatus
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.checkpoints import Checkpoint
+from seerdb.storage.content import ContentDigest
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
 from seerdb.storage.runtime import Components, Runtime
@@ -72,6 +73,7 @@ __all__ = [
     "ClosedError",
     "Components",
     "ConflictError",
+    "ContentDigest",
     "CorruptionError",
     "DBOptions",
     "DiskError",

@@ -13,6 +13,7 @@ from seerdb.options import DBOptions, Options
 from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
 from seerdb.storage.commit import LEVELS, OBJECT
+from seerdb.storage.content import ContentDigest, content_digest
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
 from seerdb.storage.lease.takeover import Takeover
@@ -178,6 +179,15 @@ class Reader(ABC):
         wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
         chunks = self._engine.reads.scan(view, wanted)
         return rows(chunks, key_entries if keys_only else entries, reverse=reverse, limit=limit)
+
+    def digest(self, seq: int | None = None, *, second: int | None = None) -> ContentDigest:
+        """A digest of all keys and values as of the commit ``seq``, or now: databases that show the
+        same have the same. Reads everything. ``second``: what expires by that second since 1970
+        does not count, to compare with a digest that was made then."""
+        view = self._view(seq)
+        if second is not None:
+            view = view._replace(second=second)
+        return content_digest(self._engine.reads, view)
 
     def snapshot(self) -> Snapshot:
         """The database as it is now, to be read later. Close it: it keeps memory and tables."""

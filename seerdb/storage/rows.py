@@ -52,13 +52,14 @@ def rows(
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidRequestError(f"limit must be a whole number from 0, not {limit!r}")
     pieces = (
-        list(show(_living(chunk)))[::-1] if reverse else show(_living(chunk)) for chunk in chunks
+        list(show(living(chunk)))[::-1] if reverse else show(living(chunk)) for chunk in chunks
     )
     shown = chain.from_iterable(pieces)
     return shown if limit is None else islice(shown, limit)
 
 
-def _living(chunk: Chunk) -> Chunk:
+def living(chunk: Chunk) -> Chunk:
+    """What is there of a chunk."""
     if None not in chunk.values:
         return chunk
     kept = [entry for entry in zip(*chunk, strict=True) if entry[2] is not None]
