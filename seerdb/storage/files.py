@@ -8,6 +8,7 @@ Paths are strings; directories are joined with ``/``. All methods raise
 
 from __future__ import annotations
 
+from mmap import mmap
 from typing import Protocol
 
 
@@ -20,12 +21,15 @@ class File(Protocol):
         Durable: not before :meth:`sync` returns.
         """
 
-    def write_mapped(self, offset: int, data: bytes) -> None:
-        """As :meth:`write_at`, through a mapping of the file where there can be one.
+    def map(self) -> mmap | None:
+        """The bytes of the file, as long as it is now, to be written in place; ``None`` where that
+        cannot be done. Good until the file is truncated or closed.
 
-        Costs no system call, which is most of the time of a small write. Like
+        Such a write costs no system call, which is most of the time of a small one. Like
         :meth:`write_at` it is safe from the death of the process at once, and durable after
-        :meth:`sync`, which is slower after mapped writes: for writes that no sync follows.
+        :meth:`sync`, which is slower after such writes: for those that no sync follows. Requires:
+        the room was allocated or reserved, for where a page has none on disk, the kernel ends the
+        process instead of failing a call.
         """
 
     def read_at(self, offset: int, length: int) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from seerdb.ids import TableId
 from seerdb.storage.blob.aside import Aside
@@ -125,12 +124,8 @@ def _pieces(memtable: Memtable, blobs: BlobWriter, pace: Pace) -> Iterator[Packe
     """The newest version of everything in a memtable, packed, as it was written; at the end what
     has large values."""
     aside = Aside(blobs, special=memtable.special)
-    all_keys, all_places = iter(memtable.newest), iter(memtable.newest.values())
-    seq_at, value_at = memtable.seqs.__getitem__, memtable.values.__getitem__
-    while keys := list(islice(all_keys, _GATHERED)):
-        places = list(islice(all_places, _GATHERED))
-        seqs, values = list(map(seq_at, places)), list(map(value_at, places))
-        chunk = collapse([Chunk(keys, seqs, values)], memtable.tombstones)
+    for gathered in memtable.chunks(_GATHERED):
+        chunk = collapse([gathered], memtable.tombstones)
         chunk = aside.without_large(chunk)
         if chunk.keys:
             yield packed(chunk, special=memtable.special)

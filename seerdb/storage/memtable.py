@@ -23,6 +23,7 @@ operands for a key makes one as large as all before.
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -111,7 +112,7 @@ class Memtable:
         self.segments = segments
         self.operator = operator
         self.newest: dict[bytes, int] = {}
-        self.seqs: list[int] = []
+        self.seqs: array[int] = array("Q")
         self.values: list[Value] = []
         self.older: dict[bytes, list[int]] = {}
         self.tombstones: RangeTombstones = NO_TOMBSTONES
@@ -130,7 +131,7 @@ class Memtable:
     def __del__(self) -> None:
         """Let go of the entries some at a time: to free a full memtable takes 16 ms, in which no
         other thread would run. Who reads its columns has to hold on to it."""
-        columns = list(self.newest.values()), list(self.newest), self.seqs, self.values
+        columns = list(self.newest.values()), list(self.newest), self.values
         self.newest = {}
         for column in columns:
             while column:
@@ -172,18 +173,17 @@ class Memtable:
             return
         self.size += sum(map(len, keys)) + sum(map(len, values)) + ENTRY_OVERHEAD * len(kinds)
         if kinds.count(PUT) == len(kinds):
-            self.add(keys, [seq] * len(keys), values)
+            self.add(keys, array("Q", [seq]) * len(keys), values)
         else:
-            self.add_versions(
-                self.prepare(seq, list(zip(kinds, keys, values, strict=True)), time_us)
-            )
+            operations = list(zip(kinds, keys, values, strict=True))
+            self.add_versions(self.prepare(seq, operations, time_us))
         self.last_seq = seq
 
-    def add(self, keys: Sequence[bytes], seqs: Sequence[int], values: Sequence[Value]) -> None:
+    def add(self, keys: Sequence[bytes], seqs: Iterable[int], values: Sequence[Value]) -> None:
         """Add versions that are newer than all here, of each key one, in one step. ``size`` and
         ``last_seq`` are up to the caller."""
         start = len(self.values)
-        self.seqs += seqs
+        self.seqs.extend(seqs)
         self.values += values
         fresh = dict(zip(keys, range(start, start + len(keys)), strict=True))
         if self.pinned:
@@ -301,6 +301,20 @@ class Memtable:
                 return self.seqs[place], self.values[place]
         return None
 
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """The newest version of everything, in the order in which the keys came first, so many at a
+        time. Requires: nobody writes any more."""
+        keys, places = iter(self.newest), iter(self.newest.values())
+        is_each_in_place = len(self.newest) == len(self.values)
+        for start in range(0, len(self.newest), size):
+            if is_each_in_place:  # nothing was overwritten
+                here = slice(start, start + size)
+                yield Chunk(list(islice(keys, size)), self.seqs[here], self.values[here])
+            else:
+                some = list(islice(places, size))
+                seqs, values = map(self.seqs.__getitem__, some), map(self.values.__getitem__, some)
+                yield Chunk(list(islice(keys, size)), list(seqs), list(values))
+
     def pieces(
         self, start: bytes | None, end: bytes | None, at: int, *, reverse: bool
     ) -> Iterator[Piece[Chunk]]:
@@ -318,11 +332,11 @@ class Memtable:
             start, end = (start, frontier) if reverse else (frontier, end)
 
     def _visible(self, keys: list[bytes], at: int) -> Chunk:
-        found = [(key, self.find(key, at)) for key in keys]
+        found = [(key, version) for key in keys if (version := self.find(key, at)) is not None]
         return Chunk(
-            [key for key, version in found if version is not None],
-            [version[0] for _, version in found if version is not None],
-            [version[1] for _, version in found if version is not None],
+            [key for key, _ in found],
+            [version[0] for _, version in found],
+            [version[1] for _, version in found],
         )
 
     def _keys_between(

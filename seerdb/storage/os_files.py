@@ -110,7 +110,6 @@ class _OsFile:
         self._descriptor = descriptor
         self._path = path
         self._map: mmap.mmap | None = None
-        self._mapped = 0
 
     def write_at(self, offset: int, data: bytes) -> None:
         # Without the context manager: this is called for every commit.
@@ -120,28 +119,15 @@ class _OsFile:
         except OSError as error:
             raise _disk_error("write", self._path, error) from error
 
-    def write_mapped(self, offset: int, data: bytes) -> None:
-        end = offset + len(data)
-        if end > self._mapped and not self._map_up_to(end):
-            self.write_at(offset, data)
-        else:
-            self._map[offset:end] = data  # type: ignore[index]
-
-    def _map_up_to(self, end: int) -> bool:
-        """Map the file once, as long as it is. Its blocks must have been written before: where
-        a page has no room on disk, the kernel ends the process instead of failing a call."""
-        if self._map is not None or self._descriptor < 0:
-            return False
-        size = self.size()
-        if end > size:
-            return False
-        with _translated("map", self._path):
-            self._map = mmap.mmap(self._descriptor, size)
-        self._mapped = size
-        return True
+    def map(self) -> mmap.mmap | None:
+        if self._map is None:
+            size = self.size()
+            with _translated("map", self._path):
+                self._map = mmap.mmap(self._descriptor, size) if size else None
+        return self._map
 
     def _unmap(self) -> None:
-        mapping, self._map, self._mapped = self._map, None, 0
+        mapping, self._map = self._map, None
         if mapping is not None:
             mapping.close()
 
@@ -219,8 +205,8 @@ class _DirectFile(_OsFile):
                 with view[: len(piece)] as block:
                     _write_all(self._descriptor, block, offset + start)
 
-    def write_mapped(self, offset: int, data: bytes) -> None:
-        self.write_at(offset, data)
+    def map(self) -> None:
+        return None
 
     def read_at(self, offset: int, length: int) -> bytes:
         first = offset - offset % _DIRECT_BLOCK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 from seerdb.errors import CorruptionError
@@ -79,7 +80,7 @@ class Replay:
     ) -> None:
         memtable = self._memtable
         if kinds.count(PUT) == len(kinds):
-            memtable.add(keys, [seq] * len(keys), values)
+            memtable.add(keys, repeat(seq, len(keys)), values)
             return
         operations = list(zip(kinds, keys, values, strict=True))
         if kinds.translate(None, _SIMPLE):
@@ -89,7 +90,7 @@ class Replay:
         ranges = [RangeTombstone(k, v, seq) for kind, k, v in operations if kind == DELETE_RANGE]
         self._ranges += ranges
         rows = [(k, v if kind == PUT else None) for kind, k, v in operations if kind <= DELETE]
-        memtable.add([k for k, _ in rows], [seq] * len(rows), [v for _, v in rows])
+        memtable.add([k for k, _ in rows], repeat(seq, len(rows)), [v for _, v in rows])
 
     def _add_ranges(self) -> None:
         self._memtable.add_tombstones(self._ranges)

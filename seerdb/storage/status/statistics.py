@@ -31,7 +31,8 @@ class MemtableStatistics(msgspec.Struct, frozen=True):
 
 
 class WalStatistics(msgspec.Struct, frozen=True):
-    """The local log. ``bytes``: preallocated for what is not flushed yet."""
+    """The local log. ``bytes``: preallocated for what is not flushed yet; ``appends``: groups of
+    commits that were written."""
 
     bytes: int
     active_segment: int
@@ -282,7 +283,7 @@ def _wal(engine: Engine) -> WalStatistics:
     return WalStatistics(
         bytes=engine.gauges.wal_bytes,
         active_segment=engine.log.segment,
-        appends=log.appends,
+        appends=engine.committer.statistics().groups,
         appended_bytes=log.bytes,
         syncs=log.syncs,
         sync_seconds=log.sync_seconds,

@@ -13,6 +13,7 @@ import random
 import struct
 import threading
 from collections.abc import Callable
+from mmap import mmap
 from typing import NamedTuple
 
 import zstandard
@@ -46,7 +47,6 @@ class LogStatistics(NamedTuple):
     """What a :class:`LogWriter` has done so far; times in seconds."""
 
     segments: int
-    appends: int
     bytes: int
     syncs: int
     sync_seconds: float
@@ -95,8 +95,9 @@ class LogWriter:
         self._salt = 0
         self._position = 0
         self._frames: dict[int, bytes] = {}
+        self._mapping: mmap | bytearray = bytearray()
+        self._mapped = 0  # bytes that may be written to the mapping
         self._segments = 0
-        self._appends = 0
         self._bytes_before = 0
         # Guarded by _sync_lock; the file is changed under it and so stays open during a sync.
         self._sync_lock = threading.Lock()
@@ -141,7 +142,6 @@ class LogWriter:
         """Counts since this writer was made."""
         return LogStatistics(
             self._segments,
-            self._appends,
             self.appended,
             self._syncs,
             self._sync_seconds,
@@ -185,6 +185,9 @@ class LogWriter:
             self._file = file
             self._frames = {}
         self._segments += 1
+        if self._plain:
+            self._mapping = file.map() or bytearray()
+            self._mapped = len(self._mapping)
 
     def fits(self, length: int) -> bool:
         """Whether ``length`` bytes of records still fit into the segment, SEAL included.
@@ -223,17 +226,17 @@ class LogWriter:
             return
         record = encode_put_record(seq, timestamp_us, key, value, salt)
         frame = (self._frames.get(len(record)) or self._frame_of(len(record))) + record
-        file = self._file
-        if file is None or self._cause is not None:
+        position = self._position
+        end = position + len(frame)
+        if end > self._mapped:
             self._write(frame)
             return
         try:
-            file.write_mapped(self._position, frame)
+            self._mapping[position:end] = frame
         except BaseException as error:
             self._poison(error)
             raise
-        self._position += len(frame)
-        self._appends += 1
+        self._position = end
 
     def _frame_of(self, length: int) -> bytes:
         """The header of a frame of ``length`` bytes, kept until the next sync or segment."""
@@ -291,6 +294,7 @@ class LogWriter:
         """Release the file without sealing or syncing. Idempotent."""
         with self._sync_lock:
             file, self._file = self._file, None
+            self._mapped = 0
             if file is not None:
                 file.close()
 
@@ -304,7 +308,6 @@ class LogWriter:
             self._poison(error)
             raise
         self._position += len(frame)
-        self._appends += 1
 
     def _check_sound(self) -> None:
         if self._cause is not None:
@@ -314,6 +317,7 @@ class LogWriter:
             ) from self._cause
 
     def _poison(self, cause: BaseException) -> None:
+        self._mapped = 0
         if self._cause is None:
             self._cause = cause
 

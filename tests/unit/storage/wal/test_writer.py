@@ -337,7 +337,7 @@ def test_statistics_count_what_was_done() -> None:
     log.append(record(log, 3))
     log.sync()
     assert log.statistics() == LogStatistics(
-        segments=1, appends=3, bytes=log.position - HEADER_SIZE, syncs=2, sync_seconds=1.0
+        segments=1, bytes=log.position - HEADER_SIZE, syncs=2, sync_seconds=1.0
     )
 
 
