@@ -21,7 +21,7 @@ PREFIX = b"/v1/history/"
 
 
 @router.get(
-    "/v1/history/{key:path}",
+    "/v1/history/{key:key}",
     **documented(
         parameters=(KEY,),
         success={200: Success("Oldest first", json_content(History), ("seerdb-seq",))},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,8 +31,17 @@ from seerdb_api.openapi import (
 )
 from seerdb_api.reply import to_response
 
+
+class _AnyBytes(StringConvertor):
+    """A key in a path: slashes and line ends too, at which Starlette's own end."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("key", _AnyBytes())
+
 router = APIRouter(tags=["keys"])
-PATH = "/v1/kv/{key:path}"
+PATH = "/v1/kv/{key:key}"
 
 KEY = {
     "name": "key",

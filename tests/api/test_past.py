@@ -68,6 +68,12 @@ def test_an_instant_that_cannot_be_told_is_gone(client: Client, db: FakeDatabase
     client.get("/v1/kv?as_of=0").problem(410, "history")
 
 
+def test_any_bytes_are_a_key_with_a_history(client: Client, db: FakeDatabase) -> None:
+    db.versions = [KeyVersion(1, None, b"1")]
+    for key in ("%0A", "a%0Ab", "a%0A", "%00%FF/"):
+        assert client.get(f"/v1/history/{key}").status == 200
+
+
 def test_the_versions_of_a_key(client: Client, db: FakeDatabase) -> None:
     db.load(a="1")
     db.versions = [

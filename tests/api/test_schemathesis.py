@@ -75,4 +75,4 @@ def test_the_server_keeps_what_its_document_promises(
     for given in (case.query, case.headers):
         for name in MADE_UP_SEQ:
             (given or {}).pop(name, None)
-    case.call_and_validate(base_url=address, excluded_checks=RELATIONS)
+    case.call_and_validate(base_url=address, timeout=60.0, excluded_checks=RELATIONS)

@@ -72,7 +72,7 @@ def cluster(started: DaskCluster) -> DaskCluster:
     """A cluster with two workers, whatever the last test did to it."""
     for _ in range(2 - len(started.pids())):
         started.start_worker()
-    started.wait_for_workers(2)
+    started.wait_for_workers()
     return started
 
 
