@@ -37,8 +37,8 @@ class Lineage:
         of a later epoch, of which nothing is known here; ``UnavailableError``."""
         if epoch > self.epoch:
             raise FencedError(
-                f"commit {seq:,} is of epoch {epoch:,}, and this is a node of epoch {self.epoch:,}: "
-                "a later writer took over, and what it committed is not here"
+                f"commit {seq:,} is of epoch {epoch:,}, and this is a node of epoch "
+                f"{self.epoch:,}: a later writer took over, and what it committed is not here"
             )
         survived = self.survived(epoch)
         if seq > survived:

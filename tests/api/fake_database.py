@@ -12,9 +12,9 @@ from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
     ConflictError,
+    FencedError,
     HistoryError,
     InvalidRequestError,
-    FencedError,
     LostError,
     NotFoundError,
 )
