@@ -457,6 +457,23 @@ def test_a_call_is_not_made_before_it_is_due() -> None:
     assert made == []
 
 
+def test_a_call_that_raises_is_told_and_the_timer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PB-04. All databases of the process wait for this one thread: without it no log is synced at
+    an interval, nothing is shipped, and nothing that failed is tried again."""
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    timer, done = Timer(FakeClock()), threading.Event()
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    timer.call_later(0, fail)
+    timer.call_later(0, done.set)
+    assert done.wait(PATIENCE)
+    timer.close()
+    assert [(args.exc_type, args.thread is not None) for args in told] == [(RuntimeError, True)]
+
+
 def test_a_timer_that_nobody_asked_has_no_thread() -> None:
     before = set(threading.enumerate())
     timer = Timer(FakeClock())
