@@ -1,4 +1,4 @@
-"""PB-11. A database that goes on for ever remembers no more than one that has just begun.
+"""A database that goes on for ever remembers no more than one that has just begun.
 
 Everything that is there to be used, over and over, with failures in between; then all that can be
 reached from the handles is counted, container by container. None may have grown by something in
@@ -108,6 +108,7 @@ def grown() -> dict[str, int]:
 
 
 def test_nothing_is_remembered_of_each_round() -> None:
+    """PB-11."""
     assert not grown()
 
 

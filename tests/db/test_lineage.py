@@ -52,6 +52,7 @@ def test_a_restart_loses_nothing() -> None:
 
 
 def test_it_is_known_after_many_takeovers_and_collections() -> None:
+    """PB-01. The branches are the fences of the log: empty objects that look like garbage."""
     world = World(**ROOMY)
     commits = []
     for number in range(4):
