@@ -35,8 +35,7 @@ from tests.crash.bugs import Patch
 from tests.crash.mutants import with_patch
 from tests.crash.past_mutants import collect_what_is_kept
 from tests.db import test_checkpoints, test_lease, test_lineage, test_replica
-from tests.model import test_configurations
-from tests.regression import test_clock_steps
+from tests.regression import test_clock_steps, test_tombstones
 from tests.unit import test_options
 from tests.unit.storage.manifest import test_fencing
 from tests.unit.storage.replication import test_feed
@@ -264,6 +263,6 @@ PEER_BUGS = [
         "PB-18",
         "a merge drops tombstones over older data",
         bugs.drop_tombstones_early,
-        lambda: test_configurations.test_a_configuration_changes_no_answer("small tables"),
+        test_tombstones.test_a_merge_of_upper_levels_keeps_tombstones,
     ),
 ]
