@@ -1,7 +1,9 @@
 """Reads that ask for at least some commit: a replica, or a writer, waits until it shows that.
 
 A client that wrote somewhere else presents the ``seerdb-seq`` of its write, and reads its own write
-or hears that it is not here yet.
+or hears that it is not here yet. With the ``seerdb-epoch`` of the reply beside it the commit is
+named for ever: a seq may have been used twice, by a writer that was lost and by the one that took
+over. Then the client also hears that the commit was lost, or is of a writer unknown here.
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from seerdb.errors import InvalidRequestError
+from seerdb.errors import FencedError, InvalidRequestError, LostError
 from seerdb.ids import MAX_SEQ
-from seerdb_api.errors import BEHIND, RefusalError
+from seerdb_api.errors import BEHIND, PROBLEMS, RefusalError
 from seerdb_api.openapi import header_parameter
 from seerdb_api.query import Parameter, positive_integer, seconds
 from seerdb_api.service import Service
 
 MIN_SEQ_HEADER = b"seerdb-min-seq"
+EPOCH_HEADER = b"seerdb-epoch"
 DEADLINE_HEADER = b"seerdb-deadline"
 DEFAULT_DEADLINE = 1.0
 LONGEST_DEADLINE = 60
@@ -35,9 +38,14 @@ _TIMEOUT = seconds(
 )
 FRESHNESS: tuple[Parameter, ...] = (_MIN_SEQ, _TIMEOUT)
 """What every read takes."""
+FRESHNESS_PROBLEMS = (BEHIND, PROBLEMS[LostError], PROBLEMS[FencedError])
 FRESHNESS_HEADERS = (
     header_parameter("seerdb-min-seq", "Wait until this commit is shown here; else 503."),
     header_parameter("seerdb-deadline", "Seconds to wait for it."),
+    header_parameter(
+        "seerdb-epoch",
+        "The epoch of that commit: 409 if it was lost, or is of a writer that took over.",
+    ),
 )
 
 
@@ -46,18 +54,40 @@ async def wait_until_fresh(
 ) -> None:
     """Return once what the request asks for is shown; at once if it asks for nothing.
 
-    Raises: the refusal when the deadline has passed, ``InvalidRequestError``.
+    Raises: the refusal when the deadline has passed, ``InvalidRequestError``; of a commit that is
+    named by its epoch, ``LostError`` when a later writer took over without it, and ``FencedError``
+    when it is of a writer that took over from this one.
     """
+    epoch = _epoch(headers)
     wanted = _given(_MIN_SEQ, MIN_SEQ_HEADER, headers, values)
-    if wanted is None or service.db.visible_seq >= wanted:
+    if wanted is None:
+        if epoch is not None:
+            raise InvalidRequestError("header seerdb-epoch needs seerdb-min-seq beside it")
         return
     deadline = _given(_TIMEOUT, DEADLINE_HEADER, headers, values) or DEFAULT_DEADLINE
-    now = asyncio.get_running_loop().time
-    ends = now() + deadline
-    while service.db.visible_seq < wanted:
-        if now() >= ends:
-            raise _behind(service, wanted)
+    ends = asyncio.get_running_loop().time() + deadline
+    if epoch is None:
+        await _wait_for(service, wanted, 0, ends)
+        return
+    if service.lag is not None:
+        await _wait_for(service, 0, epoch, ends)
+    await service.read(service.db.check_commit, epoch, wanted)
+    if await _wait_for(service, wanted, 0, ends):
+        await service.read(service.db.check_commit, epoch, wanted)
+
+
+async def _wait_for(service: Service, seq: int, epoch: int, ends: float) -> bool:
+    """Return when commits up to ``seq``, and those of ``epoch``, are shown; whether that took time.
+
+    Raises: the refusal when it is ``ends`` by the clock of the event loop.
+    """
+    waited = False
+    while service.db.visible_seq < seq or service.db.epoch < epoch:
+        if asyncio.get_running_loop().time() >= ends:
+            raise _behind(service, seq, epoch)
         await asyncio.sleep(POLL_SECONDS)
+        waited = True
+    return waited
 
 
 def _given(
@@ -72,10 +102,24 @@ def _given(
         raise InvalidRequestError(f"header {header.decode()} {error}") from error
 
 
-def _behind(service: Service, wanted: int) -> RefusalError:
-    seq, lag = service.db.visible_seq, service.lag
-    members: dict[str, Any] = {"seq": seq, "min_seq": wanted}
+def _epoch(headers: Mapping[bytes, bytes]) -> int | None:
+    """The epoch of the commit that the request relies on, if it names one."""
+    text = headers.get(EPOCH_HEADER)
+    if text is None:
+        return None
+    if not (text.isdigit() and len(text) <= 19):
+        raise InvalidRequestError(
+            f"header seerdb-epoch must be a whole number, not {text.decode('latin-1')!r}"
+        )
+    return int(text)
+
+
+def _behind(service: Service, seq: int, epoch: int) -> RefusalError:
+    db, lag = service.db, service.lag
+    members: dict[str, Any] = {"seq": db.visible_seq, "min_seq": seq}
     if lag is not None:
         members |= {"lag_seq": lag.seq, "lag_seconds": lag.seconds}
-    detail = f"seq {wanted} was asked for, and this node shows seq {seq}"
+    detail = f"seq {seq} was asked for, and this node shows seq {db.visible_seq}"
+    if epoch:
+        detail = f"epoch {epoch} was asked for, and this node shows epoch {db.epoch}"
     return RefusalError(BEHIND, detail, ((b"retry-after", b"1"),), members)

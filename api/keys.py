@@ -16,7 +16,6 @@ from seerdb import Batch, Entry, NeedsIO
 from seerdb.errors import ConflictError, InvalidRequestError
 from seerdb.options import MAX_KEY_SIZE
 from seerdb_api.body import read_body
-from seerdb_api.commits import EPOCH_HEADER, check_commit
 from seerdb_api.conditions import (
     READ_CONDITIONS,
     WRITE_CONDITIONS,
@@ -33,7 +32,12 @@ from seerdb_api.errors import (
     RefusalError,
     problem_reply,
 )
-from seerdb_api.freshness import FRESHNESS, MIN_SEQ_HEADER, wait_until_fresh
+from seerdb_api.freshness import (
+    EPOCH_HEADER,
+    FRESHNESS,
+    MIN_SEQ_HEADER,
+    wait_until_fresh,
+)
 from seerdb_api.query import AS_OF, DURABILITY, FILL_CACHE, TTL, parse_query
 from seerdb_api.reply import Header, Reply, seq_header
 from seerdb_api.service import Service
@@ -66,9 +70,7 @@ class Keys:
         if method in ("GET", "HEAD"):
             query = scope["query_string"]
             values = parse_query(query, GET_PARAMETERS) if query else {}
-            if EPOCH_HEADER in headers:
-                await check_commit(self._service, headers)
-            if MIN_SEQ_HEADER in headers or "min_seq" in values:
+            if MIN_SEQ_HEADER in headers or EPOCH_HEADER in headers or "min_seq" in values:
                 await wait_until_fresh(self._service, headers, values)
             if "as_of" in values:
                 return await self._get_as_of(key, method, headers, values)

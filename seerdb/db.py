@@ -367,7 +367,8 @@ class DB(Backups, Reader):
 
     def check_commit(self, epoch: int, seq: int) -> None:
         """Raise ``LostError`` if the commit ``seq`` that a writer of ``epoch`` acknowledged is not
-        part of the database any more, because a later one took over without it."""
+        part of the database any more, because a later one took over without it; ``FencedError`` if
+        ``epoch`` is of a writer that took over from this one."""
         self._engine.check_open()
         self._engine.opened.lineage.check(epoch, seq)
 

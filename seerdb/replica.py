@@ -81,8 +81,8 @@ class Replica(Reader):
 
     @property
     def epoch(self) -> int:
-        """Of the writer that it follows."""
-        return self._follower.tail.manifest.state.epoch
+        """Of the newest writer whose commits it shows, and none that this one took over without."""
+        return self._follower.tail.settled
 
     @property
     def is_fenced(self) -> bool:
@@ -95,7 +95,8 @@ class Replica(Reader):
 
     def check_commit(self, epoch: int, seq: int) -> None:
         """Raise ``LostError`` if the commit ``seq`` that a writer of ``epoch`` acknowledged is not
-        part of the database any more, as far as this replica has seen; see ``DB.check_commit``."""
+        part of the database any more, as far as this replica has seen; see ``DB.check_commit``.
+        Raises ``FencedError`` while ``epoch`` is later than the replica's."""
         self._follower.check_open()
         Lineage(self._follower.stores.of(Purpose.WAL), self.epoch).check(epoch, seq)
 

@@ -9,8 +9,13 @@ from starlette.responses import Response
 
 from seerdb import Batch
 from seerdb_api.body import decode_json, read_body
-from seerdb_api.errors import BEHIND, TOO_LARGE
-from seerdb_api.freshness import FRESHNESS, FRESHNESS_HEADERS, wait_until_fresh
+from seerdb_api.errors import TOO_LARGE
+from seerdb_api.freshness import (
+    FRESHNESS,
+    FRESHNESS_HEADERS,
+    FRESHNESS_PROBLEMS,
+    wait_until_fresh,
+)
 from seerdb_api.openapi import (
     READ_PROBLEMS,
     WRITE_PROBLEMS,
@@ -98,7 +103,7 @@ async def commit_batch(request: Request) -> Response:
                 ("seerdb-seq",),
             )
         },
-        problems=(*READ_PROBLEMS, BEHIND, TOO_LARGE),
+        problems=(*READ_PROBLEMS, *FRESHNESS_PROBLEMS, TOO_LARGE),
     ),
 )
 async def multi_get(request: Request) -> Response:

@@ -9,16 +9,13 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from seerdb.errors import LostError
 from seerdb_api.errors import (
-    BEHIND,
     NO_SUCH_KEY,
     PRECONDITION_FAILED,
-    PROBLEMS,
     RANGE_NOT_SATISFIABLE,
     TOO_LARGE,
 )
-from seerdb_api.freshness import FRESHNESS_HEADERS
+from seerdb_api.freshness import FRESHNESS_HEADERS, FRESHNESS_PROBLEMS
 from seerdb_api.keys import DELETE_PARAMETERS, GET_PARAMETERS, PUT_PARAMETERS, Keys
 from seerdb_api.openapi import (
     BYTES_CONTENT,
@@ -61,17 +58,12 @@ def _reading(**more: Any) -> dict[str, Any]:
             header_parameter("If-None-Match", "304 if the value has one of these tags."),
             IF_MATCH,
             *FRESHNESS_HEADERS,
-            header_parameter(
-                "seerdb-epoch",
-                "With `seerdb-min-seq`: the commit that is relied on; 409 if it was lost.",
-            ),
             *more.pop("parameters", ()),
         ),
         query=GET_PARAMETERS,
         problems=(
             *READ_PROBLEMS,
-            BEHIND,
-            PROBLEMS[LostError],
+            *FRESHNESS_PROBLEMS,
             NO_SUCH_KEY,
             PRECONDITION_FAILED,
             *more.pop("problems", ()),

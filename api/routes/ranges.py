@@ -10,8 +10,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from seerdb import Batch
-from seerdb_api.errors import BEHIND, document_of, log_failure
-from seerdb_api.freshness import FRESHNESS_HEADERS, wait_until_fresh
+from seerdb_api.errors import document_of, log_failure
+from seerdb_api.freshness import FRESHNESS_HEADERS, FRESHNESS_PROBLEMS, wait_until_fresh
 from seerdb_api.keyrange import range_to_delete
 from seerdb_api.openapi import (
     READ_PROBLEMS,
@@ -90,7 +90,7 @@ class LineStream(StreamingResponse):
         success={
             200: Success("A page, or a stream", {**json_content(Page), **_LINES}, ("seerdb-seq",))
         },
-        problems=(*READ_PROBLEMS, BEHIND),
+        problems=(*READ_PROBLEMS, *FRESHNESS_PROBLEMS),
     ),
 )
 async def scan(request: Request) -> Response:

@@ -12,6 +12,9 @@ the manifest and before anything is deleted, which is what whoever makes them re
 ``checkpoints.py``). One that has expired goes first, and what only it has kept goes with a later
 run, so that none is ever there without all that it names.
 
+Ages and the retention go by the wall clock, but since the opening no more time passes than the
+monotonic clock has counted: a clock that is set forward makes nothing old.
+
 The branches of the shipped log (see ``ship.py``) stay: each voids what every lower epoch has
 shipped, or ships yet, however late, and tells which commits were lost (see ``lineage.py``). They
 are empty, and there is one for each takeover.
@@ -143,6 +146,7 @@ class GarbageCollector:
         self._store = store
         self._writer = writer
         self._clock = clock
+        self._began = clock.now() - clock.monotonic()
         self._grace_seconds = grace_seconds
         self._past_seconds = retention + grace_seconds
         self._fetch_many = fetch_many
@@ -177,7 +181,7 @@ class GarbageCollector:
         names = collectable(
             objects,
             state,
-            now=self._clock.now(),
+            now=self._now(),
             grace_seconds=self._grace_seconds,
             keep=kept.union(*(each.objects for _, each in held)),
             past=past,
@@ -190,9 +194,13 @@ class GarbageCollector:
         sizes = {info.name: info.size for info in objects + expired}
         return GarbageReport(tuple(names), sum(sizes[name] for name in names))
 
+    def _now(self) -> float:
+        """Seconds since 1970, no later than the time that really passed since the start allows."""
+        return min(self._clock.now(), self._began + self._clock.monotonic())
+
     def _past(self, state: ManifestState) -> Needed:
         """What the instants within the retention need."""
-        since_us = int((self._clock.now() - self._past_seconds) * 1e6)
+        since_us = int((self._now() - self._past_seconds) * 1e6)
         timeline, self._timeline = self._timeline, None  # read anew if this fails
         if timeline is None:
             timeline = read_timeline(self._store, since_us, fetch_many=self._fetch_many)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from seerdb.errors import LostError
+from seerdb.errors import FencedError, LostError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
@@ -33,7 +33,13 @@ class Lineage:
         return min(begun, default=MAX_SEQ + 1) - 1
 
     def check(self, epoch: int, seq: int) -> None:
-        """Raise ``LostError`` if the commit ``seq`` of ``epoch`` was lost; ``UnavailableError``."""
+        """Raise ``LostError`` if the commit ``seq`` of ``epoch`` was lost, ``FencedError`` if it is
+        of a later epoch, of which nothing is known here; ``UnavailableError``."""
+        if epoch > self.epoch:
+            raise FencedError(
+                f"commit {seq:,} is of epoch {epoch:,}, and this is a node of epoch "
+                f"{self.epoch:,}: a later writer took over, and what it committed is not here"
+            )
         survived = self.survived(epoch)
         if seq > survived:
             raise LostError(

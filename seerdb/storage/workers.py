@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -156,7 +157,8 @@ class Timer:
         self._closed = False
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Make a quick call, that must not raise, on the timer's thread. Dropped at close."""
+        """Make a quick call on the timer's thread. Dropped at close. If it raises, that is told to
+        ``threading.excepthook``."""
         due = self._clock.monotonic() + seconds
         with self._condition:
             if self._closed:
@@ -176,7 +178,11 @@ class Timer:
                 if self._closed:
                     return
                 call = heapq.heappop(self._calls)[2]
-            call()
+            try:
+                call()
+            except Exception:  # noqa: BLE001 - told as the end of a thread is; the others need it
+                hook = threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+                threading.excepthook(hook)
 
     def _is_due(self) -> bool:
         return bool(self._calls) and self._calls[0][0] <= self._clock.monotonic()

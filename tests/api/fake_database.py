@@ -12,6 +12,7 @@ from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
     ConflictError,
+    FencedError,
     HistoryError,
     InvalidRequestError,
     LostError,
@@ -207,6 +208,8 @@ class FakeDatabase:
     def check_commit(self, epoch: int, seq: int) -> None:
         if (epoch, seq) in self.lost:
             raise LostError("lost, by plan")
+        if epoch > self.epoch:
+            raise FencedError("of a later epoch, by plan")
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         return NEEDS_IO if key in self.cold else self.get_entry(key)

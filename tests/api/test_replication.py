@@ -18,7 +18,7 @@ from seerdb_api.settings import ServiceSettings
 from tests.api.client import Client
 from tests.api.fake_database import FakeDatabase
 from tests.fixtures.database import ROOMY, World
-from tests.fixtures.follower import follow
+from tests.fixtures.follower import follow, stream
 
 
 @pytest.fixture
@@ -132,6 +132,26 @@ def test_a_replica_that_is_behind_tells_its_lag(replica_client: Client) -> None:
     answer = replica_client.get("/v1/kv/a?min_seq=7&timeout=0.01")
     problem = answer.problem(503, "behind")
     assert (problem["lag_seq"], problem["lag_seconds"]) == (0, 0.0)
+
+
+def test_a_replica_answers_for_no_writer_that_it_has_not_seen(
+    primary: DB, replica: Replica, replica_client: Client
+) -> None:
+    """PB-03. It shows, live, what was lost with the writer before, under the seqs of the next."""
+    primary.put(b"a", b"lost")
+    stream(primary, replica)
+    world = World(**ROOMY)
+    world.store = primary._engine.components.object_store  # type: ignore[assignment]
+    heir = world.open("heir")
+    seq = heir.put(b"a", b"2", durability="object")
+    assert replica.seq >= seq
+    commit = {"seerdb_epoch": "2", "seerdb_min_seq": str(seq), "seerdb_deadline": "0.01"}
+    problem = replica_client.get("/v1/kv/a", **commit).problem(503, "behind")
+    assert problem["detail"] == "epoch 2 was asked for, and this node shows epoch 1"
+    replica.refresh()
+    assert replica_client.get("/v1/kv/a", **commit).body == b"2"
+    lost = {"seerdb_epoch": "1", "seerdb_min_seq": str(seq)}
+    replica_client.get("/v1/kv/a", **lost).problem(409, "lost")
 
 
 class RisingDatabase(FakeDatabase):

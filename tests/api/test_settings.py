@@ -116,6 +116,7 @@ def test_a_value_of_another_type_is_refused(name: str, value: object) -> None:
 
 
 def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
+    """PB-10."""
     file = tmp_path / "seerdb.toml"
     file.write_text("blocksize = 1\n")
     with pytest.raises(InvalidRequestError, match="blocksize"):

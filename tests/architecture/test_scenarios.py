@@ -12,8 +12,8 @@ from tests.architecture.source import ROOT, functions, name_of, parse, python_fi
 INDEX = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", INDEX)))
 
-_BUG = re.compile(r"\b[SAL]B-\d\d\b")
-_ROW = re.compile(r"^\| ([SAL]B-\d\d) \|.*$", re.MULTILINE)
+_BUG = re.compile(r"\b[SALWP]B-\d\d\b")
+_ROW = re.compile(r"^\| ([SALWP]B-\d\d) \|.*$", re.MULTILINE)
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED)

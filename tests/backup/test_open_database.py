@@ -47,6 +47,7 @@ def test_every_commit_between_two_backups_can_be_restored_however_soon_they_foll
 
 
 def test_what_is_copied_stays_while_it_is_compacted_and_collected(tmp_path: Path) -> None:
+    """PB-12."""
     world = World()
     with world.open() as db:
         rows = fill(db, 100)

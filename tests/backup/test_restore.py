@@ -199,8 +199,8 @@ def damaged(store: MemoryObjectStore, name: str, *, gone: bool = False) -> Memor
 def test_any_damaged_object_is_named_and_another_way_is_taken_where_there_is_one(
     recorded: Recorded, *, gone: bool
 ) -> None:
-    """Whatever is hit, what is restored is right; and where only the newest tables are, the older
-    backup and the log bring the same commit back."""
+    """PB-09. Whatever is hit, what is restored is right; and where only the newest tables are, the
+    older backup and the log bring the same commit back."""
     rescued = 0
     for info in recorded.repository.list(""):
         if not info.size:
@@ -217,6 +217,7 @@ def test_any_damaged_object_is_named_and_another_way_is_taken_where_there_is_one
 
 
 def test_a_damaged_backup_falls_back_to_the_one_before_and_says_so() -> None:
+    """PB-09."""
     world, repository = World(**ROOMY), MemoryObjectStore()
     with world.open() as db:
         rows = fill(db, 20)

@@ -189,7 +189,7 @@ def deaths(world: Watched, window: Window) -> list[tuple[int, bool]]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_compaction_crash_no_data_loss(policy: str) -> None:
-    """A death at any request of a merge, a move or a collection of garbage."""
+    """PB-05. A death at any request of a merge, a move or a collection of garbage."""
     world = undisturbed(policy)
     points = [point for window in world.windows for point in deaths(world, window)]
     deletions = [op.number for op in world.store.trace if op.operation == "delete"]

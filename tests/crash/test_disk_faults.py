@@ -223,6 +223,7 @@ def test_files_that_are_not_ours_are_left_alone() -> None:
 
 
 def test_a_damaged_disk_tier_is_never_served() -> None:
+    """PB-15."""
     world = World(block_cache_capacity=0, disk_cache_capacity=1 << 20)
     db = world.open()
     rows = fill(db, 40)

@@ -269,6 +269,7 @@ def test_an_attempt_that_nobody_heard_of_is_repeated_as_it_was() -> None:
 
 
 def test_other_bytes_under_the_name_of_ours_stop_shipping_for_good_and_loudly() -> None:
+    """PB-14."""
     world = World(**SHIPPING)
     db = world.open()
     rows = fill(db, 3)

@@ -22,6 +22,7 @@ def is_degraded(db: DB) -> bool:
 
 
 def test_writes_go_on_while_the_bucket_is_away_and_nothing_is_lost() -> None:
+    """PB-19."""
     world = World()
     db = world.open()
     rows = fill(db, 5)
@@ -162,7 +163,7 @@ def test_one_failed_request_is_tried_again_unseen(operation: str, kind: str) -> 
 
 @pytest.mark.parametrize("match", ["tables/", "manifest/", "wal/"])
 def test_a_write_that_times_out_after_it_happened_happens_once(match: str) -> None:
-    """However often: the table, the manifest's edit, the claim or the shipped log."""
+    """PB-16. However often: the table, the manifest's edit, the claim or the shipped log."""
     for times in (1, 4, 5, 6, 11):
         world = World()
         db = world.open()
@@ -186,6 +187,7 @@ def test_a_write_that_times_out_after_it_happened_happens_once(match: str) -> No
 
 
 def test_a_claim_that_times_out_after_it_happened_does_not_lock_anybody_out() -> None:
+    """PB-16."""
     world = World()
     rows = fill(world.open(), 5)
     for times in (1, 5, 6):

@@ -6,8 +6,9 @@ import pytest
 
 from seerdb import DB, ConflictError, FencedError, UnavailableError
 from seerdb.events import Fenced
+from seerdb.storage.manifest.store import manifest_numbers
 from seerdb.testing.objects import MemoryObjectStore
-from tests.fixtures.database import ROOMY, World
+from tests.fixtures.database import ROOMY, World, collect_garbage
 
 
 def truth(world: World) -> dict[bytes, bytes]:
@@ -44,6 +45,26 @@ def test_the_older_writer_is_fenced_and_leaves_the_bucket_alone() -> None:
     assert truth(world) == {b"before": b"1", b"k": b"newer"}
 
 
+def test_the_fence_outlives_every_collection() -> None:
+    """PB-01. A writer that slept for weeks creates the object that it was about to: where its fence
+    was collected, that succeeds, and its writes are acknowledged and in nobody's database."""
+    world, older, newer = two("object")
+    for number in range(40):
+        newer.put(b"n", b"%d" % number)
+        newer.flush()
+        if number % 10 == 9:
+            newer._engine.manifest.checkpoint()
+            collect_garbage(world, newer)
+    numbers = manifest_numbers(world.bucket)
+    assert numbers[:2] == [1, older._engine.manifest.state.number + 1]
+    assert numbers[2] > 40, "all between the claims and the last records is gone"
+    with pytest.raises(FencedError):
+        older.put(b"x", b"older", durability="object")
+    with pytest.raises(FencedError):
+        older.flush()
+    assert truth(world) == {b"before": b"1", b"n": b"39"}
+
+
 def test_closing_a_fenced_writer_changes_nothing() -> None:
     world, older, newer = two()
     older.put(b"k", b"older")
@@ -54,6 +75,7 @@ def test_closing_a_fenced_writer_changes_nothing() -> None:
 
 
 def test_a_fenced_writer_is_never_told_that_its_write_is_in_the_bucket() -> None:
+    """PB-03. What goes to a bucket that has another owner by now is not durable there."""
     world, older, newer = two("object")
     newer.put(b"k", b"newer", durability="object")
     for _ in range(2):
@@ -163,6 +185,7 @@ class BeatenOpener(MemoryObjectStore):
 
 @pytest.mark.parametrize("is_new", [True, False])
 def test_a_writer_beaten_at_its_claim_does_not_mix_two_logs(is_new: bool) -> None:
+    """PB-17. The fence came between the look at the log and its replay."""
     world = World(bucket=BeatenOpener())
     assert isinstance(world.bucket, BeatenOpener)
     if not is_new:

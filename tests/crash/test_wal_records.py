@@ -113,8 +113,8 @@ def written(level: str, sync: str) -> tuple[World, DB]:
 @pytest.mark.parametrize("sync", ["data", "full"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_wal_sync_policy_guarantees(level: str, sync: str) -> None:
-    """Every level survives the death of the process; from ``local`` on also a power loss; and
-    ``object`` the loss of the machine."""
+    """PB-07. Every level survives the death of the process; from ``local`` on also a power loss;
+    and ``object`` the loss of the machine."""
     world, db = written(level, sync)
     expected = dict(db.scan())
     db._engine.runtime.close()

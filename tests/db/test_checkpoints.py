@@ -50,6 +50,7 @@ def test_without_a_flush_a_checkpoint_shows_what_tables_hold() -> None:
 
 
 def test_what_a_checkpoint_shows_outlives_compactions_and_collections_until_it_is_dropped() -> None:
+    """PB-12."""
     world = World()
     with world.open() as db:
         fill(db, 30)

@@ -167,6 +167,7 @@ def test_lifetimes_survive_reopening_and_crashes(world: World, flushed: bool) ->
 
 
 def test_a_clock_that_is_set_back_resurrects_nothing(world: World) -> None:
+    """PB-13."""
     db = world.open()
     db.put(b"k", b"v", ttl=10)
     world.clock.advance(11)

@@ -62,6 +62,7 @@ def test_in_an_outage_writes_are_refused_when_it_runs_out_and_taken_again_after_
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_process_that_stood_still_acknowledges_nothing(level: str) -> None:
+    """PB-08."""
     world, db = leased()
     db.put(b"k", b"before", durability=level)
     world.clock.advance(1000.0)  # stopped by SIGSTOP; another opened the database meanwhile
@@ -78,6 +79,7 @@ def test_a_process_that_stood_still_acknowledges_nothing(level: str) -> None:
 def test_a_process_that_stood_still_inside_of_a_write_does_not_acknowledge_it(
     level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """PB-08."""
     world, db = leased()
     db.put(b"k", b"before", durability=level)
     log = db._engine.log

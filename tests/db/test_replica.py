@@ -300,6 +300,7 @@ def test_a_damaged_object_is_an_error_that_names_it_until_it_is_whole_again() ->
 
 
 def test_after_a_long_sleep_collected_tables_are_replaced_by_reading_the_manifest_anew() -> None:
+    """PB-12."""
     world, db, replica = pair()
     rows = fill(db, 20)
     db.flush()
@@ -439,6 +440,7 @@ def test_what_the_primary_has_no_log_of_any_more_comes_from_its_tables() -> None
 
 
 def test_a_live_gap_that_the_manifest_does_not_explain_ends_the_stream() -> None:
+    """PB-06."""
     _, db, replica = pair()
     fill(db, 10)
     cursor = db.follow(1)

@@ -153,6 +153,7 @@ def test_lost_local_writes_are_told_by_their_numbers(pair: Pair) -> None:
 
 
 def test_a_primary_that_was_stopped_and_goes_on_acknowledges_nothing(pair: Pair) -> None:
+    """PB-08."""
     pair.start()
     assert accepts_writes(pair.primary)
     pair.primary.pause()

@@ -24,6 +24,7 @@ def _failing_checks(client: httpx.Client) -> set[str]:
 
 @needs_minio
 def test_bucket_away_and_back(tmp_path: Path) -> None:
+    """PB-19."""
     storage = tmp_path / "minio"
     storage.mkdir()
     with start_minio(storage) as s3:

@@ -117,6 +117,7 @@ class Followed:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_replica_at_a_seq_equals_the_model_at_that_seq(seed: int) -> None:
+    """PB-06."""
     followed = Followed(seed)
     script = script_of(seed, 250)
     for number, step in enumerate(script.steps):

@@ -16,6 +16,7 @@ from tests.fixtures.database import World, collect_garbage, fill
 
 
 def test_an_inline_flush_that_fails_is_told_and_does_not_wait_for_ever() -> None:
+    """PB-04."""
     world = World()
     db = world.open()
     fill(db, 3)
@@ -147,14 +148,15 @@ def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The collector could come between the edit and the note of when the inputs went, which counts
-    where the wall clock has stepped forward since."""
+    where the wall clock was behind when the edit was made."""
     world = World()
     db = world.open()
     for _ in range(3):
         fill(db, 3)
         db.flush()
     inputs = [table_name(table.id) for table in db._engine.manifest.state.version.tables]
-    world.clock.advance(1000.0)
+    world.clock.advance(20_000.0)
+    world.clock.set_now(world.clock.now() - 10_000.0)
     publisher = db._engine.compactor._publisher
     compacted = publisher.compacted
 

@@ -12,8 +12,8 @@ from tests.fixtures.levels import Levels, merge_runs
 
 
 def test_a_merge_of_upper_levels_keeps_tombstones() -> None:
-    """SB-07. A compaction dropped every tombstone that it met: the values in deeper levels, which
-    it had not looked at, were back."""
+    """SB-07, PB-18. A compaction dropped every tombstone that it met: the values in deeper levels,
+    which it had not looked at, were back."""
     levels = Levels()
     db = levels.db
     db.put(b"k", b"old")

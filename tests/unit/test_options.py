@@ -119,6 +119,7 @@ def test_the_defaults() -> None:
 
 
 def test_unknown_settings_are_named() -> None:
+    """PB-10."""
     for call in (
         lambda: Options.build({"nope": 1, "block_size": 512, "also": 2}),
         lambda: DBOptions(nope=1, also=2),

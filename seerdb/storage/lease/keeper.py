@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from seerdb.clock import Clock
-from seerdb.errors import FencedError, SeerDBError, UnavailableError
+from seerdb.errors import FencedError, InternalError, SeerDBError, UnavailableError
 from seerdb.ids import SeqNo
 from seerdb.storage.lease.record import LeaseRecord, encode_lease
 from seerdb.storage.manifest.fencing import check_newest
@@ -122,8 +122,15 @@ class LeaseKeeper:
                 return
 
     def _beat(self) -> None:
-        with suppress(SeerDBError):  # kept as the failure, told, and tried again
-            self.renew()
+        try:
+            with suppress(SeerDBError):  # kept as the failure, told, and tried again
+                self.renew()
+        except Exception as error:  # noqa: BLE001 - of a listener, say: kept, and tried again
+            with self._lock:
+                self._due = self._clock.monotonic() + self.seconds * TRIED_AGAIN
+                if not isinstance(self.failure, FencedError):
+                    self.failure = InternalError(f"renewing the lease ended in {error!r}")
+                    self.failure.__cause__ = error
 
     def require(self) -> None:
         """What a group of writes needs to begin. Raises: ``UnavailableError``: nothing is written,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import httpx
 
-from seerdb.errors import ClosedError, CorruptionError, SeerDBError, UnavailableError
+from seerdb.errors import ClosedError, CorruptionError, UnavailableError
 from seerdb.storage.replication.format import (
     Heartbeat,
     Hello,
@@ -74,7 +74,7 @@ class LiveTail:
                 before = self._target.seq
                 try:
                     self._follow(client)
-                except (httpx.HTTPError, SeerDBError) as error:
+                except Exception as error:  # noqa: BLE001 - told, and tried again whatever it is
                     self._target.lost(error)
                 pause = FIRST_RETRY_SECONDS if self._target.seq > before else pause * 2
                 self._closing.wait(min(pause, LAST_RETRY_SECONDS))

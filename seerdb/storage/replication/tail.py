@@ -73,6 +73,11 @@ class Tail:
         """Whether the log comes from the primary."""
         return self._live_epoch != 0 and self.is_settled(self._live_epoch)
 
+    @property
+    def settled(self) -> int:
+        """The newest epoch of which is known, and heeded in what is shown, what it voids."""
+        return self._settled
+
     def is_settled(self, epoch: int) -> bool:
         """Whether ``epoch`` is the newest one, and what it voids is not shown any more."""
         return epoch == self._settled == self.manifest.state.epoch

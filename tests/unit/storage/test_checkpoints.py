@@ -241,6 +241,7 @@ def test_whenever_a_hold_is_made_beside_a_collector_it_names_nothing_that_goes()
 
 
 def test_whenever_a_collector_runs_beside_a_hold_that_is_made_it_takes_nothing_of_it() -> None:
+    """PB-12."""
     came = True
     number = 0
     while came:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from functools import partial
 from queue import SimpleQueue
 
 import pytest
@@ -423,46 +422,6 @@ def test_lanes_of_many_databases_share_a_few_threads(workers: Workers) -> None:
     for lane in lanes:
         lane.close()
     assert len(names) <= LANE_THREADS
-
-
-def test_calls_are_made_in_the_order_they_are_due() -> None:
-    clock = FakeClock()
-    timer = Timer(clock)
-    made: list[tuple[int, float]] = []
-    done = threading.Event()
-
-    def make(seconds: int) -> None:
-        made.append((seconds, clock.monotonic()))
-
-    for seconds in (50, 10, 30, 10):
-        timer.call_later(seconds, partial(make, seconds))
-    assert made == []
-    clock.advance(100)
-    timer.call_later(0, done.set)  # due last, and it has the timer look at the clock
-    assert done.wait(PATIENCE)
-    assert made == [(10, 100.0), (10, 100.0), (30, 100.0), (50, 100.0)]
-    timer.close()
-
-
-def test_a_call_is_not_made_before_it_is_due() -> None:
-    clock = FakeClock()
-    timer = Timer(clock)
-    made, done = [], threading.Event()
-    timer.call_later(1000, lambda: made.append("late"))
-    timer.call_later(0, done.set)
-    assert done.wait(PATIENCE)
-    assert made == []
-    timer.close()
-    timer.call_later(0, lambda: made.append("after the close"))
-    assert made == []
-
-
-def test_a_timer_that_nobody_asked_has_no_thread() -> None:
-    before = set(threading.enumerate())
-    timer = Timer(FakeClock())
-    assert set(threading.enumerate()) <= before
-    timer.close()
-    timer.close()
 
 
 def test_the_inline_executor_runs_at_once_and_keeps_errors() -> None:

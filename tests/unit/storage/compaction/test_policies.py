@@ -57,6 +57,7 @@ def check_reads(tree: Tree) -> None:
 def test_merges_change_no_answer_and_come_to_an_end(
     policy: str, flushes: list[Any], options: PolicyOptions
 ) -> None:
+    """PB-18."""
     tree = Tree()
     for flush in flushes:
         tree.flush(*flush)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seerdb.errors import FencedError, UnavailableError
+from seerdb.errors import FencedError, InternalError, UnavailableError
 from seerdb.storage.lease.keeper import HELD, LeaseKeeper, Surroundings
 from seerdb.storage.lease.record import LeaseRecord, decode_lease
 from seerdb.storage.lease.watch import read_lease
@@ -108,6 +108,30 @@ def test_it_is_held_again_when_the_bucket_is_back_and_nobody_took_over() -> None
     rig.keeper.require()
     rig.keeper.confirm()
     assert rig.keeper.failure is None
+
+
+def test_whatever_a_renewal_ends_in_the_next_one_comes() -> None:
+    """PB-04. The thread was gone for good when a listener raised while it was told of a failure:
+    the database refused all writes until it was opened again."""
+    rig = Rig()
+    keeper = LeaseKeeper(rig.store, rig.manifest, rig.clock, seconds=0.12, address="")
+    failures = []
+
+    def failed(*failure: Any) -> bool:
+        failures.append(str(keeper.failure))
+        if len(failures) == 2:
+            rig.store.outage = False
+            keeper._stopped.set()
+        raise RuntimeError("of a listener")
+
+    rig.store.outage = True
+    keeper.attend(Surroundings(lambda: 0, lambda: 0, failed))
+    keeper.run()
+    assert len(failures) == 2
+    assert isinstance(keeper.failure, InternalError)
+    rig.clock.advance(1.0)
+    keeper.require()
+    assert keeper.failure is None
 
 
 def test_a_renewal_whose_reply_is_lost_does_not_count_and_does_no_harm() -> None:

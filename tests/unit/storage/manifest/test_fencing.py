@@ -101,6 +101,7 @@ def test_who_is_fenced_stays_fenced_without_asking() -> None:
 
 
 def test_the_fence_stands_after_the_collector_ran() -> None:
+    """PB-01."""
     clock = FakeClock()
     store = MemoryObjectStore(clock)
     old = open_writer(store, clock=clock)
@@ -148,6 +149,7 @@ def test_an_attempt_that_others_already_build_on_counts() -> None:
 
 
 def test_an_opener_that_slept_does_not_claim_the_past() -> None:
+    """PB-17. A creation succeeds below what was collected since."""
     clock = FakeClock()
     store = MemoryObjectStore(clock)
     writer = open_writer(store, clock=clock)

@@ -158,6 +158,7 @@ def test_permission_denied_is_said_so(store: FsspecObjectStore, server: Scripted
 def test_a_body_shorter_than_announced_is_truncated(
     store: FsspecObjectStore, server: ScriptedServer, operation: str
 ) -> None:
+    """PB-02. A client took what came as the whole."""
     server.reply("200 OK", b"01", "Content-Length: 4\r\n")
     with pytest.raises(TruncatedError):
         CALLS[operation](store)

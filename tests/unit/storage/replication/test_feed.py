@@ -40,6 +40,7 @@ def seqs(cursor: LogCursor) -> list[int]:
     "settings", [{}, {"wal_compression": "zstd"}, {"wal_direct_io": True}], ids=str
 )
 def test_everything_comes_once_and_in_order(settings: dict[str, Any]) -> None:
+    """PB-06."""
     _, db = opened(wal_segment_size=1 << 20, **settings)
     fill(db, 30)
     cursor = db.follow(1)
@@ -79,6 +80,7 @@ def test_a_large_frame_comes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_not_durable_is_not_streamed_before_a_sync() -> None:
+    """PB-07. Else a follower has what its writer loses with the power."""
     world, db = opened()
     db.put(b"a", b"1", durability="local")
     cursor = db.follow(1)
