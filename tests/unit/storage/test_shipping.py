@@ -97,7 +97,7 @@ def test_a_database_that_is_not_written_wakes_nobody_and_asks_for_nothing(rig: R
 
 
 def test_many_bytes_are_shipped_before_the_interval_is_over() -> None:
-    rig = Rig(memtable_capacity=64 << 20, wal_segment_size=32 << 20)
+    rig = Rig(memtable_capacity=128 << 20, wal_segment_size=64 << 20)
     value = b"v" * (1 << 20)
     for number in range(2 + SHIP_BYTES // len(value)):
         rig.db.put(b"k%d" % number, value, durability="memory")
