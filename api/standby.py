@@ -205,7 +205,14 @@ class StandbyDatabase:
         self._refuse()
 
     def stats(self) -> Any:
-        return {"standby": self._standby.state, "primary": self._standby.primary}
+        return {
+            "standby": self._standby.state,
+            "primary": self._standby.primary,
+            "store_requests": [
+                {name: getattr(row, name) for name in row.__struct_fields__}
+                for row in self._standby.store_requests()
+            ],
+        }
 
     def health(self) -> Sequence[HealthCheck]:
         return [_Waiting(self._standby.state)]

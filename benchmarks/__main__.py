@@ -28,6 +28,8 @@ from benchmarks.eviction.replay import EVICTION, print_replays, replay_all
 from benchmarks.goals import GIGABYTE, LARGE, SUSTAINED, judge
 from benchmarks.machine import describe_machine, source_version
 from benchmarks.plot import plot_results
+from benchmarks.replication.commands import add_followers
+from benchmarks.replication.report import draw_replication, is_replication, print_replication
 from benchmarks.report import print_report
 from benchmarks.results import EMBEDDED, HTTP, Results
 from benchmarks.servers import SERVER_NAMES
@@ -296,6 +298,10 @@ def _show(results: Results, file: Path) -> None:
         print_replays(console, results)
         console.print(f"written: {file.name}")
         return
+    if is_replication(results):
+        print_replication(console, results)
+        console.print(f"written: {file.name}\nwritten: {draw_replication(results, file).name}")
+        return
     print_report(console, results)
     for path in [file, *plot_results(results, file)]:
         console.print(f"written: {path.name}")
@@ -325,6 +331,8 @@ def _words(text: str) -> tuple[str, ...]:
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word.replace("_", "")) for word in _words(text))
 
+
+add_followers(app, console, WORK, _show)
 
 if __name__ == "__main__":
     app()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from random import Random
 from time import perf_counter, process_time
 from typing import Any
 
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import seerdb
+from benchmarks.bulk import build, count_of, pairs
 from benchmarks.results import Results, Sample
 from seerdb import DB, Transfer
 from seerdb.storage.backup.places import open_store
@@ -33,18 +33,8 @@ GOALS = {BACKUP: 0.7, RESTORE: 0.7, INCREMENTAL: 0.03}
 """Speed as a share of plain copying at least; bytes as a share of all at most."""
 
 JOBS = 8
-VALUE_BYTES = 1_000
 CHANGED = 100
 """One key in so many."""
-_NOISE = 1 << 22
-
-
-def _pairs(numbers: range, seed: int) -> Iterator[tuple[bytes, bytes]]:
-    """Values that do not compress."""
-    noise = Random(seed).randbytes(_NOISE)
-    for number in numbers:
-        at = number * 7919 % (_NOISE - VALUE_BYTES)
-        yield b"%016d" % number, noise[at : at + VALUE_BYTES]
 
 
 def measure_copies(
@@ -60,12 +50,9 @@ def measure_copies(
     """Time copies into ``work``, or below the URL ``elsewhere``, of which ``options`` tell."""
     settings = {"mebibytes": mebibytes, "jobs": JOBS, "elsewhere": bool(elsewhere)}
     results = Results(COPIES, tag, {}, settings)
-    count = (mebibytes << 20) // VALUE_BYTES
+    count = count_of(mebibytes)
     source = work / f"copies-{mebibytes}"
-    if not source.exists():
-        progress(f"{count:,} keys into {source}")
-        with DB.open(str(source), min_free_disk=0) as db:
-            db.ingest(_pairs(range(count), seed=0))
+    build(source, mebibytes, progress)
     scratch = work / "copies-scratch"
     samples: list[Sample] = []
     for number in range(rounds):
@@ -110,7 +97,7 @@ class _Round:
         )
         with DB.open(new, min_free_disk=0) as db:
             first = db.backup(f"{self._root}/second", transfer=there)
-            db.ingest(_pairs(range(changed.start, changed.start + len(changed)), seed=1))
+            db.ingest(pairs(range(changed.start, changed.start + len(changed)), seed=1))
             more = db.backup(f"{self._root}/second", transfer=there)
         share = more.copied_bytes / first.bytes
         detail = {"copied": float(more.copied_bytes), "seconds": more.seconds}

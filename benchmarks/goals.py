@@ -20,7 +20,7 @@ from benchmarks.cases import (
     READ_CASES,
 )
 from benchmarks.engines import OURS
-from benchmarks.results import EMBEDDED, HTTP, Results
+from benchmarks.results import EMBEDDED, HTTP, REPLICATION, Results
 
 LARGE = 2_000_000
 """The number of entries at which opening is judged."""
@@ -161,6 +161,19 @@ GOALS = (
         Point("http_get_rest", stat="p99_us"),
     ),
     Goal(HTTP, Point("ingest", stat="server_rss_mib"), "<", 600, unit="MiB"),
+    Goal(REPLICATION, Point("lag_live"), "<=", 100, unit="ms"),
+    Goal(REPLICATION, Point("lag_bucket"), "<=", 1.0, Point("lag_bucket", stat="allowed_ms")),
+    *(
+        Goal(REPLICATION, Point(case, stat="writes_per_second"), ">=", 4_900, unit="/s")
+        for case in ("lag_live", "lag_bucket")
+    ),
+    Goal(REPLICATION, Point("shipping"), ">=", 0.9, unit="of the rate"),
+    Goal(REPLICATION, Point("idle_primary"), "<=", 0, unit="requests/min"),
+    Goal(REPLICATION, Point("failover"), "<=", 10, unit="s"),
+    Goal(REPLICATION, Point("failover", stat="object_lost"), "<=", 0, unit="writes"),
+    Goal(REPLICATION, Point("failover", stat="untold"), "<=", 0, unit="writes"),
+    Goal(REPLICATION, Point("first_read"), "<=", 2_000, unit="ms"),
+    Goal(REPLICATION, Point("first_read", stat="fetched_mb"), "<", 2, unit="MB"),
 )
 
 _SIGNS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}

@@ -42,6 +42,11 @@ def descendants_memory(process_id: int) -> int:
     return sum(memory(child, "VmRSS") for child in descendants(process_id))
 
 
+def family_seconds(process_id: int) -> float:
+    """Seconds of processor time that a process and its descendants have taken."""
+    return sum(map(_processor_seconds_of, [process_id, *descendants(process_id)]))
+
+
 def wait_until_quiet() -> float:
     """Wait for the end of what this process and its descendants do in the background: until they
     leave the processor alone for a second. Returns how many seconds that took.
@@ -50,18 +55,13 @@ def wait_until_quiet() -> float:
     """
     clock = SystemClock()
     begun = clock.monotonic()
-    used = _processor_seconds()
+    used = family_seconds(os.getpid())
     while clock.monotonic() - begun < _LONGEST_WAIT_SECONDS:
         clock.sleep(_LOOK_SECONDS)
-        before, used = used, _processor_seconds()
+        before, used = used, family_seconds(os.getpid())
         if used - before < _QUIET_SHARE * _LOOK_SECONDS:
             return clock.monotonic() - begun
     raise TimeoutError("background work goes on and on")
-
-
-def _processor_seconds() -> float:
-    here = os.getpid()
-    return sum(map(_processor_seconds_of, [here, *descendants(here)]))
 
 
 def _processor_seconds_of(process_id: int) -> float:

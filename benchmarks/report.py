@@ -30,7 +30,12 @@ def print_report(console: Console, results: Results) -> None:
     if any(m.case in TREE_CASES for m in results.measurements):
         console.print(_tree_table(results))
     if verdicts:
-        console.print(_goal_table(verdicts))
+        console.print(goal_table(verdicts))
+    print_circumstances(console, results)
+
+
+def print_circumstances(console: Console, results: Results) -> None:
+    """What else a reader has to know: whether the machine was busy, what is absent, what failed."""
     if (load := results.machine["load_average"]) > _QUIET_LOAD:
         console.print(
             f"The machine was busy when this began (load average {load}): do not trust the rates; "
@@ -120,7 +125,8 @@ def _stat_words(verdict: Verdict) -> str:
     return f"{name} {verdict.measured:.2f}x"
 
 
-def _goal_table(verdicts: list[Verdict]) -> Table:
+def goal_table(verdicts: list[Verdict]) -> Table:
+    """Each goal, beside what was measured."""
     table = Table(title="goals", title_justify="left")
     for name in ("case", "against", "measured", "goal", ""):
         table.add_column(name, justify="right" if name == "measured" else "left")

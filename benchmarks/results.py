@@ -18,6 +18,7 @@ from seerdb.clock import SystemClock
 
 EMBEDDED = "embedded"
 HTTP = "http"
+REPLICATION = "replication"
 
 RESULTS = Path(__file__).parent / "results"
 _FORMAT = 1

@@ -86,12 +86,12 @@ class Server(ABC):
             self.start()
             self._wait_until_listening()
         except BaseException:
-            self._stop()
+            self.stop()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.stop()
 
     def _wait_until_listening(self) -> None:
         clock = SystemClock()
@@ -116,7 +116,8 @@ class Server(ABC):
     def _log(self, number: int) -> str:
         return (self._directory / f"process-{number}.log").read_text(errors="replace")
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End every process."""
         for process in reversed(self.processes):
             process.terminate()
             try:

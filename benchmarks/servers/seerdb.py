@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ class SeerDBServer(Server):
     def start(self) -> None:
         config = self._directory / "settings.toml"
         config.write_text(
-            "".join(f"{name} = {value!r}\n" for name, value in self._settings.items())
+            "".join(f"{name} = {json.dumps(value)}\n" for name, value in self._settings.items())
         )
         self.spawn(
             str(self._command()),
@@ -61,11 +62,26 @@ class SeerDBServer(Server):
             if status.is_error:
                 raise ServerFailedError(f"SeerDB is not ready: {status.text}")
 
+    def status(self) -> dict[str, Any]:
+        """Everything it counts."""
+        with http_client(self.url) as client:
+            answer: dict[str, Any] = client.get("/v1/admin/status").raise_for_status().json()
+        return answer
+
+    def is_ready(self) -> bool:
+        """Whether it serves all that it is there for."""
+        with http_client(self.url) as client:
+            return client.get("/readyz").is_success
+
     def maintenance(self) -> dict[str, float]:
         """How many flushes and compactions there were since the start."""
-        with http_client(self.url) as client:
-            status = client.get("/v1/admin/status").raise_for_status().json()
+        status = self.status()
         return {name: status[name][name] for name in ("flushes", "compactions")}
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.processes[0].kill()
+        self.processes[0].wait()
 
     def get_request(self, key: str) -> str:
         return http_request("GET", f"/v1/kv/{key}")

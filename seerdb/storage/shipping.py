@@ -1,6 +1,6 @@
 """The log's way into the bucket: what is to be shipped, who does it, and when.
 
-The log is shipped an interval after the first write that is not, or after enough bytes; sealed
+The log is shipped within an interval of the first write that is not, or after enough bytes; sealed
 segments with it. A timer is set by a write, never by a timer, so a database that is not written
 costs no wake-up and no request. Inline, where nothing happens beside the writer, nothing is timed:
 segments are shipped when they are sealed.
@@ -23,6 +23,10 @@ from seerdb.storage.wal.format import HEADER_SIZE, decode_header
 from seerdb.storage.wal.segments import segment_path
 from seerdb.storage.workers import Workers
 
+DUE = 0.95
+"""Part of the interval after which the log is shipped, so that it is there, and seen by those who
+follow, when the interval ends."""
+
 SHIP_BYTES = 32 << 20
 """Bytes of the active segment that are shipped without waiting for the interval."""
 
@@ -40,7 +44,7 @@ class Shipping:
         interval: float,
     ) -> None:
         log = LocalLog(files, f"{opened.directory}/wal", self._reach)
-        self._interval = interval
+        self._due = DUE * interval
         self._workers = workers
         self._is_timed = False  # written by the one who writes, and by the timer
         self._wake_at = 0  # for the one who writes
@@ -70,12 +74,12 @@ class Shipping:
         """``seq`` is about to follow ``appended`` bytes of log. Called by the one who writes, for
         the first write after the log's position was asked at least."""
         self.backlog.mark(seq, self._workers.clock.monotonic())
-        if not self._interval or self._workers.is_inline:
+        if not self._due or self._workers.is_inline:
             return
         if not self._is_timed:
             self._is_timed = True
             self._wake_at = appended + SHIP_BYTES
-            self._workers.timer.call_later(self._interval, self._tick)
+            self._workers.timer.call_later(self._due, self._tick)
         elif appended >= self._wake_at:
             self._wake_at = appended + SHIP_BYTES
             self._wake()
@@ -90,7 +94,7 @@ class Shipping:
         lane = self._lane
         if lane.error is not None:  # it tries again by itself, at longer and longer intervals
             if lane.tries_again:
-                self._workers.timer.call_later(self._interval, self._tick)
+                self._workers.timer.call_later(self._due, self._tick)
             return
         self._is_timed = False
         self._wake()

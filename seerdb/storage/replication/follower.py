@@ -30,6 +30,7 @@ from seerdb.storage.replication.collected import CollectedStore
 from seerdb.storage.replication.contents import Contents, gap
 from seerdb.storage.replication.format import Heartbeat, Hello
 from seerdb.storage.replication.lag import Lag
+from seerdb.storage.replication.looks import Looks
 from seerdb.storage.replication.manifest_tail import ManifestTail
 from seerdb.storage.replication.shipped import Piece, ShippedLog
 from seerdb.storage.replication.tail import Tail
@@ -42,9 +43,6 @@ from seerdb.storage.workers import Thread
 LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.1
 """Between two looks into the bucket, while nothing comes or the log comes live: the interval in
 which the writer ships, within these bounds."""
-WAITED, WAITED_MORE = 0.9, 0.1
-"""Parts of that: how long it is waited after log was found in the bucket, and then each time until
-there is more."""
 
 SETTLE_SECONDS = 30.0
 """How long a primary that answers waits at most for the look that has to come before."""
@@ -63,9 +61,9 @@ class Follower:
         self._closed = False
         shipped = options.ship_interval or LOOK_SECONDS
         self._interval = max(SHORTEST_LOOK_SECONDS, min(shipped, LOOK_SECONDS))
-        # Of the lane's thread: when log was found in the bucket, and which look comes next.
-        self._found_at = float("-inf")
-        self._planned: object = None
+        # Of the lane's thread:
+        self._looks = Looks(self._interval)
+        self._planned: object = None  # the look that comes next
         self._live_thread: Thread | None = None
         self.lanes: list[Lane] = []
         self.disk: DiskTier | None = None
@@ -156,17 +154,13 @@ class Follower:
             )
 
     def _look(self) -> bool:
-        before, clock = self.seq, self._components.clock
+        before, now = self.seq, self._components.clock.monotonic
+        began = now()
         try:
             return self.tail.look()
         finally:
-            if self.seq > before and not self.tail.is_live:
-                self._found_at = clock.monotonic()
-                self._look_again(WAITED * self._interval)
-            elif clock.monotonic() < self._found_at + 2 * self._interval:
-                self._look_again(WAITED_MORE * self._interval)
-            else:
-                self._look_again(self._interval)
+            found = self.seq > before and not self.tail.is_live
+            self._look_again(self._looks.wait(began, now(), found=found))
 
     def _look_again(self, seconds: float) -> None:
         """Look once more by then, if no other look comes before."""

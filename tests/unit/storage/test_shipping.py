@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB, FencedError
-from seerdb.storage.shipping import SHIP_BYTES
+from seerdb.storage.shipping import DUE, SHIP_BYTES
 from seerdb.storage.workers import Timer
 from seerdb.testing.clock import FakeClock
 from tests.crash.test_shipping import shipped
@@ -26,9 +26,9 @@ class NotedTimer(Timer):
         self.calls.append((seconds, call))
 
     def pass_interval(self, seconds: float) -> None:
-        """Make the calls that are due after so many seconds."""
-        due = [call for after, call in self.calls if after == seconds]
-        self.calls = [each for each in self.calls if each[0] != seconds]
+        """Make the calls that are due within so many seconds."""
+        due = [call for after, call in self.calls if after == DUE * seconds]
+        self.calls = [each for each in self.calls if each[0] != DUE * seconds]
         for call in due:
             call()
 
@@ -47,7 +47,7 @@ class Rig:
 
     @property
     def timed(self) -> list[float]:
-        return [seconds for seconds, _ in self.timer.calls if seconds == 3.0]
+        return [seconds for seconds, _ in self.timer.calls if seconds == DUE * 3.0]
 
     def wait(self) -> None:
         """Until the lane rests, also after a failure."""
@@ -76,13 +76,13 @@ def test_the_first_write_sets_the_timer_and_no_other_until_it_rang(rig: Rig) -> 
     for number in range(5):
         rig.db.put(b"k%d" % number, b"v", durability="memory")
         rig.db.put(b"k%d" % number, b"v")
-    assert (rig.timed, shipped(rig.world)) == ([3.0], [])
+    assert (rig.timed, shipped(rig.world)) == ([DUE * 3.0], [])
     rig.timer.pass_interval(3.0)
     rig.wait()
     assert shipped(rig.world) == [(1, 10)]
     assert rig.timed == []
     rig.db.put(b"k", b"v", durability="memory")
-    assert rig.timed == [3.0]
+    assert rig.timed == [DUE * 3.0]
 
 
 def test_a_database_that_is_not_written_wakes_nobody_and_asks_for_nothing(rig: Rig) -> None:
@@ -97,7 +97,7 @@ def test_a_database_that_is_not_written_wakes_nobody_and_asks_for_nothing(rig: R
 
 
 def test_many_bytes_are_shipped_before_the_interval_is_over() -> None:
-    rig = Rig(memtable_capacity=64 << 20, wal_segment_size=32 << 20)
+    rig = Rig(memtable_capacity=128 << 20, wal_segment_size=64 << 20)
     value = b"v" * (1 << 20)
     for number in range(2 + SHIP_BYTES // len(value)):
         rig.db.put(b"k%d" % number, value, durability="memory")
@@ -105,7 +105,7 @@ def test_many_bytes_are_shipped_before_the_interval_is_over() -> None:
     [(first, last)] = shipped(rig.world)
     assert first == 1
     assert last >= SHIP_BYTES // len(value)
-    assert rig.timed == [3.0]
+    assert rig.timed == [DUE * 3.0]
     rig.close()
 
 
@@ -120,7 +120,7 @@ def test_after_a_failure_the_timer_leaves_it_to_the_lane_and_goes_on_afterwards(
     failures = lane.failures
     rig.timer.pass_interval(3.0)
     rig.wait()
-    assert (rig.timed, lane.failures) == ([3.0], failures)
+    assert (rig.timed, lane.failures) == ([DUE * 3.0], failures)
     rig.world.store.outage = False
     rig.world.clock.advance(60.0)
     lane.wake()  # as the lane's own timer does

@@ -1,0 +1,41 @@
+"""A database of many large values that do not compress, made once and kept for the next run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from seerdb import DB
+
+VALUE_BYTES = 1_000
+_NOISE = 1 << 22
+
+
+def pairs(numbers: range, seed: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys in order, and values that do not compress."""
+    noise = Random(seed).randbytes(_NOISE)
+    for number in numbers:
+        at = number * 7919 % (_NOISE - VALUE_BYTES)
+        yield key_of(number), noise[at : at + VALUE_BYTES]
+
+
+def key_of(number: int) -> bytes:
+    """The key of a pair."""
+    return b"%016d" % number
+
+
+def count_of(mebibytes: int) -> int:
+    """How many pairs come to so much."""
+    return (mebibytes << 20) // VALUE_BYTES
+
+
+def build(path: Path, mebibytes: int, progress: Callable[[str], None], **settings: Any) -> None:
+    """Have a database of that size in ``path``, unless there is one."""
+    if path.exists():
+        return
+    count = count_of(mebibytes)
+    progress(f"{count:,} keys into {path}")
+    with DB.open(str(path), min_free_disk=0, **settings) as db:
+        db.ingest(pairs(range(count), seed=0))

@@ -1,0 +1,1 @@
+"""Followers, shipping and failover, measured on real processes."""
