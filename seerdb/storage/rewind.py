@@ -43,7 +43,7 @@ class RewindJob:
     wanted: int
     """and which, a time in microseconds since 1970."""
     since_us: int
-    """From when on the past is looked at."""
+    """Nothing of before is restored: it may be deleted at any moment."""
     database_id: str
     wal: str
     """The directory of the local log,"""
@@ -74,6 +74,7 @@ def run_rewind(job: RewindJob, files: FileSystem, store: ObjectStore, pace: Pace
     assert timeline is not None, "there is a manifest: the database is open"
     there = store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)
     timeline.keep_whole({info.name for info in there})
+    timeline.forget(job.since_us)  # what is still there of earlier may go at any moment
     near = local_log(files, job.wal, job.database_id, job.position)
     log = Log(near + shipped_log(store, job.database_id))
     if job.kind == "time":
