@@ -271,6 +271,15 @@ class Database(Protocol):
     def drop_checkpoint(self, name: str) -> None:
         """Keep it no longer. Blocks."""
 
+    def restore_in_place(
+        self,
+        as_of: int | datetime | None = None,
+        *,
+        checkpoint: str | None = None,
+        dry_run: bool = False,
+    ) -> Any:
+        """Have all be again what it was; a report. Blocks."""
+
     def start_backup(
         self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
     ) -> Any:

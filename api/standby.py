@@ -201,6 +201,15 @@ class StandbyDatabase:
     def compact(self, start: bytes | None = None, end: bytes | None = None) -> NoReturn:
         self._refuse()
 
+    def restore_in_place(
+        self,
+        as_of: int | datetime | None = None,
+        *,
+        checkpoint: str | None = None,
+        dry_run: bool = False,
+    ) -> NoReturn:
+        self._refuse()
+
     def follow(self, seq: int) -> NoReturn:
         self._refuse()
 

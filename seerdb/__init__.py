@@ -55,6 +55,7 @@ from seerdb.storage.backup.tasks import BackupStatus
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.content import ContentDigest
+from seerdb.storage.in_place import InPlaceReport
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
 from seerdb.storage.runtime import Components, Runtime
@@ -83,6 +84,7 @@ __all__ = [
     "Event",
     "FencedError",
     "HistoryError",
+    "InPlaceReport",
     "InternalError",
     "InvalidRequestError",
     "KeyVersion",

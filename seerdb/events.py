@@ -62,6 +62,15 @@ class CompactionCompleted(Event, frozen=True):
     seconds: float
 
 
+class RestoredInPlace(Event, frozen=True):
+    """From the commit ``seq`` on the database is what it was after ``restored_seq``; ``checkpoint``
+    keeps what it was before."""
+
+    seq: int
+    restored_seq: int
+    checkpoint: str
+
+
 class GarbageCollected(Event, frozen=True):
     """Objects nobody needs were deleted."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from seerdb.errors import FencedError
 from seerdb.storage.batch import check_key
 from seerdb.storage.checkpoints import Checkpoint, Checkpoints
 from seerdb.storage.engine import Engine
+from seerdb.storage.in_place import InPlace, InPlaceReport, Parts
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.reads import View
 from seerdb.storage.time_travel import AsOf, Sources, TimeTravel
@@ -41,6 +43,28 @@ class Past:
             ),
             engine.options.history_retention,
         )
+        self._in_place = InPlace(
+            Parts(
+                live=engine.live,
+                committer=engine.committer,
+                publisher=engine.publisher,
+                compactor=engine.compactor,
+                merges=engine.background.compaction,
+                collector=engine.collector,
+                checkpoints=self._checkpoints,
+                outputs=engine.outputs,
+                runner=engine.runner,
+                manifest=engine.manifest,
+                tables=engine.tables,
+                store=engine.stores.of(Purpose.BACKUP),
+                table_format=engine.table_format,
+                wal=f"{opened.directory}/wal",
+                retention=engine.options.history_retention,
+                clock=opened.clock,
+                listener=components.listener,
+                flushed=engine.flushed,
+            )
+        )
 
     def _view(self, as_of: AsOf | None) -> View:
         """What a read looks at: now, or then."""
@@ -60,6 +84,31 @@ class Past:
         check_key(key)
         self._engine.check_open()
         return self._time_travel.versions(key, self._engine.reads)
+
+    def restore_in_place(
+        self, as_of: AsOf | None = None, *, checkpoint: str | None = None, dry_run: bool = False
+    ) -> InPlaceReport:
+        """Have the database be again what it was at an instant, named as for reads, or as a
+        checkpoint keeps it. It is a commit: what came before stays in the past, and later writes
+        follow it. What it replaces is kept by a new checkpoint; restore that to undo it.
+
+        Tables are not copied: it takes a second or so, and as long as a flush of the log that leads
+        from the tables of then to the instant. Writers wait only while the end is made; merges
+        under way are given up, and planned anew. What has expired since then stays gone.
+        As a ``dry_run`` it only says what would be done.
+
+        Raises ``HistoryError`` for what cannot be told any more, ``NotFoundError`` for a checkpoint
+        that is not there, ``InvalidRequestError``. After any error nothing was changed, with one
+        exception: after ``UnavailableError`` it may have come into effect, or may yet when the
+        bucket answers again.
+        """
+        self._engine.check_open()
+        self._engine.poison.check()
+        try:
+            return self._in_place.restore(as_of, checkpoint, dry_run=dry_run)
+        except FencedError as error:
+            self._engine.background.failed("restore in place", error, 1, 0)
+            raise
 
     def checkpoint(
         self, name: str | None = None, expires: float | None = None, *, flush: bool = True

@@ -166,6 +166,12 @@ class Replica(Reader):
         """Raises ``ReadOnlyError``."""
         self._refuse_write()
 
+    def restore_in_place(
+        self, as_of: AsOf | None = None, *, checkpoint: str | None = None, dry_run: bool = False
+    ) -> NoReturn:
+        """Raises ``ReadOnlyError``."""
+        self._refuse_write()
+
     def start_backup(
         self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
     ) -> NoReturn:

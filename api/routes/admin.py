@@ -8,8 +8,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from seerdb import errors
+from seerdb_api.errors import PROBLEMS
 from seerdb_api.openapi import READ_PROBLEMS, WRITE_PROBLEMS, Success, documented
-from seerdb_api.query import byte_string, parse_query
+from seerdb_api.query import AS_OF, boolean, byte_string, parse_query, text
 from seerdb_api.reply import json_reply, to_json, to_response
 from seerdb_api.service import service_of
 from seerdb_api.standby import StandbyDatabase, become_primary
@@ -20,7 +22,31 @@ COMPACT_PARAMETERS = (
     byte_string("start", "Merge from this key on; empty: from the first", "user:"),
     byte_string("end", "Merge up to, not including, this key; empty: to the last"),
 )
+RESTORE_PARAMETERS = (
+    AS_OF,
+    text("checkpoint", "Instead of an instant: what this checkpoint keeps", "before-the-import"),
+    boolean("dry_run", "`true`: only say what would be done."),
+)
 _REPORT = {"application/json": {"schema": {"type": "object"}}}
+_COUNT = {"type": "integer"}
+_RESTORED = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["seq", "restored_seq", "replaced_seq", "checkpoint"],
+            "properties": {
+                "seq": {"type": "integer", "description": "Of the restore; 0 as a dry run."},
+                "restored_seq": {"type": "integer", "description": "All is as it was after it."},
+                "replaced_seq": {"type": "integer", "description": "What was the newest before."},
+                "checkpoint": {"type": "string", "description": "What keeps the replaced state."},
+                "commits": {"type": "integer", "description": "How many came from the log."},
+                "tables_added": _COUNT,
+                "tables_removed": _COUNT,
+                "seconds": {"type": "number"},
+            },
+        }
+    }
+}
 
 
 @router.post(
@@ -52,6 +78,31 @@ async def compact(request: Request) -> Response:
     start, end = values.get("start") or None, values.get("end") or None
     service = service_of(request)
     report = await service.operate(partial(service.db.compact, start, end))
+    return to_response(json_reply(to_json(report), service.db.visible_seq))
+
+
+@router.post(
+    "/restore",
+    **documented(
+        query=RESTORE_PARAMETERS,
+        success={200: Success("What was done, or would be", _RESTORED, ("seerdb-seq",))},
+        problems=(*WRITE_PROBLEMS, PROBLEMS[errors.NotFoundError], PROBLEMS[errors.HistoryError]),
+    ),
+)
+async def restore(request: Request) -> Response:
+    """Have the database be again what it was, as its next commit, and wait until it is.
+
+    Older seqs tell what they told, and later writes follow. What is replaced is kept as a
+    checkpoint, which the reply names; to restore that is to undo it."""
+    values = parse_query(request.scope["query_string"], RESTORE_PARAMETERS)
+    service = service_of(request)
+    call = partial(
+        service.db.restore_in_place,
+        values.get("as_of"),
+        checkpoint=values.get("checkpoint"),
+        dry_run=values.get("dry_run", False),
+    )
+    report = await service.operate(call)
     return to_response(json_reply(to_json(report), service.db.visible_seq))
 
 

@@ -147,9 +147,8 @@ class Engine:
 
     def _open_disk_tier(self, directory: str) -> DiskTier | None:
         files, capacity = self.components.files, self.options.disk_cache_capacity
-        location = self.stores.location
         # A bucket on this disk gains nothing from copies beside it.
-        if capacity and (location is None or location.directory is None):
+        if capacity and ((at := self.stores.location) is None or at.directory is None):
             return DiskTier(files, directory, capacity)
         try:
             discard(files, directory)
@@ -198,7 +197,7 @@ class Engine:
             clock=opened.clock,
             listener=listener,
         )
-        collector = GarbageCollector(
+        self.collector = collector = GarbageCollector(
             self.stores.of(Purpose.GARBAGE),
             self.manifest,
             clock=clock,
@@ -269,7 +268,7 @@ class Engine:
             self.runner,
             ScratchDirectory(components.files, f"{opened.directory}/ingest"),
             table_format=self.table_format,
-            flushed=self._flushed,
+            flushed=self.flushed,
             check_disk=self.admission.check_disk,
         )
 
@@ -393,14 +392,15 @@ class Engine:
         Raises: what made the flush fail, after its first failed attempt.
         """
         self.check_open()
-        self._flushed(self.committer.rotate())
+        self.flushed(self.committer.rotate())
         return self.manifest.state.last_seq
 
     def flush_and_ship(self) -> None:
         """As :meth:`flush`, and bring the log up to there into the bucket, if it is shipped."""
         self.shipper.finish(self.flush())
 
-    def _flushed(self, seq: int) -> None:
+    def flushed(self, seq: int) -> None:
+        """Wait until tables that reads know hold everything up to ``seq``, which is sealed."""
         self._wait(self.background.flush, lambda: not self.live.current.seals(seq))
 
     def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
@@ -430,8 +430,8 @@ class Engine:
     def verify(self) -> VerifyReport:
         """Check the current version and the log; see ``verify.py``."""
         log = LocalLog(self.components.files, f"{self.opened.directory}/wal")
-        log_start = self.manifest.state.log_start
-        return verify_open(self.stores.of(Purpose.VERIFY), self.live, log, log_start)
+        store = self.stores.of(Purpose.VERIFY)
+        return verify_open(store, self.live, log, self.manifest.state.log_start)
 
     def _wait(self, lane: Lane, done: Callable[[], bool]) -> None:
         if not lane.wake_and_wait(done):

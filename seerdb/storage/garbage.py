@@ -22,8 +22,10 @@ are empty, and there is one for each takeover.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 from msgspec.structs import replace
 
@@ -33,6 +35,7 @@ from seerdb.ids import Epoch, SeqNo, maker_of, table_id
 from seerdb.storage.kept import has_expired, list_kept
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import FetchMany, load
+from seerdb.storage.manifest.version import Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import (
@@ -151,6 +154,13 @@ class GarbageCollector:
         self._past_seconds = retention + grace_seconds
         self._fetch_many = fetch_many
         self._timeline: Timeline | None = None
+        self._turn = Lock()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Nothing is deleted while the block runs; what ``keep`` tells after it counts."""
+        with self._turn:
+            yield
 
     def run(self, keep: Callable[[], set[str]]) -> GarbageReport:
         """Delete what is collectable now. Raises: ``UnavailableError``.
@@ -161,13 +171,17 @@ class GarbageCollector:
         is called before the manifest is read and again after, so that neither a table committed
         nor one removed in between can fall through.
         """
+        with self._turn:
+            return self._run(keep)
+
+    def _run(self, keep: Callable[[], set[str]]) -> GarbageReport:
         kept = keep()
         state = self._trusted_state()
         if isinstance(state, str):
             return GarbageReport(refused=state)
         kept = kept | keep()
         data = self._store.list(TABLE_PREFIX) + self._store.list(BLOB_PREFIX)
-        if damage := _missing(data, state):
+        if damage := find_missing(data, state.version):
             return GarbageReport(refused=damage)
         objects = self._store.list(MANIFEST_PREFIX) + data
         objects += self._store.list(WAL_PREFIX) + self._store.list(PROBE_PREFIX)
@@ -227,10 +241,11 @@ class GarbageCollector:
         return state
 
 
-def _missing(listed: list[ObjectInfo], state: ManifestState) -> str:
+def find_missing(listed: list[ObjectInfo], version: Version) -> str:
+    """What is wrong with a table or blob of ``version``; "" when all are listed as they should."""
     sizes = {info.name: info.size for info in listed}
-    needed = [(table_name(table.id), table.size) for table in state.version.tables]
-    needed += [(blob_name(blob.id), blob.size) for blob in state.version.blobs]
+    needed = [(table_name(table.id), table.size) for table in version.tables]
+    needed += [(blob_name(blob.id), blob.size) for blob in version.blobs]
     for name, size in needed:
         if (found := sizes.get(name)) != size:
             return f"{name} of {size} bytes is damaged or missing: {found} bytes"

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from seerdb.ids import SegmentId, SeqNo, TableId
 from seerdb.storage.layout import Layout
+from seerdb.storage.manifest.edit import INGEST, RESTORE
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.manifest.writer import ManifestWriter
@@ -25,7 +26,9 @@ from seerdb.storage.table_store import TableStore
 from seerdb.storage.warming import warm_flushed, warm_merged
 
 
-class _Ingest(NamedTuple):
+class _Insert(NamedTuple):
+    """An ingest or a restore."""
+
     seq: SeqNo
     settled: Callable[[], None]
 
@@ -45,13 +48,13 @@ class Publisher:
         self.pins = pins
         """Of the newest version that is shown."""
         self._lock = threading.Lock()
-        # Guarded by the lock: an ingest of which it is not known whether its edit is in effect.
-        self._in_doubt: _Ingest | None = None
+        # Guarded by the lock: what of which it is not known whether its edit is in effect.
+        self._in_doubt: _Insert | None = None
         self.warms = True
         """Whether new tables are brought into memory: not by a database that is closing."""
 
     def settled_version(self) -> Version:
-        """The newest version. Does I/O, and raises, only to find out about an ingest in doubt."""
+        """The newest version. Does I/O, and raises, only to find out about one in doubt."""
         with self._lock:
             self._settle()
             return self._manifest.state.version
@@ -116,28 +119,46 @@ class Publisher:
         out before anything else is published or planned.
         """
         with self._lock:
-            try:
-                self._settle()
-            except BaseException:
-                settled()
-                raise
+            self._settle_before(settled)
             run = 1 + max((run.number for run in self._manifest.state.version.runs), default=0)
-            self._in_doubt = _Ingest(SeqNo(seq), settled)
-            state = self._manifest.commit(
-                add=[replace(table, run=run, min_seq=seq, max_seq=seq) for table in tables],
-                last_seq=SeqNo(seq),
-                reason="ingest",
-            )
-            self._show_ingested(state, self._in_doubt)
+            add = [replace(table, run=run, min_seq=seq, max_seq=seq) for table in tables]
+            self._insert(add, (), _Insert(SeqNo(seq), settled), INGEST)
+
+    def restored(self, version: Version, seq: int, settled: Callable[[], None]) -> None:
+        """The commit ``seq`` puts ``version`` in the place of all there is; as :meth:`ingested`.
+
+        Requires also: no merge is under way, and its tables are in the bucket.
+        """
+        with self._lock:
+            self._settle_before(settled)
+            there = {table.id: table for table in self._manifest.state.version.tables}
+            wanted = {table.id: table for table in version.tables}
+            add = [table for table in version.tables if there.get(table.id) != table]
+            remove = [each for each, table in there.items() if wanted.get(each) != table]
+            self._insert(add, remove, _Insert(SeqNo(seq), settled), RESTORE)
+
+    def _settle_before(self, settled: Callable[[], None]) -> None:
+        try:
+            self._settle()
+        except BaseException:
+            settled()
+            raise
+
+    def _insert(
+        self, add: Sequence[TableMeta], remove: Sequence[TableId], insert: _Insert, reason: str
+    ) -> None:
+        self._in_doubt = insert
+        state = self._manifest.commit(add=add, remove=remove, last_seq=insert.seq, reason=reason)
+        self._show_inserted(state, insert)
 
     def _settle(self) -> None:
         if self._in_doubt:
-            self._show_ingested(self._manifest.checkpoint(), self._in_doubt)
+            self._show_inserted(self._manifest.checkpoint(), self._in_doubt)
 
-    def _show_ingested(self, state: ManifestState, ingest: _Ingest) -> None:
+    def _show_inserted(self, state: ManifestState, insert: _Insert) -> None:
         rows = self._live.current.layout.rows
         rows.advance(None)
-        self._live.extend(Layout(state.version, self._tables, rows), ingest.seq)
+        self._live.extend(Layout(state.version, self._tables, rows), insert.seq)
         self.pins.follow(state.version)
         self._in_doubt = None
-        ingest.settled()
+        insert.settled()

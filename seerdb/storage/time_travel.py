@@ -81,7 +81,7 @@ class TimeTravel:
         Raises: ``InvalidRequestError``, ``HistoryError``, ``CorruptionError``,
         ``UnavailableError``.
         """
-        wanted = _checked(as_of)
+        wanted = instant_of(as_of)
         with self._lock:
             view, _ = self._views.pop(wanted, (None, 0.0))
             if view is None:
@@ -171,7 +171,8 @@ class TimeTravel:
         return timeline
 
 
-def _checked(as_of: object) -> tuple[str, int]:
+def instant_of(as_of: object) -> tuple[str, int]:
+    """``seq`` or ``time``, and which, in microseconds. Raises: ``InvalidRequestError``."""
     if isinstance(as_of, datetime):
         if as_of.tzinfo is None:
             raise InvalidRequestError(f"as_of must say its time zone, unlike {as_of}")

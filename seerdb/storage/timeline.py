@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
-from seerdb.storage.manifest.edit import Checkpoint, Edit, ManifestRecord
+from seerdb.storage.manifest.edit import INGEST, RESTORE, Checkpoint, Edit, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import (
     FetchMany,
@@ -39,9 +39,11 @@ class Mark(NamedTuple):
     checkpoint: int
     """Number of the record from which on this state can be loaded."""
     ingested: bool
-    """Whether its seq was given to an ingest, and is in no log."""
+    """Whether its seq was given to an ingest, or to a restore in place, and is in no log."""
     expiring: bool
     """Whether something in its tables may expire."""
+    restored: bool = False
+    """Whether all that was before it gave way to what it shows."""
 
 
 class Needed(NamedTuple):
@@ -61,18 +63,18 @@ class Timeline:
     def __init__(self, first: ManifestState) -> None:
         """Begins with a state that nothing is known before."""
         self.state = first
-        self.marks = [_mark(first, ingested=False)]
+        self.marks = [_mark(first, "")]
         self._left: dict[str, int] = {}
 
     def advance(self, record: ManifestRecord) -> None:
         """Take the next record. Raises: ``CorruptionError`` if it does not fit."""
         before, self.state = self.state, apply(self.state, record)
-        ingested = isinstance(record, Edit) and record.reason == "ingest"
         if isinstance(record, Edit) and record.remove:
             stays = {name for table in self.state.version.tables for name in table.objects}
             gone = {n for table in before.version.tables for n in table.objects} - stays
             self._left |= dict.fromkeys(gone, record.time_us)
-        self.marks.append(_mark(self.state, ingested=ingested))
+        reason = record.reason if isinstance(record, Edit) else ""
+        self.marks.append(_mark(self.state, reason))
 
     def base(self, time_us: int) -> Mark | None:
         """The newest record of a time; ``None`` where all are later."""
@@ -107,9 +109,16 @@ class Timeline:
         self._left = {name: left for name, left in self._left.items() if left > before_us}
 
 
-def _mark(state: ManifestState, *, ingested: bool) -> Mark:
-    expiring = any(table.expiring for table in state.version.tables)
-    return Mark(state.number, state.time_us, state.last_seq, state.checkpoint, ingested, expiring)
+def _mark(state: ManifestState, reason: str) -> Mark:
+    return Mark(
+        number=state.number,
+        time_us=state.time_us,
+        last_seq=state.last_seq,
+        checkpoint=state.checkpoint,
+        ingested=reason in (INGEST, RESTORE),
+        expiring=any(table.expiring for table in state.version.tables),
+        restored=reason == RESTORE,
+    )
 
 
 def read_timeline(

@@ -1,7 +1,8 @@
 """What a key held over time: every version of it that the retention still tells.
 
 One pass over the log of the retention, a part of it at a time. What was in effect when it begins,
-what an ingest wrote, and what came of a gap in the log is looked up in the tables of then.
+what an ingest wrote or a restore in place brought back, and what came of a gap in the log is looked
+up in the tables of then.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from seerdb.storage.reads import Reads, View
 from seerdb.storage.replay import WalRecord
 from seerdb.storage.state import State
 from seerdb.storage.timeline import Mark
-from seerdb.storage.value import SECOND_US
+from seerdb.storage.value import SECOND_US, Shown
 from seerdb.storage.wal.format import SINGLE, decode_columns
 
 
@@ -48,15 +49,16 @@ def versions(
     """
     found: list[KeyVersion] = []
     mark: Mark | None = marks[0]
+    restores = {each.last_seq for each in marks[1:] if each.restored}
     while mark is not None:
         view = view_of(Instant(mark, [], mark.last_seq, mark.time_us))
-        found += _in_tables(reads, view, key, mark, found[-1] if found else None)
+        shown = reads.get_at(view, key) or (0, None)
+        found += _in_tables(shown, mark, found[-1] if found else None, restores)
         state = State(Memtable([], operator), (), view.state.layout)
         reached = mark.last_seq
         for records in log.after(reached):
             for seq, time_us in _applied(state.active, records, key):
-                shown = reads.get_at(View(state, seq, time_us // SECOND_US), key)
-                value = None if shown is None else shown[1]
+                _, value = reads.get_at(View(state, seq, time_us // SECOND_US), key) or (0, None)
                 found.append(KeyVersion(seq, time_us / SECOND_US, value))
             reached = records[-1][0]
         mark = next((each for each in marks if each.last_seq > reached), None)
@@ -64,16 +66,21 @@ def versions(
 
 
 def _in_tables(
-    reads: Reads, view: View, key: bytes, mark: Mark, before: KeyVersion | None
+    shown: Shown, mark: Mark, before: KeyVersion | None, restores: set[int]
 ) -> Iterator[KeyVersion]:
-    """The version that the tables of ``mark`` show, unless it is the one ``before``."""
-    seq, value = reads.get_at(view, key) or (0, None)
-    is_ingest = mark.ingested and seq == mark.last_seq
-    if value is not None and (before is None or before.seq != seq):
+    """The version that the tables of ``mark`` show, unless it is the one ``before``. ``restores``
+    brought versions back, with the seqs that they had."""
+    seq, value = shown
+    had, held = (0, None) if before is None else (before.seq, before.value)
+    if seq == had or (value is None and held is None) or (had in restores and value == held):
+        return
+    if mark.last_seq in restores:
+        yield KeyVersion(mark.last_seq, mark.time_us / SECOND_US, value)
+    elif value is not None:
+        is_ingest = mark.ingested and seq == mark.last_seq
         yield KeyVersion(seq, mark.time_us / SECOND_US if is_ingest else None, value)
-    was_there = before is not None and before.value is not None and before.seq != seq
-    # After an ingest nothing but what that wrote is new: what is gone then has expired.
-    if value is None and was_there and not mark.ingested:
+    elif not mark.ingested:
+        # After an ingest nothing but what that wrote is new: what is gone then has expired.
         yield KeyVersion(mark.last_seq, None, None)
 
 

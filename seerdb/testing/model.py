@@ -89,6 +89,12 @@ class Model:
         self._states.append(contents)
         self._attempted = True
 
+    def attempt_restore(self, at: int) -> None:
+        """As :meth:`attempt`, of a commit that has all be again what it was after the commit
+        ``at``."""
+        self.attempt([])
+        self._states[-1] = dict(self._states[at])
+
     def acknowledge(self, seq: int, level: str) -> None:
         """The commit was acknowledged with ``seq``; everything before is as safe as it is."""
         assert self._attempted

@@ -307,6 +307,17 @@ class FakeDatabase:
         if self.kept.pop(name, None) is None:
             raise NotFoundError(f"there is no checkpoint {name!r}")
 
+    def restore_in_place(
+        self,
+        as_of: int | datetime | None = None,
+        *,
+        checkpoint: str | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        if checkpoint is not None and checkpoint not in self.kept:
+            raise NotFoundError(f"there is no checkpoint {checkpoint!r}")
+        return {"as_of": as_of, "checkpoint": checkpoint, "dry_run": dry_run}
+
     def start_backup(
         self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
     ) -> Copied:

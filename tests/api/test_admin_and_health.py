@@ -109,6 +109,23 @@ def test_checkpoints_are_made_listed_and_dropped(client: Client, db: FakeDatabas
         client.post(f"/v1/admin/checkpoints?{query}", b"").problem(400, "invalid-request")
 
 
+def test_a_restore_in_place_is_asked_for_by_seq_time_or_checkpoint(
+    client: Client, db: FakeDatabase
+) -> None:
+    db.load(a="1")
+    reply = client.post("/v1/admin/restore?as_of=7", b"")
+    assert (reply.status, reply.headers["seerdb-seq"]) == (200, "1")
+    assert reply.json == {"as_of": 7, "checkpoint": None, "dry_run": False}
+    reply = client.post("/v1/admin/restore?as_of=2026-01-31T12:00:00Z&dry_run=true", b"")
+    assert reply.json["as_of"].startswith("2026-01-31T12:00:00")
+    assert reply.json["dry_run"]
+    client.post("/v1/admin/restore?checkpoint=one", b"").problem(404, "not-found")
+    client.post("/v1/admin/checkpoints?name=one", b"")
+    assert client.post("/v1/admin/restore?checkpoint=one", b"").json["checkpoint"] == "one"
+    for query in ("as_of=never", "dry_run=1", "checkpoint=%FF", "other=1"):
+        client.post(f"/v1/admin/restore?{query}", b"").problem(400, "invalid-request")
+
+
 def test_backups_are_begun_told_of_and_cancelled(client: Client, db: FakeDatabase) -> None:
     db.load(a="1")
     began = client.post("/v1/admin/backups", b'{"to": "/x", "label": "y", "keep": true, "jobs": 3}')

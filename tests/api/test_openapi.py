@@ -32,6 +32,7 @@ ROUTES = {
     ("get", "/v1/admin/backups/{id}"),
     ("delete", "/v1/admin/backups/{id}"),
     ("get", "/v1/admin/recovery-points"),
+    ("post", "/v1/admin/restore"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("post", "/v1/admin/promote"),

@@ -28,13 +28,21 @@ class Ingest:
 
 
 @dataclass(frozen=True)
+class Restore:
+    """In place: what was there after a commit; ``kept``: what the restore before replaced."""
+
+    seq: int
+    kept: bool = False
+
+
+@dataclass(frozen=True)
 class Verb:
     """``flush``, ``compact``, ``reopen``, or ``wait`` until garbage may be collected."""
 
     name: str
 
 
-Step = Write | Ingest | Verb
+Step = Write | Ingest | Restore | Verb
 
 
 def put(key: bytes, value: bytes, level: str = "local") -> Write:
@@ -104,6 +112,12 @@ class Run:
         elif isinstance(step, Ingest):
             model.attempt([("put", *pair) for pair in step.pairs])
             model.acknowledge(db.ingest(step.pairs).seq, "object")
+        elif isinstance(step, Restore):
+            model.attempt_restore(step.seq)
+            checkpoint = f"before-restore-{step.seq + 1}" if step.kept else None
+            as_of = None if step.kept else step.seq
+            report = db.restore_in_place(as_of, checkpoint=checkpoint)
+            model.acknowledge(report.seq, "object")
         elif step.name == "flush":
             db.flush()
             model.secure(model.seq, "object")

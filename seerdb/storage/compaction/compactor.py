@@ -65,11 +65,11 @@ class Compactor:
         self._lock = threading.Lock()
         self._works: dict[int, Work] = {}
         self._requests: list[Request] = []
-        self._is_cancelled = False
+        self._is_cancelled = self._is_paused = False
         self.statistics = CompactionStatistics()
 
     def compact_one(self, slot: int = 0) -> bool:
-        """Do what is due beside what other slots do; returns whether there was something.
+        """Do what is due beside what other slots do; returns whether something was done.
 
         Raises: what made it fail, when it is to be called again, with the same slot;
         ``ClosedError`` after :meth:`cancel`.
@@ -84,6 +84,9 @@ class Compactor:
             else:
                 self._merge(work)
         except BaseException as error:
+            if work is not None and self._is_paused:
+                self._give_up(slot, work)
+                return False
             self._tell_requests(work, error)
             raise
         self._end(slot, work)
@@ -104,6 +107,24 @@ class Compactor:
         for work in list(self._works.values()):
             work.control.cancel()
 
+    def pause(self) -> None:
+        """Begin nothing before :meth:`resume`. What runs ends within about a second and is given
+        up; what people asked for is done later. Wake the lane, and wait until it ``is_idle``."""
+        with self._lock:
+            self._is_paused = True
+            works = list(self._works.values())
+        for work in works:
+            work.control.cancel()
+
+    def resume(self) -> None:
+        """Go on. Wake the lane then."""
+        self._is_paused = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs, and nothing waits to be tried again."""
+        return not self._works
+
     def jobs(self) -> list[JobStatistics]:
         """What is under way, the oldest first. Never waits."""
         now = self._clock.now()
@@ -117,7 +138,7 @@ class Compactor:
 
     def _begin(self, slot: int) -> Work | None:
         with self._lock:
-            if self._is_cancelled or len(self._works) >= self._limits.at_once():
+            if self._is_cancelled or self._is_paused or len(self._works) >= self._limits.at_once():
                 return None
             version = self._publisher.settled_version()
             running = [work.plan for work in self._works.values()]
@@ -165,6 +186,13 @@ class Compactor:
             self._share_rate()
             if work.request is not None and work.is_last:
                 self._close(work.request)
+
+    def _give_up(self, slot: int, work: Work) -> None:
+        with self._lock:
+            del self._works[slot]
+            self._share_rate()
+        # Should its edit be in effect all the same, the manifest names them.
+        self._outputs.finish(table.id for table in work.tables)
 
     def _close(self, request: Request) -> None:
         self._requests.remove(request)

@@ -27,6 +27,10 @@ from seerdb.storage.manifest.version import TableMeta
 MAGIC = b"SeerMfst"
 FORMAT_VERSION = 1
 
+INGEST = "ingest"
+RESTORE = "restore"
+"""Reasons of edits that are commits of their own: their seq is in no log."""
+
 _ENVELOPE = Envelope(
     MAGIC,
     FORMAT_VERSION,
@@ -94,7 +98,7 @@ class Edit(Record, frozen=True, kw_only=True, tag="edit"):
     log_start: SegmentId
     """First segment of the home's log that is still needed; 0: all of them."""
     reason: str
-    """``flush``, ``compaction`` ...: for people."""
+    """``flush``, ``compaction`` ...: for people, but for ``INGEST`` and ``RESTORE``."""
 
 
 class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint", omit_defaults=True):
