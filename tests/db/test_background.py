@@ -100,8 +100,8 @@ def test_a_worker_killed_in_the_middle_of_a_flush(
     db.put(b"b", b"2")
     with ThreadPoolExecutor(1) as caller:
         flush = caller.submit(db.flush)
-        while db.statistics().memtables.sealed == 0:
-            pass  # until the flush has begun: its worker stands still
+        while not db._engine.background.flush.is_awaited:
+            pass  # until the caller waits for the flush: its worker stands still
         os.kill(worker, signal.SIGKILL)
         failed = heard.wait_for(WorkFailed)
         assert isinstance(failed, WorkFailed)

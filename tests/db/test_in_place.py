@@ -389,7 +389,7 @@ def test_writers_go_on_around_it_and_lose_nothing_that_came_after(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        assert begun.wait(30)
+        assert begun.wait(60)
         report = db.restore_in_place(seq)
     finally:
         done.set()

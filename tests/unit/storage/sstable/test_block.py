@@ -23,6 +23,7 @@ from seerdb.storage.sstable.block import (
 )
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.value import Version
 from tests.unit.storage.sstable.samples import Entry, in_order, packed, puts
 
@@ -127,9 +128,12 @@ def test_planes_suffice_at_their_borders(size: int) -> None:
 
 
 def test_versions_beyond_4_gib_are_refused_before_they_are_joined() -> None:
-    value = bytes(1 << 30)
-    with pytest.raises(InternalError, match="exceed 4 GiB"):
-        encode([Entry(b"k", seq, PUT, value) for seq in (5, 4, 3, 2)])
+    """The lengths are those of four values of a GiB, which no test need have in memory."""
+    seqs, kinds = np.array([5, 4, 3, 2], np.uint64), np.full(4, PUT, np.uint8)
+    parts, lengths = np.frombuffer(b"k", np.uint8), np.array([[1, 1 << 30]] * 4)
+    entries, hashes = Packed(parts, seqs, kinds, lengths=lengths), np.zeros(4, np.uint64)
+    with pytest.raises(InternalError, match="b'k' exceed 4 GiB"):
+        list(encode_blocks(entries, hashes, None, [0, 4]))
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 7))
