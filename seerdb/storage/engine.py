@@ -401,7 +401,7 @@ class Engine:
 
     def flushed(self, seq: int) -> None:
         """Wait until tables that reads know hold everything up to ``seq``, which is sealed."""
-        self._wait(self.background.flush, lambda: not self.live.current.seals(seq))
+        self._wait(self.background.flush, lambda: self.flusher.has_reached(seq))
 
     def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
         """Show all pairs at once, in tables of their own; see :meth:`Ingester.ingest`."""

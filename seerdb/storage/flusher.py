@@ -83,9 +83,19 @@ class Flusher:
         newer = self._live.current.memtables[-2]
         start, warm = newer.segments[0], self._is_worth_warming()
         self._publisher.flushed(memtable, built.result.table, start, warm=warm)
-        self._built = None
-        self._account(built)
+        try:
+            self._account(built)
+        finally:
+            self._built = None
         return memtable.segments
+
+    def has_reached(self, seq: int) -> bool:
+        """Whether what was committed up to ``seq`` is in tables that reads see, and was told of.
+        Requires: no active memtable holds any of it. For any thread."""
+        if self._live.current.seals(seq):
+            return False
+        built = self._built  # until all know of it
+        return built is None or built.memtable.last_seq > seq
 
     def _build(self, memtable: Memtable) -> _Built:
         started = self._clock.monotonic()

@@ -95,7 +95,8 @@ def serving(
     clock = clock or SystemClock()
     path = CountingPath(create_app(settings, db, clock=clock), clock)
     config = served._config(path, settings)
-    for name, value in changes.items():
+    patient = {"timeout_keep_alive": WAIT, "timeout_graceful_shutdown": WAIT}
+    for name, value in (patient | changes).items():
         setattr(config, name, value)
     server = Server(path, config)
     server.thread.start()

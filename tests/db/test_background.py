@@ -18,6 +18,7 @@ from seerdb import (
     ChecksumError,
     Components,
     DiskFullError,
+    Event,
     FencedError,
     SeerDBError,
     UnavailableError,
@@ -118,34 +119,45 @@ def test_a_worker_killed_in_the_middle_of_a_flush(
     assert list(open_db().scan()) == [(b"a", b"1"), (b"b", b"2")]
 
 
-def test_a_flush_returns_when_reads_see_its_table(open_db: OpenDB) -> None:
-    """The manifest named it, reads and numbers did not know it yet."""
-    committed, go_on = threading.Event(), threading.Event()
-    db = open_db()
+@pytest.mark.parametrize("pause", ["after the commit", "before it is told"])
+def test_a_flush_returns_when_reads_and_numbers_know_its_table(open_db: OpenDB, pause: str) -> None:
+    """The manifest named it, and who asked for it went on before reads or numbers knew it."""
+    paused, go_on = threading.Event(), threading.Event()
+
+    def wait_here() -> None:
+        paused.set()
+        assert go_on.wait(PATIENCE)
+
+    def told(event: Event) -> None:
+        if isinstance(event, FlushCompleted) and pause == "before it is told":
+            wait_here()
+
+    db = open_db(components=Components(listener=told))
     db.put(b"a", b"1")
     manifest, lane = db._engine.manifest, db._engine.background.flush
     commit = manifest.commit
 
-    def pausing(**change: Any) -> ManifestState:
+    def committing(**change: Any) -> ManifestState:
         state = commit(**change)
-        committed.set()
-        assert go_on.wait(PATIENCE)
+        if pause == "after the commit":
+            wait_here()
         return state
 
-    def flush() -> tuple[int, int]:
+    def flush() -> tuple[int, int, int, bool]:
         db.flush()
-        return db.statistics().memtables.sealed, len(db._engine.live.current.layout.runs)
+        found = db.statistics()
+        return found.memtables.sealed, found.runs, found.flushes.flushes, go_on.is_set()
 
-    manifest.commit = pausing  # type: ignore[method-assign]
+    manifest.commit = committing  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as callers, ExitStack() as on_exit:
         on_exit.callback(go_on.set)
         first = callers.submit(flush)
-        assert committed.wait(PATIENCE)
+        assert paused.wait(PATIENCE)
         second = callers.submit(flush)
         while lane._waiting < 2 and not second.done():
             pass
         go_on.set()
-        assert first.result(PATIENCE) == second.result(PATIENCE) == (0, 1)
+        assert first.result(PATIENCE) == second.result(PATIENCE) == (0, 1, 1, True)
 
 
 def test_a_failed_flush_is_tried_again_by_itself(open_db: OpenDB) -> None:

@@ -20,6 +20,9 @@ from tests.fixtures.stores import S3Server, find_minio, start_minio
 READY_SECONDS = 120.0
 SEERDB = str(Path(sys.executable).parent / "seerdb")
 
+http = httpx.Client(timeout=120.0, limits=httpx.Limits(max_keepalive_connections=0))
+"""One for all: making one takes longer than a request, and the S3 server may be in this process."""
+
 
 class Server:
     """A ``seerdb serve`` process; ended by process id."""
@@ -48,7 +51,7 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.get(f"{self.url}{until}", timeout=10.0).is_success:
+                if http.get(f"{self.url}{until}", timeout=10.0).is_success:
                     return
             except httpx.TransportError:
                 pass

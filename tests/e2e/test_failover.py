@@ -14,7 +14,7 @@ from seerdb.storage.lease.record import LeaseRecord, decode_lease
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.names import LEASE_NAME
-from tests.e2e.conftest import Server, wait_for
+from tests.e2e.conftest import Server, http, wait_for
 from tests.fixtures.stores import S3Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -82,10 +82,6 @@ class Writer:
                     return
                 if reply.is_success:
                     promised[key] = int(reply.headers["seerdb-seq"])
-
-
-http = httpx.Client(timeout=120.0, limits=httpx.Limits(max_keepalive_connections=0))
-"""One for all: making one takes longer than a request, and the S3 server may be in this process."""
 
 
 def accepts_writes(server: Server) -> bool:

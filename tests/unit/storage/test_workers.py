@@ -356,6 +356,8 @@ def test_closing_waits_for_the_turn_under_way_and_ends_the_work(workers: Workers
     assert begun.wait(PATIENCE)
     closer = threading.Thread(target=lane.close)
     closer.start()
+    while not lane.is_awaited:
+        pass  # until it has begun to close
     assert closer.is_alive()
     go_on.set()
     closer.join(PATIENCE)
