@@ -59,8 +59,8 @@ def test_bucket_away_and_back(tmp_path: Path) -> None:
 
 @needs_minio
 def test_bucket_away_and_back_under_primary_replica_and_standby(tmp_path: Path) -> None:
-    """Nobody takes over from a primary that cannot reach the bucket either, it acknowledges nothing
-    that its lease does not cover, and all three go on by themselves: until the primary dies."""
+    """PB-19. Nobody takes over from a primary that cannot reach the bucket, which acknowledges
+    nothing that its lease does not cover; all three go on by themselves, until the primary dies."""
     storage = tmp_path / "minio"
     storage.mkdir()
     servers: list[Server] = []
@@ -99,7 +99,7 @@ def test_bucket_away_and_back_under_primary_replica_and_standby(tmp_path: Path) 
 
 
 def _three(directory: Path, s3: S3Server) -> list[Server]:
-    """A primary, its standby, and a replica that follows through the bucket, none of them started."""
+    """A primary, its standby, and a replica that follows through the bucket, to be started."""
     url, servers = f"{s3.create_bucket()}/db", []
     for name, role in (("a", "standby"), ("b", "standby"), ("c", "replica")):
         (directory / name).mkdir()
