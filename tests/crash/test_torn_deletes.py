@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -23,10 +24,11 @@ from tests.fixtures.follower import contents, follow
 
 pytestmark = pytest.mark.crash
 
+RETENTION = 1500.0
 SETTINGS: dict[str, Any] = {
     "ship_interval": 1.0,
     "blob_threshold": 150,
-    "history_retention": 1500.0,
+    "history_retention": RETENTION,
 }
 
 
@@ -43,6 +45,7 @@ STEPS: tuple[Step, ...] = tuple(
         Verb("flush"),
         *([Verb("compact")] if version % 3 == 2 else []),
         *([Verb("reopen")] if version % 4 == 3 else []),
+        fat(b"late", version),
         Verb("wait"),
         Verb("collect"),
     )
@@ -65,14 +68,19 @@ class TornStore(MemoryObjectStore):
         super().delete(wanted)
 
 
+@dataclass
 class Collected(Run):
-    """Has a verb more."""
+    """Has a verb more, and knows when commits were acknowledged."""
+
+    times: dict[int, float] = field(default_factory=dict)
 
     def _do(self, db: DB, step: Step) -> DB:
         if step == Verb("collect"):
             db._engine.background.garbage.wake()
             return db
-        return super()._do(db, step)
+        db = super()._do(db, step)
+        self.times.setdefault(self.model.seq, self.world.clock.now())
+        return db
 
 
 def run(at: int, seed: int) -> tuple[Collected, TornStore]:
@@ -85,14 +93,17 @@ def run(at: int, seed: int) -> tuple[Collected, TornStore]:
     return collected, store
 
 
-def check_past(world: World, model: Any) -> None:
-    """Every commit that the bucket says it still has is restored as it was."""
+def check_past(run: Collected, world: World) -> None:
+    """Every commit that the bucket says it still has is restored as it was, and that are all of the
+    retention at least."""
+    since = world.clock.now() - RETENTION
     ranges = open_archive(world.bucket).ranges()
-    for covered in ranges:
-        for seq in range(covered.first, covered.last + 1):
-            _, bucket = restore(world, world.bucket, seq=seq)
-            expected = {key: found.value for key, found in model.contents(seq).items()}
-            assert content(world, bucket) == expected
+    there = {seq for covered in ranges for seq in range(covered.first, covered.last + 1)}
+    assert there >= {seq for seq, time in run.times.items() if time >= since}
+    for seq in there:
+        _, bucket = restore(world, world.bucket, seq=seq)
+        expected = {key: found.value for key, found in run.model.contents(seq).items()}
+        assert content(world, bucket) == expected
 
 
 def complete(world: World) -> DB:
@@ -113,7 +124,7 @@ def test_what_is_left_of_a_torn_deletion_is_a_whole_database() -> None:
             assert torn.died
             model = torn.model
             check_recovery(torn.world.lose_machine(), model, "object")
-            check_past(torn.world.lose_machine(), model)
+            check_past(torn, torn.world.lose_machine())
             after = torn.world.kill()
             replica = follow(after)
             replica.refresh()
