@@ -199,13 +199,15 @@ class Committer:
         self._inbox.put(request)
 
     def serve_inbox(self) -> None:
-        """Commit what :meth:`submit` queues, until :meth:`stop_inbox`."""
-        queue = self._queue
-        while requests := self._inbox.take(MAX_GROUP_REQUESTS):
-            queue.extend(requests)
+        """Commit what :meth:`submit` queues, until :meth:`stop_inbox`. Raises what a sink raises;
+        called again it goes on with what is left."""
+        queue, ended = self._queue, False
+        while not ended:
             with self._mutex:
                 while queue:
                     self._commit_group()
+            queue.extend(requests := self._inbox.take(MAX_GROUP_REQUESTS))
+            ended = not requests
 
     def stop_inbox(self) -> None:
         """Let :meth:`serve_inbox` return once it has served what is queued."""

@@ -382,7 +382,7 @@ class Engine:
     def _serve_inbox(self) -> None:
         with self._start_lock:
             if self._inbox_thread is None:
-                self._inbox_thread = self.runtime.workers.start_thread(
+                self._inbox_thread = self.runtime.workers.start_loop(
                     self.committer.serve_inbox, "seerdb-commit"
                 )
 

@@ -38,6 +38,8 @@ CHECK_THREADS = 8
 """Whole objects that are read and checked side by side; each is in memory meanwhile."""
 COMPACTION_THREADS = 4
 """Compactions of all databases that run in threads: one for each database."""
+RESTART_SECONDS = 0.1
+"""How long a loop rests that raised, before it is run again."""
 JOB_PROCESSES = 3
 """One of them is not for compactions, so that no flush waits behind them. Started when needed."""
 SHARED_JOBS = 64
@@ -145,6 +147,11 @@ def in_order(threads: Executor, call: Callable[[T], R], items: Iterable[T]) -> I
         yield waiting.popleft().result()
 
 
+def _tell_of_exception() -> None:
+    """As the end of a thread is told of."""
+    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
 class Timer:
     """One thread that makes calls later; started by the first call."""
 
@@ -180,9 +187,8 @@ class Timer:
                 call = heapq.heappop(self._calls)[2]
             try:
                 call()
-            except Exception:  # noqa: BLE001 - told as the end of a thread is; the others need it
-                hook = threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
-                threading.excepthook(hook)
+            except Exception:  # noqa: BLE001 - told; the others need this thread
+                _tell_of_exception()
 
     def _is_due(self) -> bool:
         return bool(self._calls) and self._calls[0][0] <= self._clock.monotonic()
@@ -248,6 +254,20 @@ class Workers:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
+
+    def start_loop(self, run: Callable[[], None], name: str) -> Thread:
+        """As :meth:`start_thread`, for a loop that others rely on: if it raises, that is told to
+        ``threading.excepthook``, and it is run again."""
+
+        def going_on() -> None:
+            while True:
+                try:
+                    return run()
+                except Exception:  # noqa: BLE001 - told
+                    _tell_of_exception()
+                self.clock.sleep(RESTART_SECONDS)
+
+        return self.start_thread(going_on, name)
 
     @contextmanager
     def shared_numbers(self) -> Iterator[tuple[int, SharedNumbers]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from seerdb import clock
 from seerdb.errors import AlreadyExistsError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage import flush, flusher, garbage, merge, opening, recovery
@@ -19,6 +20,7 @@ from seerdb.storage.compaction import plan
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.policy import leveled
 from seerdb.storage.entry import DELETE
+from seerdb.storage.envelope import Envelope
 from seerdb.storage.flush import FlushJob, run_flush
 from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.home import Home
@@ -37,6 +39,8 @@ from seerdb.storage.shipper import Shipper
 from seerdb.storage.sstable import format as table_format
 from seerdb.storage.sstable.builder import TableBuilder
 from seerdb.storage.state import LiveState
+from seerdb.storage.status import health
+from seerdb.storage.timeline import Needed
 from seerdb.storage.wal import frames, repair
 from seerdb.storage.wal.format import encode_put
 from seerdb.storage.wal.frames import FrameReader
@@ -413,3 +417,39 @@ def give_the_seq_of_a_failed_ingest_away(patch: Patch) -> None:
 
 def leave_an_ingest_in_doubt(patch: Patch) -> None:
     patch.setattr(Publisher, "_settle", lambda publisher: None)
+
+
+def follow_the_wall_clock(patch: Patch) -> None:
+    forward = clock.ForwardClock
+    patch.setattr(forward, "now_us", lambda each: each.wall_ns() // 1000)
+
+
+def collect_by_the_writers_memory(patch: Patch) -> None:
+    patch.setattr(GarbageCollector, "_trusted_state", lambda collector: collector._writer.state)
+    patch.setattr(
+        GarbageCollector,
+        "_past",
+        lambda collector, state: Needed(state.number, state.last_seq, frozenset()),
+    )
+
+
+def collect_while_something_is_missing(patch: Patch) -> None:
+    patch.setattr(garbage, "find_missing", lambda listed, version: "")
+
+
+def throw_damaged_log_away(patch: Patch) -> None:
+    def discarding(files: Any, directory: str, target: str, segments: list[int]) -> list[str]:
+        for segment in segments:
+            files.remove(segment_path(directory, segment))
+        return []
+
+    patch.setattr(opening, "quarantine", discarding)
+
+
+def trust_the_manifest(patch: Patch) -> None:
+    patch.setattr(Envelope, "_check_body", lambda envelope, name, data, length: None)
+
+
+def always_well(patch: Patch) -> None:
+    check = health.HealthCheck
+    patch.setattr(health, "HealthCheck", lambda name, ok, detail: check(name, True, detail))

@@ -13,6 +13,7 @@ import pytest
 
 from tests.crash import (
     bugs,
+    test_blob_damage,
     test_compaction,
     test_disk_faults,
     test_every_operation,
@@ -35,6 +36,7 @@ from tests.regression import (
     test_recovery,
     test_tombstones,
 )
+from tests.unit.storage import test_checkpoints
 from tests.unit.storage.compaction import test_policies
 
 
@@ -294,6 +296,44 @@ MUTANTS = [
         "I10",
         bugs.trust_the_log,
         test_truncation.test_a_flipped_bit_in_the_log_is_found,
+    ),
+    Mutant(
+        "the clock of commits goes back with the wall clock",
+        "I3",
+        bugs.follow_the_wall_clock,
+        test_seq_after_crash.test_timestamps_never_go_back_though_the_clock_does,
+    ),
+    Mutant(
+        "the collector trusts what it remembers of the manifest",
+        "I8",
+        bugs.collect_by_the_writers_memory,
+        test_shipped_log.test_with_a_damaged_manifest_it_stays,
+    ),
+    Mutant(
+        "the collector does not look whether all is there that is named",
+        "I8",
+        bugs.collect_while_something_is_missing,
+        test_blob_damage.test_nothing_is_collected_while_a_blob_is_missing,
+    ),
+    Mutant(
+        "damaged bytes are not kept",
+        "I9",
+        bugs.throw_damaged_log_away,
+        lambda: test_truncation.test_a_log_with_a_flipped_bit_is_opened_by_the_mode_that_allows_it(
+            "salvage"
+        ),
+    ),
+    Mutant(
+        "the checksums of the manifest are trusted",
+        "I10",
+        bugs.trust_the_manifest,
+        test_checkpoints.test_a_record_survives_its_encoding_and_damage_is_told,
+    ),
+    Mutant(
+        "what fails is healthy",
+        "I11",
+        bugs.always_well,
+        test_store_faults.test_writes_go_on_while_the_bucket_is_away_and_nothing_is_lost,
     ),
     Mutant(
         "a background failure is swallowed",

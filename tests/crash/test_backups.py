@@ -6,6 +6,7 @@ and doing the same again succeeds.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,24 @@ from seerdb.storage.backup.check import check_backups
 from seerdb.storage.backup.locks import LOCK_SECONDS
 from seerdb.storage.backup.prune import prune
 from seerdb.storage.backup.retention import Retention
-from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, MANIFEST_PREFIX
+from seerdb.storage.backup.take import Source, Wish, take_backup
+from seerdb.storage.checkpoints import HOLD_SECONDS, held
+from seerdb.storage.object_store.names import (
+    BACKUP_PREFIX,
+    BLOB_PREFIX,
+    HOLD_PREFIX,
+    LOCK_PREFIX,
+    MANIFEST_PREFIX,
+    TABLE_PREFIX,
+)
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
-from tests.fixtures.database import World, fill
+from tests.fixtures.database import World, collect_garbage, fill
 
 pytestmark = pytest.mark.crash
+
+RANDOM = random.Random(3)
 
 Outcome = tuple[World, MemoryObjectStore]
 
@@ -90,6 +102,47 @@ def test_a_backup_that_dies_anywhere_harms_none_and_is_completed_by_the_next() -
         assert not scene.repository.list(LOCK_PREFIX)
 
     assert deaths(run, check) > 10
+
+
+def test_a_backup_that_dies_at_its_source_anywhere_leaves_nothing_there_for_good() -> None:
+    """What it holds of the database stays for as long as it might still be copied, then goes."""
+    number, died = 0, True
+    while died:
+        number += 1
+        for moment in ("crash_at", "crash_after"):
+            scene = Scene()
+            world = scene.world
+            source = FaultyObjectStore(world.bucket, world.clock)
+            setattr(source, moment, number)
+            died = False
+            try:
+                with held(source, clock=world.clock, random_bytes=RANDOM.randbytes) as hold:
+                    state = Source(source, hold.state)
+                    wish, carrying = Wish(), carrier(world.clock)
+                    take_backup(state, scene.repository, wish, carrying, RANDOM.randbytes)
+            except CrashError:
+                died = True
+            world.clock.advance(LOCK_SECONDS + 1)
+            scene.check_repository(least=2)
+            back_up(world, scene.repository)
+            scene.check_repository(least=3)
+            check_holds_end(world)
+    assert number > 10
+
+
+def check_holds_end(world: World) -> None:
+    """A collector takes the holds of the dead, and what only they kept."""
+    with world.open() as db:
+        db.compact()
+        world.clock.advance(HOLD_SECONDS)
+        for _ in range(3):
+            fill(db, 14)
+            db.compact()
+            collect_garbage(world, db)
+        state = db._engine.manifest.state
+        needed = {name for table in state.version.tables for name in table.objects}
+        names = [TABLE_PREFIX, BLOB_PREFIX, HOLD_PREFIX]
+        assert {info.name for prefix in names for info in world.bucket.list(prefix)} == needed
 
 
 def test_a_prune_that_dies_anywhere_leaves_whole_backups_and_is_completed_by_the_next() -> None:

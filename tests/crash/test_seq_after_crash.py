@@ -128,6 +128,9 @@ def test_timestamps_never_go_back_though_the_clock_does() -> None:
     following.clock.set_now(1_000_000_000.0)
     db = following.open()
     assert db._engine.opened.clock.committed_us >= 1_800_000_000_000_000
-    db.put(b"k", b"2")
+    for level in ("memory", "local"):
+        reached = db._engine.opened.clock.committed_us
+        db.put(b"k", b"2", durability=level)
+        assert db._engine.opened.clock.committed_us >= reached
     db.close()
     assert following.open().get(b"k") == b"2"

@@ -27,8 +27,10 @@ def after_a_death() -> World:
     return world.kill()
 
 
-def take_over(world: World, path: str) -> DB:
+def take_over(world: World, path: str, *, by_hand: bool = False) -> DB:
     waiting = Standby.open(path, components=world.components(world.settings), **world.settings)
+    if by_hand:
+        return waiting.take_over()
     for _ in range(100):
         db = waiting.look()
         if db is not None:
@@ -37,11 +39,11 @@ def take_over(world: World, path: str) -> DB:
     raise AssertionError("nobody took over")
 
 
-def live(world: World) -> dict[bytes, bytes]:
+def live(world: World, *, by_hand: bool = False) -> dict[bytes, bytes]:
     """A standby takes over, writes and closes; what was acknowledged by then."""
     promised = dict(SAFE)
     try:
-        db = take_over(world, "standby")
+        db = take_over(world, "standby", by_hand=by_hand)
         for number in range(3):
             key = b"new%d" % number
             db.put(key, b"v", durability="object")
@@ -53,17 +55,27 @@ def live(world: World) -> dict[bytes, bytes]:
     return promised
 
 
-def points() -> list[CrashPoint]:
+def points(*, by_hand: bool = False) -> list[CrashPoint]:
     world = after_a_death()
-    live(world)
+    live(world, by_hand=by_hand)
     return world.crash_points()
 
 
 @pytest.mark.parametrize("point", points(), ids=lambda point: f"{point.device}-{point.number}")
 def test_the_next_standby_finds_all_that_was_in_the_bucket(point: CrashPoint) -> None:
+    check_death(point, by_hand=False)
+
+
+def test_so_it_does_after_a_promotion_by_hand() -> None:
+    for point in points(by_hand=True):
+        check_death(point, by_hand=True)
+
+
+def check_death(point: CrashPoint, *, by_hand: bool) -> None:
+    """Whoever takes over dies there: the next one has all that was promised."""
     world = after_a_death()
     world.crash_at(point)
-    promised = live(world)
+    promised = live(world, by_hand=by_hand)
     for following in (world.lose_machine(), world.lose_power(1), world.kill()):
         path = "standby" if following.files.exists("standby") else "third"
         db = take_over(following, path)

@@ -101,6 +101,29 @@ def test_a_batch_is_empty_once_it_is_submitted_and_may_be_used_again() -> None:
     assert dict(db.scan()) == {b"a": b"1", b"b": b"1", b"later": b"2"}
 
 
+def test_the_committer_thread_outlives_whatever_is_raised_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PB-04. All writes over HTTP wait for this thread; without it none was ever answered again,
+    and readiness said that all was well."""
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    db, told = World(**ROOMY).open(), Told()
+
+    def raising(outcomes: list[Outcome]) -> None:
+        told(outcomes)
+        raise RuntimeError("Event loop is closed")
+
+    with held(db):
+        db.submit(put(b"a"), ticket="a", sink=raising)
+        db.submit(put(b"b"), ticket="b", sink=told, expect=(b"b", 0))  # a group of its own
+    assert sorted(told.wait(2)) == [("a", 1), ("b", 2)]
+    db.submit(put(b"c"), ticket="c", sink=told)
+    assert told.wait(3)[-1] == ("c", 3)
+    assert [args.exc_type for args in died] == [RuntimeError]
+    db.close()
+
+
 def test_what_waits_becomes_one_group_and_one_call(db: DB) -> None:
     told, other = Told(), Told()
     db.submit(put(b"warm"), ticket=-1, sink=told)
