@@ -103,12 +103,13 @@ def _stop() -> None:
 
 
 @asynccontextmanager
-async def _lifespan(service: Service, db: Database | None, _app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(service: Service, db: Database | None, app: FastAPI) -> AsyncIterator[None]:
     opened = db
     if opened is None:
         opened = await to_thread.run_sync(open_database, service.settings)
     service.start(opened)
     watching = None
+    app.state.standby = opened if isinstance(opened, StandbyDatabase) else None
     if isinstance(opened, StandbyDatabase):
         watching = asyncio.create_task(watch(service, opened, _stop))
     try:

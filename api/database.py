@@ -20,7 +20,7 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 def open_database(settings: ServiceSettings) -> Database:
     """Open the database, which recovers it first, or a replica of it; a standby opens nothing
-    before it takes over. Blocks. Raises any ``SeerDBError``."""
+    before it looks. Blocks. Raises any ``SeerDBError``."""
     components = Components(listener=log_event, address=settings.address)
     if settings.replica:
         return Replica.open(
@@ -32,7 +32,7 @@ def open_database(settings: ServiceSettings) -> Database:
         )
     if settings.standby:
         standby = Standby.open(settings.data_dir, settings.options, components=components)
-        return StandbyDatabase(standby)
+        return StandbyDatabase(standby, settings.max_lag)
     return DB.open(settings.data_dir, settings.options, components=components)
 
 

@@ -73,7 +73,6 @@ class KeyProtocol(HttpToolsProtocol):
         self._record = fast.record
         self._service = fast.service
         self._lag_headers = fast.service.lag_headers
-        self._is_replica = fast.service.lag is not None
         settings = fast.service.settings
         self._durability = settings.options.durability.encode()
         self._body_limit = min(settings.body_limit, MAX_PLAIN_BODY)
@@ -194,7 +193,7 @@ class KeyProtocol(HttpToolsProtocol):
             if size > MAX_PLAIN_BODY:
                 return False
             status = 200
-            lag = lines_of(self._lag_headers()) if self._is_replica else b""
+            lag = lines_of(self._lag_headers()) if self._service.is_replica else b""
             sent = _FOUND % (size, at, at if at > seq else seq, lag)
             if method == b"GET":
                 sent += value

@@ -325,16 +325,23 @@ class Service:
         self._readers: CapacityLimiter
         self._operators: CapacityLimiter
         self._replica: Replica | None = None
+        self.is_replica = False
+        """Whether replies tell how far this node is behind."""
         self.is_stopping = False
         """Set when the server stops: what would go on for ever has to end."""
 
     def start(self, db: Database) -> None:
         """Serve ``db`` from the running event loop."""
-        self.db = db
-        self._replica = db if isinstance(db, Replica) else None
+        self.serve(db)
         self._loop = asyncio.get_running_loop()
         self._readers = CapacityLimiter(READ_THREADS)
         self._operators = CapacityLimiter(ADMIN_THREADS)
+
+    def serve(self, db: Database) -> None:
+        """Answer requests that come from now on with ``db``; others go on with what they have."""
+        self.db = db
+        self._replica = db if isinstance(db, Replica) else None
+        self.is_replica = self._replica is not None
 
     async def commit(
         self,

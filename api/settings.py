@@ -48,7 +48,7 @@ class ServiceSettings:
     """URL of that other server, for a replica: the log then comes from there, within milliseconds,
     and writes are pointed to it. Without it the log comes through the bucket."""
     max_lag: float = MAX_LAG
-    """Seconds that a replica may be behind before it says that it is not ready."""
+    """Seconds that a replica or standby may be behind before a check of its readiness fails."""
     log_format: str = "text"
     """``json``: one object to a line; ``text``: for people."""
     standby: bool = False

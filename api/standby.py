@@ -1,22 +1,22 @@
-"""A standby as the service needs it: what it answers while it waits, and how it takes over."""
+"""A standby as the service needs it: what is read while it waits, and how it takes over."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NoReturn
 
 import structlog
 from anyio import to_thread
 
-from seerdb import DB, Batch, Entry, SeerDBError, Standby, Transfer
-from seerdb.errors import ReadOnlyError
-from seerdb_api.service import HealthCheck, Service, Sink, Stalls, StoreRequests
+from seerdb import DB, ReadOnly, SeerDBError, Standby, StandbyReplica
+from seerdb_api.service import HealthCheck, Service, Stalls, StoreRequests
 
 FENCED_LOOK_SECONDS = 1.0
+READS_END_SECONDS = 300.0
+"""Reads that began before it took over may go on for so long."""
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.standby")
 
@@ -57,40 +57,20 @@ class _Numbers:
         return {}
 
 
-class StandbyDatabase:
-    """Stands where the database is going to be. Requests for data are sent to the primary.
-
-    Thread-safe. Until it has taken over nothing of the database is open here.
+class StandbyDatabase(ReadOnly):
+    """How this server waits, is read meanwhile, and takes over; and what stands where the database
+    is going to be for as long as there is nothing to be read: it sends everybody to the primary.
+    Thread-safe.
     """
 
-    def __init__(self, standby: Standby) -> None:
+    def __init__(self, standby: Standby, max_lag: float) -> None:
         self._standby = standby
+        self._max_lag = max_lag
         self._lock = threading.Lock()
         # Guarded by the lock:
+        self._replica: StandbyReplica | None = None
         self._db: DB | None = None
         self._closed = False
-
-    @property
-    def visible_seq(self) -> int:
-        """0: it shows nothing."""
-        return 0
-
-    @property
-    def epoch(self) -> int:
-        """0: it commits nothing."""
-        return 0
-
-    @property
-    def is_fenced(self) -> bool:
-        """Never: it writes nothing."""
-        return False
-
-    def check_commit(self, epoch: int, seq: int) -> NoReturn:
-        self._refuse()
-
-    @property
-    def takeover(self) -> None:
-        """Nothing yet."""
 
     @property
     def next_look(self) -> float:
@@ -113,105 +93,51 @@ class StandbyDatabase:
                 self._db = how()
             return self._db
 
+    def begin_reads(self) -> StandbyReplica | None:
+        """What can be read while it waits; ``None`` where it waits no more. Raises as
+        :meth:`Standby.follow`."""
+        with self._lock:
+            if self._db is None and self._replica is None and not self._closed:
+                self._replica = self._standby.follow(self._max_lag)
+            return self._replica
+
+    def end_reads(self) -> None:
+        """Let go of what was read while it waited. Idempotent."""
+        with self._lock:
+            replica, self._replica = self._replica, None
+        if replica is not None:
+            replica.close()
+
     def close(self) -> None:
         """Wait no more, and close the database if it was taken over."""
         with self._lock:
             self._closed = True
             if self._db is not None:
                 self._db.close()
-            self._standby.close()
+        self.end_reads()
+        self._standby.close()
 
-    def _refuse(self) -> NoReturn:
-        where = self._standby.primary
-        raise ReadOnlyError(
-            f"this is a standby, which serves nothing while {self._standby.state}"
-            + (f"; go to {where}" if where else ""),
-            primary=where,
-        )
+    # What it answers as long as there is nothing to be read.
 
-    def try_get_entry(self, key: bytes) -> NoReturn:
-        self._refuse()
+    def refuse(self) -> NoReturn:
+        """Raises ``ReadOnlyError``, which names the primary if it is known."""
+        self._standby.refuse()
 
-    def get_entry(self, key: bytes, *, fill_cache: bool = True) -> NoReturn:
-        self._refuse()
+    def _not_here(self, *_arguments: Any, **_named: Any) -> NoReturn:
+        """Raises as :meth:`refuse`."""
+        self.refuse()
 
-    def multi_get_entries(
-        self, keys: list[bytes], *, fill_cache: bool = True, as_of: int | datetime | None = None
-    ) -> NoReturn:
-        self._refuse()
+    check_commit = try_get_entry = get_entry = multi_get_entries = scan_entries = _not_here
 
-    def start_backup(
-        self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
-    ) -> NoReturn:
-        self._refuse()
+    @property
+    def visible_seq(self) -> int:
+        """0: it shows nothing."""
+        return 0
 
-    def backups(self) -> NoReturn:
-        self._refuse()
-
-    def cancel_backup(self, backup: str) -> NoReturn:
-        self._refuse()
-
-    def recovery_points(self, repository: str | None = None) -> NoReturn:
-        self._refuse()
-
-    def seq_at(self, as_of: int | datetime) -> NoReturn:
-        self._refuse()
-
-    def history(self, key: bytes) -> NoReturn:
-        self._refuse()
-
-    def checkpoint(
-        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
-    ) -> NoReturn:
-        self._refuse()
-
-    def checkpoints(self) -> NoReturn:
-        self._refuse()
-
-    def drop_checkpoint(self, name: str) -> NoReturn:
-        self._refuse()
-
-    def scan_entries(
-        self,
-        start: bytes | None = None,
-        end: bytes | None = None,
-        *,
-        reverse: bool = False,
-        limit: int | None = None,
-        keys_only: bool = False,
-        fill_cache: bool = True,
-        as_of: int | datetime | None = None,
-    ) -> Iterator[Entry]:
-        self._refuse()
-
-    def submit(
-        self,
-        batch: Batch,
-        *,
-        durability: str | None = None,
-        expect: tuple[bytes, int] | None = None,
-        ticket: object,
-        sink: Sink,
-    ) -> None:
-        self._refuse()
-
-    def flush(self) -> NoReturn:
-        self._refuse()
-
-    def compact(self, start: bytes | None = None, end: bytes | None = None) -> NoReturn:
-        self._refuse()
-
-    def restore_in_place(
-        self,
-        as_of: int | datetime | None = None,
-        *,
-        checkpoint: str | None = None,
-        dry_run: bool = False,
-    ) -> NoReturn:
-        self._refuse()
-
-    def follow(self, seq: int) -> NoReturn:
-        self._refuse()
+    @property
+    def epoch(self) -> int:
+        """0: it commits nothing."""
+        return 0
 
     def stats(self) -> Any:
         return {
@@ -231,32 +157,43 @@ class StandbyDatabase:
 
 
 async def watch(service: Service, standby: StandbyDatabase, give_up: Callable[[], None]) -> None:
-    """Look at the lease until it has run out, then serve the database that was taken over, until
-    another one takes over from it: then ``give_up`` is called."""
+    """Look at the lease until it has run out, serving reads meanwhile; then serve the database that
+    was taken over, until another one takes over from it: then ``give_up`` is called."""
     logger.info("standing by")
-    while service.db is standby:
+    while isinstance(service.db, ReadOnly):
         try:
-            db = await to_thread.run_sync(standby.look)
+            await _look(service, standby)
         except SeerDBError as error:
-            logger.warning("standby cannot look, or take over", error=str(error))
+            logger.warning("standby cannot look, follow, or take over", error=str(error))
         except Exception:
             logger.exception("the standby has stopped watching")
             raise
-        else:
-            if db is not None:
-                become_primary(service, db)
         await asyncio.sleep(standby.next_look)
-    while not service.db.is_fenced:  # noqa: ASYNC110 - the engine knows of no event loop
+    now = asyncio.get_running_loop().time
+    reads_end = now() + READS_END_SECONDS
+    while not service.db.is_fenced:
         await asyncio.sleep(FENCED_LOOK_SECONDS)
+        if now() >= reads_end:
+            await to_thread.run_sync(standby.end_reads)
     logger.error("another writer took over; stopping, to be started again as its standby")
     give_up()
+
+
+async def _look(service: Service, standby: StandbyDatabase) -> None:
+    db = await to_thread.run_sync(standby.look)
+    if db is not None:
+        become_primary(service, db)
+    elif service.db is standby:
+        replica = await to_thread.run_sync(standby.begin_reads)
+        if service.db is standby and replica is not None:  # nobody has promoted it meanwhile
+            service.serve(replica)
 
 
 def become_primary(service: Service, db: DB) -> None:
     """Serve ``db`` from now on. Belongs to the event loop."""
     if service.db is db:
         return
-    service.db = db
+    service.serve(db)
     report = db.takeover
     log = logger.warning if report.lost else logger.info
     lost = (report.lost.first, report.lost.last) if report.lost else None

@@ -37,9 +37,10 @@ from seerdb.errors import (
 )
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
+from seerdb.read_only import ReadOnly
 from seerdb.replica import Replica
 from seerdb.snapshot import Snapshot
-from seerdb.standby import Standby, promote
+from seerdb.standby import Standby, StandbyReplica, promote
 from seerdb.storage.backup.places import (
     Transfer,
     backup,
@@ -96,6 +97,7 @@ __all__ = [
     "NotFoundError",
     "Options",
     "PoisonedError",
+    "ReadOnly",
     "ReadOnlyError",
     "RecoveryPoints",
     "Replica",
@@ -104,6 +106,7 @@ __all__ = [
     "SeerDBError",
     "Snapshot",
     "Standby",
+    "StandbyReplica",
     "Transfer",
     "TruncatedError",
     "UnavailableError",

@@ -9,22 +9,19 @@ from typing import Any, NoReturn
 from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
 from seerdb.options import MAX_LAG, DBOptions, Options
-from seerdb.storage.backup.places import Transfer
-from seerdb.storage.batch import Batch
+from seerdb.read_only import ReadOnly
 from seerdb.storage.lineage import Lineage
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.reads import View
-from seerdb.storage.replication.feed import LogCursor
 from seerdb.storage.replication.follower import Follower
 from seerdb.storage.replication.lag import LagStatistics
-from seerdb.storage.request import Sink
 from seerdb.storage.runtime import Components
 from seerdb.storage.status.health import HealthCheck
 from seerdb.storage.status.replica import ReplicaStatistics, gather, health
 from seerdb.storage.time_travel import AsOf
 
 
-class Replica(Reader):
+class Replica(ReadOnly, Reader):
     """A read-only view of a database, kept up to date. Use :meth:`open`.
 
     It reads the writer's tables where they are, and copies nothing; it claims nothing and writes
@@ -84,15 +81,6 @@ class Replica(Reader):
         """Of the newest writer whose commits it shows, and none that this one took over without."""
         return self._follower.tail.settled
 
-    @property
-    def is_fenced(self) -> bool:
-        """Never: it writes nothing."""
-        return False
-
-    @property
-    def takeover(self) -> None:
-        """Nothing: it took nothing over."""
-
     def check_commit(self, epoch: int, seq: int) -> None:
         """Raise ``LostError`` if the commit ``seq`` that a writer of ``epoch`` acknowledged is not
         part of the database any more, as far as this replica has seen; see ``DB.check_commit``.
@@ -126,85 +114,14 @@ class Replica(Reader):
         """Named checks of what the replica needs to work."""
         return health(self._follower, self._max_lag)
 
-    # A server answers these, and reads as of another instant, by pointing to the primary.
-
-    def submit(
-        self,
-        batch: Batch,
-        *,
-        durability: str | None = None,
-        expect: tuple[bytes, int] | None = None,
-        ticket: object,
-        sink: Sink,
-    ) -> None:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def flush(self) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def compact(self, start: bytes | None = None, end: bytes | None = None) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def follow(self, seq: int) -> LogCursor:
-        """Raises ``ReadOnlyError``: the log is followed at the primary, or in the bucket."""
-        self._refuse_write()
-
-    def checkpoint(
-        self, name: str | None = None, expires: float | None = None, *, flush: bool = True
-    ) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def checkpoints(self) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def drop_checkpoint(self, name: str) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def restore_in_place(
-        self, as_of: AsOf | None = None, *, checkpoint: str | None = None, dry_run: bool = False
-    ) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def start_backup(
-        self, to: str, *, label: str, keep: bool, full: bool, transfer: Transfer
-    ) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def backups(self) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def cancel_backup(self, backup: str) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def recovery_points(self, repository: str | None = None) -> NoReturn:
-        """Raises ``ReadOnlyError``."""
-        self._refuse_write()
-
-    def seq_at(self, as_of: AsOf) -> NoReturn:
-        """Raises ``ReadOnlyError``: a replica has the newest state only."""
-        self._refuse_write()
-
-    def history(self, key: bytes) -> NoReturn:
-        """Raises ``ReadOnlyError``, as :meth:`seq_at` does."""
-        self._refuse_write()
-
     def _view(self, as_of: AsOf | None) -> View:
         self._follower.check_open()
         if as_of is not None:
-            self._refuse_write()
+            self.refuse()
         return self._follower.reads.view()
 
-    def _refuse_write(self) -> NoReturn:
+    def refuse(self) -> NoReturn:
+        """Raises ``ReadOnlyError``, which names the primary if it is known."""
         self._follower.check_open()
         where = self.primary or "the process that has the database open for writing"
         raise ReadOnlyError(f"this is a replica; go to {where}", primary=self.primary)

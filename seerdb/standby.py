@@ -1,21 +1,29 @@
-"""Standby: taking a database over when its writer is gone; and doing so by hand."""
+"""Standby: taking a database over when its writer is gone, and reading it until then; and taking it
+over by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
+
+from msgspec.structs import replace
 
 from seerdb.db import DB
-from seerdb.errors import ConflictError, InvalidRequestError
-from seerdb.options import DBOptions, Options
+from seerdb.errors import ConflictError, InvalidRequestError, ReadOnlyError
+from seerdb.options import MAX_LAG, DBOptions, Options
+from seerdb.replica import Replica
 from seerdb.storage.engine import Engine
 from seerdb.storage.home import load_home
 from seerdb.storage.lease.keeper import RENEWED
 from seerdb.storage.lease.watch import Bid, LeaseWatch
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Prices, Purpose
+from seerdb.storage.replication.follower import Follower
 from seerdb.storage.runtime import Components
-from seerdb.storage.status.costs import StoreStatistics, store_requests
+from seerdb.storage.status.costs import StoreStatistics, costs, store_requests
+from seerdb.storage.status.health import HealthCheck
+from seerdb.storage.status.replica import ReplicaStatistics
 from seerdb.storage.stores import Stores
 
 STANDBY_LEASE = 6.0
@@ -44,7 +52,8 @@ def promote(
 class Standby:
     """Waits until the writer of a database is gone, then becomes it. Use :meth:`open`.
 
-    It reads the lease of the writer, and writes nothing before it takes over. For one thread.
+    It reads the lease of the writer, and writes nothing before it takes over; :meth:`follow` has
+    the database to be read meanwhile. For one thread.
     """
 
     def __init__(self, path: str, options: Options, components: Components) -> None:
@@ -54,7 +63,9 @@ class Standby:
         location = None
         store = components.object_store
         if store is None:
-            location = StoreLocation(options.store or f"{path}/bucket", options.store_options)
+            options = options.with_values({"store": options.store or f"{path}/bucket"})
+            self._options = options
+            location = StoreLocation(str(options.store), options.store_options)
             store = location.open(options.lease * RENEWED)
         clock = components.clock
         self._stores = Stores(store, location, clock=clock, random=components.random)
@@ -113,6 +124,15 @@ class Standby:
         prices = Prices(**self._options.prices)
         return store_requests(self._stores.meter, prices)
 
+    def refuse(self) -> NoReturn:
+        """Raise ``ReadOnlyError``, which names the primary if it is known."""
+        where = self.primary
+        raise ReadOnlyError(
+            f"this is a standby, which takes no writes while {self.state}"
+            + (f"; go to {where}" if where else ""),
+            primary=where,
+        )
+
     def look(self) -> DB | None:
         """Look at the lease once; if its holder is gone, take over, and return the open database,
         which is the caller's to close. ``None``: not yet.
@@ -129,6 +149,18 @@ class Standby:
                 return None
             raise
 
+    def follow(self, max_lag: float = MAX_LAG) -> StandbyReplica:
+        """The database as far as it is in the bucket, to be read while this waits, and until reads
+        have ended that began before it took over; the caller's to close. ``max_lag`` as for
+        :meth:`Replica.open`.
+
+        Nothing is cached on disk for it. It shows only what whoever takes over has too: who goes on
+        to the database that :meth:`look` opens reads nothing older there. Raises:
+        ``NotFoundError`` where there is no database yet, ``UnavailableError``, ``CorruptionError``.
+        """
+        follower = Follower(None, self._options, self._components, None)
+        return StandbyReplica(follower, max_lag, self)
+
     def take_over(self) -> DB:
         """Take over now, whoever is the writer; see :func:`promote`."""
         return self._open(Bid(takes_over=True))
@@ -140,6 +172,38 @@ class Standby:
         """Wait no more. A database that it has opened stays open."""
         if self._components.object_store is None:
             self._stores.close()
+
+
+class StandbyReplica(Replica):
+    """A replica of the database for which a standby waits. Use :meth:`Standby.follow`."""
+
+    def __init__(self, follower: Follower, max_lag: float, standby: Standby) -> None:
+        super().__init__(follower, max_lag)
+        self._standby = standby
+
+    @property
+    def primary(self) -> str | None:
+        """The address of the writer, as far as the standby has seen it."""
+        return self._standby.primary
+
+    def stats(self) -> Mapping[str, Any]:
+        """As of a replica, and what the standby waits for."""
+        return {**super().stats(), "standby": self._standby.state}
+
+    def statistics(self) -> ReplicaStatistics:
+        """As of a replica; what looking at the lease costs is part of it."""
+        seen = super().statistics()
+        rows = [*seen.store_requests, *self._standby.store_requests()]
+        return replace(seen, store_requests=rows, costs=costs(rows, 0, seen.costs.prices))
+
+    def health(self) -> list[HealthCheck]:
+        """As of a replica, and that it takes no writes."""
+        return [HealthCheck("standby", ok=False, detail=self._standby.state), *super().health()]
+
+    def refuse(self) -> NoReturn:
+        """Raises ``ReadOnlyError``, which names the primary if it is known."""
+        self._follower.check_open()
+        self._standby.refuse()
 
 
 def _options(path: str, options: Options | DBOptions | None, settings: dict[str, Any]) -> Options:

@@ -121,9 +121,9 @@ async def promote(request: Request) -> Response:
     own opening."""
     parse_query(request.scope["query_string"], ())
     service = service_of(request)
-    db = service.db
-    if isinstance(db, StandbyDatabase):
-        become_primary(service, await service.operate(db.promote))
+    standby: StandbyDatabase | None = request.app.state.standby
+    if standby is not None:
+        become_primary(service, await service.operate(standby.promote))
     return to_response(json_reply(to_json(service.db.takeover), service.db.visible_seq))
 
 

@@ -7,7 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from seerdb import DB, Components, ConflictError, FencedError, Standby, UnavailableError, promote
+from seerdb import (
+    DB,
+    ClosedError,
+    Components,
+    ConflictError,
+    FencedError,
+    NotFoundError,
+    ReadOnlyError,
+    Standby,
+    UnavailableError,
+    promote,
+)
 from seerdb.standby import STANDBY_LEASE
 from seerdb.storage.lease.takeover import SeqRange
 from seerdb.testing.files import CrashableFileSystem
@@ -211,3 +222,79 @@ def test_the_shipped_log_is_fetched_side_by_side() -> None:
     with promote("b", components=components, min_free_disk=0) as db:
         assert dict(db.scan()) == expected
     primary.close()
+
+
+# Reads while it waits.
+
+
+def test_while_it_waits_it_shows_what_is_in_the_bucket(world: World) -> None:
+    primary = world.open("a")
+    primary.put(b"k", b"1", durability="object")
+    waiting = standby(world, "b")
+    with waiting.follow() as replica:
+        replica.refresh()
+        assert replica.get(b"k") == b"1"
+        assert waiting.look() is None
+        primary.put(b"k", b"2")
+        replica.refresh()
+        assert (replica.get(b"k"), replica.seq) == (b"1", 1), "that is on one disk only"
+        primary.put(b"l", b"3", durability="object")
+        replica.refresh()
+        assert dict(replica.scan()) == {b"k": b"2", b"l": b"3"}
+        with pytest.raises(ReadOnlyError, match="this is a standby") as caught:
+            replica.flush()
+        assert caught.value.primary == replica.primary
+        [standing, *others] = replica.health()
+        assert (standing.name, standing.ok) == ("standby", False)
+        assert "the lease of epoch 1 is held" in standing.detail
+        assert {check.name for check in others} >= {"bucket", "follow", "lag"}
+        purposes = {row.purpose for row in replica.statistics().store_requests}
+        assert {"lease", "manifest"} <= purposes
+    with pytest.raises(ClosedError):
+        replica.flush()
+
+
+def test_reading_leaves_nothing_behind(world: World) -> None:
+    world.open("a").put(b"k", b"1", durability="object")
+    written, files = set(world.store.list("")), world.files.list("")
+    with standby(world, "b").follow() as replica:
+        replica.refresh()
+        assert replica.get(b"k") == b"1"
+        assert not world.files.exists("b")
+    assert set(world.store.list("")) == written
+    assert world.files.list("") == files
+
+
+def test_where_there_is_no_database_there_is_nothing_to_follow(world: World) -> None:
+    with pytest.raises(NotFoundError):
+        standby(world, "a").follow()
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+def test_whoever_takes_over_shows_nothing_older_than_was_read_before(
+    world: World, steps: int
+) -> None:
+    primary = world.open("a")
+    primary.put(b"k", b"0", durability="object")
+    waiting = standby(world, "b")
+    replica = waiting.follow()
+    replica.refresh()
+    kinds = ["local", "object", "local", "flush", "local", "local", "object", "local", "flush"]
+    for step in range(steps):
+        kind = kinds[step % len(kinds)]
+        if kind == "flush":
+            primary.flush()
+        else:
+            primary.put(b"k", b"%d" % step, durability=kind)
+        if step % 2:
+            replica.refresh()
+    shown, seq = replica.get_entry(b"k"), replica.seq
+    db = wait(world, waiting)
+    replica.refresh()
+    found = db.get_entry(b"k")
+    assert shown is not None
+    assert found is not None
+    assert (db.visible_seq, found.seq) >= (seq, shown.seq)
+    assert replica.seq <= db.visible_seq, "it goes on to follow until it is closed"
+    replica.close()
+    assert db.get(b"k") == found.value

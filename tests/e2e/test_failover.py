@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,11 +85,35 @@ class Writer:
                     promised[key] = int(reply.headers["seerdb-seq"])
 
 
+@dataclass
+class Reader:
+    """Reads a key from one server until it is told to end."""
+
+    url: str
+    statuses: set[int] = field(default_factory=set)
+    seqs: list[int] = field(default_factory=list)
+    ends: bool = False
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self.url, timeout=60.0) as client:
+            while not self.ends:
+                reply = client.get("/v1/kv/anchor")
+                self.statuses.add(reply.status_code)
+                self.seqs.append(int(reply.headers["seerdb-seq"]))
+                time.sleep(0.01)
+
+
 def accepts_writes(server: Server) -> bool:
     try:
         return http.put(f"{server.url}/v1/kv/probe", content=b"v", timeout=60.0).is_success
     except httpx.TransportError:
         return False
+
+
+def reads(server: Server, key: str) -> bytes:
+    """The value that it shows; empty while it shows none."""
+    reply = http.get(f"{server.url}/v1/kv/{key}", timeout=60.0)
+    return reply.content if reply.is_success else b""
 
 
 def is_ready(server: Server) -> bool:
@@ -103,16 +128,24 @@ def waits_for(standby: Server) -> str:
 def test_kill_nine_of_the_primary(pair: Pair) -> None:
     pair.start()
     assert not accepts_writes(pair.standby)
-    writer = Writer(pair.primary.url)
-    thread = threading.Thread(target=writer.run)
+    anchor = f"{pair.primary.url}/v1/kv/anchor"
+    http.put(anchor, params={"durability": "object"}, content=b"1").raise_for_status()
+    wait_for(lambda: reads(pair.standby, "anchor") == b"1", "the standby to show it")
+    writer, reader = Writer(pair.primary.url), Reader(pair.standby.url)
+    thread, reading = (threading.Thread(target=each.run) for each in (writer, reader))
     thread.start()
+    reading.start()
     wait_for(lambda: len(writer.safe) > 20, "writes")
     first = pair.lease().number
     wait_for(lambda: pair.lease().number >= first + 5, "more renewals than a lease lasts")
     assert not is_ready(pair.standby)
     pair.primary.kill()
     wait_for(lambda: accepts_writes(pair.standby), "the standby to take over")
-    thread.join()
+    reader.ends = True
+    for each in (thread, reading):
+        each.join()
+    assert reader.statuses == {200}
+    assert reader.seqs == sorted(reader.seqs)
     report = http.post(f"{pair.standby.url}/v1/admin/promote", timeout=60.0).json()
     with httpx.Client(base_url=pair.standby.url, timeout=60.0) as client:
         for key in writer.safe:

@@ -1,7 +1,7 @@
 """A database that somebody else writes, followed: wiring and life cycle; no format, no policy.
 
-A follower claims nothing and writes nothing to the bucket. Its directory holds a lock and the disk
-cache.
+A follower claims nothing and writes nothing to the bucket. Its directory, if it has one, holds a
+lock and the disk cache.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Follower:
     """One followed database. Thread-safe, except that ``close`` is for one thread."""
 
     def __init__(
-        self, path: str, options: Options, components: Components, primary: str | None
+        self, path: str | None, options: Options, components: Components, primary: str | None
     ) -> None:
         self.options = options
         self.primary = primary
         self._components = components
-        self._directory = f"{path}/cache"
+        self._directory = None if path is None else f"{path}/cache"
         self._closed = False
         shipped = options.ship_interval or LOOK_SECONDS
         self._interval = max(SHORTEST_LOOK_SECONDS, min(shipped, LOOK_SECONDS))
@@ -70,7 +70,7 @@ class Follower:
         self.live_error = ""
         """Why the log does not come from the primary; "" while it does."""
         self.stores = self._open_store()
-        self._lock = self._lock_directory(path)
+        self._lock = None if path is None else self._lock_directory(path)
         self._owns_runtime = components.runtime is None
         self.runtime = components.runtime or Runtime(
             background="inline" if options.background == "inline" else "thread",
@@ -100,7 +100,7 @@ class Follower:
     def _lock_directory(self, path: str) -> FileLock:
         files = self._components.files
         try:
-            files.make_directory(self._directory)
+            files.make_directory(f"{path}/cache")
             return files.lock(f"{path}/LOCK")
         except BaseException:
             self.stores.close()
@@ -130,13 +130,15 @@ class Follower:
         self.lanes.append(self.lane)
 
     def _open_disk_tier(self) -> DiskTier | None:
+        directory, location = self._directory, self.stores.location
+        if directory is None:
+            return None
         files, capacity = self._components.files, self.options.disk_cache_capacity
-        location = self.stores.location
         # A bucket on this disk gains nothing from copies beside it.
         if capacity and (location is None or location.directory is None):
-            return DiskTier(files, self._directory, capacity)
+            return DiskTier(files, directory, capacity)
         try:
-            discard(files, self._directory)
+            discard(files, directory)
         except DiskError as error:
             self._components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))
         return None
@@ -270,4 +272,5 @@ class Follower:
         if self._owns_runtime:
             self.runtime.close()
         self.stores.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
