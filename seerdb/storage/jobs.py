@@ -19,6 +19,7 @@ from seerdb.storage.allocator import keeping_freed_memory
 from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.borrowing import BorrowingObjectStore, lists_nothing
 from seerdb.storage.object_store.breaker import CircuitBreaker
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
@@ -145,6 +146,9 @@ def _store_at(location: StoreLocation) -> ObjectStore:
         if known == location:
             return store
     store = location.open()
+    if lenders := location.loans.lenders:
+        lent = [location.other(lender.url).open() for lender in lenders]
+        store = BorrowingObjectStore(store, location.loans, lent, lists_nothing)
     _stores.append((location, store))
     return store
 
