@@ -5,7 +5,8 @@ that does not expire and has the id of the clone's database. While a clone is ma
 which expire if that is never finished; :func:`secure` puts the lasting one in the place of such a
 one, when the clone has a manifest. So no hold stays for good without a clone that can tell of it.
 
-A clone whose hold is gone is refused: its tables may be collected at any moment.
+A clone whose hold is gone is refused: its tables may be collected at any moment. So is one whose
+making was cut short right after it got its manifest, if it is not opened within a day.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from msgspec.structs import replace
 from seerdb.errors import AlreadyExistsError, CorruptionError, NotFoundError
 from seerdb.storage.garbage import release
 from seerdb.storage.kept import decode_kept, encode_kept, held_names
-from seerdb.storage.lender import Lender, Loans
+from seerdb.storage.lender import Lender
+from seerdb.storage.manifest.loans import Debt
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import lender_of
@@ -29,13 +31,13 @@ DROPPED = "dropped"
 """The home of a clone that is being deleted: nobody opens it any more."""
 
 
-def borrow(stores: Stores, loans: Loans, database_id: str) -> None:
+def borrow(stores: Stores, debt: Debt) -> None:
     """Have ``stores`` read what the database borrows, too. Makes no request."""
 
     def held(store: ObjectStore, lender: Lender) -> frozenset[str]:
-        return held_names(store, database_id) or held_names(store, lender.hold)
+        return held_names(store, debt.database_id) or held_names(store, lender.hold)
 
-    stores.borrow(loans, held)
+    stores.borrow(debt.loans, held)
 
 
 def open_for_reading(stores: Stores, state: ManifestState) -> None:
@@ -65,7 +67,7 @@ def check_not_dropped(state: ManifestState) -> None:
 
 def _begin(stores: Stores, state: ManifestState) -> None:
     check_not_dropped(state)
-    borrow(stores, state.loans, state.database_id)
+    borrow(stores, Debt(state.database_id, state.loans))
 
 
 def secure(store: ObjectStore, lender: Lender, database_id: str) -> None:

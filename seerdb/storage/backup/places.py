@@ -28,7 +28,7 @@ from seerdb.storage.backup.retention import Retention
 from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
 from seerdb.storage.checkpoints import held
 from seerdb.storage.loans import borrow
-from seerdb.storage.manifest.store import read_loans
+from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
@@ -184,7 +184,7 @@ def open_database_store(url: str, options: Mapping[str, Any]) -> Iterator[Object
     """The same, of a database, with what that borrows. Raises: ``InvalidRequestError``,
     ``UnavailableError``."""
     with open_stores(url, options) as stores:
-        borrow(stores, *read_loans(stores.own(Purpose.BACKUP)))
+        borrow(stores, read_debt(stores.own(Purpose.BACKUP)))
         yield stores.of(Purpose.BACKUP)
 
 

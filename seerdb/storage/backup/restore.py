@@ -163,10 +163,10 @@ def _wanted_seqs(archive: Archive, wanted: Wanted) -> list[int]:
     return sorted({*archive.reaches, *(base.seq for base in archive.bases)}, reverse=True)
 
 
-def check_empty(target: ObjectStore, bases: list[ManifestState]) -> None:
+def check_empty(target: ObjectStore, bases: list[ManifestState], *also: str) -> None:
     """Raise ``AlreadyExistsError`` unless all that is there is what a restore or a clone of these
-    has left."""
-    ours: set[str] = set()
+    has left, and what may be there ``also``."""
+    ours = set(also)
     made: list[str] = []
     for state in bases:
         ours |= {each.name for each in objects_of(state)}

@@ -3,8 +3,10 @@
 First a claim shuts out its writer, in the name of a home that no data directory has: from then on
 nobody opens the clone any more, and nobody makes a clone of it, since whoever does reads the
 manifest again after it has put its hold. So no hold comes up that is not seen then, and if there is
-one, everything is left as it was. The newest manifest object goes last: what was cut short is done
-again.
+one, everything is left as it was.
+
+What stays are the claims, which are the fences (I6), and a last checkpoint, which says that this
+was dropped. A drop that was cut short can be done again.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from seerdb.clock import Clock
 from seerdb.errors import ConflictError, InvalidRequestError, NotFoundError
 from seerdb.storage.garbage import discard
 from seerdb.storage.kept import list_held_for_clones
-from seerdb.storage.loans import DROPPED, GivingBack
+from seerdb.storage.loans import DROPPED, GivingBack, check_not_dropped
 from seerdb.storage.manifest.fencing import Claimant, RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.writer import ManifestWriter
-from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import is_database_name, manifest_name
 from seerdb.storage.stores import Stores
@@ -53,13 +55,18 @@ def delete_clone(
     if not state.loans.lenders:
         raise InvalidRequestError("this database is no clone; nothing was deleted")
     _check_unused(store)
-    if not dry_run:
-        last = _shut(store, state, clock, random_bytes)
-        GivingBack(stores, state)(())
-    there = store.list("")
+    if not dry_run and not _is_shut(state):
+        state = _shut(store, state, clock, random_bytes)
+    fences = {manifest_name(number) for number in state.claims}
+    if _is_shut(state):
+        fences.add(manifest_name(state.number))
+    there = [info for info in store.list("") if info.name not in fences]
     ours = [info for info in there if is_database_name(info.name)]
+    if _is_shut(state) and not ours:
+        check_not_dropped(state)
     if not dry_run:
-        _delete(store, ours, manifest_name(last.number))
+        GivingBack(stores, state)(())
+        discard(store, [info.name for info in ours])
     return DropReport(
         database_id=state.database_id,
         objects=len(ours),
@@ -75,6 +82,10 @@ def _check_unused(store: ObjectStore) -> None:
         raise ConflictError(
             f"others borrow from this clone: {', '.join(borrowers)}; drop them first"
         )
+
+
+def _is_shut(state: ManifestState) -> bool:
+    return state.home == DROPPED and state.checkpoint == state.number
 
 
 def _shut(
@@ -101,8 +112,3 @@ def _shut(
         claim(writer.state, writer.before.home)
         raise
     return writer.checkpoint()
-
-
-def _delete(store: ObjectStore, ours: list[ObjectInfo], last: str) -> None:
-    discard(store, [info.name for info in ours if info.name != last])
-    discard(store, [last])

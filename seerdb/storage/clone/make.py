@@ -38,10 +38,11 @@ from seerdb.storage.backup.restore import check_empty, only_record, ways
 from seerdb.storage.clone.lending import Borrower, Lending, Source, lend
 from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.manifest.edit import encode_record
+from seerdb.storage.manifest.loans import Debt, encode_debt
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.names import checkpoint_name, manifest_name
+from seerdb.storage.object_store.names import LOANS_NAME, checkpoint_name, manifest_name
 from seerdb.storage.replay import WalRecord
 
 ATTEMPTS = 8
@@ -106,7 +107,7 @@ def make_clone(
     began = carrier.clock.monotonic()
     failure: SeerDBError | None = None
     for start in _starts(source, wanted):
-        check_empty(target, [start.state])
+        check_empty(target, [start.state], LOANS_NAME)
         making = _Making(source, target, start, borrower, carrier)
         try:
             made = making.run(is_newest=wanted == Wanted())
@@ -170,6 +171,8 @@ class _Making:
             if is_newest and lending.newest.last_seq > self._start.seq:
                 raise BusyError("the source has gone on meanwhile", retry_after_seconds=0.0)
             state = self._state(lending)
+            debt = Debt(state.database_id, state.loans)
+            self._target.put(LOANS_NAME, encode_debt(debt))
             record = only_record(state, self._borrower.random_bytes(16).hex())
             self._target.put_if_absent(manifest_name(record.number), encode_record(record))
         except UnavailableError:

@@ -28,7 +28,7 @@ from seerdb.storage.clone.make import CloneReport, Wanted, make_clone
 from seerdb.storage.garbage import release
 from seerdb.storage.kept import SECOND_US, list_held_for_clones
 from seerdb.storage.loans import borrow
-from seerdb.storage.manifest.store import read_loans
+from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import hold_name
@@ -88,7 +88,7 @@ def clone(
 def source_of(stores: Stores, url: str) -> Source:
     """The database in ``stores``, to be cloned."""
     own = stores.own(Purpose.BACKUP)
-    borrow(stores, *read_loans(own))
+    borrow(stores, read_debt(own))
     return Source(url, stores.of(Purpose.BACKUP), own, stores.lent(Purpose.BACKUP))
 
 
@@ -118,7 +118,7 @@ def drop_clone(
     Raises: ``InvalidRequestError`` for a database that is no clone, ``ConflictError`` while others
     borrow from it, ``NotFoundError``, ``CorruptionError``, ``UnavailableError``."""
     with _opened(bucket_of(place), store_options or {}) as stores:
-        borrow(stores, *read_loans(stores.own(Purpose.BACKUP)))
+        borrow(stores, read_debt(stores.own(Purpose.BACKUP)))
         return delete_clone(stores, _clock, os.urandom, dry_run=dry_run)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from seerdb.errors import CorruptionError, InternalError, NotFoundError
-from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord, decode_record
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectStore
@@ -87,30 +86,6 @@ def read_record(store: ObjectStore, number: int) -> ManifestRecord:
     """
     name = manifest_name(number)
     return _decode(name, number, store.get(name))
-
-
-def read_loans(store: ObjectStore) -> tuple[Loans, str]:
-    """What a database borrows, with its id, as any checkpoint that is left of its manifest tells;
-    nothing where there is none. One LIST and one or two GETs, more where objects are damaged.
-
-    Raises: ``UnavailableError``.
-    """
-    numbers = manifest_numbers(store)
-    newest = _readable(store, numbers[-1]) if numbers else None
-    first = newest.checkpoint if newest else 0
-    if newest is None or first:
-        for number in (first or 1, *reversed(numbers)):
-            record = newest if newest and number == newest.number else _readable(store, number)
-            if isinstance(record, Checkpoint):
-                return record.loans, record.database_id
-    return NO_LOANS, ""
-
-
-def _readable(store: ObjectStore, number: int) -> ManifestRecord | None:
-    try:
-        return read_record(store, number)
-    except (CorruptionError, NotFoundError):
-        return None
 
 
 def read_records(

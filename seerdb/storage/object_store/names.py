@@ -10,6 +10,7 @@
     holds/<32 hex digits>                         the same for a while, to copy or name them
     probe/<hex digits>                            written and removed by the capability probe
     lease                                         who may write; the one object that is replaced
+    loans                                         of a clone: from whom it borrows tables and blobs
 
 In a backup repository, beside the tables, blobs and log of the database it holds::
 
@@ -33,6 +34,7 @@ PROBE_PREFIX = "probe/"
 CHECKPOINT_PREFIX = "checkpoints/"
 HOLD_PREFIX = "holds/"
 LEASE_NAME = "lease"
+LOANS_NAME = "loans"
 BACKUP_PREFIX = "backups/"
 LOCK_PREFIX = "locks/"
 
@@ -132,7 +134,7 @@ def is_kept_name(name: str) -> bool:
 def is_database_name(name: str) -> bool:
     """Whether this is an object of a database."""
     parsers = _MANIFEST, _TABLE, _BLOB, _WAL, _CHECKPOINT, _HOLD, _PROBE
-    return name == LEASE_NAME or any(each.match(name) for each in parsers)
+    return name in (LEASE_NAME, LOANS_NAME) or any(each.match(name) for each in parsers)
 
 
 def backup_name(backup: str) -> str:
