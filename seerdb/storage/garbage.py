@@ -33,6 +33,7 @@ from seerdb.clock import Clock
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import Epoch, SeqNo, maker_of, table_id
 from seerdb.storage.kept import has_expired, list_kept
+from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import FetchMany, load
 from seerdb.storage.manifest.version import Version
@@ -192,7 +193,7 @@ class GarbageCollector:
             return GarbageReport(refused=state)
         kept = kept | keep()
         data = self._store.list(TABLE_PREFIX) + self._store.list(BLOB_PREFIX)
-        if damage := find_missing(data, state.version):
+        if damage := find_missing(data, state.version, state.loans):
             return GarbageReport(refused=damage)
         objects = self._store.list(MANIFEST_PREFIX) + data
         objects += self._store.list(WAL_PREFIX) + self._store.list(PROBE_PREFIX)
@@ -256,12 +257,13 @@ class GarbageCollector:
         return state
 
 
-def find_missing(listed: list[ObjectInfo], version: Version) -> str:
-    """What is wrong with a table or blob of ``version``; "" when all are listed as they should."""
+def find_missing(listed: list[ObjectInfo], version: Version, loans: Loans = NO_LOANS) -> str:
+    """What is wrong with a table or blob of ``version``, but for what ``loans`` tell to lie
+    elsewhere; "" when all are listed as they should."""
     sizes = {info.name: info.size for info in listed}
     needed = [(table_name(table.id), table.size) for table in version.tables]
     needed += [(blob_name(blob.id), blob.size) for blob in version.blobs]
     for name, size in needed:
-        if lender_of(state.loans, name) is None and (found := sizes.get(name)) != size:
+        if lender_of(loans, name) is None and (found := sizes.get(name)) != size:
             return f"{name} of {size} bytes is damaged or missing: {found} bytes"
     return ""

@@ -48,3 +48,13 @@ class Loans(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 NO_LOANS = Loans()
+
+
+class Debt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a database borrows, and who it is."""
+
+    database_id: str
+    loans: Loans
+
+
+NO_DEBT = Debt("", NO_LOANS)

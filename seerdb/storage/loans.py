@@ -18,8 +18,7 @@ from msgspec.structs import replace
 from seerdb.errors import AlreadyExistsError, CorruptionError, NotFoundError
 from seerdb.storage.garbage import release
 from seerdb.storage.kept import decode_kept, encode_kept, held_names
-from seerdb.storage.lender import Lender
-from seerdb.storage.manifest.loans import Debt
+from seerdb.storage.lender import Debt, Lender
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import lender_of
@@ -32,12 +31,8 @@ DROPPED = "dropped"
 
 
 def borrow(stores: Stores, debt: Debt) -> None:
-    """Have ``stores`` read what the database borrows, too. Makes no request."""
-
-    def held(store: ObjectStore, lender: Lender) -> frozenset[str]:
-        return held_names(store, debt.database_id) or held_names(store, lender.hold)
-
-    stores.borrow(debt.loans, held)
+    """Have ``stores`` read what a database borrows, too. Makes no request."""
+    stores.borrow(debt, held_names)
 
 
 def open_for_reading(stores: Stores, state: ManifestState) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from random import Random
 
 from seerdb.clock import Clock
-from seerdb.storage.lender import Lender, Loans
+from seerdb.storage.lender import Debt, Lender
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import BorrowingObjectStore, HeldNames
 from seerdb.storage.object_store.breaker import CircuitBreaker
@@ -60,22 +60,23 @@ class Stores:
     def _at(self, url: str) -> ObjectStore:
         return (self.location or StoreLocation(url)).other(url).open()
 
-    def borrow(self, loans: Loans, held: HeldNames) -> None:
+    def borrow(self, debt: Debt, held: HeldNames) -> None:
         """From now on, hand out stores that read also what is borrowed. A lender that does not
         answer trips no breaker but its own. Does nothing without lenders, and no request."""
-        if not loans.lenders:
+        lenders = debt.loans.lenders
+        if not lenders:
             return
-        for lender in loans.lenders:
+        for lender in lenders:
             inner = self._open_other(lender.url)
             self._lent[lender] = inner, self._over(inner, CircuitBreaker(self._clock))
         self._stacks = {
             purpose: BorrowingObjectStore(
-                own, loans, [stacks[purpose] for _, stacks in self._lent.values()], held
+                own, debt, [stacks[purpose] for _, stacks in self._lent.values()], held
             )
             for purpose, own in self._own.items()
         }
         if self.location is not None:
-            self.location = replace(self.location, loans=loans)
+            self.location = replace(self.location, debt=debt)
 
     def heartbeat(self, patience: float) -> ObjectStore:
         """The store for renewing a lease. Its next renewal is its retry, no breaker may keep it

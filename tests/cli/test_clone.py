@@ -95,3 +95,12 @@ def test_worker_processes_merge_what_a_clone_borrows(source: Path) -> None:
         names = [table.id for table in clone._engine.manifest.state.version.tables]
         assert all(int(name.split("-")[0]) > 1 for name in names)
     assert rows(source / "b") == before | {b"k05": b"new"}
+
+
+def test_worker_processes_restore_a_clone_in_place(source: Path) -> None:
+    before = rows(source / "db")
+    seerdb.clone(str(source / "db"), str(source / "b"))
+    with DB.open(str(source / "b"), background="process", min_free_disk=0) as clone:
+        clone.put(b"k05", b"new")
+        clone.restore_in_place(20)
+        assert dict(clone.scan()) == before

@@ -181,3 +181,21 @@ def test_a_clone_whose_hold_is_gone_is_refused_by_everyone(site: Site) -> None:
     site.at("a").delete([hold_name(report.database_id)])
     with pytest.raises(CorruptionError, match=r"a, from which it borrows tables, does not keep"):
         site.elsewhere().opened("b")
+
+
+def test_nothing_comes_back_that_was_given_back(site: Site) -> None:
+    """Restores in place among it: the source may be about to delete it."""
+    other = Site(seed=9, bucket=site.bucket, clock=site.clock, history_retention=3600.0)
+    with site.opened("a") as source:
+        rows = fill(source, 30)
+        source.compact()
+        other.clone("a", "b")
+        with other.opened("b") as clone:
+            seq = clone.visible_seq
+            fill(clone, 30, start=10)
+            clone.compact()
+            clone.restore_in_place(seq)
+            assert dict(clone.scan()) == rows
+            collect_garbage(other, clone)
+            assert site.borrowers("a") == ["b"]
+            assert dict(clone.scan()) == rows

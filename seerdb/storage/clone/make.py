@@ -37,8 +37,9 @@ from seerdb.storage.backup.restore import Wanted as Restorable
 from seerdb.storage.backup.restore import check_empty, only_record, ways
 from seerdb.storage.clone.lending import Borrower, Lending, Source, lend
 from seerdb.storage.kept import list_checkpoints
+from seerdb.storage.lender import Debt
 from seerdb.storage.manifest.edit import encode_record
-from seerdb.storage.manifest.loans import Debt, encode_debt
+from seerdb.storage.manifest.loans import encode_debt
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.base import ObjectStore

@@ -14,7 +14,7 @@ import msgspec
 
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.storage.envelope import HEADER_SIZE, Envelope
-from seerdb.storage.lender import NO_LOANS, Loans
+from seerdb.storage.lender import NO_DEBT, Debt
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.store import manifest_numbers, read_record
 from seerdb.storage.object_store.base import ObjectStore
@@ -23,17 +23,6 @@ from seerdb.storage.object_store.names import LOANS_NAME
 _ENVELOPE = Envelope(
     b"SeerLoan", 1, "what a clone borrows", "restore the object, or the manifest, or a backup"
 )
-
-
-class Debt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the object holds."""
-
-    database_id: str
-    """Of the clone."""
-    loans: Loans
-
-
-NO_DEBT = Debt("", NO_LOANS)
 
 
 def encode_debt(debt: Debt) -> bytes:

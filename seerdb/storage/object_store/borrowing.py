@@ -10,18 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from seerdb.errors import CorruptionError, InternalError, NotFoundError, UnavailableError
-from seerdb.storage.lender import Lender, Loans
+from seerdb.storage.lender import Debt, Lender, Loans
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX, made_in
 
-HeldNames = Callable[[ObjectStore, Lender], frozenset[str]]
-"""What a lender keeps for the clone, asked of the store of the lender; nothing where it does not
-any more."""
-
-
-def lists_nothing(store: ObjectStore, lender: Lender) -> frozenset[str]:
-    """For who reads what it was told of, and lists nothing."""
-    raise InternalError(f"nobody said what {lender.url} keeps")
+HeldNames = Callable[[ObjectStore, str], frozenset[str]]
+"""What is kept in a store by the hold of an id; nothing where there is none."""
 
 
 def lender_of(loans: Loans, name: str) -> Lender | None:
@@ -37,13 +31,13 @@ class BorrowingObjectStore:
     """
 
     def __init__(
-        self, own: ObjectStore, loans: Loans, stores: Sequence[ObjectStore], held: HeldNames
+        self, own: ObjectStore, debt: Debt, stores: Sequence[ObjectStore], held: HeldNames
     ) -> None:
         self._own = own
-        self._loans = loans
+        self._loans = loans = debt.loans
+        self._clone = debt.database_id
         self._stores = dict(zip(loans.lenders, stores, strict=True))
         self._held = held
-        self._names: dict[Lender, frozenset[str]] = {}
 
     def get(self, name: str) -> bytes:
         with self._at(name) as store:
@@ -87,8 +81,8 @@ class BorrowingObjectStore:
     def _lent_by(self, lender: Lender, prefix: str) -> Sequence[ObjectInfo]:
         store = self._stores[lender]
         with _telling(lender, prefix):
-            names = self._names.get(lender) or self._held(store, lender)
-            self._names[lender] = names
+            # Asked each time: what was given back may be gone at any moment.
+            names = self._held(store, self._clone) or self._held(store, lender.hold)
             return [
                 info
                 for info in (store.list(prefix) if names else ())

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from seerdb.errors import InvalidRequestError
-from seerdb.storage.lender import NO_LOANS, Loans
+from seerdb.storage.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.local_store import LocalObjectStore
 
@@ -23,12 +23,12 @@ class StoreLocation:
     """A directory or an fsspec URL, and the options of its driver. Picklable.
 
     A relative directory is made absolute at once, as another process may run elsewhere.
-    ``repr`` and ``str`` mask secrets. ``loans``: what the database there borrows from others.
+    ``repr`` and ``str`` mask secrets. ``debt``: what the database there borrows from others.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    loans: Loans = NO_LOANS
+    debt: Debt = NO_DEBT
 
     def __post_init__(self) -> None:
         directory = self.directory
@@ -43,7 +43,7 @@ class StoreLocation:
 
     def other(self, url: str) -> StoreLocation:
         """Another place, that the same options reach."""
-        return replace(self, url=url, loans=NO_LOANS)
+        return replace(self, url=url, debt=NO_DEBT)
 
     def open(self, patience: float | None = None) -> ObjectStore:
         """A store for this process. Makes no request and creates no directory.

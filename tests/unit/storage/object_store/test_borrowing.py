@@ -6,7 +6,7 @@ import pytest
 
 from seerdb.errors import ChecksumError, InternalError, NotFoundError
 from seerdb.ids import Epoch
-from seerdb.storage.lender import NO_LOANS, Lender, Loans
+from seerdb.storage.lender import NO_LOANS, Debt, Lender, Loans
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.borrowing import BorrowingObjectStore, lender_of
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
@@ -35,7 +35,7 @@ class Buckets:
             for name in (*self.names, table(8), table(4, 4), "manifest/" + "0" * 20):
                 store.put(name, place.encode())
         self.store = BorrowingObjectStore(
-            self.own, LOANS, [self.first, self.second], lambda *_: self.names
+            self.own, Debt("", LOANS), [self.first, self.second], lambda *_: self.names
         )
 
 
@@ -70,7 +70,10 @@ def test_a_listing_shows_each_object_once_and_of_lenders_what_they_keep() -> Non
 def test_where_a_lender_keeps_nothing_nothing_is_listed() -> None:
     buckets = Buckets()
     store = BorrowingObjectStore(
-        MemoryObjectStore(), LOANS, [buckets.first, buckets.second], lambda *_: frozenset()
+        MemoryObjectStore(),
+        Debt("", LOANS),
+        [buckets.first, buckets.second],
+        lambda *_: frozenset(),
     )
     assert store.list("tables/") == []
 
@@ -89,7 +92,7 @@ def test_nothing_of_a_lender_is_ever_changed(change: str) -> None:
 def test_an_error_of_a_lender_names_it() -> None:
     own: ObjectStore = MemoryObjectStore()
     lent = FaultyObjectStore(MemoryObjectStore())
-    store = BorrowingObjectStore(own, Loans((FIRST,)), [lent], lambda *_: frozenset())
+    store = BorrowingObjectStore(own, Debt("", Loans((FIRST,))), [lent], lambda *_: frozenset())
     with pytest.raises(NotFoundError, match=r"borrowed from first, is not there"):
         store.get(table(1))
     lent.fail("get", error=ChecksumError("wrong", name=table(1)))
