@@ -55,6 +55,9 @@ from seerdb.storage.backup.take import BackupReport
 from seerdb.storage.backup.tasks import BackupStatus
 from seerdb.storage.batch import Batch, WriteBatch
 from seerdb.storage.checkpoints import Checkpoint
+from seerdb.storage.clone.drop import DropReport
+from seerdb.storage.clone.make import CloneReport
+from seerdb.storage.clone.places import Loan, clone, clones, drop_clone, forget_clone
 from seerdb.storage.content import ContentDigest
 from seerdb.storage.in_place import InPlaceReport
 from seerdb.storage.operators import MergeOperator, register_merge_operator
@@ -72,6 +75,7 @@ __all__ = [
     "BusyError",
     "Checkpoint",
     "ChecksumError",
+    "CloneReport",
     "ClosedError",
     "Components",
     "ConflictError",
@@ -80,6 +84,7 @@ __all__ = [
     "DBOptions",
     "DiskError",
     "DiskFullError",
+    "DropReport",
     "Durability",
     "Entry",
     "Event",
@@ -89,6 +94,7 @@ __all__ = [
     "InternalError",
     "InvalidRequestError",
     "KeyVersion",
+    "Loan",
     "LockedError",
     "LostError",
     "MergeError",
@@ -113,6 +119,10 @@ __all__ = [
     "UnsupportedFormatError",
     "WriteBatch",
     "backup",
+    "clone",
+    "clones",
+    "drop_clone",
+    "forget_clone",
     "promote",
     "prune_backups",
     "recovery_points",

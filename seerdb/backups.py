@@ -1,12 +1,17 @@
-"""The part of ``DB`` that is about backups."""
+"""The part of ``DB`` that is about backups and clones."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from seerdb.errors import InvalidRequestError
 from seerdb.past import Past
 from seerdb.storage.backup.places import PLAIN, Transfer, recovery_points
 from seerdb.storage.backup.points import RecoveryPoints
 from seerdb.storage.backup.take import BackupReport, Wish
 from seerdb.storage.backup.tasks import BackupStatus, BackupTasks
+from seerdb.storage.clone.make import CloneReport
+from seerdb.storage.clone.places import clone
 from seerdb.storage.engine import Engine
 from seerdb.storage.object_store.meter import Purpose
 
@@ -75,6 +80,28 @@ class Backups(Past):
         if repository is not None:
             return recovery_points(repository)
         return self._tasks.points()
+
+    def clone(
+        self,
+        to: str,
+        *,
+        at: float | None = None,
+        seq: int | None = None,
+        checkpoint: str | None = None,
+        transfer: Transfer = PLAIN,
+    ) -> CloneReport:
+        """Make a writable branch of this database in ``to``, which the same store reaches, while
+        writes go on. Flushes first: it shows everything committed so far, unless told otherwise.
+
+        As :func:`seerdb.clone`, and raises as that; the options of the store are this database's.
+        """
+        self._engine.check_open()
+        location = self._engine.stores.location
+        if location is None:
+            raise InvalidRequestError("a clone needs a store that has a URL, or is a directory")
+        self._engine.flush_and_ship()
+        transfer = replace(transfer, target_options=location.options)
+        return clone(location.url, to, at=at, seq=seq, checkpoint=checkpoint, transfer=transfer)
 
     def _end_backups(self) -> None:
         self._tasks.close()

@@ -27,6 +27,11 @@ def table_id(epoch: Epoch, counter: int) -> TableId:
     return TableId(f"{epoch:08d}-{counter:012d}")
 
 
+def epoch_of(table: TableId) -> Epoch:
+    """The epoch in which a table was made."""
+    return Epoch(int(table.partition("-")[0]))
+
+
 def blob_id(table: TableId, number: int) -> BlobId:
     """The id of the ``number``-th blob made with ``table``."""
     return BlobId(f"{table}-{number:06d}")

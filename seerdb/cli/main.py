@@ -16,6 +16,7 @@ from seerdb.cli import (
     backup,
     bench,
     checkpoint,
+    clone,
     history,
     inspect,
     keys,
@@ -132,6 +133,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.command()(restore.restore)
 app.command("recovery-points")(restore.list_points)
 app.add_typer(backup.app, name="backup")
+app.add_typer(clone.app, name="clone")
 app.add_typer(inspect.app, name="inspect")
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from seerdb.cli.serve import load_settings
 from seerdb.clock import SystemClock
 from seerdb.errors import InvalidRequestError, NotFoundError
+from seerdb.storage.loans import borrow
+from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
@@ -39,6 +41,7 @@ def open_bucket(location: StoreLocation) -> Iterator[ObjectStore]:
     """A bucket, for a command that goes through all of it. Raises: ``InvalidRequestError``."""
     stores = Stores(location.open(), location, clock=SystemClock(), random=random.SystemRandom())
     try:
+        borrow(stores, read_debt(stores.own(Purpose.VERIFY)))
         yield stores.of(Purpose.VERIFY)
     finally:
         stores.close()

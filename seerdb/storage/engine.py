@@ -36,6 +36,7 @@ from seerdb.storage.jobs import JobRunner, LocalRunner, ProcessRunner
 from seerdb.storage.lanes import Lane
 from seerdb.storage.layout import Layout
 from seerdb.storage.lease.watch import Bid
+from seerdb.storage.loans import GivingBack
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.opening import Opened, open_database
@@ -96,11 +97,10 @@ class Engine:
             raise
 
     def _open(self, path: str, bid: Bid) -> Opened:
-        options, components = self.options, self.components
         try:
             if self.runtime.cluster is not None:
-                require_shared(options.store, components.object_store)
-            return open_database(path, options, components, self.runtime.workers, bid)
+                require_shared(self.options.store, self.components.object_store)
+            return open_database(path, self.options, self.components, self.runtime.workers, bid)
         except BaseException:
             if self._owns_runtime:
                 self.runtime.close()
@@ -198,11 +198,12 @@ class Engine:
             listener=listener,
         )
         self.collector = collector = GarbageCollector(
-            self.stores.of(Purpose.GARBAGE),
+            self.stores.own(Purpose.GARBAGE),
             self.manifest,
             clock=clock,
             grace_seconds=GRACE_SECONDS,
             retention=options.history_retention,
+            give_back=GivingBack(self.stores, self.manifest.state),
         )
         self.background = Background(self.runtime.workers, self.poison, listener)
         self._wire_log(opened)

@@ -33,11 +33,13 @@ from seerdb.clock import Clock
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import Epoch, SeqNo, maker_of, table_id
 from seerdb.storage.kept import has_expired, list_kept
+from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import FetchMany, load
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
+from seerdb.storage.object_store.borrowing import lender_of
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
     MANIFEST_PREFIX,
@@ -130,6 +132,12 @@ def release(store: ObjectStore, name: str) -> None:
     store.delete([name])
 
 
+def discard(store: ObjectStore, names: list[str]) -> None:
+    """Delete objects of a database that is given up as a whole. Raises: ``UnavailableError``."""
+    if names:
+        store.delete(names)
+
+
 class GarbageCollector:
     """Deletes what nobody needs. Runs must not overlap.
 
@@ -145,7 +153,10 @@ class GarbageCollector:
         grace_seconds: float,
         retention: float = 0.0,
         fetch_many: FetchMany | None = None,
+        give_back: Callable[[set[str]], None] | None = None,
     ) -> None:
+        """``store`` has nothing in it that is borrowed; ``give_back`` is told what is in use, and
+        lets go of what is not, with those who lend it."""
         self._store = store
         self._writer = writer
         self._clock = clock
@@ -153,6 +164,7 @@ class GarbageCollector:
         self._grace_seconds = grace_seconds
         self._past_seconds = retention + grace_seconds
         self._fetch_many = fetch_many
+        self._give_back = give_back
         self._timeline: Timeline | None = None
         self._turn = Lock()
 
@@ -181,7 +193,7 @@ class GarbageCollector:
             return GarbageReport(refused=state)
         kept = kept | keep()
         data = self._store.list(TABLE_PREFIX) + self._store.list(BLOB_PREFIX)
-        if damage := find_missing(data, state.version):
+        if damage := find_missing(data, state.version, state.loans):
             return GarbageReport(refused=damage)
         objects = self._store.list(MANIFEST_PREFIX) + data
         objects += self._store.list(WAL_PREFIX) + self._store.list(PROBE_PREFIX)
@@ -192,12 +204,13 @@ class GarbageCollector:
             return GarbageReport(refused=f"a checkpoint, a hold or the past is damaged: {damage}")
         except NotFoundError as error:
             return GarbageReport(refused=f"another writer took over, and collects: {error}")
+        kept = kept.union(*(each.objects for _, each in held))
         names = collectable(
             objects,
             state,
             now=self._now(),
             grace_seconds=self._grace_seconds,
-            keep=kept.union(*(each.objects for _, each in held)),
+            keep=kept,
             past=past,
         )
         store_now = max((info.modified for info in objects), default=0.0) - self._grace_seconds
@@ -205,6 +218,9 @@ class GarbageCollector:
         names += [info.name for info in expired]
         if names:
             self._store.delete(names)
+        if self._give_back is not None:
+            named = {name for table in state.version.tables for name in table.objects}
+            self._give_back(kept | past.names | named)
         sizes = {info.name: info.size for info in objects + expired}
         return GarbageReport(tuple(names), sum(sizes[name] for name in names))
 
@@ -241,12 +257,13 @@ class GarbageCollector:
         return state
 
 
-def find_missing(listed: list[ObjectInfo], version: Version) -> str:
-    """What is wrong with a table or blob of ``version``; "" when all are listed as they should."""
+def find_missing(listed: list[ObjectInfo], version: Version, loans: Loans = NO_LOANS) -> str:
+    """What is wrong with a table or blob of ``version``, but for what ``loans`` tell to lie
+    elsewhere; "" when all are listed as they should."""
     sizes = {info.name: info.size for info in listed}
     needed = [(table_name(table.id), table.size) for table in version.tables]
     needed += [(blob_name(blob.id), blob.size) for blob in version.blobs]
     for name, size in needed:
-        if (found := sizes.get(name)) != size:
+        if lender_of(loans, name) is None and (found := sizes.get(name)) != size:
             return f"{name} of {size} bytes is damaged or missing: {found} bytes"
     return ""

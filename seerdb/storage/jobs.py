@@ -18,7 +18,9 @@ from seerdb.errors import UnavailableError
 from seerdb.storage.allocator import keeping_freed_memory
 from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
+from seerdb.storage.kept import held_names
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.borrowing import BorrowingObjectStore
 from seerdb.storage.object_store.breaker import CircuitBreaker
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
@@ -145,6 +147,9 @@ def _store_at(location: StoreLocation) -> ObjectStore:
         if known == location:
             return store
     store = location.open()
+    if lenders := location.debt.loans.lenders:
+        lent = [location.other(lender.url).open() for lender in lenders]
+        store = BorrowingObjectStore(store, location.debt, lent, held_names)
     _stores.append((location, store))
     return store
 

@@ -27,6 +27,7 @@ from seerdb.storage.object_store.names import (
     CHECKPOINT_PREFIX,
     HOLD_PREFIX,
     TABLE_PREFIX,
+    hold_name,
     is_kept_name,
 )
 
@@ -48,7 +49,7 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     """Random, 32 hex digits: equal ids prove that two sights of an object are one write."""
     name: str
-    """Of the checkpoint; "" for a hold."""
+    """Of the checkpoint; of a hold the URL of the clone that it is for, "" for any other hold."""
     created_us: int
     """Wall clock of who made it, in microseconds since 1970; for people."""
     lifetime: float
@@ -85,6 +86,7 @@ def record_of(state: ManifestState) -> Checkpoint:
         capabilities=state.capabilities,
         merge_operator=state.merge_operator,
         claims=list(state.claims),
+        loans=state.loans,
         tables=state.version.tables,
     )
 
@@ -118,6 +120,20 @@ def list_checkpoints(store: ObjectStore) -> list[tuple[ObjectInfo, Kept]]:
 def list_kept(store: ObjectStore) -> list[tuple[ObjectInfo, Kept]]:
     """All checkpoints and holds. Raises: ``CorruptionError``, ``UnavailableError``."""
     return _read_all(store, CHECKPOINT_PREFIX) + _read_all(store, HOLD_PREFIX)
+
+
+def list_held_for_clones(store: ObjectStore, *, lasting: bool = True) -> list[Kept]:
+    """The holds for clones; unless ``lasting`` those for clones that are being made, too. Raises:
+    ``CorruptionError``, ``UnavailableError``."""
+    found = [kept for _, kept in _read_all(store, HOLD_PREFIX) if kept.name]
+    return [kept for kept in found if not (lasting and kept.lifetime)]
+
+
+def held_names(store: ObjectStore, hold: str) -> frozenset[str]:
+    """What a hold of that id keeps; nothing where there is none. Raises: ``CorruptionError``,
+    ``UnavailableError``."""
+    kept = _read(store, hold_name(hold))
+    return frozenset(kept.objects if kept else ())
 
 
 def verify_kept(store: ObjectStore) -> tuple[list[str], set[str]]:

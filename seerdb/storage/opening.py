@@ -2,8 +2,9 @@
 
 1. lock the data directory: one process
 2. probe the store once: it can do what safety needs
-3. load the manifest and claim the next epoch: no other writer commits any more (I6); wait until
-   no other one acknowledges anything either, and keep a lease of our own, if leases are in use
+3. load the manifest, make sure that what a clone borrows is kept for it, and claim the next epoch:
+   no other writer commits any more (I6); wait until no other one acknowledges anything either, and
+   keep a lease of our own, if leases are in use
 4. recover the local log, and what the bucket has of it beyond; or, in a data directory that
    does not continue the manifest, the shipped one
 5. write what was saved of damaged or shipped logs to a new segment, then put the damaged away
@@ -32,6 +33,7 @@ from seerdb.storage.lease.record import LeaseRecord
 from seerdb.storage.lease.takeover import Takeover, takeover_of
 from seerdb.storage.lease.watch import Bid, outwait
 from seerdb.storage.lineage import Lineage
+from seerdb.storage.loans import open_for_writing
 from seerdb.storage.manifest.fencing import Claimant
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -135,10 +137,18 @@ class _Opening:
         if store is None:
             location = StoreLocation(options.store or f"{self._path}/bucket", options.store_options)
             store = location.open()
-        return Stores(store, location, clock=self._clock, random=components.random)
+        return Stores(
+            store,
+            location,
+            clock=self._clock,
+            random=components.random,
+            open_other=components.open_other,
+        )
 
     def _open(self, stores: Stores, bid: Bid) -> Opened:
         state = load(stores.of(Purpose.MANIFEST))
+        if state is not None:
+            open_for_writing(stores, state)
         home = load_home(self._files, self._wal)
         self._check_belongs(stores, state, home)
         self._find_operator(state)

@@ -17,6 +17,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.stores import OpenStore
 from seerdb.storage.workers import Workers
 
 ROW_CACHE_SHARE = 32
@@ -64,14 +65,16 @@ class Components:
     """What a database is built on; the defaults are the real world.
 
     ``object_store`` replaces the setting ``store``; worker processes could not reach it and are
-    not used then, and Dask workers are refused. ``runtime`` replaces the settings ``background``
-    and ``block_cache_capacity``. ``address`` is the URL at which clients reach this process, if
-    they do: the lease tells it to those who wait to take over.
+    not used then, and Dask workers are refused. ``open_other`` opens the buckets that a clone
+    borrows from, instead of the location of its store. ``runtime`` replaces the settings
+    ``background`` and ``block_cache_capacity``. ``address`` is the URL at which clients reach this
+    process, if they do: the lease tells it to those who wait to take over.
     """
 
     files: FileSystem = field(default_factory=OsFileSystem)
     clock: Clock = field(default_factory=SystemClock)
     object_store: ObjectStore | None = None
+    open_other: OpenStore | None = None
     listener: Listener = ignore
     runtime: Runtime | None = None
     random: random.Random = field(default_factory=random.SystemRandom)

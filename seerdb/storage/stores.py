@@ -1,39 +1,82 @@
-"""The bucket of one database: one connection, one meter and breaker, a stack per purpose."""
+"""The bucket of one database: one connection, one meter and breaker, a stack per purpose; and
+those of the buckets that a clone borrows from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from seerdb.clock import Clock
+from seerdb.storage.lender import Debt, Lender
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.borrowing import BorrowingObjectStore, HeldNames
 from seerdb.storage.object_store.breaker import CircuitBreaker
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import MeteredObjectStore, Purpose, RequestMeter
 from seerdb.storage.object_store.stack import stack
 
+OpenStore = Callable[[str], ObjectStore]
+"""Opens the bucket at a URL."""
+
 
 class Stores:
-    """Hands out the store for each purpose. ``location`` is ``None`` for a given store."""
+    """Hands out the store for each purpose. ``location`` is ``None`` for a given store, with which
+    ``open_other`` opens what it borrows from."""
 
     def __init__(
-        self, inner: ObjectStore, location: StoreLocation | None, *, clock: Clock, random: Random
+        self,
+        inner: ObjectStore,
+        location: StoreLocation | None,
+        *,
+        clock: Clock,
+        random: Random,
+        open_other: OpenStore | None = None,
     ) -> None:
         self.location = location
         self.meter = RequestMeter(clock)
         self.breaker = CircuitBreaker(clock)
         self._inner = self._heartbeat = inner
         self._clock = clock
-        self._stacks = {
+        self._random = random
+        self._open_other = open_other or self._at
+        self._own = self._over(inner, self.breaker)
+        self._stacks = self._own
+        self._lent: dict[Lender, tuple[ObjectStore, dict[Purpose, ObjectStore]]] = {}
+
+    def _over(self, inner: ObjectStore, breaker: CircuitBreaker) -> dict[Purpose, ObjectStore]:
+        return {
             purpose: stack(
                 inner,
                 meter=self.meter,
                 purpose=purpose,
-                breaker=self.breaker,
-                clock=clock,
-                random=random,
+                breaker=breaker,
+                clock=self._clock,
+                random=self._random,
             )
             for purpose in Purpose
         }
+
+    def _at(self, url: str) -> ObjectStore:
+        return (self.location or StoreLocation(url)).other(url).open()
+
+    def borrow(self, debt: Debt, held: HeldNames) -> None:
+        """From now on, hand out stores that read also what is borrowed. A lender that does not
+        answer trips no breaker but its own. Does nothing without lenders, and no request."""
+        lenders = debt.loans.lenders
+        if not lenders:
+            return
+        for lender in lenders:
+            inner = self._open_other(lender.url)
+            self._lent[lender] = inner, self._over(inner, CircuitBreaker(self._clock))
+        self._stacks = {
+            purpose: BorrowingObjectStore(
+                own, debt, [stacks[purpose] for _, stacks in self._lent.values()], held
+            )
+            for purpose, own in self._own.items()
+        }
+        if self.location is not None:
+            self.location = replace(self.location, debt=debt)
 
     def heartbeat(self, patience: float) -> ObjectStore:
         """The store for renewing a lease. Its next renewal is its retry, no breaker may keep it
@@ -48,8 +91,18 @@ class Stores:
         """The store whose requests are counted under ``purpose``."""
         return self._stacks[purpose]
 
+    def own(self, purpose: Purpose) -> ObjectStore:
+        """The same, with nothing in it that is borrowed."""
+        return self._own[purpose]
+
+    def lent(self, purpose: Purpose) -> list[tuple[Lender, ObjectStore]]:
+        """The stores of those from whom something is borrowed, or was."""
+        return [(lender, stacks[purpose]) for lender, (_, stacks) in self._lent.items()]
+
     def close(self) -> None:
         """Release connections."""
         self._inner.close()
         if self._heartbeat is not self._inner:
             self._heartbeat.close()
+        for inner, _ in self._lent.values():
+            inner.close()

@@ -95,8 +95,8 @@ def acknowledge_after_the_lease(patch: Patch) -> None:
 
 
 def restore_from_the_newest_only(patch: Patch) -> None:
-    ways = restoring._ways
-    patch.setattr(restoring, "_ways", lambda *what: list(ways(*what))[:1])
+    ways = restoring.ways
+    patch.setattr(restoring, "ways", lambda *what: list(ways(*what))[:1])
 
 
 def pass_over_unknown_settings(patch: Patch) -> None:

@@ -27,6 +27,8 @@ from seerdb.storage.backup.restore import RestoreReport, Wanted, restore_archive
 from seerdb.storage.backup.retention import Retention
 from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
 from seerdb.storage.checkpoints import held
+from seerdb.storage.loans import borrow
+from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
@@ -90,7 +92,7 @@ def backup(
     ``UnavailableError``.
     """
     with (
-        open_store(_bucket(source), transfer.source_options) as store,
+        open_database_store(bucket_of(source), transfer.source_options) as store,
         held(store, clock=_clock, random_bytes=os.urandom) as hold,
         open_store(to, transfer.target_options) as target,
         transfer.carrier() as carrier,
@@ -123,8 +125,8 @@ def restore(
     time_us = None if at is None else int(at * 1_000_000)
     wanted = Wanted(backup=backup, seq=seq, time_us=time_us, prefix=prefix)
     with (
-        open_store(_bucket(source), transfer.source_options) as store,
-        open_store(_new_bucket(to), transfer.target_options) as target,
+        open_database_store(bucket_of(source), transfer.source_options) as store,
+        open_store(new_bucket_of(to), transfer.target_options) as target,
         transfer.carrier() as carrier,
     ):
         return restore_archive(
@@ -136,7 +138,7 @@ def recovery_points(source: str, *, transfer: Transfer = PLAIN) -> RecoveryPoint
     """What can be restored from a repository, or from the bucket of a database.
 
     Raises: ``NotFoundError`` when it is neither, ``UnavailableError``."""
-    with open_store(_bucket(source), transfer.source_options) as store:
+    with open_database_store(bucket_of(source), transfer.source_options) as store:
         return points_of(open_archive(store))
 
 
@@ -173,15 +175,31 @@ def prune_backups(
 @contextmanager
 def open_store(url: str, options: Mapping[str, Any]) -> Iterator[ObjectStore]:
     """The store at a URL or in a directory. Raises: ``InvalidRequestError``."""
+    with open_stores(url, options) as stores:
+        yield stores.of(Purpose.BACKUP)
+
+
+@contextmanager
+def open_database_store(url: str, options: Mapping[str, Any]) -> Iterator[ObjectStore]:
+    """The same, of a database, with what that borrows. Raises: ``InvalidRequestError``,
+    ``UnavailableError``."""
+    with open_stores(url, options) as stores:
+        borrow(stores, read_debt(stores.own(Purpose.BACKUP)))
+        yield stores.of(Purpose.BACKUP)
+
+
+@contextmanager
+def open_stores(url: str, options: Mapping[str, Any]) -> Iterator[Stores]:
+    """All stores of a place. Raises: ``InvalidRequestError``."""
     location = StoreLocation(url, options)
     stores = Stores(location.open(), location, clock=_clock, random=random.SystemRandom())
     try:
-        yield stores.of(Purpose.BACKUP)
+        yield stores
     finally:
         stores.close()
 
 
-def _bucket(place: str) -> str:
+def bucket_of(place: str) -> str:
     """The bucket or repository that ``place`` names."""
     if StoreLocation(place).directory is None:
         return place
@@ -211,7 +229,7 @@ def _left_behind(place: str, seq: int) -> list[str]:
     return [note]
 
 
-def _new_bucket(place: str) -> str:
+def new_bucket_of(place: str) -> str:
     """The bucket of the database that is to be made in ``place``."""
     if "://" in place:
         return place
@@ -219,7 +237,7 @@ def _new_bucket(place: str) -> str:
         other = [info.name for info in store.list("") if not info.name.startswith("bucket/")]
     if other:
         raise AlreadyExistsError(
-            f"the place to restore to is not empty: there is {other[0]} in {place}; name another "
-            "one, or empty it"
+            f"the target is not empty: there is {other[0]} in {place}; name another place, or "
+            "empty it"
         )
     return f"{place}/bucket"

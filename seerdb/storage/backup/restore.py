@@ -37,6 +37,7 @@ from seerdb.storage.backup.descriptor import ObjectSum, following, objects_of
 from seerdb.storage.backup.log import Stretch, records
 from seerdb.storage.backup.rebuild import Rebuilder
 from seerdb.storage.compaction.plan import between
+from seerdb.storage.lender import NO_LOANS
 from seerdb.storage.manifest.edit import Checkpoint, encode_record
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
@@ -105,10 +106,10 @@ def restore_archive(
     """
     began = carrier.clock.monotonic()
     notes = [str(error) for error in archive.damaged]
-    ways = list(_ways(archive, wanted))
-    _check_empty(target, ways)
+    found = list(ways(archive, wanted))
+    check_empty(target, [base.state for base, _ in found])
     failure: CorruptionError | NotFoundError | None = None
-    for base, seq in ways:
+    for base, seq in found:
         if failure is not None:
             notes.append(f"{failure}; taking {base.name} to seq {seq} instead")
         restoration = _Restoration(archive, base, seq, target, carrier, wanted.prefix)
@@ -131,12 +132,13 @@ def restore_archive(
             notes=notes,
         )
     assert failure is not None, "there is a way at least"
-    failure.add_note(f"nothing else leads there; tried: {', '.join(b.name for b, _ in ways)}")
+    failure.add_note(f"nothing else leads there; tried: {', '.join(b.name for b, _ in found)}")
     raise failure
 
 
-def _ways(archive: Archive, wanted: Wanted) -> Iterator[tuple[Base, int]]:
-    """Bases and the commits to restore from them, in the order in which to try them."""
+def ways(archive: Archive, wanted: Wanted) -> Iterator[tuple[Base, int]]:
+    """Bases and the commits to restore from them, in the order in which to try them. Raises:
+    ``HistoryError``, ``NotFoundError``, ``CorruptionError``, ``UnavailableError``."""
     seqs = _wanted_seqs(archive, wanted)
     found = [(base, seq) for seq in seqs for base in archive.candidates(seq)]
     if not found:
@@ -161,19 +163,19 @@ def _wanted_seqs(archive: Archive, wanted: Wanted) -> list[int]:
     return sorted({*archive.reaches, *(base.seq for base in archive.bases)}, reverse=True)
 
 
-def _check_empty(target: ObjectStore, ways: list[tuple[Base, int]]) -> None:
-    """Raise ``AlreadyExistsError`` unless all that is there is what a restore of these has left."""
-    ours: set[str] = set()
+def check_empty(target: ObjectStore, bases: list[ManifestState], *also: str) -> None:
+    """Raise ``AlreadyExistsError`` unless all that is there is what a restore or a clone of these
+    has left, and what may be there ``also``."""
+    ours = set(also)
     made: list[str] = []
-    for base, _ in ways:
-        ours |= {each.name for each in objects_of(base.state)}
-        mark = table_id(following(base.state.epoch), 0).partition("-")[0]
+    for state in bases:
+        ours |= {each.name for each in objects_of(state)}
+        mark = table_id(following(state.epoch), 0).partition("-")[0]
         made += [f"{TABLE_PREFIX}{mark}-", f"{BLOB_PREFIX}{mark}-"]
     for info in target.list(""):
         if info.name not in ours and not info.name.startswith(tuple(made)):
             raise AlreadyExistsError(
-                f"the place to restore to is not empty: there is {info.name}; name another one, or "
-                "empty it"
+                f"the target is not empty: there is {info.name}; name another place, or empty it"
             )
 
 
@@ -220,8 +222,9 @@ class _Restoration:
             last_seq=SeqNo(self._seq),
             time_us=self._archive.time_of(self._seq),
             database_id=random_bytes(16).hex(),
+            loans=NO_LOANS,
         )
-        record = _only_record(state, random_bytes(16).hex())
+        record = only_record(state, random_bytes(16).hex())
         self._target.put_if_absent(manifest_name(record.number), encode_record(record))
         return state
 
@@ -277,7 +280,7 @@ class _Restoration:
             self._carrier.done(stretch.size)
 
 
-def _only_record(state: ManifestState, write_id: str) -> Checkpoint:
+def only_record(state: ManifestState, write_id: str) -> Checkpoint:
     """``state`` as the first and only record of a manifest that has no writer yet."""
     return Checkpoint(
         number=1,
@@ -296,4 +299,5 @@ def _only_record(state: ManifestState, write_id: str) -> Checkpoint:
         claims=[],
         tables=state.version.tables,
         merge_operator=state.merge_operator,
+        loans=state.loans,
     )

@@ -32,6 +32,7 @@ from seerdb.storage.backup.descriptor import (
 from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.backup.log import Stretch, decode_stretch, read_log, time_of
 from seerdb.storage.kept import record_of
+from seerdb.storage.lender import NO_LOANS
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
@@ -234,7 +235,7 @@ def _describe(
         created_us=created_us,
         label=wish.label,
         keep=wish.keep,
-        record=record_of(state),
+        record=msgspec.structs.replace(record_of(state), loans=NO_LOANS),
         log=log.objects,
     )
 

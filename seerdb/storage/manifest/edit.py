@@ -22,6 +22,7 @@ import msgspec
 from seerdb.errors import CorruptionError
 from seerdb.ids import Epoch, SegmentId, SeqNo, TableId
 from seerdb.storage.envelope import HEADER_SIZE, Envelope
+from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.version import TableMeta
 
 MAGIC = b"SeerMfst"
@@ -116,6 +117,9 @@ class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint", omit_defau
     tables: list[TableMeta]
     merge_operator: str = ""
     lease: float = 0.0
+    loans: Loans = NO_LOANS
+    """What a clone borrows; left out where the database is none. No other record tells it: the
+    first one of a clone is a checkpoint."""
 
 
 ManifestRecord = Claim | Edit | Checkpoint

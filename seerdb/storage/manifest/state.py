@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from seerdb.errors import InternalError
 from seerdb.ids import Epoch, SegmentId, SeqNo
+from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.edit import Checkpoint, Claim, Edit, ManifestRecord
 from seerdb.storage.manifest.version import Version, check_version
 
@@ -50,6 +51,8 @@ class ManifestState(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the checkpoint before that one."""
     claims: tuple[int, ...] = ()
     """Numbers of all claims, ascending."""
+    loans: Loans = NO_LOANS
+    """From whom the database borrows objects; the same in all its states."""
 
     @classmethod
     def of(cls, record: Checkpoint) -> ManifestState:
@@ -75,6 +78,7 @@ class ManifestState(msgspec.Struct, frozen=True, kw_only=True):
             claims=tuple(record.claims),
             merge_operator=record.merge_operator,
             lease=record.lease,
+            loans=record.loans,
         )
 
     def after(self, record: ManifestRecord) -> ManifestState:

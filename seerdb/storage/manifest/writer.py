@@ -206,6 +206,7 @@ class ManifestWriter:
             capabilities=state.capabilities,
             merge_operator=state.merge_operator,
             lease=state.lease,
+            loans=state.loans,
             claims=list(state.claims),
             tables=state.version.tables,
         )

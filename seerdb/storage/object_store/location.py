@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from seerdb.errors import InvalidRequestError
+from seerdb.storage.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.local_store import LocalObjectStore
 
@@ -22,11 +23,12 @@ class StoreLocation:
     """A directory or an fsspec URL, and the options of its driver. Picklable.
 
     A relative directory is made absolute at once, as another process may run elsewhere.
-    ``repr`` and ``str`` mask secrets.
+    ``repr`` and ``str`` mask secrets. ``debt``: what the database there borrows from others.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    debt: Debt = NO_DEBT
 
     def __post_init__(self) -> None:
         directory = self.directory
@@ -38,6 +40,10 @@ class StoreLocation:
         """The absolute path of the directory; ``None`` for a remote store."""
         path = unquote(self.url[7:]) if self.url.startswith("file://") else self.url
         return None if "://" in path else str(Path(path).expanduser().absolute())
+
+    def other(self, url: str) -> StoreLocation:
+        """Another place, that the same options reach."""
+        return replace(self, url=url, debt=NO_DEBT)
 
     def open(self, patience: float | None = None) -> ObjectStore:
         """A store for this process. Makes no request and creates no directory.

@@ -10,6 +10,7 @@
     holds/<32 hex digits>                         the same for a while, to copy or name them
     probe/<hex digits>                            written and removed by the capability probe
     lease                                         who may write; the one object that is replaced
+    loans                                         of a clone: from whom it borrows tables and blobs
 
 In a backup repository, beside the tables, blobs and log of the database it holds::
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import re
 
-from seerdb.ids import BlobId, Epoch, SeqNo, TableId
+from seerdb.ids import BlobId, Epoch, SeqNo, TableId, epoch_of, maker_of
 
 MANIFEST_PREFIX = "manifest/"
 TABLE_PREFIX = "tables/"
@@ -33,6 +34,7 @@ PROBE_PREFIX = "probe/"
 CHECKPOINT_PREFIX = "checkpoints/"
 HOLD_PREFIX = "holds/"
 LEASE_NAME = "lease"
+LOANS_NAME = "loans"
 BACKUP_PREFIX = "backups/"
 LOCK_PREFIX = "locks/"
 
@@ -80,6 +82,13 @@ def parse_blob_name(name: str) -> BlobId | None:
     return BlobId(match[1]) if match else None
 
 
+def made_in(name: str) -> Epoch | None:
+    """The epoch in which a table or blob was made; ``None`` for any other name."""
+    blob = parse_blob_name(name)
+    table = maker_of(blob) if blob else parse_table_name(name)
+    return epoch_of(table) if table else None
+
+
 def wal_name(epoch: Epoch, first: SeqNo, last: SeqNo) -> str:
     """The name of the shipped log of ``first`` to ``last``, both inclusive."""
     return f"{wal_epoch_prefix(epoch)}{first:020d}-{last:020d}.wal"
@@ -120,6 +129,12 @@ def hold_name(hold: str) -> str:
 def is_kept_name(name: str) -> bool:
     """Whether this is the object of a checkpoint or a hold."""
     return _CHECKPOINT.match(name) is not None or _HOLD.match(name) is not None
+
+
+def is_database_name(name: str) -> bool:
+    """Whether this is an object of a database."""
+    parsers = _MANIFEST, _TABLE, _BLOB, _WAL, _CHECKPOINT, _HOLD, _PROBE
+    return name in (LEASE_NAME, LOANS_NAME) or any(each.match(name) for each in parsers)
 
 
 def backup_name(backup: str) -> str:

@@ -22,6 +22,7 @@ from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.disk_tier import DiskTier, discard
 from seerdb.storage.files import FileLock
 from seerdb.storage.lanes import Lane
+from seerdb.storage.loans import open_for_reading
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.operators import find_operator
@@ -95,7 +96,13 @@ class Follower:
                 )
             location = StoreLocation(options.store, options.store_options)
             store = location.open()
-        return Stores(store, location, clock=components.clock, random=components.random)
+        return Stores(
+            store,
+            location,
+            clock=components.clock,
+            random=components.random,
+            open_other=components.open_other,
+        )
 
     def _lock_directory(self, path: str) -> FileLock:
         files = self._components.files
@@ -110,6 +117,7 @@ class Follower:
         clock = ForwardClock(self._components.clock)
         manifest = ManifestTail(self.stores.of(Purpose.MANIFEST))
         state = manifest.state
+        open_for_reading(self.stores, state)
         operator = find_operator(state.merge_operator) if state.merge_operator else None
         tables = CollectedStore(self.stores.of(Purpose.READ), self._missed)
         fetchers = self.runtime.workers.fetchers

@@ -1,0 +1,1 @@
+"""Writable branches of a database that borrow its tables."""

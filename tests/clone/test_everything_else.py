@@ -1,0 +1,274 @@
+"""What people do with any database, done with a clone: branches of it, backups, checks, repairs,
+replicas; and what it says when those it borrows from are away."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from seerdb import (
+    ConflictError,
+    CorruptionError,
+    FencedError,
+    InvalidRequestError,
+    NotFoundError,
+    Replica,
+    UnavailableError,
+)
+from seerdb.storage.backup.archive import open_archive
+from seerdb.storage.backup.restore import Wanted, restore_archive
+from seerdb.storage.backup.take import Source, Wish, take_backup
+from seerdb.storage.checkpoints import held
+from seerdb.storage.kept import held_names, list_held_for_clones
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.object_store.names import hold_name
+from seerdb.storage.repair.finds import Means
+from seerdb.storage.repair.rebuild import repair
+from seerdb.storage.verify import VerifyReport, verify_database
+from seerdb.storage.workers import InlineExecutor
+from seerdb.testing.files import CrashableFileSystem
+from tests.fixtures.backups import carrier
+from tests.fixtures.clones import Site, content
+from tests.fixtures.database import collect_garbage, fill
+
+RANDOM = random.Random(5).randbytes
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site(seed=3, blob_threshold=150)
+
+
+def branch(site: Site) -> dict[bytes, bytes]:
+    """``b``, a clone of ``a``, with tables of its own beside those that it borrows."""
+    with site.opened("a") as source:
+        rows = fill(source, 60)
+        source.compact()
+    site.clone("a", "b")
+    with site.opened("b") as clone:
+        rows |= {b"k0005": b"changed" * 40, b"new": b"row"}
+        clone.put(b"k0005", rows[b"k0005"])
+        clone.put(b"new", b"row")
+    return rows
+
+
+def test_a_clone_of_a_clone_borrows_from_both_and_needs_only_those(site: Site) -> None:
+    rows = branch(site)
+    report = site.clone("b", "c")
+    assert report.lenders == ["a", "b"]
+    assert sorted(site.borrowers("a")) == ["b", "c"]
+    assert site.borrowers("b") == ["c"]
+    assert content(site, "c") == rows
+    other = site.elsewhere()
+    with other.opened("b") as clone:
+        clone.delete_range(b"a", b"z")
+        clone.compact()
+        for _ in range(2):
+            collect_garbage(other, clone)
+    assert site.borrowers("a") == ["c"]
+    with site.opened("a") as source:
+        source.delete_range(b"a", b"z")
+        source.compact()
+        for _ in range(2):
+            collect_garbage(site, source)
+    assert content(site, "c") == rows
+
+
+def test_clones_of_copies_find_what_was_copied(site: Site) -> None:
+    settings = {"history_retention": 3600.0}
+    with site.opened("a", **settings) as source:
+        rows = fill(source, 30)
+        source.flush()
+        seq = source.visible_seq
+        fill(source, 30, start=30)
+        source.compact()
+        assert site.clone("a", "b", seq=seq).copied_objects > 0
+    report = site.clone("b", "c")
+    assert report.copied_objects == 0
+    assert "b" in report.lenders
+    assert content(site, "c") == rows
+
+
+def test_a_backup_of_a_clone_has_what_it_borrows(site: Site) -> None:
+    rows = branch(site)
+    store = site.stores("b").of(Purpose.BACKUP)
+    repository, restored = site.at("repository"), site.at("restored")
+    with held(store, clock=site.clock, random_bytes=RANDOM) as hold:
+        source = Source(store, hold.state)
+        take_backup(source, repository, Wish(), carrier(site.clock), RANDOM)
+    for place in ("a", "b"):
+        site.at(place).delete(site.names(place))
+    archive = open_archive(repository)
+    restore_archive(archive, restored, Wanted(), carrier(site.clock), RANDOM)
+    assert content(site, "restored") == rows
+
+
+def test_a_restore_from_the_bucket_of_a_clone_has_what_it_borrows(site: Site) -> None:
+    rows = branch(site)
+    archive = open_archive(site.stores("b").of(Purpose.BACKUP))
+    restore_archive(archive, site.at("r"), Wanted(), carrier(site.clock), RANDOM)
+    for place in ("a", "b"):
+        site.at(place).delete(site.names(place))
+    assert content(site, "r") == rows
+
+
+def test_the_bucket_of_a_clone_is_verified_with_what_it_borrows(site: Site) -> None:
+    branch(site)
+    report = VerifyReport()
+    verify_database(site.stores("b").of(Purpose.VERIFY), report)
+    assert report.problems == []
+    assert report.tables > len(site.names("b", "tables/"))
+    names = held_names(site.at("a"), report_of(site, "b"))
+    borrowed = min(name for name in names if name.startswith("tables/"))
+    damaged = bytearray(site.at("a").get(borrowed))
+    damaged[40] ^= 1
+    site.at("a").put(borrowed, bytes(damaged))
+    again = VerifyReport()
+    verify_database(site.stores("b").of(Purpose.VERIFY), again)
+    assert any(borrowed in problem for problem in again.problems)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "newest", "all"])
+def test_a_clone_is_repaired_with_what_it_borrows(site: Site, lost: str) -> None:
+    rows = branch(site)
+    manifest = sorted(site.names("b", "manifest/"))
+    with site.opened("a") as source:
+        fill(source, 20, start=500)
+    site.at("b").delete({"nothing": [], "newest": manifest[-1:], "all": manifest}[lost])
+    means = Means(clock=site.clock, random_bytes=RANDOM, threads=InlineExecutor())
+    report = repair(site.stores("b").of(Purpose.VERIFY), site.at("r"), means)
+    assert report.lost == [] or lost == "newest"
+    for place in ("a", "b"):
+        site.at(place).delete(site.names(place))
+    assert content(site, "r") == rows
+
+
+def report_of(site: Site, place: str) -> str:
+    """The id of the clone in a place."""
+    found = list_held_for_clones(site.at("a"))
+    return next(kept.id for kept in found if kept.name == place)
+
+
+def follow(site: Site, place: str) -> Replica:
+    values = site.settings | {"place": place}
+    components = replace(site.components(values), files=CrashableFileSystem())
+    return Replica.open("replica", components=components, **site.settings)
+
+
+def test_a_replica_of_a_clone_follows_it(site: Site) -> None:
+    rows = branch(site)
+    other = site.elsewhere()
+    with other.opened("b") as clone:
+        replica = follow(site.elsewhere(), "b")
+        assert dict(replica.scan()) == rows
+        rows |= fill(clone, 60, start=30)
+        clone.compact()
+        replica.refresh()
+        collect_garbage(other, clone)
+        assert dict(replica.scan()) == dict(clone.scan()) == rows
+        replica.close()
+
+
+def test_a_replica_refuses_a_clone_for_which_nothing_is_kept(site: Site) -> None:
+    branch(site)
+    site.at("a").delete(site.names("a", "holds/"))
+    with pytest.raises(CorruptionError, match="does not keep them"):
+        follow(site, "b")
+
+
+def test_the_past_of_a_clone_can_be_read_where_it_borrows(site: Site) -> None:
+    with site.opened("a") as source:
+        rows = fill(source, 30)
+    site.clone("a", "b")
+    with site.opened("b", history_retention=3600.0) as clone:
+        seq = clone.visible_seq
+        fill(clone, 30, start=10)
+        clone.delete(b"k0001")
+        clone.compact()
+        assert dict(clone.scan(as_of=seq)) == rows
+        assert clone.get(b"k0001") is None
+
+
+def test_an_unreachable_lender_is_named_and_nothing_else_suffers(site: Site) -> None:
+    rows = branch(site)
+    other = site.elsewhere()
+    with other.opened("b", block_cache_capacity=0) as clone:
+        other.store.fail("get_range", match="a/", times=1 << 20)
+        with pytest.raises(UnavailableError, match=r"^a cannot be reached, from which this clone"):
+            dict(clone.scan())
+        clone.put(b"meanwhile", b"x")
+        clone.flush()
+        other.store._faults.clear()
+        site.clock.advance(60)
+        assert dict(clone.scan()) == rows | {b"meanwhile": b"x"}
+    down = site.elsewhere()
+    down.store.fail("list", match="a/", times=1 << 20)
+    with pytest.raises(UnavailableError, match="a/holds"):
+        down.opened("b")
+
+
+def test_a_source_that_is_gone_is_named(site: Site) -> None:
+    branch(site)
+    other = site.elsewhere()
+    with other.opened("b", block_cache_capacity=0) as clone:
+        site.at("a").delete(site.names("a"))
+        with pytest.raises(NotFoundError, match="borrowed from a, is not there"):
+            dict(clone.scan())
+    with pytest.raises(CorruptionError, match="and a, from which it borrows tables"):
+        site.elsewhere().opened("b")
+
+
+def test_a_clone_that_borrows_nothing_any_more_needs_no_source(site: Site) -> None:
+    with site.opened("a", blob_threshold=1 << 20) as source:
+        rows = fill(source, 30)
+    site.clone("a", "b")
+    with site.opened("b", blob_threshold=1 << 20) as clone:
+        rows |= fill(clone, 10, start=25)
+        clone.compact()
+    site.at("a").delete(site.names("a"))
+    assert content(site, "b") == rows
+
+
+def test_clones_are_dropped_with_all_they_have_and_nothing_else(site: Site) -> None:
+    rows = branch(site)
+    before = site.names("a")
+    told = site.drop("b", dry_run=True)
+    assert told.dry_run
+    assert 3 < told.objects < len(site.names("b"))
+    assert content(site, "b") == dict(rows)
+    site.at("b").put("foreign", b"file")
+    report = site.drop("b")
+    assert (report.others, report.lenders) == (1, ["a"])
+    assert "foreign" in site.names("b")
+    assert all(name.startswith("manifest/") for name in site.names("b") - {"foreign"})
+    assert site.names("a") == before - {hold_name(report.database_id)}
+    assert site.borrowers("a") == []
+
+
+def test_a_drop_shuts_out_the_writer(site: Site) -> None:
+    branch(site)
+    with site.elsewhere().opened("b") as clone:
+        site.drop("b")
+        left = site.names("b")
+        clone.put(b"late", b"x")
+        with pytest.raises(FencedError):
+            clone.flush()
+    assert site.names("b", "manifest/") == left
+    with pytest.raises(NotFoundError, match="was dropped"):
+        site.elsewhere().opened("b")
+
+
+def test_what_others_borrow_from_is_not_dropped_and_still_opens(site: Site) -> None:
+    rows = branch(site)
+    site.clone("b", "c")
+    with pytest.raises(ConflictError, match="others borrow from this clone: c"):
+        site.drop("b")
+    assert content(site, "b") == rows
+    with pytest.raises(InvalidRequestError, match="no clone"):
+        site.drop("a")
+    site.drop("c")
+    site.drop("b")
+    with pytest.raises(NotFoundError):
+        site.drop("b")
