@@ -188,6 +188,7 @@ def test_an_opening_brings_in_what_is_pinned(open_db: OpenDB) -> None:
     db = world.open()
     fill(db, range(COUNT))
     db.close()
+    world.warm.clear()
     db = open_db(
         "elsewhere",
         components=Components(object_store=world.store, listener=world.listen),

@@ -32,7 +32,7 @@ def written(world: World) -> DB:
     db.put(b"d", b"1", durability="object")
     world.store.outage = True
     for number in range(60):
-        db.put(b"e%d" % number, b"v" * 50)
+        db.put(b"e%d" % number, b"v" * 130)
     world.store.outage = False
     world.clock.advance(60)  # so that the store is tried again
     return db
@@ -339,7 +339,7 @@ def test_a_segment_that_is_sealed_while_it_is_read_is_no_damage() -> None:
 
     def fill() -> None:
         for number in range(20):
-            db.put(b"b%d" % number, b"v" * 50)
+            db.put(b"b%d" % number, b"v" * 130)
 
     class Rotating(CrashableFileSystem):
         """Just after the open segment was read it gets a successor."""
