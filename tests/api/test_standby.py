@@ -20,6 +20,7 @@ from seerdb_api.settings import ServiceSettings
 from seerdb_api.standby import StandbyDatabase
 from tests.api.client import Answer, Client
 from tests.api.fake_database import FakeDatabase
+from tests.api.wire import connected, request, serving
 from tests.fixtures.database import ROOMY, World
 
 
@@ -155,6 +156,25 @@ def test_what_clients_rely_on_holds_through_the_takeover(
     client.get("/v1/kv/lost", seerdb_epoch="1", seerdb_min_seq="2").problem(409, "lost")
 
 
+def test_a_connection_is_told_the_lag_until_the_takeover(primary: Primary) -> None:
+    get = request("GET", "/v1/kv/safe")
+    with serving(primary.standby) as server, connected(server) as wire:
+        while b"409" in wire.ask(get).splitlines()[0]:
+            pass  # it has not looked yet
+        replica = server.path.service.db
+        assert isinstance(replica, StandbyReplica)
+        replica.refresh()
+        assert b"seerdb-lag-seq: 0" in wire.ask(get)
+        seen = server.path.seen
+        assert b"seerdb-lag-seq: 0" in wire.ask(get)
+        assert server.path.seen == seen, "it was answered where its bytes arrived"
+        assert b" 200 " in wire.ask(request("POST", "/v1/admin/promote")).splitlines()[0]
+        found = wire.ask(get)
+        assert found.endswith(b"1")
+        assert b"seerdb-lag" not in found
+    primary.standby.close()
+
+
 def test_who_waits_for_a_commit_is_answered_by_whoever_takes_over(
     client: Client, service: Service, replica: StandbyReplica, primary: Primary
 ) -> None:
@@ -193,6 +213,9 @@ def test_readers_see_neither_an_error_nor_the_past_while_it_takes_over(
         assert reader.error is None
         assert reader.seqs == sorted(reader.seqs)
     assert [entry.value for entry in scan] == [b"2"], "it had begun before"
+    late = replica.get_entry(b"safe")
+    assert late is not None
+    assert late.value == b"2", "who had begun to read"
     primary.standby.end_reads()
     with pytest.raises(ClosedError):
         replica.get_entry(b"safe")
