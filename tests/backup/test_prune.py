@@ -38,8 +38,11 @@ class Kept:
         self.world = World(blob_threshold=150)
         self.repository = MemoryObjectStore(self.world.clock)
         self.rows: dict[str, dict[bytes, bytes]] = {}
+        self.go_on(days, keep)
+
+    def go_on(self, days: int, keep: tuple[int, ...] = ()) -> None:
         with self.world.open() as db:
-            for day in range(days):
+            for day in range(len(self.rows), len(self.rows) + days):
                 fill(db, 30, start=10 * day)
                 db.compact()
                 db.put(b"day", b"%d" % day, durability="object")
@@ -80,6 +83,21 @@ def test_the_young_stay_and_the_newest_however_old() -> None:
     kept.world.clock.advance(100 * DAY)
     assert kept.prune(seconds=DAY).kept == kept.ids[4:]
     kept.check()
+
+
+@pytest.mark.parametrize("step", [1000 * DAY, -1000 * DAY])
+def test_the_newest_is_told_by_what_it_holds_and_by_no_clock(step: float) -> None:
+    """PB-13. A backup that was made while the clock was ahead counted as the newest for years, and
+    all that came after it were pruned."""
+    kept = Kept(days=2)
+    clock = kept.world.clock
+    clock.set_now(clock.now() + step)
+    kept.go_on(days=1)
+    clock.set_now(clock.now() - step)
+    kept.go_on(days=2)
+    for count in (3, 2):
+        assert kept.prune(count=count).kept == kept.ids[-count:]
+        kept.check()
 
 
 def test_what_was_made_to_be_kept_stays() -> None:

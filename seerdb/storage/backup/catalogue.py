@@ -27,7 +27,8 @@ from seerdb.storage.object_store.names import (
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a listing found: sound descriptors, oldest first, and what is wrong with others."""
+    """What a listing found: sound descriptors, those that hold the least first, and what is wrong
+    with others."""
 
     backups: list[Descriptor]
     damaged: list[CorruptionError] = field(default_factory=list)
@@ -64,7 +65,8 @@ def read_catalogue(store: ObjectStore) -> Catalogue:
             continue  # pruned meanwhile
         except CorruptionError as error:
             catalogue.damaged.append(error)
-    catalogue.backups.sort(key=lambda each: (each.created_us, each.seq, each.id))
+    # By what they hold: the clock by which one was made may have been wrong.
+    catalogue.backups.sort(key=lambda each: (each.record.number, each.seq, each.created_us))
     return catalogue
 
 

@@ -31,16 +31,16 @@ class Retention:
             raise InvalidRequestError(f"backups are kept for 0 s or more, not {self.seconds}")
 
     def outdated(self, backups: Sequence[Descriptor], now_us: int) -> list[Descriptor]:
-        """Of all backups, oldest first, those that need not stay."""
+        """Of all backups, the newest last, those that need not stay."""
         newest = {each.id for each in backups[-max(self.count or 1, 1) :]}
-        seconds = -1.0 if self.seconds is None else self.seconds
         return [
             each
             for each in backups
-            if not each.keep
-            and each.id not in newest
-            and now_us - each.created_us > seconds * 1_000_000
+            if not (each.keep or each.id in newest or self._is_young(each, now_us))
         ]
+
+    def _is_young(self, backup: Descriptor, now_us: int) -> bool:
+        return self.seconds is not None and now_us - backup.created_us <= self.seconds * 1_000_000
 
 
 def unneeded(names: Iterable[str], left: Sequence[Descriptor]) -> list[str]:
