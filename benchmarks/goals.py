@@ -172,6 +172,8 @@ GOALS = (
     Goal(REPLICATION, Point("failover"), "<=", 10, unit="s"),
     Goal(REPLICATION, Point("failover", stat="object_lost"), "<=", 0, unit="writes"),
     Goal(REPLICATION, Point("failover", stat="untold"), "<=", 0, unit="writes"),
+    Goal(REPLICATION, Point("failover", stat="reads_failed"), "<=", 0, unit="reads"),
+    Goal(REPLICATION, Point("failover", stat="reads_went_back"), "<=", 0, unit="reads"),
     Goal(REPLICATION, Point("first_read"), "<=", 2_000, unit="ms"),
     Goal(REPLICATION, Point("first_read", stat="fetched_mb"), "<", 2, unit="MB"),
 )

@@ -3,7 +3,7 @@ what became of those that were acknowledged.
 
 Both run as ``serve --standby`` with default settings. Every acknowledged write is asked for
 afterwards. What is missing was of level ``local``; the client that presents it by its seq is to
-hear that it is lost, and that is done for a sample.
+hear that it is lost, and that is done for a sample. The standby is read all the time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.replication.bucket import Bucket
+from benchmarks.replication.reader import reading
 from benchmarks.replication.writer import key_of, level_of, writing
 from benchmarks.results import REPLICATION, Sample
 from benchmarks.servers.base import ServerFailedError, http_client
@@ -50,7 +51,7 @@ def _fail_over(primary: SeerDBServer, standby: SeerDBServer, work: Path) -> Samp
         seconds=_LONGEST_SECONDS,
         object_every=OBJECT_EVERY,
     )
-    with load as writer:
+    with load as writer, reading(standby.url) as reader:
         SystemClock().sleep(WATCH_SECONDS)
         primary.kill()
         seconds = _wait_until_it_writes(standby)
@@ -70,6 +71,10 @@ def _fail_over(primary: SeerDBServer, standby: SeerDBServer, work: Path) -> Samp
         "object_lost": float(len(lost_object)),
         "local_lost": float(len(missing) - len(lost_object)),
         "in_report": float(sum(lost["from"] <= seq <= lost["to"] for seq in missing.values())),
+        "reads": float(reader.reads),
+        "reads_failed": float(reader.failed),
+        "reads_went_back": float(reader.went_back),
+        "longest_read_ms": reader.longest_ms,
         "untold": float(told.count(False)),
         "missing_below_seq": float(sum(seq <= report["seq"] for seq in missing.values())),
     }

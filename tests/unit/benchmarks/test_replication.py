@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+import httpx
 import pytest
 
 from benchmarks.goals import Verdict, judge
 from benchmarks.replication.client import Connection, Pool, get, put
 from benchmarks.replication.lag import BUCKET, allowed, summary
 from benchmarks.replication.probe import probe
+from benchmarks.replication.reader import reading
 from benchmarks.replication.requests import Requests, dollars_a_month
 from benchmarks.replication.writer import Paced, Pacer, key_of, level_of
 from benchmarks.results import REPLICATION, Results, Sample
@@ -27,6 +29,7 @@ class Handler(BaseHTTPRequestHandler):
     kept: ClassVar[dict[str, bytes]] = {}
     levels: ClassVar[list[str]] = []
     forgets: ClassVar[bool] = False
+    seq: ClassVar[int] = 0
     lock: ClassVar[threading.Lock] = threading.Lock()
 
     def do_PUT(self) -> None:
@@ -45,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         value = b"" if self.forgets else self.kept.get(self.path, b"")
         self.send_response(200 if value else 404)
         self.send_header("Content-Length", str(len(value)))
+        self.send_header("Seerdb-Seq", str(self.seq))
         self.send_header("Asked", self.headers.get("seerdb-min-seq", ""))
         self.end_headers()
         self.wfile.write(value)
@@ -125,6 +129,20 @@ def test_a_server_that_hangs_up_ends_the_load(url: str) -> None:
         return await pacer.run(3600.0)
 
     assert asyncio.run(write()).acknowledged == 0
+
+
+def test_a_reader_notes_failures_and_steps_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with reading(url) as reader:
+        pass
+    for seq, back in ((5, 0), (6, 0), (5, 1), (5, 1)):
+        monkeypatch.setattr(Handler, "seq", seq)
+        with httpx.Client(base_url=url) as client:
+            reader.read(client)
+        assert (reader.failed, reader.went_back) == (0, back)
+    with httpx.Client(base_url="http://127.0.0.1:1") as client:
+        reader.read(client)
+    assert reader.failed == 1
+    assert reader.longest_ms > 0
 
 
 def rows(**counts: float) -> Requests:
