@@ -9,6 +9,7 @@ import msgspec
 from seerdb.storage.admission import StallStatistics
 from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
 from seerdb.storage.disk_tier import DiskTierStatistics
+from seerdb.storage.drill.schedule import DrillStatistics
 from seerdb.storage.flusher import FlushStatistics
 from seerdb.storage.ingest import IngestStatistics
 from seerdb.storage.lease.takeover import Takeover
@@ -91,6 +92,7 @@ class Statistics(msgspec.Struct, frozen=True):
     jobs: list[JobStatistics]
     ingests: IngestStatistics
     deleted_objects: int
+    drills: DrillStatistics
     stalls: StallStatistics
     reads: caches.ReadStatistics
     row_cache: caches.RowCacheStatistics
@@ -169,6 +171,7 @@ class Statistics(msgspec.Struct, frozen=True):
             "compactions": self.compactions.compactions,
             "ingests": self.ingests.ingests,
             "compaction_failures": failures["compaction"],
+            **self.drills.values,
             "stalls": self.stalls.stalls,
             "stall_seconds": self.stalls.stalled_seconds,
             "refused_writes": self.stalls.refused,
@@ -224,6 +227,7 @@ def gather(engine: Engine) -> Statistics:
         jobs=engine.compactor.jobs(),
         ingests=engine.ingester.statistics,
         deleted_objects=engine.background.deleted_objects,
+        drills=DrillStatistics(),
         stalls=engine.admission.statistics(),
         reads=caches.reads(engine),
         row_cache=caches.row_cache(engine),
