@@ -253,6 +253,10 @@ class Options:
             complaint = setting.metadata["check"](getattr(self, setting.name))
             if complaint:
                 raise InvalidRequestError(f"setting {setting.name} {complaint}")
+
+    def check_together(self) -> None:
+        """Raise ``InvalidRequestError`` for settings that need others. They may be given one after
+        the other, so this is for whoever opens with them."""
         if self.drill_interval and self.drill_repository is None:
             raise InvalidRequestError("setting drill_interval needs the setting drill_repository")
 

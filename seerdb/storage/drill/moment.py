@@ -67,14 +67,25 @@ def digest_of(
 def digest_then(
     store: ObjectStore, seq: int, second: int, clock: Clock, random_bytes: RandomBytes
 ) -> ContentDigest:
-    """Of the database in a bucket as it was after the commit ``seq``: as a checkpoint of that very
-    commit keeps it, or as its past tells. All of it is held meanwhile.
+    """Of the database in a bucket as it was after the commit ``seq``: as its past tells, or as a
+    checkpoint of that very commit keeps it, which may have been made later: then what expires by
+    that second does not count.
 
     Raises: ``HistoryError`` when that cannot be told any more, and as :func:`digest_of`.
     """
-    for _, kept in list_checkpoints(store):
-        if kept.record.last_seq == seq:
-            return digest_of(store, kept.state, second, clock)
+    try:
+        return _past(store, seq, second, clock, random_bytes)
+    except HistoryError:
+        for _, kept in list_checkpoints(store):
+            if kept.record.last_seq == seq:
+                made = kept.record.time_us // SECOND_US + 1
+                return digest_of(store, kept.state, max(second, made), clock)
+        raise
+
+
+def _past(
+    store: ObjectStore, seq: int, second: int, clock: Clock, random_bytes: RandomBytes
+) -> ContentDigest:
     timeline, log = past_of(store)
     instant = at_seq(timeline, log, seq)
     state = state_of(store, instant.base)

@@ -171,7 +171,6 @@ class Statistics(msgspec.Struct, frozen=True):
             "compactions": self.compactions.compactions,
             "ingests": self.ingests.ingests,
             "compaction_failures": failures["compaction"],
-            **self.drills.values,
             "stalls": self.stalls.stalls,
             "stall_seconds": self.stalls.stalled_seconds,
             "refused_writes": self.stalls.refused,
@@ -184,7 +183,7 @@ class Statistics(msgspec.Struct, frozen=True):
             "recovery_seconds": self.recovery.seconds,
             "recovered_batches": self.recovery.records,
             "recovery_truncated_bytes": self.recovery.torn_bytes,
-        }
+        } | self.drills.values
 
 
 def _named(row: msgspec.Struct) -> dict[str, Any]:
