@@ -102,6 +102,19 @@ ENGINE: dict[str, EngineMetric] = {
     "compactions": EngineMetric(COUNTER, "Compactions done."),
     "ingests": EngineMetric(COUNTER, "Ingests done."),
     "compaction_failures": EngineMetric(COUNTER, "Compactions that failed."),
+    "drills": EngineMetric(COUNTER, "Restore drills done, those that failed among them."),
+    "drill_failures": EngineMetric(COUNTER, "Restore drills that failed."),
+    "drill_success": EngineMetric(
+        GAUGE, "1 if the last restore drill went well, 0 if it failed or there was none."
+    ),
+    "drill_compared": EngineMetric(
+        GAUGE, "1 if what it restored was compared with what the database was, and was the same."
+    ),
+    "drill_ended_time": EngineMetric(GAUGE, "When it ended, in seconds since 1970; 0: none."),
+    "drill_seconds": EngineMetric(GAUGE, "How long restoring the backup and reading it took."),
+    "drill_rpo_seconds": EngineMetric(
+        GAUGE, "The age of what it restored: what would be lost if only backups were left."
+    ),
     "stalls": EngineMetric(COUNTER, "Times that writes were held back."),
     "stall_seconds": EngineMetric(COUNTER, "Time that writes were held back."),
     "slowdowns": EngineMetric(COUNTER, "Times that writes began to be slowed down."),

@@ -153,6 +153,9 @@ class HealthCheck(Protocol):
     def ok(self) -> bool: ...
     @property
     def detail(self) -> str: ...
+    @property
+    def is_warning(self) -> bool:
+        """Whether the database serves all the same when it does not hold."""
 
 
 class Lag(Protocol):

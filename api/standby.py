@@ -28,6 +28,7 @@ class _Waiting:
     detail: str
     name: str = "standby"
     ok: bool = False
+    is_warning: bool = False
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ from seerdb.storage.clone.drop import DropReport
 from seerdb.storage.clone.make import CloneReport
 from seerdb.storage.clone.places import Loan, clone, clones, drop_clone, forget_clone
 from seerdb.storage.content import ContentDigest
+from seerdb.storage.drill.places import drill
+from seerdb.storage.drill.run import DrillReport
 from seerdb.storage.in_place import InPlaceReport
 from seerdb.storage.operators import MergeOperator, register_merge_operator
 from seerdb.storage.rows import Entry
@@ -84,6 +86,7 @@ __all__ = [
     "DBOptions",
     "DiskError",
     "DiskFullError",
+    "DrillReport",
     "DropReport",
     "Durability",
     "Entry",
@@ -121,6 +124,7 @@ __all__ = [
     "backup",
     "clone",
     "clones",
+    "drill",
     "drop_clone",
     "forget_clone",
     "promote",

@@ -1,4 +1,4 @@
-"""The part of ``DB`` that is about backups and clones."""
+"""The part of ``DB`` that is about backups, drills with them, and clones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from seerdb.storage.backup.take import BackupReport, Wish
 from seerdb.storage.backup.tasks import BackupStatus, BackupTasks
 from seerdb.storage.clone.make import CloneReport
 from seerdb.storage.clone.places import clone
+from seerdb.storage.drill.run import DrillReport
+from seerdb.storage.drill.schedule import Drills, Surroundings
 from seerdb.storage.engine import Engine
 from seerdb.storage.object_store.meter import Purpose
 
@@ -28,6 +30,31 @@ class Backups(Past):
             engine.runtime.workers,
             engine.components,
         )
+        components = engine.components
+        self._drills = Drills(
+            engine.options,
+            Surroundings(
+                store=engine.stores.of(Purpose.BACKUP),
+                location=engine.stores.location,
+                directory=engine.opened.directory,
+                files=components.files,
+                workers=engine.runtime.workers,
+                clock=components.clock,
+                random_bytes=components.random_bytes,
+                listener=components.listener,
+            ),
+        )
+        self._drills.begin()
+
+    def drill(self) -> DrillReport:
+        """A restore drill, now, as the settings say: the newest backup in ``drill_repository`` is
+        restored into a folder, which is deleted afterwards, and compared with what the database
+        was then. What came of it is in :meth:`statistics` and :meth:`health`.
+
+        As :func:`seerdb.drill`, and raises as that; ``BusyError`` while another one runs.
+        """
+        self._engine.check_open()
+        return self._drills.run()
 
     def backup(
         self,
@@ -104,4 +131,5 @@ class Backups(Past):
         return clone(location.url, to, at=at, seq=seq, checkpoint=checkpoint, transfer=transfer)
 
     def _end_backups(self) -> None:
+        self._drills.close()
         self._tasks.close()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from msgspec.structs import replace
+
 from seerdb.backups import Backups
 from seerdb.errors import FencedError, InvalidRequestError
 from seerdb.options import DBOptions, Options
@@ -25,7 +27,7 @@ from seerdb.storage.request import Sink
 from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
 from seerdb.storage.runtime import Components
 from seerdb.storage.scan import Wanted
-from seerdb.storage.status.health import HealthCheck, health
+from seerdb.storage.status.health import HealthCheck, drill_health, health
 from seerdb.storage.status.reports import CompactionReport, FlushReport
 from seerdb.storage.status.statistics import Statistics, gather
 from seerdb.storage.time_travel import AsOf
@@ -422,11 +424,11 @@ class DB(Backups, Reader):
 
     def statistics(self) -> Statistics:
         """As :meth:`stats`, typed."""
-        return gather(self._engine)
+        return replace(gather(self._engine), drills=self._drills.statistics)
 
     def health(self) -> list[HealthCheck]:
         """Named checks of what the database needs to work."""
-        return health(self._engine)
+        return [*health(self._engine), *drill_health(self._drills.statistics)]
 
     def follow(self, seq: int) -> LogCursor:
         """The durable log from ``seq`` on, as followers read it live. Close it."""

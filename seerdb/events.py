@@ -71,6 +71,18 @@ class RestoredInPlace(Event, frozen=True):
     checkpoint: str
 
 
+class DrillCompleted(Event, frozen=True):
+    """A backup was restored and proved good; ``compared`` with what the database was then, or else
+    the ``note`` says why not."""
+
+    backup: str
+    seq: int
+    compared: bool
+    note: str
+    rpo_seconds: float
+    seconds: float
+
+
 class GarbageCollected(Event, frozen=True):
     """Objects nobody needs were deleted."""
 

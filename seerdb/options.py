@@ -49,6 +49,7 @@ _COMPACTION = ("lazy_leveled", "leveled", "tiered", "adaptive")
 _BACKGROUND = ("inline", "thread", "process")
 MIN_LEASE = 1.0
 """Seconds: a renewal takes two round trips to the bucket, and is tried again when it fails."""
+MIN_DRILL_INTERVAL = 60.0
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", re.ASCII)
@@ -109,6 +110,13 @@ def _lease(value: object) -> str | None:
     if value == 0 and not isinstance(value, bool):
         return None
     complaint = _number(MIN_LEASE, 3600)(value)
+    return complaint and f"{complaint}; or 0 for none"
+
+
+def _drill_interval(value: object) -> str | None:
+    if value == 0 and not isinstance(value, bool):
+        return None
+    complaint = _number(MIN_DRILL_INTERVAL, 366 * 24 * 3600)(value)
     return complaint and f"{complaint}; or 0 for none"
 
 
@@ -217,6 +225,18 @@ class Options:
     history_retention: float = _setting(600.0, _number(0, 10 * 365 * 24 * 3600))
     """How far back, in seconds, time travel and restoring to an instant reach. What flushes and
     merges replace is kept in the bucket for so long, and five minutes more."""
+    drill_interval: float = _setting(0.0, _drill_interval)
+    """Seconds between two restore drills, which restore the newest backup and compare it with what
+    the database was then. 0: none."""
+    drill_repository: str | None = _setting(None, _store)
+    """Where those backups are: a URL or a directory."""
+    drill_scratch: str | None = _setting(None, _store)
+    """Where drills restore, in a folder that is deleted afterwards: a URL or a directory. ``None``:
+    in the repository."""
+    drill_store_options: dict[str, Any] = _setting({}, _mapping)
+    """Passed to the fsspec file system of both."""
+    drill_rate: int = _setting(0, _integer(0, 1 << 40))
+    """Bytes a second that a drill may read and write; 0: as many as it can."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
     """Writes are refused while the local disk has less than this free."""
     lease: float = _setting(0.0, _lease)
@@ -233,6 +253,12 @@ class Options:
             complaint = setting.metadata["check"](getattr(self, setting.name))
             if complaint:
                 raise InvalidRequestError(f"setting {setting.name} {complaint}")
+
+    def check_together(self) -> None:
+        """Raise ``InvalidRequestError`` for settings that need others. They may be given one after
+        the other, so this is for whoever opens with them."""
+        if self.drill_interval and self.drill_repository is None:
+            raise InvalidRequestError("setting drill_interval needs the setting drill_repository")
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Options:
@@ -310,6 +336,11 @@ class DBOptions:
     compaction = _Setter[str]()
     compaction_rate = _Setter[int]()
     history_retention = _Setter[float]()
+    drill_interval = _Setter[float]()
+    drill_repository = _Setter[str | None]()
+    drill_scratch = _Setter[str | None]()
+    drill_store_options = _Setter[dict[str, Any]]()
+    drill_rate = _Setter[int]()
     min_free_disk = _Setter[int]()
     lease = _Setter[float]()
     prices = _Setter[dict[str, Any]]()
@@ -319,7 +350,7 @@ class DBOptions:
         Options.build(values)
 
     def __repr__(self) -> str:
-        shown = {n: "…" if n == "store_options" else v for n, v in self.values.items()}
+        shown = {n: "…" if n.endswith("store_options") else v for n, v in self.values.items()}
         return f"DBOptions({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
     def open(self, path: str) -> DB:

@@ -17,6 +17,7 @@ from seerdb.cli import (
     bench,
     checkpoint,
     clone,
+    drill,
     history,
     inspect,
     keys,
@@ -126,6 +127,7 @@ for command in (
     verify.verify,
     verify.wal_verify,
     repair.repair,
+    drill.drill,
     bench.bench,
 ):
     app.command()(command)

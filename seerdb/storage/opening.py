@@ -83,6 +83,7 @@ def open_database(
     path: str, options: Options, components: Components, workers: Workers, bid: Bid
 ) -> Opened:
     """Do the steps of the module docstring. Raises: any error of the tree; holds no lock then."""
+    options.check_together()
     files = components.files
     is_known = has_home(files, f"{path}/wal")
     for directory in (f"{path}/wal", f"{path}/cache", f"{path}/quarantine"):

@@ -317,6 +317,17 @@ class Workers:
             pool.shutdown(wait=False)
             raise
 
+    def run_alone(self, function: Callable[..., Any], *args: Any) -> Any:
+        """As :meth:`run_in_process`, in a process of its own, for what may take hours: no other
+        job ever waits for it."""
+        with self._lock:
+            board = self._shared_board()
+        alone = ProcessPoolExecutor(
+            1, mp_context=_JobContext(), initializer=_start_worker, initargs=(board,)
+        )
+        with alone:
+            return alone.submit(function, *args).result()
+
     def close(self) -> None:
         """End all threads and processes; waits for what runs."""
         self.timer.close()

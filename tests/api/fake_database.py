@@ -30,6 +30,7 @@ class Check:
     name: str
     ok: bool
     detail: str
+    is_warning: bool = False
 
 
 @dataclass

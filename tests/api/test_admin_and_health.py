@@ -109,6 +109,15 @@ def test_checkpoints_are_made_listed_and_dropped(client: Client, db: FakeDatabas
         client.post(f"/v1/admin/checkpoints?{query}", b"").problem(400, "invalid-request")
 
 
+def test_a_warning_is_listed_and_makes_nothing_unready(client: Client, db: FakeDatabase) -> None:
+    db.checks.append(Check("restore drill", ok=False, detail="a table is gone", is_warning=True))
+    reply = client.get("/readyz")
+    assert reply.status == 200
+    assert {"name": "restore drill", "ok": False, "detail": "a table is gone"} in reply.json[
+        "checks"
+    ]
+
+
 def test_a_restore_in_place_is_asked_for_by_seq_time_or_checkpoint(
     client: Client, db: FakeDatabase
 ) -> None:

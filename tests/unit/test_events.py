@@ -18,6 +18,7 @@ KINDS: list[type[Event]] = [
 ]
 SAMPLES: dict[Any, Any] = {
     int: 7,
+    bool: True,
     float: 0.5,
     str: "text",
     str | None: None,

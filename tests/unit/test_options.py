@@ -57,6 +57,11 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
         ["universal", "", None],
     ),
     "compaction_rate": ([0, 1 << 40], [-1, (1 << 40) + 1, 1.5]),
+    "drill_interval": ([0, 60, 86_400.0], [-1, 59.9, 366 * 86_400 + 1, "60", None, True]),
+    "drill_repository": (["s3://b/copies", "dir", None], ["", 1]),
+    "drill_scratch": (["s3://b/scratch", "dir", None], ["", 1]),
+    "drill_store_options": ([{}, {"a": 1}], [None, [], {1: 2}]),
+    "drill_rate": ([0, 1 << 40], [-1, (1 << 40) + 1, 1.5]),
     "lease": ([0, 0.0, 1, 6.5, 3600], [-1, 0.5, 3601, float("nan"), False, "6"]),
     "min_free_disk": ([0, 1 << 50], [-1, (1 << 50) + 1]),
     "prices": (

@@ -17,6 +17,10 @@ In a backup repository, beside the tables, blobs and log of the database it hold
     backups/<backup id>                           what one backup consists of
     locks/<32 hex digits>-<8 digits>              somebody works on the repository
 
+Where restore drills work, be it a repository or not:
+
+    drills/<32 hex digits>/...                    what one drill has restored; gone after it
+
 Numbers are padded with zeros so that the order of names is the order of numbers.
 """
 
@@ -37,6 +41,7 @@ LEASE_NAME = "lease"
 LOANS_NAME = "loans"
 BACKUP_PREFIX = "backups/"
 LOCK_PREFIX = "locks/"
+DRILL_PREFIX = "drills/"
 
 _MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
@@ -46,6 +51,7 @@ _CHECKPOINT = re.compile(r"checkpoints/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
 _HOLD = re.compile(r"holds/([0-9a-f]{32})\Z")
 _BACKUP = re.compile(r"backups/([0-9]{8}T[0-9]{12}Z-[0-9a-f]{8})\Z")
 _LOCK = re.compile(r"locks/([0-9a-f]{32})-([0-9]{8})\Z")
+_DRILL = re.compile(r"drills/([0-9a-f]{32})/")
 _PROBE = re.compile(r"probe/[0-9a-f]+\Z")
 
 
@@ -145,6 +151,17 @@ def backup_name(backup: str) -> str:
 def parse_backup_name(name: str) -> str | None:
     """The id in a descriptor's name; ``None`` for any other name."""
     match = _BACKUP.match(name)
+    return match[1] if match else None
+
+
+def drill_name(drill: str, name: str) -> str:
+    """The name of an object in the folder of a drill, of 32 hex digits."""
+    return f"{DRILL_PREFIX}{drill}/{name}"
+
+
+def parse_drill_name(name: str) -> str | None:
+    """The drill in whose folder an object is; ``None`` for any other name."""
+    match = _DRILL.match(name)
     return match[1] if match else None
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from seerdb.storage.drill.schedule import DrillStatistics
+
 if TYPE_CHECKING:
     from seerdb.storage.engine import Engine
 
@@ -19,6 +21,8 @@ class HealthCheck(msgspec.Struct, frozen=True):
     name: str
     ok: bool
     detail: str
+    is_warning: bool = False
+    """Whether the database serves all the same when it does not hold."""
 
 
 def health(engine: Engine) -> list[HealthCheck]:
@@ -38,6 +42,18 @@ def health(engine: Engine) -> list[HealthCheck]:
         detail = f"attempt {lane.attempts} failed: {lane.error}" if lane.error else "working"
         checks.append(HealthCheck(lane.name, lane.error is None, detail))
     return checks
+
+
+def drill_health(drills: DrillStatistics) -> list[HealthCheck]:
+    """Whether the last restore drill went well; nothing where there was none yet."""
+    last = drills.last
+    if last is None:
+        return []
+    detail, report = last.error, last.report
+    if report is not None:
+        detail = report.note or "it brings back what was there"
+        detail = f"backup {report.backup}, in {report.seconds:.1f} seconds: {detail}"
+    return [HealthCheck("restore drill", last.ok, detail, is_warning=True)]
 
 
 def _store_health(engine: Engine) -> HealthCheck:

@@ -9,6 +9,7 @@ import msgspec
 from seerdb.storage.admission import StallStatistics
 from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
 from seerdb.storage.disk_tier import DiskTierStatistics
+from seerdb.storage.drill.schedule import DrillStatistics
 from seerdb.storage.flusher import FlushStatistics
 from seerdb.storage.ingest import IngestStatistics
 from seerdb.storage.lease.takeover import Takeover
@@ -91,6 +92,7 @@ class Statistics(msgspec.Struct, frozen=True):
     jobs: list[JobStatistics]
     ingests: IngestStatistics
     deleted_objects: int
+    drills: DrillStatistics
     stalls: StallStatistics
     reads: caches.ReadStatistics
     row_cache: caches.RowCacheStatistics
@@ -181,7 +183,7 @@ class Statistics(msgspec.Struct, frozen=True):
             "recovery_seconds": self.recovery.seconds,
             "recovered_batches": self.recovery.records,
             "recovery_truncated_bytes": self.recovery.torn_bytes,
-        }
+        } | self.drills.values
 
 
 def _named(row: msgspec.Struct) -> dict[str, Any]:
@@ -224,6 +226,7 @@ def gather(engine: Engine) -> Statistics:
         jobs=engine.compactor.jobs(),
         ingests=engine.ingester.statistics,
         deleted_objects=engine.background.deleted_objects,
+        drills=DrillStatistics(),
         stalls=engine.admission.statistics(),
         reads=caches.reads(engine),
         row_cache=caches.row_cache(engine),

@@ -1,0 +1,111 @@
+"""What a bucket shows of its database at one moment, read with nothing else, as a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from seerdb.clock import Clock, ForwardClock
+from seerdb.errors import CorruptionError, HistoryError, NotFoundError
+from seerdb.storage.blob.reader import BlobReader
+from seerdb.storage.checkpoints import HOLD_SECONDS
+from seerdb.storage.content import ContentDigest, content_digest
+from seerdb.storage.garbage import release
+from seerdb.storage.history import at_seq, past_of
+from seerdb.storage.kept import SECOND_US, Kept, encode_kept, list_checkpoints, record_of
+from seerdb.storage.layout import Layout
+from seerdb.storage.manifest.fencing import RandomBytes
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import hold_name
+from seerdb.storage.operators import find_operator
+from seerdb.storage.reads import Reads, View
+from seerdb.storage.replay import Replay, WalRecord
+from seerdb.storage.row_cache import RowCache
+from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.state import LiveState, State
+from seerdb.storage.table_store import TableStore
+from seerdb.storage.timeline import state_of
+from seerdb.storage.workers import InlineExecutor
+
+CACHE_BYTES = 32 << 20
+
+
+def digest_of(
+    store: ObjectStore,
+    state: ManifestState,
+    second: int,
+    clock: Clock,
+    records: tuple[WalRecord, ...] = (),
+) -> ContentDigest:
+    """Of the tables of ``state`` and of ``records`` after it, without what expires by ``second``.
+
+    Raises: ``NotFoundError`` for an object that is gone, ``CorruptionError``, ``UnavailableError``;
+    ``InvalidRequestError`` for a merge operator that this process does not know.
+    """
+    operator = find_operator(state.merge_operator) if state.merge_operator else None
+    fetchers = InlineExecutor()
+    tables = TableStore(store, cache=BlockCache(CACHE_BYTES), disk=None, fetchers=fetchers)
+    layout = Layout(state.version, tables, RowCache(lambda: 0))
+    memtable, seq = Memtable([], operator), int(state.last_seq)
+    if records:
+        replay = Replay(seq, operator)
+        replay.take(list(records))
+        memtable, seq = replay.memtable([]), records[-1][0]
+    shown = State(memtable, (), layout)
+    blobs = BlobReader(store, fetchers)
+    reads = Reads(LiveState(shown, seq), tables, blobs, ForwardClock(clock), operator)
+    try:
+        return content_digest(reads, View(shown, seq, second))
+    except CorruptionError as damage:
+        if isinstance(damage.__cause__, NotFoundError):  # a blob is gone
+            raise NotFoundError(str(damage)) from damage
+        raise
+
+
+def digest_then(
+    store: ObjectStore, seq: int, second: int, clock: Clock, random_bytes: RandomBytes
+) -> ContentDigest:
+    """Of the database in a bucket as it was after the commit ``seq``: as its past tells, or as a
+    checkpoint of that very commit keeps it, which may have been made later: then what expires by
+    that second does not count.
+
+    Raises: ``HistoryError`` when that cannot be told any more, and as :func:`digest_of`.
+    """
+    try:
+        return _past(store, seq, second, clock, random_bytes)
+    except HistoryError:
+        for _, kept in list_checkpoints(store):
+            if kept.record.last_seq == seq:
+                made = kept.record.time_us // SECOND_US + 1
+                return digest_of(store, kept.state, max(second, made), clock)
+        raise
+
+
+def _past(
+    store: ObjectStore, seq: int, second: int, clock: Clock, random_bytes: RandomBytes
+) -> ContentDigest:
+    timeline, log = past_of(store)
+    instant = at_seq(timeline, log, seq)
+    state = state_of(store, instant.base)
+    try:
+        with _held(store, state, clock, random_bytes):
+            return digest_of(store, state, second, clock, tuple(instant.records))
+    except NotFoundError as error:
+        raise HistoryError(f"seq {seq:,} was collected while it was read: {error}") from error
+
+
+@contextmanager
+def _held(
+    store: ObjectStore, state: ManifestState, clock: Clock, random_bytes: RandomBytes
+) -> Iterator[None]:
+    """Keep what is there of a state from before: unlike a hold of the newest one, it may come too
+    late for some of it."""
+    now_us = int(clock.now() * SECOND_US)
+    kept = Kept(random_bytes(16).hex(), "", now_us, HOLD_SECONDS, record_of(state))
+    store.put_if_absent(hold_name(kept.id), encode_kept(kept))
+    try:
+        yield
+    finally:
+        release(store, hold_name(kept.id))
