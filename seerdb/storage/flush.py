@@ -177,4 +177,5 @@ def upload(
         half_expired=built.half_expired,
         pointers=sum(ref.values for ref in blobs),
         blobs=blobs,
+        digest=built.digest,
     )
