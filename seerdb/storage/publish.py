@@ -59,6 +59,11 @@ class Publisher:
             self._settle()
             return self._manifest.state.version
 
+    @property
+    def flushed_seq(self) -> int:
+        """Everything up to here is in tables."""
+        return self._manifest.state.last_seq
+
     def merged_elsewhere(self, inputs: Collection[TableMeta]) -> int:
         """A second before which nothing was merged that is not in ``inputs``, of keys in them."""
         # In this order: what a flush brings from the one to the other meanwhile is in both.

@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 
 from seerdb import DB, CorruptionError
+from seerdb.events import WorkFailed
+from seerdb.storage import flush, merge
 from seerdb.storage.compaction import run as compaction
+from seerdb.storage.entry import NO_TOMBSTONES
+from seerdb.storage.jobs import LocalRunner
+from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk
+from seerdb.storage.replay import Replay
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.table_store import TableStore
-from tests.fixtures.database import ROOMY, World, fill
+from tests.fixtures.database import ROOMY, WAL, World, fill
 
 Patch = pytest.MonkeyPatch
 
@@ -122,14 +128,13 @@ def test_a_merge_of_special_tables_that_loses_what_it_read_does_not_count(
         if special == "expiry":
             db.put(b"short", b"lived", ttl=100)
         if special == "operands":
-            db.merge(b"k0012", b"more")
+            db.merge(b"k0001", b"more")
         db.flush()
     before = db.digest()
     with monkeypatch.context() as broken:
-        windows = compaction.windows
 
         def losing(*given: Any, **more: Any) -> Iterator[list[Chunk]]:
-            for window in windows(*given, **more):
+            for window in merge.windows(*given, **more):
                 yield [Chunk(keys[1:], seqs[1:], values[1:]) for keys, seqs, values in window]
 
         broken.setattr(compaction, "windows", losing)
@@ -155,3 +160,139 @@ def _without_digest(**fields: Any) -> Any:
     from seerdb.storage.manifest.version import TableMeta
 
     return TableMeta(**(fields | {"digest": ""}))
+
+
+def lose_entry(memtable: Memtable) -> None:
+    del memtable.newest[b"k0003"]
+
+
+def lose_newest_entry(memtable: Memtable) -> None:
+    """As if it had never come."""
+    del memtable.newest[next(reversed(memtable.newest))]
+    del memtable.seqs[-1], memtable.values[-1]
+
+
+def change_value(memtable: Memtable) -> None:
+    memtable.values[memtable.newest[b"k0003"]] = b"w" * 200
+
+
+def lose_delete(memtable: Memtable) -> None:
+    memtable.values[memtable.newest[b"k0005"]] = b"v" * 200
+
+
+def bring_back_older(memtable: Memtable) -> None:
+    memtable.newest[b"k0004"] = 4
+
+
+def change_seq(memtable: Memtable) -> None:
+    memtable.seqs[memtable.newest[b"k0003"]] += 1
+
+
+def lose_range(memtable: Memtable) -> None:
+    memtable.tombstones = NO_TOMBSTONES
+
+
+MEMORY_FAULTS = [
+    lose_entry,
+    lose_newest_entry,
+    change_value,
+    lose_delete,
+    bring_back_older,
+    change_seq,
+    lose_range,
+]
+
+
+def written(db: DB) -> None:
+    fill(db, 20)
+    db.put(b"k0004", b"again")
+    db.delete(b"k0005")
+    db.delete_range(b"k0010", b"k0012")
+    with db.batch() as batch:
+        batch.put(b"k0011", b"after the range")
+        batch.put(b"k0011", b"twice")
+    db.put(b"last", b"one")
+
+
+@pytest.mark.parametrize("threshold", [0, 100])
+@pytest.mark.parametrize("fault", MEMORY_FAULTS)
+def test_a_memtable_that_is_not_what_was_logged_is_not_flushed(
+    fault: Callable[[Memtable], None], threshold: int
+) -> None:
+    world = World()
+    db = world.open(**ROOMY, blob_threshold=threshold)
+    written(db)
+    fault(db._engine.live.current.active)
+    with pytest.raises(CorruptionError, match="lose, double or change"):
+        db.flush()
+    assert not db._table_ids()
+    # The log has it all.
+    world = world.kill()
+    db = world.open(**ROOMY)
+    db.flush()
+    expected = World().open(**ROOMY)
+    written(expected)
+    assert db.digest() == expected.digest()._replace(second=db.digest().second)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_flush_that_changes_an_entry_does_not_count(
+    fault: Callable[[Packed], Packed], monkeypatch: Patch
+) -> None:
+    db = World().open(**ROOMY)
+    for number in range(20):
+        db.put(b"k%04d" % number, b"value %04d" % number)
+    before = db.digest()
+    with monkeypatch.context() as broken:
+        pieces = flush._pieces
+        broken.setattr(flush, "_pieces", lambda *a: map(fault, pieces(*a)))
+        with pytest.raises(CorruptionError, match="lose, double or change"):
+            db.flush()
+    assert not db._table_ids()
+    db.flush()
+    assert db.digest() == before
+
+
+def test_a_replay_that_skips_a_record_is_not_flushed(monkeypatch: Patch) -> None:
+    """As in a worker process, which has nothing but the log."""
+    db = World().open(**ROOMY)
+    fill(db, 20)
+    monkeypatch.setattr(LocalRunner, "shares_memory", False)
+    take = Replay.take
+    with monkeypatch.context() as broken:
+        broken.setattr(Replay, "take", lambda self, records: take(self, records[1:]))
+        with pytest.raises(CorruptionError, match="lose, double or change"):
+            db.flush()
+    db.flush()
+    assert db.digest().entries == 20
+
+
+def test_operands_and_what_they_are_folded_to_are_left_out_and_all_else_is_not() -> None:
+    db = World().open(**ROOMY, merge_operator="append")
+    written(db)
+    for number in range(5):
+        db.merge(b"k%04d" % number, b"more")
+    before = db.digest()
+    db.flush()
+    assert db.digest() == before
+    written(db)
+    db.merge(b"k0001", b"more")
+    change_value(db._engine.live.current.active)
+    with pytest.raises(CorruptionError, match="lose, double or change"):
+        db.flush()
+
+
+def test_a_damaged_log_holds_back_no_memtable_that_is_sound() -> None:
+    world = World()
+    db = world.open(**ROOMY)
+    rows = fill(db, 20)
+    [segment] = db._engine.live.current.active.segments
+    file = world.files.open(f"{WAL}/{segment:020d}.wal")
+    file.write_at(4096 + 300, b"\xff" * 8)
+    file.close()
+    db.flush()
+    assert dict(db.scan()) == rows
+    assert db._engine.flusher.statistics.unproved == 1
+    assert [event.work for event in world.events if isinstance(event, WorkFailed)] == [
+        "prove a flush"
+    ]
