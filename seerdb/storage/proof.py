@@ -57,7 +57,9 @@ class LocalSegments(NamedTuple):
 
 def prove(flushed: Flushed, log: LocalSegments) -> str:
     """Raise ``CorruptionError`` unless the table is what the log makes it; returns why that could
-    not be told, if so."""
+    not be told, if so. Where there are no segments, nothing is to be told."""
+    if not log.segments:
+        return ""
     detail = _Detail.SUMS
     if flushed.overwrites or flushed.tombstones:
         detail = _Detail.OPERATIONS if flushed.tombstones else _Detail.HASHES
