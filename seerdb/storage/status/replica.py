@@ -25,6 +25,8 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
     epoch: int
     visible_seq: int
     flushed_seq: int
+    compared_seq: int
+    """The newest commit of those that were found to be what the writer flushed; 0: none were."""
     manifest_number: int
     primary: str
     """Its address; "" where none is known."""
@@ -63,6 +65,7 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
         disk, seconds = self.disk_cache, self.lag.seconds
         return {
             "visible_seq": self.visible_seq,
+            "compared_seq": self.compared_seq,
             "lag_seq": self.lag.seq,
             "lag_seconds": float("inf") if seconds is None else seconds,
             "live": self.is_live,
@@ -118,6 +121,7 @@ def gather(follower: Follower) -> ReplicaStatistics:
         epoch=state.epoch,
         visible_seq=follower.seq,
         flushed_seq=state.last_seq,
+        compared_seq=follower.tail.compared_seq,
         manifest_number=state.number,
         primary=follower.primary or "",
         is_live=follower.tail.is_live,

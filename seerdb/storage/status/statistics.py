@@ -167,6 +167,7 @@ class Statistics(msgspec.Struct, frozen=True):
             "disk_cache_rejected": disk.rejected if disk else 0,
             "disk_cache_bytes": disk.bytes if disk else 0,
             "flushes": self.flushes.flushes,
+            "unproved_flushes": self.flushes.unproved,
             "flush_failures": failures["flush"],
             "compactions": self.compactions.compactions,
             "ingests": self.ingests.ingests,
