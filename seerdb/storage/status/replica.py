@@ -62,7 +62,7 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
     @property
     def values(self) -> dict[str, float]:
         """Single numbers by name, for metrics."""
-        disk, seconds = self.disk_cache, self.lag.seconds
+        seconds = self.lag.seconds
         return {
             "visible_seq": self.visible_seq,
             "compared_seq": self.compared_seq,
@@ -79,10 +79,7 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
             "block_cache_admissions": self.block_cache.admissions,
             "block_cache_evictions": self.block_cache.evictions,
             "block_cache_bytes": self.block_cache.bytes,
-            "disk_cache_hits": disk.hits if disk else 0,
-            "disk_cache_misses": disk.misses if disk else 0,
-            "disk_cache_rejected": disk.rejected if disk else 0,
-            "disk_cache_bytes": disk.bytes if disk else 0,
+            **caches.disk_values(self.disk_cache),
             "breaker_open": self.store_breaker_open,
             "store_dollars": self.costs.requests,
             "store_dollars_per_month": self.costs.requests_per_month,
