@@ -162,7 +162,7 @@ class _Log:
             return
         self.first = self.first or int(operations.seqs.min())
         self.last = int(operations.seqs.max())
-        kinds = set(operations.kinds.tobytes())
+        kinds = operations.kinds.tobytes()
         if MERGE in kinds:
             self.merged |= set(operations.seqs[operations.kinds == MERGE].tolist())
         if DELETE_RANGE in kinds:

@@ -133,9 +133,9 @@ def operations_in(read_at: ReadAt, name: str) -> Iterator[Operations]:
             starts, end = _frames(data, header)
             if end:
                 at, length = at + end, READ_BYTES
-                yield from _operations(
-                    np.frombuffer(data + bytes(_FRAME.itemsize), np.uint8), starts
-                )
+                if starts[-1] + _FRAME.itemsize > len(data):
+                    data += bytes(_FRAME.itemsize)
+                yield from _operations(np.frombuffer(data, np.uint8), starts)
             elif len(data) == length and data.startswith(_salt(header)):
                 length = _end(data, 0, header)  # a frame that is larger
             else:
