@@ -99,6 +99,9 @@ ENGINE: dict[str, EngineMetric] = {
     "disk_cache_bytes": EngineMetric(GAUGE, "Bytes of the disk cache."),
     "flushes": EngineMetric(COUNTER, "Memtables flushed into tables."),
     "flush_failures": EngineMetric(COUNTER, "Flushes that failed and were tried again."),
+    "unproved_flushes": EngineMetric(
+        COUNTER, "Flushes that could not be held against the log, because that is damaged."
+    ),
     "compactions": EngineMetric(COUNTER, "Compactions done."),
     "ingests": EngineMetric(COUNTER, "Ingests done."),
     "compaction_failures": EngineMetric(COUNTER, "Compactions that failed."),
@@ -137,6 +140,9 @@ ENGINE: dict[str, EngineMetric] = {
 """Rows of ``Statistics.values``: exposed as ``seerdb_<name>``, counters with ``_total``."""
 
 REPLICA: dict[str, EngineMetric] = {
+    "compared_seq": EngineMetric(
+        GAUGE, "The newest commit of those that were found to be what the primary flushed."
+    ),
     "lag_seq": EngineMetric(GAUGE, "Commits that are known of and not shown yet."),
     "lag_seconds": EngineMetric(GAUGE, "Time since it was known that nothing was missing."),
     "live": EngineMetric(GAUGE, "1 while the log comes from the primary itself."),

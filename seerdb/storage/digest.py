@@ -34,6 +34,7 @@ Kept in manifests and shipped logs: do not change.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeAlias
@@ -42,7 +43,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from seerdb.errors import InvalidRequestError
+from seerdb.errors import CorruptionError
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Numbers: TypeAlias = NDArray[np.uint64]
@@ -111,13 +112,12 @@ class Digest:
 
     @classmethod
     def read(cls, entries: int, text: str) -> Digest:
-        """What :meth:`__str__` wrote of so many entries. Raises ``InvalidRequestError``."""
+        """What :meth:`__str__` wrote of so many entries. Raises ``CorruptionError``."""
         try:
-            if len(text) != 32:
-                raise ValueError("another length")
-            return cls(entries, int(text[:16], 16), int(text[16:], 16))
-        except ValueError as error:
-            raise InvalidRequestError(f"a digest is 32 hex digits, not {text!r}") from error
+            contents, versions = struct.unpack(">QQ", bytes.fromhex(text))
+        except (ValueError, struct.error) as error:
+            raise CorruptionError("no digest", expected="32 hex digits", found=text) from error
+        return cls(entries, contents, versions)
 
 
 NONE = Digest()

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from seerdb.ids import TableId
 from seerdb.storage.blob.aside import Aside
 from seerdb.storage.blob.writer import BlobWriter
+from seerdb.storage.digest import NONE, Digest, digest
 from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.files import FileSystem
 from seerdb.storage.manifest.version import BlobRef, TableMeta
@@ -26,12 +28,14 @@ from seerdb.storage.object_store.upload import upload as upload_object
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.pinning import leave_copy
+from seerdb.storage.proof import Flushed, LocalSegments, prove
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.packed import Packed, join, pack
-from seerdb.storage.value import encode_values
+from seerdb.storage.value import Value, encode_values
 
 _GATHERED = 4096
+_MOVED = 64
 _ADDED = 1 << 17
 """Entries between two looks at the pace, of those that are taken from a memtable, and of those that
 go into a table. A call that lets go of the interpreter lock for some 10 us has it back at once;
@@ -86,6 +90,8 @@ class FlushJob:
     memtable: Memtable | None = None
     copies: str | None = None
     """Local directory in which to leave a copy of the table."""
+    after: int = 0
+    """The memtable has nothing of the segments up to this seq."""
 
 
 @dataclass(frozen=True)
@@ -94,45 +100,82 @@ class FlushResult:
 
     table: TableMeta | None
     last_seq: int
+    unproved: str = ""
+    """Why it could not be told whether the table holds what the log has; see ``proof.py``."""
 
 
 def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) -> FlushResult:
-    """Build and upload the table. Durable when it returns; it counts once the manifest says so."""
-    memtable = job.memtable
+    """Build, prove and upload the table. Durable when it returns; it counts once the manifest says
+    so. Raises: ``CorruptionError`` unless it holds what the log has."""
+    memtable, after = job.memtable, job.after
     if memtable is None:
         memtable = replay_sealed(files, job.directory, job.segments, pace, job.format.operator)
+        after = 0
     blobs = job.format.blob_writer(store, job.table)
-    pieces = list(_pieces(memtable, blobs, pace))
+    aside = Aside(blobs, special=memtable.special)
+    small = list(_pieces(memtable, aside, pace))
+    large = packed(aside.with_pointers(pace), special=True)
+    built = _built(job.format, [*small, large] if len(large) else small, memtable, pace)
+    log = LocalSegments(files, job.directory, job.segments, after)
+    unproved = prove(_flushed(memtable, built, small, large, aside.entries), log)
+    pace()
+    if built is None:
+        return FlushResult(None, memtable.last_seq, unproved)
+    refs = blobs.finish(built.pointed)
+    table = upload(store, job.table, built, level=0, run=job.run, blobs=refs)
+    leave_copy(files, job.copies, table, built.data)
+    return FlushResult(table, memtable.last_seq, unproved)
+
+
+def _built(
+    table_format: TableFormat, pieces: list[Packed], memtable: Memtable, pace: Pace
+) -> BuiltTable | None:
+    """The table of a memtable; ``None`` when there is nothing in it."""
     tombstones = memtable.tombstones.tombstones
     if not pieces and not tombstones:
-        return FlushResult(None, memtable.last_seq)
-    builder = job.format.builder()
+        return None
+    builder = table_format.builder()
     if pieces:
         entries = join(pieces).in_order()
         for start in range(0, len(entries), _ADDED):
             builder.add(entries.between(start, min(start + _ADDED, len(entries))))
             pace()
     builder.add_range_tombstones(tombstones)
-    built = builder.finish(memtable.first_us, memtable.last_us)
-    refs = blobs.finish(built.pointed)
-    table = upload(store, job.table, built, level=0, run=job.run, blobs=refs)
-    leave_copy(files, job.copies, table, built.data)
-    return FlushResult(table, memtable.last_seq)
+    return builder.finish(memtable.first_us, memtable.last_us)
 
 
-def _pieces(memtable: Memtable, blobs: BlobWriter, pace: Pace) -> Iterator[Packed]:
-    """The newest version of everything in a memtable, packed, as it was written; at the end what
-    has large values."""
-    aside = Aside(blobs, special=memtable.special)
+def _flushed(
+    memtable: Memtable,
+    built: BuiltTable | None,
+    small: list[Packed],
+    large: Packed,
+    moved: list[tuple[bytes, int, Value]],
+) -> Flushed:
+    """What is to be proved. ``large`` are pointers to the values of ``moved``."""
+
+    def originals() -> Iterator[Packed]:
+        for start in range(0, len(moved), _MOVED):
+            columns = map(list, zip(*moved[start : start + _MOVED], strict=True))
+            yield packed(Chunk(*columns), special=True)
+
+    sums = Digest.read(built.entries, built.digest) if built else NONE
+    return Flushed(
+        sums=sum(map(digest, originals()), sums - digest(large)),
+        entries=lambda: chain(small, originals()),
+        tombstones=memtable.tombstones.tombstones,
+        overwrites=len(memtable.newest) < len(memtable.values),
+    )
+
+
+def _pieces(memtable: Memtable, aside: Aside, pace: Pace) -> Iterator[Packed]:
+    """The newest version of everything in a memtable, packed, as it was written, but for what has
+    large values and goes ``aside``."""
     for gathered in memtable.chunks(_GATHERED):
         chunk = collapse([gathered], memtable.tombstones)
         chunk = aside.without_large(chunk)
         if chunk.keys:
             yield packed(chunk, special=memtable.special)
         pace()
-    large = aside.with_pointers(pace)
-    if large.keys:
-        yield packed(large, special=True)
 
 
 def packed(chunk: Chunk, *, special: bool = False) -> Packed:
@@ -177,4 +220,5 @@ def upload(
         half_expired=built.half_expired,
         pointers=sum(ref.values for ref in blobs),
         blobs=blobs,
+        digest=built.digest,
     )

@@ -13,7 +13,7 @@ import msgspec
 
 from seerdb.clock import Clock
 from seerdb.errors import InternalError
-from seerdb.events import FlushCompleted, Listener
+from seerdb.events import FlushCompleted, Listener, WorkFailed
 from seerdb.ids import TableId
 from seerdb.storage.flush import FlushJob, FlushResult, TableFormat, run_flush
 from seerdb.storage.jobs import JobRunner
@@ -31,6 +31,9 @@ class FlushStatistics(msgspec.Struct, frozen=True):
     bytes: int = 0
     entries: int = 0
     seconds: float = 0.0
+    unproved: int = 0
+    """Flushes of which it could not be told whether they hold what the log has, because that is
+    damaged."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class Flusher:
                     format=self._format,
                     memtable=memtable if self._runner.shares_memory else None,
                     copies=copies,
+                    after=self._publisher.flushed_seq,
                 )
                 result = self._runner.run(run_flush, job, Purpose.FLUSH)
                 if result.last_seq != memtable.last_seq:
@@ -139,7 +143,10 @@ class Flusher:
             total.bytes + size,
             total.entries + entries,
             total.seconds + built.seconds,
+            total.unproved + bool(built.result.unproved),
         )
+        if built.result.unproved:
+            self._listener(WorkFailed("prove a flush", built.result.unproved, 1, 0.0))
         self._listener(
             FlushCompleted(
                 segments=built.memtable.segments,

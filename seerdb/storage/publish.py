@@ -59,6 +59,11 @@ class Publisher:
             self._settle()
             return self._manifest.state.version
 
+    @property
+    def flushed_seq(self) -> int:
+        """Everything up to here is in tables."""
+        return self._manifest.state.last_seq
+
     def merged_elsewhere(self, inputs: Collection[TableMeta]) -> int:
         """A second before which nothing was merged that is not in ``inputs``, of keys in them."""
         # In this order: what a flush brings from the one to the other meanwhile is in both.
@@ -121,7 +126,7 @@ class Publisher:
         with self._lock:
             self._settle_before(settled)
             run = 1 + max((run.number for run in self._manifest.state.version.runs), default=0)
-            add = [replace(table, run=run, min_seq=seq, max_seq=seq) for table in tables]
+            add = [replace(_with_seq(table, seq), run=run) for table in tables]
             self._insert(add, (), _Insert(SeqNo(seq), settled), INGEST)
 
     def restored(self, version: Version, seq: int, settled: Callable[[], None]) -> None:
@@ -162,3 +167,10 @@ class Publisher:
         self.pins.follow(state.version)
         self._in_doubt = None
         insert.settled()
+
+
+def _with_seq(table: TableMeta, seq: int) -> TableMeta:
+    """A table that was built before its seq was known."""
+    sums = table.sums
+    text = str(sums.with_seq(seq)) if sums else ""
+    return replace(table, min_seq=seq, max_seq=seq, digest=text)

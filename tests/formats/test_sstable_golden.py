@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from seerdb.errors import CorruptionError, InternalError
 from seerdb.ids import MAX_SEQ, Epoch, table_id
+from seerdb.storage.digest import Digest
 from seerdb.storage.entry import DELETE, PUT, RangeTombstone
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
@@ -190,6 +191,7 @@ def test_a_table_without_seqs_has_the_one_that_the_manifest_names(path: Path) ->
             min_seq=seq,
             max_seq=seq,
             tail_offset=built.tail_offset,
+            digest=str(Digest.read(built.entries, built.digest).with_seq(seq)),
         )
         verify_table(meta, golden)
         reader = TableReader(meta, golden[meta.tail_offset :])

@@ -198,5 +198,6 @@ def test_the_manifest_names_operator_and_counts_only_where_there_are_any() -> No
         "half_expired",
         "pointers",
         "blobs",
+        "digest",
     }
     assert pack_expiring(1, b"v") == bytes.fromhex("0100000000000000 76")

@@ -20,7 +20,8 @@ class Aside:
     def __init__(self, blobs: BlobWriter, *, special: bool) -> None:
         self._blobs = blobs
         self._special = special
-        self._entries: list[tuple[bytes, int, Value]] = []
+        self.entries: list[tuple[bytes, int, Value]] = []
+        """What waits, or has waited, here: key, seq and value."""
 
     def without_large(self, chunk: Chunk) -> Chunk:
         """``chunk`` without those that wait here from now on."""
@@ -36,14 +37,14 @@ class Aside:
         if not large:
             return chunk
         entries = list(zip(*chunk, strict=True))
-        self._entries += [entries[at] for at in large]
+        self.entries += [entries[at] for at in large]
         small = [entry for at, entry in enumerate(entries) if at not in large]
         return Chunk(*map(list, zip(*small, strict=True))) if small else EMPTY
 
     def with_pointers(self, pace: Pace = at_full_speed) -> Chunk:
         """All that waited, with its values in blobs now."""
         keys, seqs, values = [], [], []
-        for key, seq, value in sorted(self._entries, key=itemgetter(0)):
+        for key, seq, value in sorted(self.entries, key=itemgetter(0)):
             keys.append(key)
             seqs.append(seq)
             data = value.value if isinstance(value, Expiring) else value

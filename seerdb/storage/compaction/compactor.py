@@ -15,12 +15,13 @@ from contextlib import AbstractContextManager, nullcontext
 from msgspec.structs import replace
 
 from seerdb.clock import ForwardClock
-from seerdb.errors import ClosedError
+from seerdb.errors import ClosedError, CorruptionError
 from seerdb.events import CompactionCompleted, Listener
 from seerdb.ids import TableId
+from seerdb.storage.compaction.ledger import check_merge
 from seerdb.storage.compaction.plan import Plan, between, check_plan, collides
 from seerdb.storage.compaction.planner import Planner
-from seerdb.storage.compaction.run import CompactionJob, run_compaction
+from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
 from seerdb.storage.compaction.work import (
     CompactionStatistics,
     JobStatistics,
@@ -28,6 +29,7 @@ from seerdb.storage.compaction.work import (
     Request,
     Work,
 )
+from seerdb.storage.digest import NONE
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.jobs import JobRunner
 from seerdb.storage.manifest.version import TableMeta, Version
@@ -220,15 +222,27 @@ class Compactor:
         for start, end in work.plan.parts[work.parts_done :]:
             before = work.control.counts
             try:
-                work.tables += self._merge_part(work, start, end)
+                made = self._merge_part(work, start, end)
             except BaseException:
                 work.control.counts = before
                 raise
+            work.tables += made.tables
+            work.dropped += made.dropped
             work.parts_done += 1
+        self._check(work)
         # Before the edit, or the collector could come between the two.
         self._outputs.removed(work.plan.tables)
         self._publish(work, work.tables)
         self._account(work)
+
+    def _check(self, work: Work) -> None:
+        """That nothing is lost; else all parts are made again."""
+        try:
+            check_merge(work.plan.tables, work.tables, work.dropped)
+        except CorruptionError:
+            self._outputs.finish(table.id for table in work.tables)
+            work.tables, work.dropped, work.parts_done = [], NONE, 0
+            raise
 
     def _publish(self, work: Work, tables: Sequence[TableMeta]) -> None:
         """Once more held against the order, of the version as it is now, with what has come and
@@ -241,9 +255,7 @@ class Compactor:
             work.is_checked = True
         self._publisher.compacted([table.id for table in work.plan.tables], tables)
 
-    def _merge_part(
-        self, work: Work, start: bytes | None, end: bytes | None
-    ) -> tuple[TableMeta, ...]:
+    def _merge_part(self, work: Work, start: bytes | None, end: bytes | None) -> CompactionResult:
         if work.control.is_cancelled:
             raise ClosedError("the merge was cancelled; what it has made so far does not count")
         started = self._clock.monotonic()
@@ -271,7 +283,7 @@ class Compactor:
         finally:
             self._outputs.finish(set(outputs) - {table.id for table in made})
         work.seconds += self._clock.monotonic() - started
-        return made
+        return result
 
     def _room(
         self, plan: Plan, size: int, outputs: Sequence[TableId]

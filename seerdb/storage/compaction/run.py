@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from seerdb.ids import TableId
 from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.blob.resolve import carried
+from seerdb.storage.compaction.ledger import Ledger
 from seerdb.storage.compaction.plan import Plan, between
+from seerdb.storage.digest import NONE, Digest
 from seerdb.storage.entry import DELETE, RangeTombstone, RangeTombstones
 from seerdb.storage.files import FileSystem
 from seerdb.storage.flush import TableFormat, packed, upload
@@ -72,6 +74,8 @@ class CompactionResult:
     """The uploaded tables, in key order; none when nothing was left."""
 
     tables: tuple[TableMeta, ...]
+    dropped: Digest = NONE
+    """What of the inputs is not in them; see ``ledger.py``."""
 
 
 def run_compaction(
@@ -85,26 +89,36 @@ def run_compaction(
     inputs = between(job.plan.inputs, job.start, job.end)
     layout = Layout(Version(inputs), tables, RowCache(lambda: 0))
     tombstones = layout.load_tombstones(tables)
-    outputs = _Outputs(job, tombstones, files, store)
+    ledger = Ledger()
+    outputs = _Outputs(job, tombstones, files, store, ledger)
     blobs = BlobReader(store, InlineExecutor())
     is_plain = not (layout.special or tombstones or job.plan.dying)
     merge = _newest if is_plain else _resolved
-    for entries in merge(job, layout, tables, tombstones, blobs):
+    for entries in merge(job, layout, tables, tombstones, blobs, ledger):
         if len(entries):
             outputs.add(entries)
         pace(len(entries))
-    return CompactionResult(outputs.finish())
+    return CompactionResult(outputs.finish(), ledger.dropped)
 
 
 def _newest(
-    job: CompactionJob, layout: Layout, tables: TableStore, _: RangeTombstones, __: BlobReader
+    job: CompactionJob,
+    layout: Layout,
+    tables: TableStore,
+    _: RangeTombstones,
+    __: BlobReader,
+    ledger: Ledger,
 ) -> Iterator[Packed]:
     """The newest version of each key, where nothing but a newer one hides or changes another."""
     for window in windows(_sources(job, layout, tables, tables.load_packed), NOTHING):
         filled = [entries for entries in window if len(entries)]
         if filled:
-            newest = join(filled).newest() if len(filled) > 1 else filled[0]
-            yield newest.without(DELETE) if job.plan.bottom else newest
+            newest, older = join(filled).newest() if len(filled) > 1 else (filled[0], NOTHING)
+            ledger.drop(older)
+            if job.plan.bottom:
+                newest, deletes = newest.without(DELETE)
+                ledger.drop(deletes)
+            yield newest
 
 
 def _resolved(
@@ -113,12 +127,14 @@ def _resolved(
     tables: TableStore,
     tombstones: RangeTombstones,
     blobs: BlobReader,
+    ledger: Ledger,
 ) -> Iterator[Packed]:
     """What is left of each key, where there may be range tombstones, merges and expiry, or values
     that move."""
     special = layout.special
+    is_special = special or layout.pointed
     chunks: Iterator[Chunk] = (
-        collapse(window, tombstones, special=special)
+        collapse(_dropped(window, ledger, special=is_special), tombstones, special=special)
         for window in windows(_sources(job, layout, tables, loading(tables, fill=False)), EMPTY)
     )
     if layout.pointed:
@@ -127,7 +143,16 @@ def _resolved(
         chunk = _settled(found, job) if special else found
         if job.plan.bottom:
             chunk = _without_deletes(chunk)
-        yield packed(chunk, special=special or layout.pointed)
+        entries = packed(chunk, special=is_special)
+        ledger.make(entries)
+        yield entries
+
+
+def _dropped(window: list[Chunk], ledger: Ledger, *, special: bool) -> list[Chunk]:
+    """The window, all of which is dropped: something else is made of it."""
+    for chunk in window:
+        ledger.drop(packed(chunk, special=special))
+    return window
 
 
 def _sources(
@@ -174,8 +199,10 @@ class _Outputs:
         tombstones: RangeTombstones,
         files: FileSystem,
         store: ObjectStore,
+        ledger: Ledger,
     ) -> None:
         self._job = job
+        self._ledger = ledger
         self._files = files
         self._store = store
         self._tombstones = () if job.plan.bottom else tombstones.tombstones
@@ -195,7 +222,12 @@ class _Outputs:
             builder = None
         if builder is None:
             builder = self._builder = self._begin()
-        builder.add(self._blobs.separate(entries))
+        stored = self._blobs.separate(entries)
+        if stored is not entries:
+            moved = (stored.kinds != entries.kinds).nonzero()[0]
+            self._ledger.drop(entries.take(moved))
+            self._ledger.make(stored.take(moved))
+        builder.add(stored)
 
     def _begin(self) -> TableBuilder:
         job = self._job

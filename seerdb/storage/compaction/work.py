@@ -10,6 +10,7 @@ import msgspec
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.policy.ranged import Range
 from seerdb.storage.control import JobControl
+from seerdb.storage.digest import NONE, Digest
 from seerdb.storage.manifest.version import TableMeta, Version
 
 
@@ -110,6 +111,8 @@ class Work:
     control: JobControl = field(default_factory=JobControl)
     tables: list[TableMeta] = field(default_factory=list)
     """Outputs of the parts that are done."""
+    dropped: Digest = NONE
+    """What of their inputs is not in them."""
     parts_done: int = 0
     seconds: float = 0.0
     is_checked: bool = False

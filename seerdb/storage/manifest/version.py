@@ -21,6 +21,7 @@ import msgspec
 
 from seerdb.errors import InternalError
 from seerdb.ids import BlobId, TableId, maker_of
+from seerdb.storage.digest import Digest
 from seerdb.storage.object_store.names import blob_name, table_name
 
 
@@ -90,11 +91,18 @@ class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Entries whose values lie in blobs."""
     blobs: tuple[BlobRef, ...] = ()
     """Those blobs, sorted by id."""
+    digest: str = ""
+    """Of its entries, see ``storage/digest.py``; "" where that was not noted yet."""
 
     @property
     def special(self) -> bool:
         """Whether some entry alone does not tell what its key holds."""
         return self.expiring > 0 or self.merges > 0
+
+    @property
+    def sums(self) -> Digest | None:
+        """The digest of its entries; ``None`` where that is not known."""
+        return Digest.read(self.entries, self.digest) if self.digest else None
 
     @property
     def objects(self) -> list[str]:

@@ -22,6 +22,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.replay import WalRecord
+from seerdb.storage.replication.compare import compare
 from seerdb.storage.replication.shipped import Listing, Piece
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
@@ -70,6 +71,12 @@ class Contents:
         """Epoch and segment of what the active memtable holds."""
         self._taken: dict[int, int] = {}
         """By epoch, the last seq above the tables that came from it."""
+        self._epochs: list[tuple[Memtable, int]] = []
+        """From which epoch's log each memtable comes."""
+        self.diverged: CorruptionError | None = None
+        """Why nothing more is shown."""
+        self.compared_seq = 0
+        """The newest commit of those that were held against the writer's tables."""
 
     @property
     def seq(self) -> int:
@@ -82,6 +89,7 @@ class Contents:
         Returns the seq that comes after a gap, before which all is shown; ``None``: there is none.
         Raises: ``CorruptionError`` for a record that is damaged.
         """
+        self._check()
         seq = self.seq
         records = [record for record in piece.records if record[0] > seq]
         whole = _without_gap(records, seq)
@@ -99,6 +107,11 @@ class Contents:
             self._source = source
             if self.live.current.active:
                 self.live.rotate(Memtable([], self.operator))
+            self._epochs.append((self.live.current.active, piece.epoch))
+
+    def _check(self) -> None:
+        if self.diverged is not None:
+            raise self.diverged
 
     def _apply(self, records: list[WalRecord]) -> None:
         operations = [_decoded(*record) for record in records]
@@ -114,13 +127,19 @@ class Contents:
 
     def adopt(self, state: ManifestState) -> bool:
         """Show the tables of a later state, and drop the memtables that they cover; whether that
-        could be done now."""
+        could be done now.
+
+        Raises: ``CorruptionError`` when a memtable is not what its writer flushed; nothing more is
+        shown then.
+        """
+        self._check()
         live, rows = self.live, self._rows
         before = live.current.layout.version
         covered = [each for each in self._memtables() if each.last_seq <= state.last_seq]
         is_cut = self._is_cut(state.last_seq)
         if is_cut and any(each.special for each in self._memtables()):
             return False
+        self._compare(covered, state)
         if is_cut or state.last_seq > live.visible_seq:
             rows.advance(None)
         else:
@@ -137,6 +156,23 @@ class Contents:
         gone = {table.id for table in before.tables} - {table.id for table in state.version.tables}
         self._tables.drop_cached(gone)
         return True
+
+    def _compare(self, covered: list[Memtable], state: ManifestState) -> None:
+        """Hold memtables against the tables that the writer made of the same commits. What another
+        epoch logged may be void; that is found out elsewhere."""
+        known = {table.id for table in self.live.current.layout.version.tables}
+        fresh = [table for table in state.version.tables if table.id not in known]
+        before = self._flushed
+        for memtable in covered:
+            came = (epoch for each, epoch in self._epochs if each is memtable)
+            try:
+                if state.epoch in came and compare(memtable, before, fresh):
+                    self.compared_seq = memtable.last_seq
+            except CorruptionError as error:
+                self.diverged = error
+                raise
+            before = memtable.last_seq
+        self._epochs = [each for each in self._epochs if each[0] not in covered]
 
     def _memtables(self) -> Iterator[Memtable]:
         """Those that hold something, the oldest first."""
@@ -166,6 +202,7 @@ class Contents:
             self.live.current = other.live.current
             self.live.visible_seq = other.live.visible_seq
         self._flushed, self._source, self._taken = other._flushed, other._source, other._taken
+        self._epochs, self.diverged = other._epochs, other.diverged
 
 
 def _without_gap(records: list[WalRecord], seq: int) -> int:

@@ -69,6 +69,11 @@ class Tail:
         return self._contents.seq
 
     @property
+    def compared_seq(self) -> int:
+        """The newest commit of those that were held against the writer's tables."""
+        return self._contents.compared_seq
+
+    @property
     def is_live(self) -> bool:
         """Whether the log comes from the primary."""
         return self._live_epoch != 0 and self.is_settled(self._live_epoch)

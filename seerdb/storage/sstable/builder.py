@@ -16,6 +16,7 @@ from crc32c import crc32c
 
 from seerdb.errors import InternalError
 from seerdb.ids import MAX_SEQ, BlobId
+from seerdb.storage.digest import NONE, digest
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, RangeTombstone
 from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
 from seerdb.storage.sstable.block import KINDS, encode_blocks
@@ -52,6 +53,7 @@ class BuiltTable:
     merges: int
     first_expiry: int
     half_expired: int
+    digest: str
     pointed: dict[BlobId, tuple[int, int]]
     """Into which blobs it points, at how many values and at how many bytes."""
 
@@ -143,6 +145,7 @@ class TableBuilder:
         self._raw_bytes = 0
         self._unfinished: list[_Stretch] = []
         self._unfinished_size = 0
+        self._digest = NONE  # of what is in the blocks: as late as can be, to see what was lost
 
     @property
     def size_estimate(self) -> int:
@@ -191,6 +194,8 @@ class TableBuilder:
         if self._unfinished:
             stretch = _Stretch.joined(self._unfinished)
             self._write_blocks(stretch, [0, len(stretch.entries)])
+        if self._digest.entries != self._entries:
+            raise InternalError(f"{self._digest.entries} entries in blocks, of {self._entries}")
         properties = self._properties(min_timestamp_us, max_timestamp_us, created_by)
         first_expiry, half_expired = expiry_marks(self._expiries, self._entries)
         data = b"".join((*self._blocks, *self._tail(properties)))
@@ -209,6 +214,7 @@ class TableBuilder:
             merges=properties.merges,
             first_expiry=first_expiry,
             half_expired=half_expired,
+            digest=str(self._digest),
             pointed=self._pointed,
         )
 
@@ -277,6 +283,7 @@ class TableBuilder:
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
         blocks = seal_all(list(encode_blocks(*stretch, borders)), self._compressor)
         self._blocks += blocks
+        self._digest += digest(stretch.entries)
         self._blocks_size += sum(map(len, blocks))
         self._first_keys += map(stretch.entries.key, borders[:-1])
         self._last_keys += [stretch.entries.key(border - 1) for border in borders[1:]]

@@ -200,19 +200,29 @@ class Packed:
         entries = self._cut(self._starts().take(order), self.ends.take(order))
         return np.frombuffer(b"".join(entries), np.uint8)
 
-    def without(self, kind: int) -> Packed:
-        """The entries that are of another kind."""
+    def without(self, kind: int) -> tuple[Packed, Packed]:
+        """The entries that are of another kind, and those that are of this one."""
         others = self.kinds != kind
-        return self if others.all() else self.take(others.nonzero()[0])
+        if others.all():
+            return self, NOTHING
+        return self.take(others.nonzero()[0]), self.take((~others).nonzero()[0])
 
     def in_order(self) -> Packed:
         """The same in order of the keys. Requires: at least one entry."""
         return self.take(self._order()[0])
 
-    def newest(self) -> Packed:
-        """Of each key the first entry, in order of the keys. Requires: at least one entry."""
+    def newest(self) -> tuple[Packed, Packed]:
+        """Of each key the first entry, in order of the keys; and all others, which are older.
+
+        Requires: at least one entry. Raises ``InternalError`` when one is not older.
+        """
         order, is_new = self._order()
-        return self.take(order if is_new.all() else order[is_new])
+        if is_new.all():
+            return self.take(order), NOTHING
+        seqs = self.seqs.take(order)
+        if (seqs[1:] > seqs[:-1])[~is_new[1:]].any():
+            raise InternalError("an older version of a key comes before a newer one")
+        return self.take(order[is_new]), self.take(order[~is_new])
 
     def _order(self) -> tuple[Order, Flags]:
         """Positions by key, those of one key as they come, and which of them have a new key."""

@@ -10,12 +10,14 @@ from crc32c import crc32c
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
 from seerdb.ids import BlobId
+from seerdb.storage.digest import NONE, digest
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.names import blob_name, table_name
 from seerdb.storage.pointer import POINTER_SIZE, Place, count_by_blob
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block, Columns
 from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.packed import pack
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.value import expiries, expiry_marks, pointer_in
 
@@ -50,7 +52,7 @@ def _verify_entries(reader: TableReader, data: bytes, blobs: Places) -> None:
     entries = deletes = merges = 0
     ends: list[int] = []
     pointed: Counter[tuple[BlobId, str]] = Counter()
-    before = meta.smallest, -meta.max_seq - 1
+    before, sums = (meta.smallest, -meta.max_seq - 1), NONE
     for number in range(reader.block_count):
         offset, length = reader.block_range(number)
         block = reader.decode_block(number, data[offset : offset + length])
@@ -58,6 +60,7 @@ def _verify_entries(reader: TableReader, data: bytes, blobs: Places) -> None:
         _verify_order(meta, before, columns, offset)
         _verify_lookups(reader, block, columns, offset)
         before = columns.keys[-1], -columns.seqs[-1]
+        sums += digest(pack(columns.keys, columns.seqs, columns.kinds, columns.values))
         entries += len(columns.keys)
         deletes += columns.kinds.count(DELETE)
         ends += expiries(columns.kinds, columns.values)
@@ -72,6 +75,13 @@ def _verify_entries(reader: TableReader, data: bytes, blobs: Places) -> None:
             name=table_name(meta.id),
             expected=expected,
             found=(entries, deletes, len(ends), merges),
+        )
+    if meta.digest and meta.digest != str(sums):
+        raise CorruptionError(
+            "its entries are not those that the manifest says",
+            name=table_name(meta.id),
+            expected=meta.digest,
+            found=str(sums),
         )
     noted, marks = (meta.first_expiry, meta.half_expired), expiry_marks(ends, entries)
     if meta.first_expiry and noted != marks:

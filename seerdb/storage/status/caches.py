@@ -96,3 +96,13 @@ def row_cache(engine: ReadSide) -> RowCacheStatistics:
 def disk_cache(engine: ReadSide) -> DiskTierStatistics | None:
     """The disk tier now; ``None`` where there is none."""
     return engine.disk.statistics() if engine.disk else None
+
+
+def disk_values(disk: DiskTierStatistics | None) -> dict[str, float]:
+    """Single numbers by name, for metrics; all 0 where there is no disk tier."""
+    return {
+        "disk_cache_hits": disk.hits if disk else 0,
+        "disk_cache_misses": disk.misses if disk else 0,
+        "disk_cache_rejected": disk.rejected if disk else 0,
+        "disk_cache_bytes": disk.bytes if disk else 0,
+    }

@@ -25,6 +25,8 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
     epoch: int
     visible_seq: int
     flushed_seq: int
+    compared_seq: int
+    """The newest commit of those that were found to be what the writer flushed; 0: none were."""
     manifest_number: int
     primary: str
     """Its address; "" where none is known."""
@@ -60,9 +62,10 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
     @property
     def values(self) -> dict[str, float]:
         """Single numbers by name, for metrics."""
-        disk, seconds = self.disk_cache, self.lag.seconds
+        seconds = self.lag.seconds
         return {
             "visible_seq": self.visible_seq,
+            "compared_seq": self.compared_seq,
             "lag_seq": self.lag.seq,
             "lag_seconds": float("inf") if seconds is None else seconds,
             "live": self.is_live,
@@ -76,10 +79,7 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
             "block_cache_admissions": self.block_cache.admissions,
             "block_cache_evictions": self.block_cache.evictions,
             "block_cache_bytes": self.block_cache.bytes,
-            "disk_cache_hits": disk.hits if disk else 0,
-            "disk_cache_misses": disk.misses if disk else 0,
-            "disk_cache_rejected": disk.rejected if disk else 0,
-            "disk_cache_bytes": disk.bytes if disk else 0,
+            **caches.disk_values(self.disk_cache),
             "breaker_open": self.store_breaker_open,
             "store_dollars": self.costs.requests,
             "store_dollars_per_month": self.costs.requests_per_month,
@@ -118,6 +118,7 @@ def gather(follower: Follower) -> ReplicaStatistics:
         epoch=state.epoch,
         visible_seq=follower.seq,
         flushed_seq=state.last_seq,
+        compared_seq=follower.tail.compared_seq,
         manifest_number=state.number,
         primary=follower.primary or "",
         is_live=follower.tail.is_live,

@@ -125,7 +125,6 @@ class Statistics(msgspec.Struct, frozen=True):
     @property
     def values(self) -> dict[str, float]:
         """Single numbers by name, for metrics."""
-        disk = self.disk_cache
         failures = {worker.name: worker.failures for worker in self.workers}
         return {
             "visible_seq": self.visible_seq,
@@ -162,11 +161,9 @@ class Statistics(msgspec.Struct, frozen=True):
             "block_cache_admissions": self.block_cache.admissions,
             "block_cache_evictions": self.block_cache.evictions,
             "block_cache_bytes": self.block_cache.bytes,
-            "disk_cache_hits": disk.hits if disk else 0,
-            "disk_cache_misses": disk.misses if disk else 0,
-            "disk_cache_rejected": disk.rejected if disk else 0,
-            "disk_cache_bytes": disk.bytes if disk else 0,
+            **caches.disk_values(self.disk_cache),
             "flushes": self.flushes.flushes,
+            "unproved_flushes": self.flushes.unproved,
             "flush_failures": failures["flush"],
             "compactions": self.compactions.compactions,
             "ingests": self.ingests.ingests,

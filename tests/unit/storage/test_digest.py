@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import xxhash
 
-from seerdb.errors import InvalidRequestError
+from seerdb.errors import CorruptionError
 from seerdb.storage.digest import LONG, NONE, Digest, digest
 from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.sstable.packed import Packed, join, pack
@@ -185,5 +185,5 @@ def test_a_digest_is_read_back() -> None:
     some = digest(packed(uniform(Random(8), 9)))
     assert Digest.read(some.entries, str(some)) == some
     for wrong in ("", "12", "g" * 32, "0" * 33):
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(CorruptionError):
             Digest.read(1, wrong)

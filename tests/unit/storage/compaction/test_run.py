@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.ids import MAX_SEQ
+from seerdb.storage.compaction.ledger import check_merge
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
+from seerdb.storage.digest import NONE
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.manifest.version import TableMeta, Version, check_version
 from seerdb.storage.object_store.names import table_name
@@ -42,12 +44,16 @@ def merge(
     """Merge all runs of ``tables``, in parts; the outputs are valid as a run."""
     plan = plan_of(tables, bottom=bottom, target_size=target_size, splits=splits)
     made: list[TableMeta] = []
+    dropped = NONE
     for number, (start, end) in enumerate(plan.parts):
         ids = tuple(id_of(1000 * (number + 1) + count) for count in range(outputs))
         job = CompactionJob(plan, start, end, ids, FORMAT)
         result: CompactionResult = run_compaction(job, CrashableFileSystem(), store, at_full_speed)
         assert [table.id for table in result.tables] == list(ids[: len(result.tables)])
         made += result.tables
+        dropped += result.dropped
+    assert all(table.digest for table in (*tables, *made))
+    check_merge(tables, made, dropped)
     check_version(Version.of(made))
     for table in made:
         assert len(store.get(table_name(table.id))) == table.size

@@ -83,19 +83,26 @@ def test_split_at_a_key(entries: list[Entry], bound: bytes) -> None:
 
 @given(LISTS.filter(bool))
 def test_the_newest_is_the_first_of_each_key(entries: list[Entry]) -> None:
+    entries.sort(key=lambda entry: -entry.seq)
     first: dict[bytes, Entry] = {}
     for entry in entries:
         first.setdefault(entry.key, entry)
-    assert rows(pack(entries).newest()) == [first[key] for key in sorted(first)]
+    newest, others = pack(entries).newest()
+    assert rows(newest) == [first[key] for key in sorted(first)]
+    assert sorted(rows(newest) + rows(others)) == sorted(entries)
 
 
 def test_one_long_key_among_short_ones_is_not_paid_by_all() -> None:
     entries = [Entry(b"k" * 60_000, 1), *(Entry(b"%03d" % n, 1) for n in range(100))]
     whole = pack(entries)
     assert whole._comparable_keys() is None
-    assert rows(whole.newest()) == sorted(entries)
+    newest, others = whole.newest()
+    assert rows(newest) == sorted(entries)
+    assert not len(others)
 
 
 @pytest.mark.parametrize("entries", [[], [Entry(b"a", 1)], [Entry(b"a", 1, DELETE)]])
 def test_without_a_kind(entries: list[Entry]) -> None:
-    assert rows(pack(entries).without(DELETE)) == [e for e in entries if e.kind != DELETE]
+    others, deletes = pack(entries).without(DELETE)
+    assert rows(others) == [e for e in entries if e.kind != DELETE]
+    assert rows(deletes) == [e for e in entries if e.kind == DELETE]

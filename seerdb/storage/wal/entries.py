@@ -1,0 +1,337 @@
+"""The operations in a segment as columns, for digests: found by a few calls over many of them, and
+not checked, for whoever asks compares them with something else.
+
+Most frames hold one record of one operation. Where those are of one size, they are rows of a
+matrix; else their salt tells where they are. A frame of many records is walked, and so are frames
+among which somebody has written their salt.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from seerdb.errors import CorruptionError
+from seerdb.storage.digest import Bytes, Numbers, Places, hash_pieces, hash_rows
+from seerdb.storage.wal.format import (
+    BATCH,
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    MAX_COMPRESSED_BODY,
+    RECORD_FIELDS,
+    RECORD_HEADER_SIZE,
+    SINGLE_SIZE,
+    SegmentHeader,
+    aligned,
+    decode_columns,
+    decode_header,
+)
+
+Flags: TypeAlias = NDArray[np.bool_]
+ReadAt = Callable[[int, int], bytes]
+"""Up to so many bytes (second) from an offset (first) on."""
+
+READ_BYTES = 1 << 20
+"""How much is looked at together, unless a single frame is larger."""
+
+_STORED = struct.Struct("<4xI")
+_HEADS = RECORD_HEADER_SIZE + SINGLE_SIZE
+_FIELDS = {
+    "length": ("<u4", 4),
+    "type": ("u1", 8),
+    "seq": ("<u8", 9),
+    "count": ("<u4", 25),
+    "kind": ("u1", 29),
+    "key": ("<u2", 30),
+    "value": ("<u4", 32),
+}
+"""Of a record of one operation, up to the key: those of the record, and of its payload."""
+
+
+def _heads_after(size: int, more: dict[str, tuple[str, int]]) -> np.dtype[np.void]:
+    fields = more | {name: (form, size + at) for name, (form, at) in _FIELDS.items()}
+    return np.dtype(
+        {
+            "names": list(fields),
+            "formats": [form for form, _ in fields.values()],
+            "offsets": [at for _, at in fields.values()],
+            "itemsize": size + _HEADS,
+        }
+    )
+
+
+_RECORD = _heads_after(0, {})
+_FRAME = _heads_after(FRAME_HEADER_SIZE, {"stored": ("<u4", 4), "raw": ("<u4", 8)})
+_FEW = 32
+"""Operations in a batch up to which they are taken out one by one."""
+
+
+class Operations(NamedTuple):
+    """Some operations, in no order. Each is ``sizes`` bytes of ``data`` from ``starts`` on, a key
+    of ``key_sizes`` and the value; or all are rows of one matrix."""
+
+    kinds: Bytes
+    seqs: Numbers
+    data: Bytes
+    starts: Places
+    sizes: Places
+    key_sizes: Places
+    rows: Bytes | None = None
+
+    def hashes(self) -> Numbers:
+        """``z`` of each; see ``digest.py``."""
+        if self.rows is not None:
+            return hash_rows(self.rows, int(self.key_sizes[0]), self.kinds)
+        return hash_pieces(self.data, self.starts, self.sizes, self.key_sizes, self.kinds)
+
+    def key_hashes(self) -> Numbers:
+        """A hash of the key of each."""
+        sizes, kinds = self.key_sizes, np.zeros(len(self.kinds), np.uint8)
+        if self.rows is not None:
+            size = int(sizes[0])
+            return hash_rows(self.rows[:, :size], size, kinds)
+        return hash_pieces(self.data, self.starts, sizes, sizes, kinds)
+
+    def chosen(self, flags: Flags) -> Operations:
+        """Some of them."""
+        if flags.all():
+            return self
+        return Operations(
+            self.kinds[flags],
+            self.seqs[flags],
+            self.data,
+            self.starts[flags],
+            self.sizes[flags],
+            self.key_sizes[flags],
+            None if self.rows is None else self.rows[flags],
+        )
+
+    def listed(self) -> list[tuple[bytes, bytes, int]]:
+        """Key, value and seq of each."""
+        view, found = self.data.data, []
+        places = zip(self.starts, self.key_sizes, self.sizes, self.seqs, strict=True)
+        for start, key_size, size, seq in (map(int, place) for place in places):
+            key = bytes(view[start : start + key_size])
+            found.append((key, bytes(view[start + key_size : start + size]), seq))
+        return found
+
+
+def operations_in(read_at: ReadAt, name: str) -> Iterator[Operations]:
+    """All operations of a segment, or of as much of one as there is.
+
+    Raises: ``CorruptionError`` where that is no segment, or its frames do not hold together.
+    """
+    header = decode_header(read_at(0, HEADER_SIZE), name)
+    at, length = HEADER_SIZE, READ_BYTES
+    try:
+        while data := read_at(at, length):
+            starts, end = _frames(data, header)
+            if end:
+                at, length = at + end, READ_BYTES
+                if starts[-1] + _FRAME.itemsize > len(data):
+                    data += bytes(_FRAME.itemsize)
+                yield from _operations(np.frombuffer(data, np.uint8), starts)
+            elif len(data) == length and data.startswith(_salt(header)):
+                length = _end(data, 0, header)  # a frame that is larger
+            else:
+                return
+    except (IndexError, ValueError, struct.error, zstandard.ZstdError) as error:
+        raise CorruptionError("frames do not hold together", name=name, offset=at) from error
+
+
+def _salt(header: SegmentHeader) -> bytes:
+    return header.salt.to_bytes(4, "little")
+
+
+def _end(data: bytes, start: int, header: SegmentHeader) -> int:
+    """Where the frame at ``start`` ends, padding and all."""
+    stored: int = _STORED.unpack_from(data, start)[0]
+    return aligned(start + FRAME_HEADER_SIZE + stored, header.alignment)
+
+
+def _frames(data: bytes, header: SegmentHeader) -> tuple[Places, int]:
+    """Where the whole frames at the beginning of ``data`` start, and where the last one ends."""
+    salt = _salt(header)
+    if not data.startswith(salt) or len(data) < FRAME_HEADER_SIZE:
+        return np.empty(0, np.int64), 0
+    size = _end(data, 0, header)
+    same = _of_one_size(data, size)
+    starts = size * np.arange(same)
+    rest = size * same
+    if data.startswith(salt, rest):
+        found = _by_salt(data, rest, header)
+        starts = np.concatenate((starts, _walked(data, rest, header) if found is None else found))
+        if _end(data, int(starts[-1]), header) > len(data):
+            starts = starts[:-1]
+    return starts, _end(data, int(starts[-1]), header) if len(starts) else 0
+
+
+def _of_one_size(data: bytes, size: int) -> int:
+    """How many whole frames at the beginning are as large as the first, ``size``."""
+    begins = np.ndarray((len(data) // size,), "<u8", data, strides=(size,))
+    differs: Flags = begins != int.from_bytes(data[:8], "little")
+    return int(differs.argmax()) if differs.any() else len(begins)
+
+
+def _by_salt(data: bytes, start: int, header: SegmentHeader) -> Places | None:
+    """Where the salt is from ``start`` on; ``None`` if frames do not begin everywhere there. The
+    last frame may not be whole."""
+    found = (np.frombuffer(data, np.uint8)[start : len(data) - 7] == header.salt & 255).nonzero()[0]
+    begins = np.ndarray((len(data) - 7,), "V8", data, strides=(1,))[found + start].view("<u4")
+    is_frame: Flags = begins[::2] == header.salt
+    starts: Places = found[is_frame] + start
+    ends = starts + FRAME_HEADER_SIZE + begins[1::2][is_frame]
+    ends = -(-ends // header.alignment) * header.alignment
+    return starts if len(starts) and (ends[:-1] == starts[1:]).all() else None
+
+
+def _walked(data: bytes, start: int, header: SegmentHeader) -> Places:
+    starts, salt = [], _salt(header)
+    while data.startswith(salt, start) and start + FRAME_HEADER_SIZE <= len(data):
+        starts.append(start)
+        start = _end(data, start, header)
+    return np.array(starts, np.int64)
+
+
+def _operations(data: Bytes, starts: Places) -> Iterator[Operations]:
+    heads = _gather(data, starts, _FRAME)
+    is_single = (heads["raw"] == 0) & (heads["type"] == BATCH) & (heads["count"] == 1)
+    is_single &= heads["length"] + np.uint32(RECORD_HEADER_SIZE) == heads["stored"]
+    if is_single.all():
+        yield _singles(data, starts + _FRAME.itemsize, heads)
+        return
+    if is_single.any():
+        yield _singles(data, starts[is_single] + _FRAME.itemsize, heads[is_single])
+    others = heads[~is_single]
+    frames = zip(starts[~is_single].tolist(), others["stored"].tolist(), strict=True)
+    for (start, stored), raw in zip(frames, others["raw"].tolist(), strict=True):
+        begin = start + FRAME_HEADER_SIZE
+        body = data[begin : begin + stored].tobytes()
+        yield from _in_body(_decompressed(body, raw) if raw else body)
+
+
+def _decompressed(body: bytes, size: int) -> bytes:
+    return zstandard.ZstdDecompressor().decompress(
+        body, max_output_size=min(size, MAX_COMPRESSED_BODY)
+    )
+
+
+def _gather(data: Bytes, starts: Places, form: np.dtype[np.void]) -> NDArray[np.void]:
+    size = form.itemsize
+    windows = np.ndarray((len(data) - size + 1,), f"V{size}", data.data, strides=(1,))
+    return windows[starts].view(form)
+
+
+def _singles(data: Bytes, starts: Places, heads: NDArray[np.void]) -> Operations:
+    """Operations that have a record each; ``starts`` are those of the keys."""
+    key_sizes = heads["key"].astype(np.int64)
+    sizes = key_sizes + heads["value"]
+    if int((starts + sizes).max()) > len(data):
+        raise IndexError("a record is cut short")
+    return Operations(
+        kinds=np.ascontiguousarray(heads["kind"]),
+        seqs=heads["seq"].astype(np.uint64),
+        data=data,
+        starts=starts,
+        sizes=sizes,
+        key_sizes=key_sizes,
+        rows=_as_rows(data, starts, sizes, key_sizes),
+    )
+
+
+def _as_rows(data: Bytes, starts: Places, sizes: Places, key_sizes: Places) -> Bytes | None:
+    """The operations as a matrix, if they are of one shape and at one distance."""
+    size = int(sizes[0])
+    if (sizes != size).any() or (key_sizes != key_sizes[0]).any():
+        return None
+    apart = int(starts[1] - starts[0]) if len(starts) > 1 else size
+    if (starts[1:] - starts[:-1] != apart).any():
+        return None
+    return np.ndarray((len(starts), size), np.uint8, data.data, int(starts[0]), (apart, 1))
+
+
+def _in_body(body: bytes) -> Iterator[Operations]:
+    """The operations of many records in a frame, or of batches."""
+    at, records = 0, []
+    while at < len(body):
+        records.append(at)
+        at += RECORD_HEADER_SIZE + _STORED.unpack_from(body, at)[0]
+    if at > len(body):
+        raise IndexError("a record is cut short")
+    data = np.frombuffer(body + bytes(_RECORD.itemsize), np.uint8)
+    places = np.array(records, np.int64)
+    heads = _gather(data, places, _RECORD)
+    is_batch = heads["type"] == BATCH
+    is_single = is_batch & (heads["count"] == 1)
+    if is_single.any():
+        yield _singles(data, places[is_single] + _RECORD.itemsize, heads[is_single])
+    columns = _Columns([], [], [], [])
+    for start in places[is_batch & ~is_single].tolist():
+        _, length, _, seq, _ = RECORD_FIELDS.unpack_from(body, start)
+        payload = body[start + RECORD_HEADER_SIZE : start + RECORD_HEADER_SIZE + length]
+        even = _even_batch(payload, seq)
+        if even is not None:
+            yield even
+        else:
+            columns.add(seq, *decode_columns(payload))
+    if columns.keys:
+        yield columns.packed()
+
+
+def _even_batch(payload: bytes, seq: int) -> Operations | None:
+    """The operations of a large batch, if all have keys of one length and values of one."""
+    count = int.from_bytes(payload[:4], "little")
+    if count <= _FEW:
+        return None
+    keys_at = 4 + 7 * count
+    kinds = np.frombuffer(payload, np.uint8, count, 4)
+    key_sizes = np.frombuffer(payload, "<u2", count, 4 + count)
+    value_sizes = np.frombuffer(payload, "<u4", count, 4 + 3 * count)
+    key, value = int(key_sizes[0]), int(value_sizes[0])
+    if (key_sizes != key).any() or (value_sizes != value).any():
+        return None
+    keys = np.frombuffer(payload, np.uint8, count * key, keys_at)
+    values = np.frombuffer(payload, np.uint8, count * value, keys_at + count * key)
+    rows = np.hstack((keys.reshape(count, key), values.reshape(count, value)))
+    size = key + value
+    return Operations(
+        kinds,
+        np.full(count, seq, np.uint64),
+        rows.ravel(),
+        np.arange(count) * size,
+        np.full(count, size),
+        np.full(count, key),
+        rows,
+    )
+
+
+class _Columns(NamedTuple):
+    kinds: list[bytes]
+    seqs: list[int]
+    keys: list[bytes]
+    values: list[bytes]
+
+    def add(self, seq: int, kinds: bytes, keys: list[bytes], values: list[bytes]) -> None:
+        self.kinds.append(kinds)
+        self.seqs.extend([seq] * len(keys))
+        self.keys.extend(keys)
+        self.values.extend(values)
+
+    def packed(self) -> Operations:
+        parts = [b""] * (2 * len(self.keys))
+        parts[0::2], parts[1::2] = self.keys, self.values
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts)).reshape(-1, 2)
+        sizes = lengths.sum(axis=1)
+        return Operations(
+            kinds=np.frombuffer(b"".join(self.kinds), np.uint8),
+            seqs=np.array(self.seqs, np.uint64),
+            data=np.frombuffer(b"".join(parts), np.uint8),
+            starts=sizes.cumsum() - sizes,
+            sizes=sizes,
+            key_sizes=lengths[:, 0],
+        )
