@@ -66,6 +66,22 @@ def test_a_collector_that_looked_before_the_hold_was_there_is_noticed(site: Site
     assert content(site, "b") == rows
 
 
+def test_a_merge_that_changes_no_seq_is_noticed(site: Site) -> None:
+    with site.opened("a") as source:
+        rows = fill(source, 50)
+        source.flush()
+        before = site.names("a", "tables/")
+
+        def meddle() -> None:
+            source.compact()
+            collect_garbage(site, source)
+            assert not before & site.names("a", "tables/")
+
+        report = overtaken(site, "holds/", meddle).clone("a", "b")
+        assert (report.copied_objects, report.borrowed_objects) == (0, 1)
+        assert content(site, "b") == rows
+
+
 def test_a_clone_in_the_middle_that_gives_back_meanwhile_is_noticed(site: Site) -> None:
     middle = site.elsewhere()
     with site.opened("a") as source:
