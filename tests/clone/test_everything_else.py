@@ -139,6 +139,13 @@ def test_the_bucket_of_a_clone_is_verified_with_what_it_borrows(site: Site) -> N
     again = VerifyReport()
     verify_database(site.stores("b").of(Purpose.VERIFY), again)
     assert any(borrowed in problem for problem in again.problems)
+    site.at("a").put(borrowed, bytes(damaged[:40] + bytes([damaged[40] ^ 1]) + damaged[41:]))
+    site.at("a").delete(site.names("a", "holds/"))
+    lost = VerifyReport()
+    verify_database(site.stores("b").of(Purpose.VERIFY), lost)
+    assert lost.problems == [
+        "a: it does not keep what this clone borrows from it, which may go at any moment"
+    ]
 
 
 @pytest.mark.parametrize("lost", ["nothing", "newest", "all"])
