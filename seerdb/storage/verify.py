@@ -29,6 +29,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.verify import newest, verify_manifest
 from seerdb.storage.manifest.version import BlobUse, TableMeta, Version, check_version
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.borrowing import lender_of
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
     TABLE_PREFIX,
@@ -147,7 +148,7 @@ def verify_database(
         report.last_seq = max(report.last_seq, state.last_seq)
         verify_version(store, state.version, report, progress, threads)
         problems, named = verify_kept(store)
-        report.problems += problems
+        report.problems += problems + _not_kept(state, {*tables, *blobs})
         named |= {name for table in state.version.tables for name in table.objects}
         report.unreferenced += [name for name in (*tables, *blobs) if name not in named]
 
@@ -180,6 +181,17 @@ def verify_version(
             report.tables += 1
             report.entries += meta.entries
             report.bytes += meta.size
+
+
+def _not_kept(state: ManifestState, listed: set[str]) -> list[str]:
+    """What is wrong with lenders: of those that do not keep what a clone borrows nothing is
+    listed, though it may be there still."""
+    names = {name for table in state.version.tables for name in table.objects} - listed
+    lenders = {lender.url for name in names if (lender := lender_of(state.loans, name))}
+    return [
+        f"{url}: it does not keep what this clone borrows from it, which may go at any moment"
+        for url in sorted(lenders)
+    ]
 
 
 _Found = tuple[bool, list[str]]

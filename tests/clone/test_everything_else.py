@@ -22,6 +22,7 @@ from seerdb.storage.backup.restore import Wanted, restore_archive
 from seerdb.storage.backup.take import Source, Wish, take_backup
 from seerdb.storage.checkpoints import held
 from seerdb.storage.kept import held_names, list_held_for_clones
+from seerdb.storage.lender import NO_LOANS
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import hold_name
 from seerdb.storage.repair.finds import Means
@@ -46,7 +47,8 @@ def branch(site: Site) -> dict[bytes, bytes]:
     with site.opened("a") as source:
         rows = fill(source, 60)
         source.compact()
-    site.clone("a", "b")
+        site.elsewhere().clone("a", "b")
+        fill(source, 20, start=500)
     with site.opened("b") as clone:
         rows |= {b"k0005": b"changed" * 40, b"new": b"row"}
         clone.put(b"k0005", rows[b"k0005"])
@@ -80,14 +82,22 @@ def test_clones_of_copies_find_what_was_copied(site: Site) -> None:
     settings = {"history_retention": 3600.0}
     with site.opened("a", **settings) as source:
         rows = fill(source, 30)
+        source.compact()
+        rows |= fill(source, 5, start=100)
         source.flush()
         seq = source.visible_seq
-        fill(source, 30, start=30)
-        source.compact()
-        assert site.clone("a", "b", seq=seq).copied_objects > 0
+        fill(source, 5, start=100)
+        source.compact(b"k0100")
+        made = site.clone("a", "b", seq=seq)
+        assert made.copied_objects > 0
+        assert made.borrowed_objects > 0
+        site.clock.advance(4000)
+        source.put(b"later", b"x")
+        source.flush()
+        collect_garbage(site, source)
     report = site.clone("b", "c")
     assert report.copied_objects == 0
-    assert "b" in report.lenders
+    assert report.lenders == ["a", "b"]
     assert content(site, "c") == rows
 
 
@@ -101,6 +111,7 @@ def test_a_backup_of_a_clone_has_what_it_borrows(site: Site) -> None:
     for place in ("a", "b"):
         site.at(place).delete(site.names(place))
     archive = open_archive(repository)
+    assert archive.bases[0].state.loans == NO_LOANS
     restore_archive(archive, restored, Wanted(), carrier(site.clock), RANDOM)
     assert content(site, "restored") == rows
 
@@ -128,14 +139,19 @@ def test_the_bucket_of_a_clone_is_verified_with_what_it_borrows(site: Site) -> N
     again = VerifyReport()
     verify_database(site.stores("b").of(Purpose.VERIFY), again)
     assert any(borrowed in problem for problem in again.problems)
+    site.at("a").put(borrowed, bytes(damaged[:40] + bytes([damaged[40] ^ 1]) + damaged[41:]))
+    site.at("a").delete(site.names("a", "holds/"))
+    lost = VerifyReport()
+    verify_database(site.stores("b").of(Purpose.VERIFY), lost)
+    assert lost.problems == [
+        "a: it does not keep what this clone borrows from it, which may go at any moment"
+    ]
 
 
 @pytest.mark.parametrize("lost", ["nothing", "newest", "all"])
 def test_a_clone_is_repaired_with_what_it_borrows(site: Site, lost: str) -> None:
     rows = branch(site)
     manifest = sorted(site.names("b", "manifest/"))
-    with site.opened("a") as source:
-        fill(source, 20, start=500)
     site.at("b").delete({"nothing": [], "newest": manifest[-1:], "all": manifest}[lost])
     means = Means(clock=site.clock, random_bytes=RANDOM, threads=InlineExecutor())
     report = repair(site.stores("b").of(Purpose.VERIFY), site.at("r"), means)
@@ -263,8 +279,9 @@ def test_a_drop_shuts_out_the_writer(site: Site) -> None:
 def test_what_others_borrow_from_is_not_dropped_and_still_opens(site: Site) -> None:
     rows = branch(site)
     site.clone("b", "c")
-    with pytest.raises(ConflictError, match="others borrow from this clone: c"):
-        site.drop("b")
+    for dry_run in (True, False):
+        with pytest.raises(ConflictError, match="others borrow from this clone: c"):
+            site.drop("b", dry_run=dry_run)
     assert content(site, "b") == rows
     with pytest.raises(InvalidRequestError, match="no clone"):
         site.drop("a")

@@ -22,8 +22,8 @@ def test_a_clone_shows_what_its_source_does_and_copies_nothing(site: Site) -> No
     assert report.copied_objects == report.commits == 0
     assert report.borrowed_objects > 1
     assert not site.names("b", "tables/") | site.names("b", "blobs/")
-    assert content(site, "b") == rows
     assert site.borrowers("a") == ["b"]
+    assert content(site, "b") == rows
 
 
 def test_what_is_written_afterwards_stays_where_it_was_written(site: Site) -> None:
