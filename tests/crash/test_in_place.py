@@ -9,7 +9,9 @@ import pytest
 
 from seerdb import DB, FencedError, UnavailableError
 from seerdb.errors import HistoryError
+from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.names import CHECKPOINT_PREFIX, MANIFEST_PREFIX, TABLE_PREFIX
+from seerdb.storage.table_store import TableHandle
 from seerdb.testing.model import Model
 from tests.crash.trace import (
     Ingest,
@@ -160,12 +162,14 @@ def test_an_outcome_that_was_unknown_is_found_out_before_anything_else_is_publis
     db.flush()
     assert db.get(b"k0") == b"2"  # in the row cache
     publish = db._engine.publisher.restored
+    then_tables: set[str] = set()
 
-    def lose_answers(*arguments: Any) -> None:
+    def lose_answers(version: Version, *arguments: Any) -> None:
+        then_tables.update(name for table in version.tables for name in table.objects)
         fault = world.store.time_out_after if happens else world.store.fail
         fault("put_if_absent", match=MANIFEST_PREFIX, times=1 << 30)
         world.store.fail("get", match=MANIFEST_PREFIX, times=1 << 30)
-        publish(*arguments)
+        publish(version, *arguments)
 
     with (
         patch.object(db._engine.publisher, "restored", lose_answers),
@@ -173,6 +177,7 @@ def test_an_outcome_that_was_unknown_is_found_out_before_anything_else_is_publis
     ):
         db.restore_in_place(2)
     assert db._engine.publisher._in_doubt is not None
+    assert then_tables <= db._engine.tables.live_objects(), "it may yet come into effect"
     check_contents(db, model)
     if happens:
         model.attempt_restore(2)
@@ -217,3 +222,19 @@ def test_an_object_that_is_gone_is_told_before_anything_is_changed() -> None:
     with pytest.raises(HistoryError, match=rf"seq 4 cannot be restored: {name} .* missing"):
         db.restore_in_place(checkpoint="kept")
     check_contents(db, model, 4)
+
+
+def test_nothing_is_collected_while_the_tables_of_then_are_taken_hold_of() -> None:
+    _, db, _ = begin()
+    engine = db._engine
+    handle = engine.tables.handle
+    taken: list[bool] = []
+
+    def look(table: TableMeta) -> TableHandle:
+        taken.append(engine.collector._turn.locked())
+        return handle(table)
+
+    with patch.object(engine.tables, "handle", look):
+        db.restore_in_place(2, dry_run=True)
+    assert taken
+    assert all(taken)
