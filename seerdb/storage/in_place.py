@@ -231,7 +231,12 @@ class _Restoring:
         # Before the edit, or the collector could come between the two.
         parts.outputs.removed(removed)
         self._is_in_doubt = True
-        parts.publisher.restored(version, seq, lambda: parts.outputs.finish(self._outputs))
+        parts.publisher.restored(version, seq, self._settled)
+
+    def _settled(self) -> None:
+        """It is known what became of it. Until then this object is kept, and with it the handles:
+        the tables of then may come into use as long as nobody knows."""
+        self._parts.outputs.finish(self._outputs)
 
     def end(self) -> None:
         """Hold nothing any more; what was made and is not named by the manifest is garbage."""
