@@ -24,6 +24,7 @@ def named(db: DB) -> set[str]:
 
 
 def test_what_a_clone_borrows_stays_when_its_source_has_replaced_all(site: Site) -> None:
+    """PB-12."""
     with site.opened("a") as source:
         rows = fill(source, 40)
         source.flush()
