@@ -105,3 +105,13 @@ def test_a_table_that_was_cut_is_found() -> None:
     built = build(puts(5))
     with pytest.raises(TruncatedError):
         verify_table(meta_of(built), built.data[:-1])
+
+
+def test_entries_that_are_not_those_of_the_manifest_are_found() -> None:
+    built = build(puts(30))
+    meta = replace(meta_of(built), digest=built.digest)
+    verify_table(meta, built.data)
+    other = build([*puts(29), Entry(b"key0029", 99_999)])
+    with pytest.raises(CorruptionError, match="not those that the manifest says") as caught:
+        verify_table(replace(meta, digest=other.digest), built.data)
+    assert (caught.value.expected, caught.value.found) == (other.digest, built.digest)
