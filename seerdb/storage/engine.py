@@ -326,9 +326,8 @@ class Engine:
         self.admission.admit()
 
     def sealed(self, memtable: Memtable) -> None:
-        self.components.listener(
-            MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
-        )
+        event = MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
+        self.components.listener(event)
         self.shipping.sealed(self.committer.place())
         self.background.flush.wake()
 
