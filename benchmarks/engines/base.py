@@ -94,7 +94,7 @@ class Engine(ABC):
         raise NotImplementedError(f"{self.name} has no tables")
 
     def store_requests(self) -> int | None:
-        """Requests made to the object store since opening, where the engine counts them."""
+        """Requests to the object store since opening, but for reads, where they are counted."""
         return None
 
     def replayed_records(self) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from seerdb import DB, Batch, InvalidRequestError, PoisonedError, UnavailableError
+from seerdb.storage.commit import SYNC_AHEAD_BYTES
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
 
@@ -153,6 +154,21 @@ def test_a_failed_sync_is_an_error_and_no_write_is_taken_any_more() -> None:
     again = world.open()
     assert again.get(b"a") == b"1"
     assert again.put(b"d", b"4") > 1
+
+
+def test_a_log_that_nobody_syncs_is_synced_before_its_segment_ends(open_db: OpenDB) -> None:
+    db = open_db(
+        background="inline",
+        durability="memory",
+        ship_interval=0,
+        memtable_capacity=64 << 20,
+        wal_segment_size=64 << 20,
+    )
+    for number in range(2 * SYNC_AHEAD_BYTES >> 20):
+        db.put(b"%d" % number, bytes(1 << 20))
+    statistics = db.statistics()
+    assert (statistics.memtables.sealed, statistics.flushes.flushes) == (0, 0)
+    assert statistics.wal.syncs >= 1
 
 
 @pytest.mark.parametrize("level", ["", "LOCAL", "disk", 3])
