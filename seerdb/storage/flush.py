@@ -31,12 +31,12 @@ from seerdb.storage.pinning import leave_copy
 from seerdb.storage.proof import Flushed, LocalSegments, prove
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
-from seerdb.storage.sstable.packed import Packed, join, pack
+from seerdb.storage.sstable.packed import Packed, gather, join, pack
 from seerdb.storage.value import Value, encode_values
 
 _GATHERED = 4096
 _MOVED = 64
-_ADDED = 1 << 17
+_ADDED = 1 << 16
 """Entries between two looks at the pace, of those that are taken from a memtable, and of those that
 go into a table. A call that lets go of the interpreter lock for some 10 us has it back at once;
 after a longer one it may take milliseconds. So the first are many short calls, the second few long
@@ -113,9 +113,10 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
         after = 0
     blobs = job.format.blob_writer(store, job.table)
     aside = Aside(blobs, special=memtable.special)
-    small = list(_pieces(memtable, aside, pace))
+    small = gather(_pieces(memtable, aside, pace), memtable.size)
     large = packed(aside.with_pointers(pace), special=True)
-    built = _built(job.format, [*small, large] if len(large) else small, memtable, pace)
+    entries = join([each for each in (small, large) if len(each)] or [small])
+    built = _built(job.format, entries, memtable, pace)
     log = LocalSegments(files, job.directory, job.segments, after)
     unproved = prove(_flushed(memtable, built, small, large, aside.entries), log)
     pace()
@@ -128,17 +129,17 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
 
 
 def _built(
-    table_format: TableFormat, pieces: list[Packed], memtable: Memtable, pace: Pace
+    table_format: TableFormat, entries: Packed, memtable: Memtable, pace: Pace
 ) -> BuiltTable | None:
     """The table of a memtable; ``None`` when there is nothing in it."""
     tombstones = memtable.tombstones.tombstones
-    if not pieces and not tombstones:
+    if not len(entries) and not tombstones:
         return None
     builder = table_format.builder()
-    if pieces:
-        entries = join(pieces).in_order()
+    if len(entries):
+        order = entries.order()
         for start in range(0, len(entries), _ADDED):
-            builder.add(entries.between(start, min(start + _ADDED, len(entries))))
+            builder.add(entries.take(order[start : start + _ADDED]))
             pace()
     builder.add_range_tombstones(tombstones)
     return builder.finish(memtable.first_us, memtable.last_us)
@@ -147,7 +148,7 @@ def _built(
 def _flushed(
     memtable: Memtable,
     built: BuiltTable | None,
-    small: list[Packed],
+    small: Packed,
     large: Packed,
     moved: list[tuple[bytes, int, Value]],
 ) -> Flushed:
@@ -161,7 +162,7 @@ def _flushed(
     sums = Digest.read(built.entries, built.digest) if built else NONE
     return Flushed(
         sums=sum(map(digest, originals()), sums - digest(large)),
-        entries=lambda: chain(small, originals()),
+        entries=lambda: chain([small], originals()),
         tombstones=memtable.tombstones.tombstones,
         overwrites=len(memtable.newest) < len(memtable.values),
     )

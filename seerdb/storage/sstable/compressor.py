@@ -15,7 +15,7 @@ import zstandard
 _FAST, _THOROUGH = -3, 1
 _WORTH_IT = 16
 """The thorough level is used when it saves at least one byte in so many."""
-_TRY_EVERY = 255
+_TRY_EVERY = 1023
 """Parts that follow a comparison before the next one."""
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.storage.entry import DELETE, PUT
-from seerdb.storage.sstable.packed import NOTHING, Packed, join
+from seerdb.storage.sstable.packed import NOTHING, Packed, _order_by_one_word, gather, join
 from tests.unit.storage.sstable.samples import Entry, packed
 
 ALIKE = st.binary(min_size=3, max_size=3)
@@ -58,6 +58,14 @@ def test_joined_they_are_one(several: list[list[Entry]]) -> None:
     assert rows(join(list(map(pack, several)))) == [entry for each in several for entry in each]
 
 
+@given(st.lists(LISTS, max_size=4), st.integers(0, 40))
+def test_gathered_they_are_one_however_much_room_was_expected(
+    several: list[list[Entry]], size: int
+) -> None:
+    gathered = gather(map(pack, several), size)
+    assert rows(gathered) == [entry for each in several for entry in each]
+
+
 @given(LISTS, st.data())
 def test_a_part_is_what_is_at_its_positions(entries: list[Entry], data: st.DataObject) -> None:
     stop = data.draw(st.integers(0, len(entries)))
@@ -90,6 +98,31 @@ def test_the_newest_is_the_first_of_each_key(entries: list[Entry]) -> None:
     newest, others = pack(entries).newest()
     assert rows(newest) == [first[key] for key in sorted(first)]
     assert sorted(rows(newest) + rows(others)) == sorted(entries)
+
+
+@given(
+    st.data(),
+    st.binary(max_size=9),
+    st.integers(1, 20),
+    st.sampled_from([b"ab", bytes(range(256))]),
+)
+def test_the_order_of_distinct_keys(
+    data: st.DataObject, common: bytes, size: int, digits: bytes
+) -> None:
+    """They may have the same eight bytes at first, and few or many the same eight after that."""
+    rest = st.lists(st.sampled_from(list(digits)), min_size=size, max_size=size).map(bytes)
+    keys = data.draw(st.lists(rest.map(common.__add__), min_size=1, max_size=60, unique=True))
+    order = pack([Entry(key, 1) for key in keys]).order()
+    assert [keys[position] for position in order] == sorted(keys)
+
+
+def test_a_few_keys_that_begin_alike_are_put_in_order_one_by_one() -> None:
+    keys = [b"%08d" % (n * 7 % 100) + b"%08d" % (n % 3) for n in range(100)]
+    keys += [b"%08d" % n + b"%08d" % 9 for n in (3, 4, 50)] + [b"%08d" % 50 + b"%08d" % 8]
+    matrix = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 16)
+    order = _order_by_one_word(matrix)
+    assert order is not None
+    assert [keys[position] for position in order] == sorted(keys)
 
 
 def test_one_long_key_among_short_ones_is_not_paid_by_all() -> None:
