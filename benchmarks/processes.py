@@ -11,7 +11,7 @@ from seerdb.clock import SystemClock
 MIB = 1 << 20
 
 _QUIET_SHARE = 0.05
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
 _LONGEST_WAIT_SECONDS = 600.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -49,7 +49,7 @@ def family_seconds(process_id: int) -> float:
 
 def wait_until_quiet() -> float:
     """Wait for the end of what this process and its descendants do in the background: until they
-    leave the processor alone for a second. Returns how many seconds that took.
+    leave the processor alone for two seconds. Returns how many seconds that took.
 
     Raises: ``TimeoutError`` after ten minutes.
     """

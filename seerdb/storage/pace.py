@@ -18,6 +18,9 @@ STRETCH_SECONDS = 0.002
 NO_REST, REST, LONG_REST = 0, 3, 9
 """How many times as long as it worked a job rests."""
 
+LONGEST_REST_SECONDS = 0.25
+"""After one long call, which mostly holds nobody up: it lets go of the interpreter."""
+
 
 class Pace(Protocol):
     """What a job calls every few milliseconds of work; it may sleep, or raise to end the job."""
@@ -50,5 +53,5 @@ class GivingWay:
         rested = self._clock.monotonic() - self._since - worked
         left = worked * self._rests() - rested
         if left > 0:
-            self._clock.sleep(left)
+            self._clock.sleep(min(left, LONGEST_REST_SECONDS))
         self._begin_stretch()
