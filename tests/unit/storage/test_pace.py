@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seerdb.storage.pace import NO_REST, REST, STRETCH_SECONDS, GivingWay
+from seerdb.storage.pace import LONGEST_REST_SECONDS, NO_REST, REST, STRETCH_SECONDS, GivingWay
 from seerdb.testing.clock import FakeClock
 
 
@@ -29,9 +29,14 @@ def test_a_job_rests_after_each_stretch_of_work() -> None:
 
 def test_a_job_that_somebody_waits_for_does_not_rest() -> None:
     job = Job(urgent=True)
-    assert [job.step(1.0) for _ in range(3)] == [0, 0, 0]
+    assert [job.step(0.05) for _ in range(3)] == [0, 0, 0]
     job.urgent = False
-    assert round(job.step(1.0), 6) == REST, "it is asked anew each time"
+    assert round(job.step(0.05), 6) == REST * 0.05, "it is asked anew each time"
+
+
+def test_a_job_does_not_rest_for_long_after_one_long_call() -> None:
+    job = Job(urgent=False)
+    assert round(job.step(1.0), 6) == LONGEST_REST_SECONDS
 
 
 def test_what_a_job_waits_for_is_rest() -> None:
