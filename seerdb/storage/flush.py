@@ -184,10 +184,11 @@ def packed(chunk: Chunk, *, special: bool = False) -> Packed:
     keys, seqs, values = chunk
     if special:
         return pack(keys, seqs, *encode_values(values))
-    if set(map(type, values)) != {bytes}:
+    try:
+        return pack(keys, seqs, bytes([PUT]) * len(keys), values)  # type: ignore[arg-type]
+    except TypeError:  # None, of what was deleted, has no length
         kinds = bytes(DELETE if value is None else PUT for value in values)
         return pack(keys, seqs, kinds, [value or b"" for value in values])  # type: ignore[misc]
-    return pack(keys, seqs, bytes([PUT]) * len(keys), values)  # type: ignore[arg-type]
 
 
 def upload(

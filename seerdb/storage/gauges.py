@@ -14,8 +14,9 @@ from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.state import LiveState
 
-MAX_SEALED = 3
-"""Sealed memtables that may wait for a flush that works: bounds memory."""
+MAX_SEALED = 4
+"""Sealed memtables that may wait for a flush that works: bounds memory. A burst of so many times
+the capacity is taken in at full speed; each costs that much memory while flushes are behind."""
 
 
 UNHURRIED = 0.25

@@ -265,7 +265,7 @@ def press_disk(rig: Rig) -> None:
 
 
 PRESSURES = {
-    "memtables": (press_memtables, "3 sealed memtables wait for their flush, the next is 88% full"),
+    "memtables": (press_memtables, "4 sealed memtables wait for their flush, the next is 88% full"),
     "log": (press_log, "the unflushed log takes 1,048,576 bytes of wal_budget (1,146,880)"),
     "runs": (press_runs, "24 runs wait for a compaction; at 36 writes stop"),
     "disk": (press_disk, "1,100 bytes of disk are free, min_free_disk is 1,000"),
