@@ -3,7 +3,8 @@
 Writers put a request in the queue and take the mutex; whoever holds it leads: one group of the
 queue becomes one frame of the WAL and at most one sync, however many writers wait. A lone
 writer leads at once and waits for nobody. Requests with a sink, which nobody waits for, come
-through an inbox that one committer thread serves; it is just another leader.
+through an inbox that one committer thread serves; it is just another leader. A put that no sync
+follows does without: the state lock is enough for it, as long as nobody leads and there is room.
 
 A group:  room (rotate when the memtable or its segment is full)
        →  check the expectation, give each request the next seq, encode
@@ -21,7 +22,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from seerdb.clock import ForwardClock
@@ -106,58 +108,51 @@ class Committer:
         self._capacity = memtable_capacity
         self._sync_interval = sync_interval
         self._lease = lease
-        self._skips_queue = MEMORY if lease is None else None  # the level at which lone puts do
+        self._alone_at = MEMORY if lease is None else None  # the level at which puts need no leader
         self._mutex = threading.Lock()
-        self._first_seq = live.visible_seq + 1  # of this committer's life; constant
+        self._first_seq = self._segment_seq = live.visible_seq + 1  # of this committer's life
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
         self._inbox: Inbox[Request] = Inbox()
         # Guarded by the mutex.
         self._synced_at = clock.monotonic()
         self._sync_due, self._unstarted = False, True
-        self._room = 0  # bytes lone puts may take before memtable and segment are looked at again
+        self._room = 0  # bytes that lone puts may take; 0 while somebody leads
         self._hold_back_at = 0  # bytes of log in all
-        self._segment_seq = live.visible_seq + 1
         self._commits = self._operations = self._groups = self._largest_group = 0  # no lone puts
         self._sealed_bytes = 0  # of memtables
 
     def put(self, key: bytes, value: bytes, level: int) -> int:
-        """Commit one put. At level ``memory`` with nobody else writing it skips the queue."""
-        mutex = self._mutex
-        if level != self._skips_queue or self._queue or not mutex.acquire(False):  # noqa: FBT003 - by name costs more
-            batch = Batch()
-            batch.put(key, value)
-            return self.commit(batch, level, None)
-        try:
-            size = len(key) + len(value) + ENTRY_OVERHEAD
-            self._room -= size
-            if self._room < 0 or self._poison.cause is not None:
-                self._poison.check()
-                self._make_room(size)
-                self._timestamp()  # what readers saw expired must not outlive a crash
-            live, clock = self._live, self._clock
-            seq = live.visible_seq + 1
-            wall_ns = clock.wall_ns  # called by attribute, each instance would be searched for it
-            now = wall_ns() // 1000
-            if now > clock.committed_us:
-                clock.committed_us = now
+        """Commit one put."""
+        live, lock = self._live, self._live.lock
+        if level == self._alone_at and not self._queue and lock.acquire(False):  # noqa: FBT003 - by name costs more
+            error: BaseException | None = None
             try:
-                self._log.append_put(seq, clock.committed_us, key, value)
-                lock = live.lock
-                lock.acquire()  # as ``with``, for half of what that costs
-                try:
-                    live.current.active.put(seq, key, value, size)
-                    live.visible_seq = seq
-                finally:
-                    lock.release()
-            except Exception as error:
-                raise self._fail(error) from error
-            except BaseException as interrupt:
-                self._fail(interrupt)
-                raise
-            return seq
-        finally:
-            mutex.release()
+                room = self._room - len(key) - len(value) - ENTRY_OVERHEAD
+                if room >= 0 and self._poison.cause is None:
+                    clock = self._clock
+                    wall_ns = clock.wall_ns  # called by attribute, it would be searched for
+                    now = wall_ns() // 1000
+                    if now > clock.committed_us:
+                        clock.committed_us = now
+                    seq = live.visible_seq + 1
+                    try:
+                        self._log.append_put(seq, clock.committed_us, key, value)
+                        live.current.active.put(seq, key, value, self._room - room)
+                        self._room, live.visible_seq = room, seq
+                    except BaseException as failure:  # noqa: BLE001 - raised below
+                        error, is_news = failure, self._poison.set(failure)
+                    else:
+                        return seq
+            finally:
+                lock.release()
+            if error is not None:
+                if is_news:
+                    self._env.poisoned(error)
+                raise self._poison.error() if isinstance(error, Exception) else error
+        batch = Batch()
+        batch.put(key, value)
+        return self.commit(batch, level, None)
 
     def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None) -> int:
         """Commit a batch and return its seq; waits until it is durable as ``level`` asks,
@@ -168,7 +163,7 @@ class Committer:
         """
         request = Request(self._ready(batch), level, expect)
         self._queue.append(request)
-        with self._mutex:
+        with self._leading():
             while not request.done:
                 self._commit_group()
         if request.error is not None:
@@ -203,7 +198,7 @@ class Committer:
         called again it goes on with what is left."""
         queue, ended = self._queue, False
         while not ended:
-            with self._mutex:
+            with self._leading():
                 while queue:
                     self._commit_group()
             queue.extend(requests := self._inbox.take(MAX_GROUP_REQUESTS))
@@ -212,6 +207,20 @@ class Committer:
     def stop_inbox(self) -> None:
         """Let :meth:`serve_inbox` return once it has served what is queued."""
         self._inbox.stop()
+
+    @contextmanager
+    def _leading(self) -> Iterator[None]:
+        """Meanwhile nobody else writes; after it lone puts may, as far as there is room."""
+        with self._mutex:
+            with self._live.lock:
+                self._room = 0
+            try:
+                yield
+            finally:
+                if not self._unstarted:
+                    left = self._capacity - self._live.current.active.size
+                    unhindered = self._hold_back_at - self._log.appended
+                    self._room = min(left, self._log.room, unhindered)
 
     def _commit_group(self) -> None:
         group = self._take_group()
@@ -240,7 +249,6 @@ class Committer:
             raise
         finally:
             self._clock.committing = False
-        self._room = 0
         self._count(group)
         self._finish(group, None)
 
@@ -278,14 +286,12 @@ class Committer:
             return
         if current == wanted:
             return
-        state = f"its seq is {current}" if current else "it is absent"
-        expected = f"seq {wanted}" if wanted else "it to be absent"
-        words = f"the write to {key!r} expected {expected}, but {state}"
-        self._finish([group.pop(0)], ConflictError(words))
+        found = f"its seq is {current}" if current else "it is absent"
+        words = f"expected {f'seq {wanted}' if wanted else 'it to be absent'}, but {found}"
+        self._finish([group.pop(0)], ConflictError(f"the write to {key!r} {words}"))
 
     def _write(self, group: list[Request]) -> int:
-        log = self._log
-        seq = self._live.visible_seq
+        log, seq = self._log, self._live.visible_seq
         timestamp = self._timestamp()
         records, level = [], MEMORY
         for request in group:
@@ -305,9 +311,8 @@ class Committer:
 
     def _timestamp(self) -> int:
         """Microseconds since 1970, never going back whatever the wall clock does."""
-        clock = self._clock
-        clock.committed_us = clock.now_us()
-        return clock.committed_us
+        self._clock.committed_us = now = self._clock.now_us()
+        return now
 
     def _sync(self) -> None:
         self._log.sync()
@@ -358,8 +363,7 @@ class Committer:
             if error is None and request.level == OBJECT:
                 shipped.append((request.sink, request.ticket, request.seq))
             else:
-                outcome = (request.ticket, error or request.seq)
-                sinks.setdefault(request.sink, []).append(outcome)
+                sinks.setdefault(request.sink, []).append((request.ticket, error or request.seq))
         if submitted:
             self._inbox.finish(submitted, size)
         for sink, outcomes in sinks.items():
@@ -386,9 +390,6 @@ class Committer:
             self._env.admit()
             self._rotate()
             self._start_segment()
-            active = self._live.current.active
-        unhindered = self._hold_back_at - log.appended
-        self._room = min(self._capacity - active.size, log.room, unhindered) - size
 
     def _rotate(self) -> None:
         """Seal the active memtable together with its segment; the next write starts another."""
@@ -399,7 +400,6 @@ class Committer:
         except SeerDBError as error:
             raise self._fail(error) from error
         self._unstarted = True
-        self._room = 0
         operator = live.current.active.operator
         live.current.active.last_us = self._clock.committed_us
         sealed = live.rotate(Memtable([log.segment + 1], operator))
@@ -416,7 +416,7 @@ class Committer:
 
     def rotate(self) -> int:
         """Seal the active memtable if it holds anything; returns the seq it reaches."""
-        with self._mutex:
+        with self._leading():
             if self._live.current.active:
                 self._poison.check()
                 self._rotate()
@@ -426,7 +426,7 @@ class Committer:
         """Seal and ``flush`` all there is, up to the seq it is given, then have ``publish`` show
         what takes the next one, which is returned. All writers wait. If ``publish`` fails, the
         bucket may know that seq by then: an empty commit takes it, no other write gets it (I3)."""
-        with self._mutex:
+        with self._leading():
             self._poison.check()
             if self._live.current.active:
                 self._rotate()
@@ -469,8 +469,9 @@ class Committer:
         if not self._mutex.acquire(timeout=wait):
             return None
         try:
-            self._room = self._hold_back_at = 0  # so that the next write asks ``hold_back``
-            place, synced = self.place(), self._log.synced
+            with self._live.lock:
+                self._room = self._hold_back_at = 0  # so that the next write asks ``hold_back``
+                place, synced = self.place(), self._log.synced
         finally:
             self._mutex.release()
         if synced < place.offset:
@@ -487,12 +488,11 @@ class Committer:
         lone_puts = commits - self._commits
         operations = self._operations + lone_puts
         # What lone puts add is counted by the memtables alone.
-        active = self._live.current.active
-        taken = self._sealed_bytes + active.size - ENTRY_OVERHEAD * operations
+        size = self._sealed_bytes + self._live.current.active.size
         return CommitStatistics(
             commits=commits,
             operations=operations,
-            user_bytes=max(0, taken),
+            user_bytes=max(0, size - ENTRY_OVERHEAD * operations),
             groups=self._groups + lone_puts,
             largest_group=self._largest_group,
             queued=len(self._inbox) + len(self._queue),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from seerdb.errors import (
@@ -123,6 +125,20 @@ def test_an_expectation_that_cannot_be_checked_concerns_only_its_write() -> None
     outcomes = [future.exception() or future.result() for future in futures]
     assert outcomes == [rig.env.unreadable, 2, 3]
     assert rig.entries().keys() == {b"warm", b"a", b"b"}
+
+
+def test_a_lone_put_waits_while_somebody_leads() -> None:
+    rig = Rig()
+    put, queue = rig.committer.put, rig.committer._queue
+    assert [put(b"warm", b"v", MEMORY), put(b"alone", b"v", MEMORY)] == [1, 2]
+    with ThreadPoolExecutor(1) as pool:
+        with rig.committer._leading():
+            future = pool.submit(put, b"a", b"v", MEMORY)
+            while not (queue or future.done()):
+                pass
+            assert (len(queue), rig.live.visible_seq) == (1, 2)
+        assert future.result() == 3
+    assert rig.committer.statistics().commits == 3
 
 
 def test_time_in_the_log_never_goes_back() -> None:
