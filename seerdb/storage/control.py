@@ -18,6 +18,7 @@ from seerdb.clock import Clock
 from seerdb.errors import ClosedError
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.pace import Pace
+from seerdb.storage.pieces import Body
 
 NAP_SECONDS = 0.1
 """How soon a job that is slowed down notices that it is to stop, or may be faster."""
@@ -200,12 +201,12 @@ class _ControlledStore:
         self._pace.transfer(checksum.size)
         return checksum
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._pace.check()
         self._inner.put(name, data)
         self._pace.transfer(len(data), written=len(data))
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self._pace.check()
         self._inner.put_if_absent(name, data)
         self._pace.transfer(len(data), written=len(data))

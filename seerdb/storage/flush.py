@@ -124,7 +124,7 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
         return FlushResult(None, memtable.last_seq, unproved)
     refs = blobs.finish(built.pointed)
     table = upload(store, job.table, built, level=0, run=job.run, blobs=refs)
-    leave_copy(files, job.copies, table, built.data)
+    leave_copy(files, job.copies, table.id, built)
     return FlushResult(table, memtable.last_seq, unproved)
 
 
@@ -201,12 +201,13 @@ def upload(
     blobs: tuple[BlobRef, ...] = (),
 ) -> TableMeta:
     """Put a table into the bucket. Requires: the ``blobs`` it points into are there."""
-    upload_object(store, table_name(table), built.data, built.checksum)
+    data = built.data
+    upload_object(store, table_name(table), data, built.checksum)
     return TableMeta(
         id=table,
         level=level,
         run=run,
-        size=len(built.data),
+        size=len(data),
         checksum=built.checksum,
         entries=built.entries,
         deletes=built.deletes,

@@ -41,8 +41,8 @@ from seerdb.storage.sorting import (
 from seerdb.storage.sstable.packed import Packed
 
 TABLE_SIZE = 32 << 20
-"""Bytes at which a table is finished and the next one begun: while it is uploaded and read back it
-is in memory three times."""
+"""Bytes at which a table is finished and the next one begun: once uploaded it is read back,
+so it is in memory twice where the bucket is no directory."""
 
 _ENTRY_OVERHEAD = 32
 """Bytes that a table adds to an entry: more than it ever is, for an estimate."""

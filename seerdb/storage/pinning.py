@@ -19,7 +19,7 @@ from seerdb.storage.disk_tier import DiskTier
 from seerdb.storage.files import FileSystem
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.parts_file import RECORD_OVERHEAD, write_parts
-from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.sstable.builder import BuiltTable
 from seerdb.storage.table_store import TAIL, TableStore
 
 _LEAST_BLOCK = 512
@@ -43,24 +43,15 @@ def size_on_disk(size: int) -> int:
     return size + RECORD_OVERHEAD * (2 + size // _LEAST_BLOCK)
 
 
-def leave_copy(files: FileSystem, directory: str | None, table: TableMeta, data: bytes) -> None:
-    """Of a table whose bytes are at hand, for the tier of ``directory`` to adopt.
+def leave_copy(files: FileSystem, directory: str | None, table: TableId, built: BuiltTable) -> None:
+    """Of a table that was just built, for the tier of ``directory`` to adopt.
 
     A disk that fails leaves none: then the table is fetched, and the tier counts what fails.
     """
     if directory is None:
         return
-    reader = TableReader(table, data[table.tail_offset :])
-    view = memoryview(data)
-
-    def parts() -> Iterator[tuple[int, bytes]]:
-        yield TAIL, bytes(view[table.tail_offset :])
-        for number in range(reader.block_count):
-            offset, length = reader.block_range(number)
-            yield number, bytes(view[offset : offset + length])
-
     try:
-        write_parts(files, directory, table.id, parts())
+        write_parts(files, directory, table, [(TAIL, built.tail), *enumerate(built.blocks)])
     except DiskError:
         return
 

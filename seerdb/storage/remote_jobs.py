@@ -32,6 +32,7 @@ from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import at_full_speed
+from seerdb.storage.pieces import Body, end_of
 
 TAIL_BYTES = 64
 """Of each object that was written; a table's hold the checksum of what leads to all the rest."""
@@ -216,12 +217,12 @@ class CreatingStore:
     def checksum(self, name: str) -> Checksum:
         return self._inner.checksum(name)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         """Raises ``AlreadyExistsError`` when other bytes have the name."""
         self._inner.put_if_absent(name, data)
-        self.written.append((name, len(data), data[-TAIL_BYTES:]))
+        self.written.append((name, len(data), end_of(data, TAIL_BYTES)))
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self.put(name, data)
 
     def list(self, prefix: str) -> list[ObjectInfo]:

@@ -48,6 +48,7 @@ from seerdb.storage.manifest.store import read_record
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import wal_name
+from seerdb.storage.pieces import Pieces
 from seerdb.storage.request import Sink
 from seerdb.storage.wal.format import (
     FRAME_HEADER_SIZE,
@@ -280,7 +281,7 @@ class Shipper:
         else:
             self._backlog.shipped(stretch.end)
 
-    def _put(self, name: str, stretch: Stretch, data: bytes) -> None:
+    def _put(self, name: str, stretch: Stretch, data: Pieces) -> None:
         started = self._clock.monotonic()
         self._attempt = stretch, name
         try:
@@ -307,16 +308,13 @@ class Shipper:
         if home is not None and home.contested_seq is None:
             save_home(files, directory, replace(home, contested_seq=seq))
 
-    def _read(self, stretch: Stretch) -> bytes:
-        """The header of a segment, and its bytes in the stretch."""
+    def _read(self, stretch: Stretch) -> Pieces:
+        """The header of a segment, and its bytes in the stretch: two pieces."""
         begin, end = stretch.begin.offset, stretch.end.offset
         path = segment_path(self._log.directory, stretch.begin.segment)
         file = self._log.files.open_read(path)
         try:
-            if begin == HEADER_SIZE:
-                data = file.read_at(0, end)  # without a copy
-            else:
-                data = file.read_at(0, HEADER_SIZE) + file.read_at(begin, end - begin)
+            data = Pieces((file.read_at(0, HEADER_SIZE), file.read_at(begin, end - begin)))
         finally:
             file.close()
         expected = HEADER_SIZE + end - begin
@@ -335,13 +333,15 @@ class Shipper:
             raise scan.error()
         return Place(begin.segment, scan.end, scan.last[0] if scan.last else begin.seq)
 
-    def _first_seq(self, stretch: Stretch, data: bytes) -> int:
+    def _first_seq(self, stretch: Stretch, data: Pieces) -> int:
         """The seq of the first record, which proves that a sound frame of it is there."""
         path = segment_path(self._log.directory, stretch.begin.segment)
-        fields = data[HEADER_SIZE : HEADER_SIZE + FRAME_HEADER_SIZE]
-        frame = decode_frame_header(fields, HEADER_SIZE, decode_header(data, path))
+        header, frames = data.pieces
+        fields = frames[:FRAME_HEADER_SIZE]
+        frame = decode_frame_header(fields, HEADER_SIZE, decode_header(header, path))
         if frame is not None:
-            scan = read_segment(data[: frame.end], path, stretch.begin.segment)
+            first = header + frames[: frame.end - HEADER_SIZE]
+            scan = read_segment(first, path, stretch.begin.segment)
             if scan.first is not None:
                 return scan.first[0]
         raise ChecksumError(

@@ -30,6 +30,7 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.crash import CrashError
 
@@ -67,12 +68,12 @@ class MemoryObjectStore:
     def checksum(self, name: str) -> Checksum:
         return Checksum.of(self.get(name))
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         with self._lock:
             self.calls["put"] += 1
             self._objects[name] = (bytes(data), self._clock.now())
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         with self._lock:
             self.calls["put_if_absent"] += 1
             if name in self._objects:
@@ -209,10 +210,10 @@ class FaultyObjectStore:
     def checksum(self, name: str) -> Checksum:
         return Checksum.of(self.get(name))
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._run("put", (name,), lambda: self._inner.put(name, data))
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self._run("put_if_absent", (name,), lambda: self._inner.put_if_absent(name, data))
 
     def list(self, prefix: str) -> list[ObjectInfo]:

@@ -23,6 +23,7 @@ from seerdb.storage.object_store.names import (
     TABLE_PREFIX,
     backup_name,
 )
+from seerdb.storage.pieces import Body
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
 from tests.fixtures.database import World, fill
@@ -215,7 +216,7 @@ def test_a_backup_that_sleeps_right_before_its_descriptor_takes_it_back() -> Non
         db.flush()
 
     class Sleeper(FaultyObjectStore):
-        def put(self, name: str, data: bytes) -> None:
+        def put(self, name: str, data: Body) -> None:
             if name.startswith(BACKUP_PREFIX):
                 kept.world.clock.advance(2 * LOCK_SECONDS)
                 kept.prune(count=1)

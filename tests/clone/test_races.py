@@ -9,6 +9,7 @@ import pytest
 
 from seerdb import ConflictError, CorruptionError, NotFoundError, UnavailableError
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.pieces import Body
 from tests.fixtures.clones import At, Site, content
 from tests.fixtures.database import collect_garbage, fill
 
@@ -28,7 +29,7 @@ class _Meddled(At):
         super().__init__(site.store, place)
         self._site = site
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         meddle = self._site.meddle
         if meddle is not None and name.startswith(self._site.prefix):
             self._site.meddle = None

@@ -15,6 +15,7 @@ from seerdb.errors import AlreadyExistsError, NotFoundError, TruncatedError
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.probe import Capabilities, probe
+from seerdb.storage.pieces import Pieces
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 
 MIB = 1 << 20
@@ -89,6 +90,31 @@ def test_a_large_object_comes_back_whole(store: ObjectStore) -> None:
     assert store.get("tables/large.sst") == data
     assert store.get_range("tables/large.sst", 10 * MIB + 1, 5) == b"\x01\x02\x03\x04\x05"
     assert [info.size for info in store.list("tables/")] == [20 * MIB]
+
+
+CUTS = {
+    "one": (b"whole",),
+    "none": (),
+    "empty ones": (b"", b"a", b"", b"", b"b", b""),
+    "only empty ones": (b"", b""),
+    "thousands": tuple(b"%d" % number * (number % 5) for number in range(3_000)),
+    "large": (b"head", bytes(range(256)) * (3 * MIB // 256), b"tail"),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_is_put_in_pieces_reads_back_as_one(store: ObjectStore, cut: str) -> None:
+    data, whole = Pieces(CUTS[cut]), b"".join(CUTS[cut])
+    store.put("tables/a.sst", b"what is replaced")
+    store.put("tables/a.sst", data)
+    store.put_if_absent("tables/b.sst", data)
+    for name in ("tables/a.sst", "tables/b.sst"):
+        assert store.get(name) == whole
+        assert store.checksum(name) == Checksum.of(data)
+        with pytest.raises(AlreadyExistsError):
+            store.put_if_absent(name, Pieces((b"other ", b"pieces")))
+    assert [info.size for info in store.list("tables/")] == [len(whole)] * 2
+    assert store.get("tables/b.sst") == whole
 
 
 def test_a_range_is_exact(store: ObjectStore) -> None:

@@ -16,6 +16,7 @@ from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.object_store.upload import upload
+from seerdb.storage.pieces import Body
 from seerdb.storage.pointer import BlobPointer, count_by_blob
 from seerdb.storage.sstable import builder
 from seerdb.storage.value import Merge, pointer_in
@@ -28,9 +29,9 @@ Patch = pytest.MonkeyPatch
 
 
 def _name_the_last_blob_but_do_not_upload_it(patch: Patch) -> None:
-    late: list[tuple[ObjectStore, str, bytes, int]] = []
+    late: list[tuple[ObjectStore, str, Body, int]] = []
 
-    def uploading(store: ObjectStore, name: str, data: bytes, checksum: int) -> None:
+    def uploading(store: ObjectStore, name: str, data: Body, checksum: int) -> None:
         while late:
             upload(*late.pop())
         late.append((store, name, data, checksum))

@@ -33,6 +33,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import parse_wal_name
 from seerdb.storage.object_store.retrying import RetryingObjectStore
 from seerdb.storage.outputs import TableOutputs
+from seerdb.storage.pieces import Body
 from seerdb.storage.publish import Publisher
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.shipper import Shipper
@@ -132,9 +133,9 @@ class _Trusting:
         self._store = store
         self._written: dict[str, bytes] = {}
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._store.put(name, data)
-        self._written[name] = data
+        self._written[name] = bytes(data)
 
     def get(self, name: str) -> bytes:
         self._store.get(name)

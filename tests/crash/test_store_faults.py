@@ -13,6 +13,7 @@ from seerdb import (
     UnsupportedFormatError,
 )
 from seerdb.storage.object_store.names import manifest_name
+from seerdb.storage.pieces import Body
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import World, fill, fill_until
 
@@ -205,12 +206,12 @@ def test_a_claim_that_times_out_after_it_happened_does_not_lock_anybody_out() ->
 class NoCreateIfAbsent(MemoryObjectStore):
     """As many "S3-compatible" stores: the condition is ignored."""
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self.put(name, data)
 
 
 class RefusesCondition(MemoryObjectStore):
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         raise InvalidRequestError("this store knows no conditions")
 
 

@@ -7,6 +7,7 @@ import pytest
 from seerdb import DB, ConflictError, FencedError, UnavailableError
 from seerdb.events import Fenced
 from seerdb.storage.manifest.store import manifest_numbers
+from seerdb.storage.pieces import Body
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import ROOMY, World, collect_garbage
 
@@ -174,7 +175,7 @@ class BeatenOpener(MemoryObjectStore):
 
     intruder: World | None = None
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         if self.intruder is not None and name.startswith("manifest/"):
             intruder, self.intruder = self.intruder, None
             db = intruder.open("intruder")

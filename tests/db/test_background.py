@@ -36,6 +36,7 @@ from seerdb.events import (
 )
 from seerdb.storage import workers as workers_module
 from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
@@ -277,7 +278,7 @@ class SlowTables(MemoryObjectStore):
         super().__init__()
         self.open = threading.Event()
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         if name.startswith("tables/"):
             assert self.open.wait(PATIENCE)
         super().put(name, data)

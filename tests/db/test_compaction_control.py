@@ -19,6 +19,7 @@ from seerdb.storage.engine import LOOK_SECONDS
 from seerdb.storage.garbage import collectable
 from seerdb.storage.jobs import JobRunner, LocalRunner
 from seerdb.storage.outputs import GRACE_SECONDS
+from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
@@ -396,7 +397,7 @@ def test_what_a_cancelled_merge_wrote_is_garbage() -> None:
     compactor, before = db._engine.compactor, len(world.bucket.list("tables/"))
     put, puts = world.bucket.put, []
 
-    def putting(name: str, data: bytes) -> None:
+    def putting(name: str, data: Body) -> None:
         put(name, data)
         puts.append(name)
         if len(puts) == 3:
@@ -430,7 +431,7 @@ def test_a_merge_tells_how_far_it_is() -> None:
     seen: list[JobStatistics] = []
     put = world.bucket.put
 
-    def putting(name: str, data: bytes) -> None:
+    def putting(name: str, data: Body) -> None:
         put(name, data)
         world.clock.advance(1)
         seen.extend(db.statistics().jobs)

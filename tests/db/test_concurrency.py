@@ -17,6 +17,7 @@ import pytest
 
 from seerdb import DB, Batch, Components, Event, SeerDBError
 from seerdb.events import CompactionCompleted
+from seerdb.storage.pieces import Body
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
@@ -147,7 +148,7 @@ def test_a_compaction_asked_for_during_another_takes_what_came_since(open_db: Op
     class Gated(MemoryObjectStore):
         gated = False
 
-        def put(self, name: str, data: bytes) -> None:
+        def put(self, name: str, data: Body) -> None:
             if self.gated and not uploading.is_set():
                 uploading.set()
                 assert go_on.wait(60)

@@ -85,7 +85,7 @@ def meta_of(built: BuiltTable) -> TableMeta:
 
 def test_version_1_of_a_blob_is_written_to_the_byte() -> None:
     pointers, built = build_blob()
-    assert built.data == BLOB_FILE.read_bytes()
+    assert bytes(built.data) == BLOB_FILE.read_bytes()
     assert (built.total, built.checksum) == (81, 0xAF92B297)
     assert [pointer.place[1:3] for pointer in pointers] == [(0, 22), (22, 49), (71, 10)]
 
@@ -125,13 +125,13 @@ def test_pointers_in_a_table(key: bytes, value: Value, kind: int, stored: bytes)
 
 def test_a_table_with_pointers() -> None:
     built = build_table()
-    assert built.data == TABLE_FILE.read_bytes()
+    assert bytes(built.data) == TABLE_FILE.read_bytes()
     assert (built.pointed, built.expiring) == ({ID: (2, 98)}, 1)
     meta = meta_of(built)
-    verify_table(meta, built.data)
-    reader = TableReader(meta, built.data[built.tail_offset :])
+    verify_table(meta, bytes(built.data))
+    reader = TableReader(meta, built.tail)
     offset, length = reader.block_range(0)
-    block = reader.decode_block(0, built.data[offset : offset + length])
+    block = reader.decode_block(0, bytes(built.data)[offset : offset + length])
     for seq, (key, value, _, _) in enumerate(ENTRIES, 1):
         assert block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, MAX_SEQ) == (seq, value)
 
@@ -141,10 +141,10 @@ def test_a_table_that_does_not_point_as_the_manifest_says_is_damaged() -> None:
     meta = meta_of(built)
     [ref] = meta.blobs
     with pytest.raises(CorruptionError, match="pointers differs"):
-        verify_table(replace(meta, pointers=3), built.data)
+        verify_table(replace(meta, pointers=3), bytes(built.data))
     for wrong in (replace(ref, bytes=97), replace(ref, values=1), replace(ref, id=OTHER)):
         with pytest.raises(CorruptionError, match="point into blobs"):
-            verify_table(replace(meta, blobs=(wrong,)), built.data)
+            verify_table(replace(meta, blobs=(wrong,)), bytes(built.data))
 
 
 def test_the_manifest_names_the_blobs_of_a_table() -> None:

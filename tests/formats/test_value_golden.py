@@ -111,7 +111,7 @@ def test_values_in_a_table(value: Value, kind: int, stored: bytes) -> None:
 
 def test_a_table_with_all_of_them_is_written_to_the_byte() -> None:
     built = build()
-    assert built.data == TABLES[-1].read_bytes()
+    assert bytes(built.data) == TABLES[-1].read_bytes()
     assert (built.entries, built.deletes, built.expiring, built.merges) == (7, 1, 2, 4)
     assert (built.first_expiry, built.half_expired) == (9, 0)
 
@@ -133,14 +133,14 @@ def test_a_table_that_counts_them_wrongly_is_damaged() -> None:
     built = build()
     for field in ("expiring", "merges"):
         with pytest.raises(CorruptionError, match=field):
-            verify_table(replace(meta_of(built), **{field: 1}), built.data)
+            verify_table(replace(meta_of(built), **{field: 1}), bytes(built.data))
 
 
 @pytest.mark.parametrize("marks", [{"first_expiry": 8}, {"half_expired": 9}])
 def test_a_table_whose_values_expire_at_other_times_is_damaged(marks: dict[str, int]) -> None:
     built = build()
     with pytest.raises(CorruptionError, match="expire at other times"):
-        verify_table(replace(meta_of(built), **marks), built.data)
+        verify_table(replace(meta_of(built), **marks), bytes(built.data))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from seerdb import DB, Batch, BusyError, UnavailableError
 from seerdb.storage.backlog import Stretch
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.pieces import Pieces
 from seerdb.storage.request import Outcome
 from tests.fixtures.database import World, collect_garbage, fill
 
@@ -198,7 +199,7 @@ def test_a_ship_goes_on_when_a_flush_takes_its_segment_away() -> None:
     shipper = db._engine.shipper
     read = shipper._read
 
-    def overtaken(stretch: Stretch) -> bytes:
+    def overtaken(stretch: Stretch) -> Pieces:
         shipper._read = read  # type: ignore[method-assign]
         db.flush()
         return read(stretch)

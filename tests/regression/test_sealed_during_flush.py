@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 from seerdb import DB, Components
+from seerdb.storage.pieces import Body
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 
@@ -29,7 +30,7 @@ class PausingStore(MemoryObjectStore):
         self.uploading = threading.Event()
         self.permits = threading.Semaphore(0)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self.uploading.set()
         assert self.permits.acquire(timeout=60)
         super().put(name, data)

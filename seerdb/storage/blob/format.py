@@ -38,6 +38,7 @@ from crc32c import crc32c
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
 from seerdb.ids import BlobId
 from seerdb.storage.object_store.names import blob_name
+from seerdb.storage.pieces import Pieces, crc_of
 from seerdb.storage.pointer import BlobPointer, Place
 from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.format import TRAILER_SIZE, seal, unseal
@@ -53,7 +54,7 @@ FOOTER_SIZE = _FOOTER.size + _CRC.size
 class BuiltBlob(NamedTuple):
     """A finished blob. ``total``: bytes of its sealed values."""
 
-    data: bytes
+    data: Pieces
     checksum: int
     total: int
 
@@ -86,8 +87,8 @@ class BlobBuilder:
         """The blob. Requires: it has at least one value."""
         directory = seal(self._lengths.tobytes() + self._checksums.tobytes(), self._compressor)
         footer = _FOOTER.pack(self.size, VERSION, MAGIC)
-        data = b"".join((*self._parts, directory, footer, _CRC.pack(crc32c(footer))))
-        return BuiltBlob(data, crc32c(data), self.size)
+        data = Pieces((*self._parts, directory, footer, _CRC.pack(crc32c(footer))))
+        return BuiltBlob(data, crc_of(data), self.size)
 
 
 def open_value(stored: bytes, place: Place) -> bytes:

@@ -19,8 +19,8 @@ from seerdb.storage.sstable.packed import Flags, Order, Packed
 from seerdb.storage.value import EXPIRY_SIZE, pack_expiring, unpack_expiring
 
 BLOB_SIZE = 32 << 20
-"""Bytes at which a blob is finished and the next one begun: while it is uploaded and read back it
-is in memory three times."""
+"""Bytes at which a blob is finished and the next one begun: once uploaded it is read back, so
+it is in memory twice where the bucket is no directory."""
 
 _NONE = np.empty(0, np.intp)
 

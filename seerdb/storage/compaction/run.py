@@ -251,7 +251,7 @@ class _Outputs:
         refs = self._blobs.finish(built.pointed)
         plan, table = self._job.plan, self._job.outputs[len(self._tables)]
         meta = upload(self._store, table, built, level=plan.level, run=plan.run, blobs=refs)
-        leave_copy(self._files, self._job.copies, meta, built.data)
+        leave_copy(self._files, self._job.copies, table, built)
         self._tables.append(meta)
 
 

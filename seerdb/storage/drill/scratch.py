@@ -14,6 +14,7 @@ from seerdb.clock import Clock
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import DRILL_PREFIX, drill_name, parse_drill_name
+from seerdb.storage.pieces import Body
 
 RENEW_SECONDS = 120.0
 OVER_SECONDS = 900.0
@@ -84,10 +85,10 @@ class _Folder:
     def checksum(self, name: str) -> Checksum:
         return self._inner.checksum(self._path(name))
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._inner.put(self._path(name), data)
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self._inner.put_if_absent(self._path(name), data)
 
     def list(self, prefix: str) -> list[ObjectInfo]:

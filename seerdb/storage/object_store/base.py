@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from crc32c import crc32c
+from seerdb.storage.pieces import Body, crc_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Checksum(NamedTuple):
     crc32c: int
 
     @classmethod
-    def of(cls, data: bytes) -> Checksum:
+    def of(cls, data: Body) -> Checksum:
         """That of ``data``."""
-        return cls(len(data), crc32c(data))
+        return cls(len(data), crc_of(data))
 
 
 class ObjectStore(Protocol):
@@ -56,10 +56,13 @@ class ObjectStore(Protocol):
     def checksum(self, name: str) -> Checksum:
         """That of the whole object as the store has it now, for the price of a :meth:`get`."""
 
-    def put(self, name: str, data: bytes) -> None:
-        """Create or replace the object in one atomic step. Durable when it returns."""
+    def put(self, name: str, data: Body) -> None:
+        """Create or replace the object in one atomic step. Durable when it returns.
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+        Of ``data`` in pieces the store makes one object; those on the local disk join nothing.
+        """
+
+    def put_if_absent(self, name: str, data: Body) -> None:
         """Create the object; ``AlreadyExistsError`` when the name is taken.
 
         Atomic against every other writer. Durable when it returns. After

@@ -13,6 +13,7 @@ from seerdb.errors import CorruptionError, InternalError, NotFoundError, Unavail
 from seerdb.storage.lender import Debt, Lender, Loans
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX, made_in
+from seerdb.storage.pieces import Body
 
 HeldNames = Callable[[ObjectStore, str], frozenset[str]]
 """What is kept in a store by the hold of an id; nothing where there is none."""
@@ -51,11 +52,11 @@ class BorrowingObjectStore:
         with self._at(name) as store:
             return store.checksum(name)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._check_own(name)
         self._own.put(name, data)
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self._check_own(name)
         self._own.put_if_absent(name, data)
 

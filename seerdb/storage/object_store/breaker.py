@@ -18,6 +18,7 @@ from typing import TypeVar
 from seerdb.clock import Clock
 from seerdb.errors import UnavailableError
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.pieces import Body
 
 T = TypeVar("T")
 
@@ -140,10 +141,10 @@ class BreakingObjectStore:
     def checksum(self, name: str) -> Checksum:
         return self._breaker.run(lambda: self._inner.checksum(name))
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._breaker.run(lambda: self._inner.put(name, data))
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self._breaker.run(lambda: self._inner.put_if_absent(name, data))
 
     def list(self, prefix: str) -> list[ObjectInfo]:

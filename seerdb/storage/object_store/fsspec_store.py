@@ -40,6 +40,7 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store.base import Checksum, ObjectInfo
+from seerdb.storage.pieces import Body
 
 S3 = frozenset({"s3", "s3a"})
 CREATES_IF_ABSENT = S3 | {"gs", "gcs", "abfs", "abfss", "az", "memory"}
@@ -133,11 +134,11 @@ class FsspecObjectStore:
             )
         return data
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         with self._translated("put", name):
             self._upload(name, data)
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         """See the protocol. Raises ``InvalidRequestError`` where the back-end cannot."""
         if self._protocol not in CREATES_IF_ABSENT:
             raise InvalidRequestError(
@@ -177,12 +178,12 @@ class FsspecObjectStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _upload(self, name: str, data: bytes, **options: Any) -> None:
+    def _upload(self, name: str, data: Body, **options: Any) -> None:
         if self._filesystem.async_impl:
             # The HTTP clients time the wait for an answer, but not the sending.
             options["timeout"] = UPLOAD_SECONDS + len(data) / UPLOAD_BYTES_PER_SECOND
         with self._writing:
-            self._filesystem.pipe_file(self._path(name), data, **options)
+            self._filesystem.pipe_file(self._path(name), bytes(data), **options)
 
     def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
         """What fsspec finds below ``prefix`` and maybe more; nothing if there is nothing."""

@@ -17,6 +17,7 @@ from seerdb.clock import Clock
 from seerdb.errors import CorruptionError, UnavailableError
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.recent import RecentCounts
+from seerdb.storage.pieces import Body
 
 PAGE = 1000
 """Objects per request of a listing or a deletion."""
@@ -175,12 +176,12 @@ class MeteredObjectStore:
             request.bytes_in = checksum.size
         return checksum
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         with self._timed(Operation.PUT) as request:
             request.bytes_out = len(data)
             self._inner.put(name, data)
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         with self._timed(Operation.PUT_IF_ABSENT) as request:
             request.bytes_out = len(data)
             self._inner.put_if_absent(name, data)

@@ -22,6 +22,7 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.pieces import Body
 
 T = TypeVar("T")
 
@@ -63,10 +64,10 @@ class RetryingObjectStore:
     def checksum(self, name: str) -> Checksum:
         return self._read(lambda: self._inner.checksum(name))
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._retry(lambda: self._inner.put(name, data))
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         """Create the object, also when an earlier attempt of this very call already has.
 
         Requires: ``data`` is different from what any other writer puts under ``name``.
@@ -109,7 +110,7 @@ class RetryingObjectStore:
             return self._retry(request)
 
     def _settle(
-        self, name: str, data: bytes, cause: SeerDBError, get: Callable[[str], bytes]
+        self, name: str, data: Body, cause: SeerDBError, get: Callable[[str], bytes]
     ) -> None:
         """Return if our object is there; otherwise raise what is known."""
         try:
@@ -120,5 +121,5 @@ class RetryingObjectStore:
                 f"whether {name} was created is unknown; reading it back failed ({error}) "
                 f"after: {cause}"
             ) from cause
-        if found != data:
+        if found != bytes(data):
             raise AlreadyExistsError(f"object {name} already exists") from cause

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from seerdb.errors import ChecksumError
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.pieces import Body
 
 
-def upload(store: ObjectStore, name: str, data: bytes, checksum: int) -> None:
+def upload(store: ObjectStore, name: str, data: Body, checksum: int) -> None:
     """Put an object into the bucket, read it back, and make sure that its length and its
     ``checksum``, a CRC32C, are those of ``data``."""
     store.put(name, data)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from seerdb.errors import NotFoundError, UnavailableError
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.pieces import Body
 
 
 class CollectedStore:
@@ -44,11 +45,11 @@ class CollectedStore:
         """See ``ObjectStore.checksum``."""
         return self._inner.checksum(name)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         """See ``ObjectStore.put``."""
         self._inner.put(name, data)
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         """See ``ObjectStore.put_if_absent``."""
         self._inner.put_if_absent(name, data)
 

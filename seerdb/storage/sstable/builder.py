@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from crc32c import crc32c
 
 from seerdb.errors import InternalError
 from seerdb.ids import MAX_SEQ, BlobId
 from seerdb.storage.digest import NONE, digest
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, RangeTombstone
+from seerdb.storage.pieces import Pieces, crc_of
 from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
 from seerdb.storage.sstable.block import KINDS, encode_blocks
 from seerdb.storage.sstable.compressor import Compressor
@@ -39,7 +39,8 @@ from seerdb.storage.value import expiries, expiry_marks
 class BuiltTable:
     """A finished table, and what the manifest records of it as ``TableMeta``."""
 
-    data: bytes
+    blocks: tuple[bytes, ...]
+    tail: bytes
     tail_offset: int
     checksum: int
     entries: int
@@ -56,6 +57,11 @@ class BuiltTable:
     digest: str
     pointed: dict[BlobId, tuple[int, int]]
     """Into which blobs it points, at how many values and at how many bytes."""
+
+    @property
+    def data(self) -> Pieces:
+        """All of its bytes."""
+        return Pieces((*self.blocks, self.tail))
 
 
 _NO_HASHES = np.empty(0, np.uint64)
@@ -198,11 +204,12 @@ class TableBuilder:
             raise InternalError(f"{self._digest.entries} entries in blocks, of {self._entries}")
         properties = self._properties(min_timestamp_us, max_timestamp_us, created_by)
         first_expiry, half_expired = expiry_marks(self._expiries, self._entries)
-        data = b"".join((*self._blocks, *self._tail(properties)))
+        blocks, tail = tuple(self._blocks), b"".join(self._tail(properties))
         return BuiltTable(
-            data=data,
+            blocks=blocks,
+            tail=tail,
             tail_offset=self._blocks_size,
-            checksum=crc32c(data),
+            checksum=crc_of(Pieces((*blocks, tail))),
             entries=properties.entries,
             deletes=properties.deletes,
             range_deletes=properties.range_deletes,

@@ -13,6 +13,7 @@ from seerdb.storage.merge import Chunk
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.sstable.builder import BuiltTable
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.workers import InlineExecutor
 
@@ -26,6 +27,16 @@ def id_of(number: int) -> TableId:
     return table_id(Epoch(1), number)
 
 
+def build_table(rows: Rows, tombstones: Iterable[RangeTombstone] = ()) -> BuiltTable:
+    """A table that is nowhere yet."""
+    builder = FORMAT.builder()
+    if rows:
+        keys = sorted(rows)
+        builder.add(packed(Chunk(keys, [rows[k][0] for k in keys], [rows[k][1] for k in keys])))
+    builder.add_range_tombstones(tombstones)
+    return builder.finish(1, 2)
+
+
 def put_table(
     store: ObjectStore,
     number: int,
@@ -36,12 +47,7 @@ def put_table(
     level: int = 0,
 ) -> TableMeta:
     """Upload table ``number``; it is a run of its own unless ``run`` says otherwise."""
-    builder = FORMAT.builder()
-    if rows:
-        keys = sorted(rows)
-        builder.add(packed(Chunk(keys, [rows[k][0] for k in keys], [rows[k][1] for k in keys])))
-    builder.add_range_tombstones(tombstones)
-    built = builder.finish(1, 2)
+    built = build_table(rows, tombstones)
     return upload(store, id_of(number), built, level=level, run=number if run is None else run)
 
 

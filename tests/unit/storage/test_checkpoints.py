@@ -20,6 +20,7 @@ from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import HOLD_PREFIX, MANIFEST_PREFIX, table_name
+from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.manifest.samples import open_writer, table
@@ -105,11 +106,11 @@ class Interrupted:
         self._request(name)
         return self._inner.get_range(name, offset, length)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._request(name)
         self._inner.put(name, data)
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self._request(name)
         self._inner.put_if_absent(name, data)
 

@@ -8,6 +8,7 @@ from seerdb.errors import ClosedError
 from seerdb.storage.control import NAP_SECONDS, SAVED_SECONDS, JobControl, JobCounts, under_control
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.pace import Pace, at_full_speed
+from seerdb.storage.pieces import Pieces
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import MemoryObjectStore
 
@@ -36,7 +37,7 @@ def test_without_control_nothing_is_between_a_job_and_its_store() -> None:
 def test_what_goes_through_a_job_is_counted() -> None:
     rig = Rig()
     assert rig.store.get_range("in", 10, 30) == bytes(30)
-    rig.store.put("out", b"12345")
+    rig.store.put("out", Pieces((b"12", b"345")))
     assert rig.store.get("out") == b"12345"
     rig.store.put_if_absent("other", b"123")
     rig.pace(7)

@@ -8,14 +8,13 @@ from seerdb.errors import DiskError, UnavailableError
 from seerdb.storage.disk_tier import DiskTier
 from seerdb.storage.files import File
 from seerdb.storage.manifest.version import TableMeta, Version
-from seerdb.storage.object_store.names import table_name
 from seerdb.storage.pinning import Pins, leave_copy, size_on_disk, tables_to_pin
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.table_store import MAX_RANGE, TAIL, TableStore
 from seerdb.storage.workers import InlineExecutor
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
-from tests.unit.storage.tables import id_of, many, put_table
+from tests.unit.storage.tables import build_table, id_of, many, put_table
 
 
 class Place:
@@ -27,6 +26,7 @@ class Place:
         self.files = CrashableFileSystem()
         self.files.make_directory("cache")
         rows = many(0, 200, seq=1)
+        self.built = build_table(rows)
         self.metas = [
             put_table(self.bucket, number, rows, level=level)
             for number, level in ((3, 0), (2, 1), (1, 7))
@@ -113,7 +113,7 @@ def test_a_copy_that_was_left_needs_no_request() -> None:
     place = Place()
     meta = place.metas[0]
     with place.pins.room(0, meta.size, [meta.id]) as directory:
-        leave_copy(place.files, directory, meta, place.bucket.get(table_name(meta.id)))
+        leave_copy(place.files, directory, meta.id, place.built)
         place.pins.adopt([meta])
     place.pins.follow(Version.of(place.metas[1:]))
     assert place.disk.statistics().pinned_tables == 1, "another edit came first"
@@ -129,11 +129,10 @@ def test_a_copy_that_was_left_needs_no_request() -> None:
 def test_copies_of_a_job_that_failed_are_removed() -> None:
     place = Place()
     meta = place.metas[0]
-    data = place.bucket.get(table_name(meta.id))
 
     def job() -> None:
         with place.pins.room(0, meta.size, [id_of(50), meta.id]) as directory:
-            leave_copy(place.files, directory, meta, data)
+            leave_copy(place.files, directory, meta.id, place.built)
             assert len(place.files.list("cache")) == 1
             raise UnavailableError("planned")
 
@@ -204,10 +203,9 @@ def test_an_outage_is_told_and_tried_again() -> None:
 def test_a_disk_that_takes_no_copy_fails_no_job() -> None:
     place = Place()
     meta = place.metas[0]
-    data = place.bucket.get(table_name(meta.id))
     place.files.make_directory(f"cache/{meta.id}.parts")
-    leave_copy(place.files, "cache", meta, data)
-    leave_copy(place.files, "nowhere", meta, data)
+    leave_copy(place.files, "cache", meta.id, place.built)
+    leave_copy(place.files, "nowhere", meta.id, place.built)
 
 
 def test_without_a_disk_tier_nothing_happens() -> None:

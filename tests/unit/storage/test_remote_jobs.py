@@ -24,6 +24,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
 from seerdb.storage.pace import Pace
+from seerdb.storage.pieces import Pieces
 from seerdb.storage.remote_jobs import CreatingStore, DaskRunner, RemoteJob, run_remotely
 from seerdb.testing.objects import MemoryObjectStore
 
@@ -163,6 +164,8 @@ def test_a_put_creates_and_never_replaces() -> None:
     with pytest.raises(AlreadyExistsError):
         store.put("a", b"2")
     assert (inner.get("a"), store.written) == (b"1" * 100, [("a", 100, b"1" * 64)])
+    store.put("b", Pieces((b"1" * 90, b"2" * 10)))
+    assert store.written[1:] == [("b", 100, b"1" * 54 + b"2" * 10)]
     with pytest.raises(InternalError, match="only the collector deletes"):
         store.delete(["a"])
     assert store.get("a") == b"1" * 100

@@ -26,7 +26,8 @@ def build(
 ) -> tuple[list[BlobPointer], bytes, BlobUse]:
     builder = BlobBuilder(ID, compression)
     pointers = [builder.add(value) for value in values]
-    data, checksum, total = builder.finish()
+    built = builder.finish()
+    data, checksum, total = bytes(built.data), built.checksum, built.total
     return pointers, data, BlobUse(ID, len(data), checksum, total, len(values), total)
 
 

@@ -16,6 +16,7 @@ from seerdb.storage.manifest.store import load, manifest_numbers, read_record
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import MANIFEST_PREFIX, table_name
+from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.unit.storage.manifest.samples import CAPABILITIES, claimant, open_writer, table
@@ -185,7 +186,7 @@ def test_a_claim_that_happened_unheard_hinders_nobody() -> None:
 class HastyRetries(MemoryObjectStore):
     """Creates, does not hear the answer, creates again and reports the second answer."""
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         super().put_if_absent(name, data)
         raise AlreadyExistsError(name)
 
@@ -235,7 +236,7 @@ def test_of_eight_openers_at_once_only_the_last_may_commit() -> None:
 class Taken(MemoryObjectStore):
     """Somebody is always faster."""
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         super().put_if_absent(name, b"")
         raise AlreadyExistsError(name)
 

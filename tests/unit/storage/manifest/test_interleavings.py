@@ -28,6 +28,7 @@ from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import Checksum, ObjectInfo
 from seerdb.storage.object_store.names import MANIFEST_PREFIX, manifest_name, table_name
+from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.manifest.samples import claimant, table
@@ -98,7 +99,7 @@ class World:
         self.clock = FakeClock()
         self.bucket = MemoryObjectStore(self.clock)
         self.schedule = Schedule(self.rng)
-        self.late: list[tuple[str, bytes]] = []
+        self.late: list[tuple[str, Body]] = []
         self.acknowledged: set[TableMeta] = set()
         self.surprises: list[BaseException] = []
 
@@ -123,7 +124,7 @@ class Network:
         self._world.schedule.step(self._actor)
         return self._world.rng.random()
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         luck = self._travel()
         if luck < 0.1:
             raise UnavailableError("lost")
@@ -149,7 +150,7 @@ class Network:
         self._travel()
         self._world.bucket.delete(wanted)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Body) -> None:
         self._travel()
         self._world.bucket.put(name, data)
 

@@ -21,6 +21,7 @@ from seerdb.storage.manifest.store import load, manifest_numbers, read_record
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.manifest.writer import CHECKPOINT_EVERY, ManifestWriter
 from seerdb.storage.object_store.names import manifest_name
+from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.unit.storage.manifest.samples import edit_record, open_writer, table
@@ -224,9 +225,9 @@ class LatePuts(MemoryObjectStore):
         super().__init__()
         self.hold = False
         self.land_first = False
-        self.held: list[tuple[str, bytes]] = []
+        self.held: list[tuple[str, Body]] = []
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         if self.hold:
             self.held.append((name, data))
             raise UnavailableError("no answer")
@@ -284,7 +285,7 @@ class Entered(MemoryObjectStore):
 
     meanwhile: Callable[[], None] | None = None
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile:
             meanwhile()
@@ -335,7 +336,7 @@ class Forgetful(MemoryObjectStore):
 
     forgets = False
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         if self.forgets:
             raise AlreadyExistsError(name)
         super().put_if_absent(name, data)

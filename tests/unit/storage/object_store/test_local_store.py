@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seerdb.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, UnavailableError
+from seerdb.storage.object_store import local_store
 from seerdb.storage.object_store.local_store import ABANDONED_SECONDS, INCOMING, LocalObjectStore
+from seerdb.storage.pieces import Pieces
 
 
 class PowerCut(BaseException):
@@ -41,7 +45,7 @@ def record_calls(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], None])
 
         monkeypatch.setattr(os, name, wrapper)
 
-    for name in ("write", "fsync", "link", "replace"):
+    for name in ("writev", "fsync", "link", "replace"):
         wrap(name)
 
 
@@ -60,7 +64,7 @@ def test_contents_are_synced_before_the_name_and_the_name_before_returning(
     steps: list[str] = []
     record_calls(monkeypatch, steps.append)
     getattr(store, method)("tables/a", b"a")
-    assert steps == ["write", "fsync", publish, "fsync directory"]
+    assert steps == ["writev", "fsync", publish, "fsync directory"]
 
 
 def test_new_directories_are_synced_into_their_parents(
@@ -161,7 +165,7 @@ def test_a_failed_write_says_why_and_leaves_nothing(
     store.put("first", b"1")
     for method in (store.put, store.put_if_absent):
         with monkeypatch.context() as patched:
-            failing(patched, "write", number)
+            failing(patched, "writev", number)
             with pytest.raises(UnavailableError, match=rf"tables/a: .*{reason}") as caught:
                 method("tables/a", b"a")
         assert isinstance(caught.value.__cause__, OSError)
@@ -205,8 +209,45 @@ def test_a_short_write_is_continued(
 ) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
+    monkeypatch.setattr(os, "writev", lambda descriptor, pieces: real(descriptor, pieces[0][:3]))
     store.put("a", b"0123456789")
     assert store.get("a") == b"0123456789"
+
+
+@pytest.mark.parametrize("most", [0, 1, 4, 5, 6, 10, 26])
+def test_a_short_write_of_pieces_is_continued(
+    store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Wherever it ends: in a piece, between two, in all of a group."""
+    real = os.write
+
+    def short(descriptor: int, pieces: Sequence[bytes]) -> int:
+        return real(descriptor, b"".join(pieces)[:most])
+
+    monkeypatch.setattr(os, "writev", short)
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
+    monkeypatch.setattr(local_store, "_AT_ONCE", 5)
+    cut = (b"", b"01234", b"5", b"", b"6789", b"abcdefg", b"", b"hijkl", b"mn", b"op")
+    store.put("a", Pieces(cut))
+    store.put_if_absent("b", Pieces(cut))
+    assert store.get("a") == store.get("b") == b"".join(cut)
+
+
+def test_pieces_are_written_as_they_are_some_hundreds_by_a_call(
+    store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = os.writev, []
+
+    def noted(descriptor: int, pieces: Sequence[bytes]) -> int:
+        written.append(list(pieces))
+        return real(descriptor, pieces)
+
+    monkeypatch.setattr(os, "writev", noted)
+    pieces = tuple(b"%d" % number for number in range(1_100))
+    store.put("a", Pieces(pieces))
+    assert [len(group) for group in written] == [512, 512, 76]
+    assert all(map(operator.is_, chain.from_iterable(written), pieces)), "nothing is copied"
+    assert store.get("a") == b"".join(pieces)
 
 
 def test_a_short_read_is_continued(

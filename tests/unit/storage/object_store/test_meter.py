@@ -18,6 +18,7 @@ from seerdb.storage.object_store.meter import (
     RequestMeter,
     RequestStatistics,
 )
+from seerdb.storage.pieces import Pieces
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore
 
@@ -42,7 +43,7 @@ def test_requests_bytes_and_time_are_counted_by_operation(
 ) -> None:
     faulty.delay("get", seconds=0.25, times=2)
     store.put("a", bytes(100))
-    store.put_if_absent("b", bytes(10))
+    store.put_if_absent("b", Pieces((bytes(4), bytes(6))))
     assert store.get("a") == bytes(100)
     assert store.get("b") == bytes(10)
     assert store.get_range("a", 90, 10) == bytes(10)

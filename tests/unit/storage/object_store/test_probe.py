@@ -9,18 +9,19 @@ import pytest
 from seerdb.errors import InvalidRequestError, UnavailableError
 from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.probe import Capabilities, probe, require
+from seerdb.storage.pieces import Body
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 
 
 class IgnoresTheCondition(MemoryObjectStore):
     """As servers do that have never heard of If-None-Match."""
 
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         self.put(name, data)
 
 
 class RefusesButReplaces(MemoryObjectStore):
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         try:
             super().put_if_absent(name, data)
         finally:
@@ -28,7 +29,7 @@ class RefusesButReplaces(MemoryObjectStore):
 
 
 class CannotCreate(MemoryObjectStore):
-    def put_if_absent(self, name: str, data: bytes) -> None:
+    def put_if_absent(self, name: str, data: Body) -> None:
         raise InvalidRequestError("not on this store")
 
 

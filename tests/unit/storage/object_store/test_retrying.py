@@ -14,6 +14,7 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store.retrying import RetryingObjectStore
+from seerdb.storage.pieces import Pieces
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 
@@ -178,6 +179,22 @@ def test_a_creation_that_another_won_while_all_attempts_failed_is_refused(
     faulty.fail("put_if_absent", times=5)
     with pytest.raises(AlreadyExistsError):
         store.put_if_absent("manifest/1", MINE)
+
+
+@pytest.mark.parametrize("failures", [0, 4])
+def test_a_creation_in_pieces_is_compared_as_one(
+    store: RetryingObjectStore, faulty: FaultyObjectStore, bucket: MemoryObjectStore, failures: int
+) -> None:
+    """Whether another attempt follows, or the one that timed out was the last."""
+    faulty.fail("put_if_absent", times=failures)
+    faulty.time_out_after("put_if_absent")
+    store.put_if_absent("wal/1", Pieces((MINE[:3], b"", MINE[3:])))
+    assert bucket.get("wal/1") == MINE
+    store.put_if_absent("wal/1", Pieces((MINE[:5], MINE[5:])))
+    for others in (OTHERS, MINE[:-1], MINE + b"1"):
+        with pytest.raises(AlreadyExistsError):
+            store.put_if_absent("wal/1", Pieces((others[:3], others[3:])))
+    assert bucket.get("wal/1") == MINE
 
 
 def test_a_creation_of_which_no_trace_is_found_is_unknown(

@@ -119,7 +119,7 @@ class OpenTable:
     """A reader together with the bytes it is about, which may be damaged."""
 
     def __init__(self, built: BuiltTable, data: bytes | None = None) -> None:
-        self.data = built.data if data is None else data
+        self.data = bytes(built.data) if data is None else data
         meta = meta_of(built)
         self.reader = TableReader(meta, self.data[meta.tail_offset : meta.size])
 

@@ -161,7 +161,7 @@ def test_the_record_of_a_table_says_what_is_in_it() -> None:
     assert (built.entries, built.deletes, built.range_deletes) == (3, 1, 2)
     assert (built.smallest, built.largest) == (b"a", b"d")
     assert (built.min_seq, built.max_seq) == (3, 20)
-    assert built.checksum == crc32c(built.data)
+    assert built.checksum == crc32c(bytes(built.data))
     properties = OpenTable(built).reader.properties
     assert (properties.min_timestamp_us, properties.max_timestamp_us) == (1_000, 2_000)
     assert properties.raw_bytes == 4

@@ -33,7 +33,7 @@ def careless(
 
 
 def verify(built: BuiltTable) -> None:
-    verify_table(meta_of(built), built.data)
+    verify_table(meta_of(built), bytes(built.data))
 
 
 def test_a_table_with_everything_in_it_is_sound() -> None:
@@ -97,21 +97,21 @@ def test_a_key_that_scans_miss_is_found() -> None:
 def test_bytes_that_are_not_those_of_the_manifest_are_found() -> None:
     built = build(puts(5))
     with pytest.raises(ChecksumError) as caught:
-        verify_table(replace(meta_of(built), checksum=1), built.data)
+        verify_table(replace(meta_of(built), checksum=1), bytes(built.data))
     assert (caught.value.expected, caught.value.found) == (1, built.checksum)
 
 
 def test_a_table_that_was_cut_is_found() -> None:
     built = build(puts(5))
     with pytest.raises(TruncatedError):
-        verify_table(meta_of(built), built.data[:-1])
+        verify_table(meta_of(built), bytes(built.data)[:-1])
 
 
 def test_entries_that_are_not_those_of_the_manifest_are_found() -> None:
     built = build(puts(30))
     meta = replace(meta_of(built), digest=built.digest)
-    verify_table(meta, built.data)
+    verify_table(meta, bytes(built.data))
     other = build([*puts(29), Entry(b"key0029", 99_999)])
     with pytest.raises(CorruptionError, match="not those that the manifest says") as caught:
-        verify_table(replace(meta, digest=other.digest), built.data)
+        verify_table(replace(meta, digest=other.digest), bytes(built.data))
     assert (caught.value.expected, caught.value.found) == (other.digest, built.digest)
