@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from seerdb import DB, Components, Event, Replica, Standby
-from seerdb.events import Fenced, Poisoned, WorkFailed, WriteStalled
+from seerdb.events import Fenced, LogOvertaken, Poisoned, WorkFailed, WriteStalled
 from seerdb_api.service import Database
 from seerdb_api.settings import ServiceSettings
 from seerdb_api.standby import StandbyDatabase
@@ -39,10 +39,15 @@ def open_database(settings: ServiceSettings) -> Database:
 def log_event(event: Event) -> None:
     """Log what the engine tells. Called on the engine's threads."""
     name = _WORD.sub(" ", type(event).__name__).lower()
-    values = msgspec.structs.asdict(event)
+    values = msgspec.to_builtins(event)
+    del values["type"]
     if isinstance(event, Fenced | Poisoned):
         logger.error(name, **values)
-    elif isinstance(event, WorkFailed | WriteStalled):
+    elif isinstance(event, WorkFailed | WriteStalled) or _tells_of_loss(event):
         logger.warning(name, **values)
     else:
         logger.info(name, **values)
+
+
+def _tells_of_loss(event: Event) -> bool:
+    return isinstance(event, LogOvertaken) and not event.nothing_lost

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import msgspec
 import structlog
 from anyio import to_thread
 
 from seerdb import DB, ReadOnly, SeerDBError, Standby, StandbyReplica
+from seerdb.events import LogOvertaken
 from seerdb_api.service import HealthCheck, Service, Stalls, StoreRequests
 
 FENCED_LOOK_SECONDS = 1.0
@@ -81,6 +83,10 @@ class StandbyDatabase(ReadOnly):
     def look(self) -> DB | None:
         """Take over if the lease has run out. Raises as :meth:`Standby.look`."""
         return self._become(self._standby.look)
+
+    def find_overtaken(self) -> LogOvertaken | None:
+        """What is lost of an own log. Raises as :meth:`Standby.find_overtaken`."""
+        return self._standby.find_overtaken()
 
     def promote(self) -> DB:
         """Take over now. Raises as :meth:`Standby.take_over`."""
@@ -161,9 +167,11 @@ async def watch(service: Service, standby: StandbyDatabase, give_up: Callable[[]
     """Look at the lease until it has run out, serving reads meanwhile; then serve the database that
     was taken over, until another one takes over from it: then ``give_up`` is called."""
     logger.info("standing by")
+    is_told = False
     while isinstance(service.db, ReadOnly):
         try:
             await _look(service, standby)
+            is_told = is_told or await _tell_overtaken(standby)
         except SeerDBError as error:
             logger.warning("standby cannot look, follow, or take over", error=str(error))
         except Exception:
@@ -178,6 +186,16 @@ async def watch(service: Service, standby: StandbyDatabase, give_up: Callable[[]
             await to_thread.run_sync(standby.end_reads)
     logger.error("another writer took over; stopping, to be started again as its standby")
     give_up()
+
+
+async def _tell_overtaken(standby: StandbyDatabase) -> bool:
+    """Say once what was lost by a failover from here; it is put apart when this takes over."""
+    own_log = await to_thread.run_sync(standby.find_overtaken)
+    if own_log is not None:
+        log = logger.info if own_log.nothing_lost else logger.warning
+        lost = msgspec.to_builtins(own_log.lost)
+        log("another writer has overtaken the log here", lost=lost, whole=own_log.whole)
+    return True
 
 
 async def _look(service: Service, standby: StandbyDatabase) -> None:

@@ -16,6 +16,33 @@ class Event(msgspec.Struct, frozen=True, tag=True):
     """The root of all events."""
 
 
+class LostCommits(msgspec.Struct, frozen=True):
+    """Commits of one epoch that are not in the database, both ends inclusive."""
+
+    epoch: int
+    first: int = msgspec.field(name="from")
+    last: int = msgspec.field(name="to")
+
+
+class LogOvertaken(Event, frozen=True, kw_only=True):
+    """The log of a data directory that went on while another one became the writer.
+
+    ``lost`` are those of its writes up to ``last_seq``, acknowledged or not, that are not in the
+    database; ``whole``: all of the log could be read, so there are no others. ``directory`` is
+    where its segments are; as an event it is told before they are moved there.
+    """
+
+    directory: str
+    last_seq: int
+    lost: list[LostCommits]
+    whole: bool
+
+    @property
+    def nothing_lost(self) -> bool:
+        """Whether everything that was ever in it is in the database, for certain."""
+        return self.whole and not self.lost
+
+
 class Recovered(Event, frozen=True):
     """The database was opened; what recovery found."""
 

@@ -11,14 +11,17 @@ from msgspec.structs import replace
 
 from seerdb.db import DB
 from seerdb.errors import ConflictError, InvalidRequestError, ReadOnlyError
+from seerdb.events import LogOvertaken
 from seerdb.options import MAX_LAG, DBOptions, Options
 from seerdb.replica import Replica
 from seerdb.storage.engine import Engine
 from seerdb.storage.home import load_home
 from seerdb.storage.lease.keeper import RENEWED
 from seerdb.storage.lease.watch import Bid, LeaseWatch
+from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Prices, Purpose
+from seerdb.storage.overtaken import find_overtaken
 from seerdb.storage.replication.follower import Follower
 from seerdb.storage.runtime import Components
 from seerdb.storage.status.costs import StoreStatistics, costs, store_requests
@@ -39,7 +42,7 @@ def promote(
 ) -> DB:
     """Open the database in the bucket that the setting ``store`` names as its writer, now, with
     ``path`` as its data directory. What the writer before had shipped is in it; the property
-    ``takeover`` says what is known to be lost.
+    ``takeover`` says what is known to be lost, and exactly what of the log that was in ``path``.
 
     As ``DB.open``, with one difference: a log in ``path`` that another writer has overtaken is put
     into ``quarantine/`` instead of refused. If the writer before keeps a lease and has not given it
@@ -60,6 +63,7 @@ class Standby:
         self._path = path
         self._options = options
         self._components = components
+        self._files = components.files
         location = None
         store = components.object_store
         if store is None:
@@ -69,7 +73,7 @@ class Standby:
             store = location.open(options.lease * RENEWED)
         clock = components.clock
         self._stores = Stores(store, location, clock=clock, random=components.random)
-        home = load_home(components.files, f"{path}/wal")
+        home = load_home(self._files, f"{path}/wal")
         own = home.home if home is not None and home.complete else None
         self._watch = LeaseWatch(self._stores.of(Purpose.LEASE), clock, own)
 
@@ -132,6 +136,13 @@ class Standby:
             + (f"; go to {where}" if where else ""),
             primary=where,
         )
+
+    def find_overtaken(self) -> LogOvertaken | None:
+        """What is lost of the log in the own data directory, which other writers have overtaken, as
+        after a failover from here; ``None`` where it has no such log. That log stays where it is
+        until this takes over. Raises: ``UnavailableError``, ``CorruptionError``, ``DiskError``."""
+        store = self._stores.of(Purpose.WAL)
+        return find_overtaken(self._files, f"{self._path}/wal", store, load(store))
 
     def look(self) -> DB | None:
         """Look at the lease once; if its holder is gone, take over, and return the open database,

@@ -11,7 +11,9 @@ from seerdb.cli.client import Client
 from seerdb.cli.output import print_json
 from seerdb.cli.serve import load_settings
 from seerdb.errors import InvalidRequestError
+from seerdb.events import LogOvertaken
 from seerdb.standby import promote as take_over
+from seerdb.storage.overtaken import in_words
 
 
 def promote(
@@ -63,4 +65,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append("nothing is lost: it was closed")
     else:
         lines.append("nothing is known to be lost")
+    if report.get("own_log") is not None:
+        own_log = msgspec.convert(report["own_log"], LogOvertaken)
+        lines.append(f"the log that was here is put apart: {in_words(own_log)}")
     return lines

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from seerdb.clock import ForwardClock
 from seerdb.errors import ConflictError, CorruptionError, InvalidRequestError
-from seerdb.events import Recovered
+from seerdb.events import LogOvertaken, Recovered
 from seerdb.options import Options
 from seerdb.storage.files import FileLock
 from seerdb.storage.home import Home, has_home, load_home, save_home
@@ -43,14 +43,14 @@ from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.operators import MergeOperator, check_portable, find_operator
+from seerdb.storage.overtaken import find_overtaken, in_words
 from seerdb.storage.recovery import Recovery, quarantine, recover
 from seerdb.storage.replay import Replay, WalRecord
 from seerdb.storage.runtime import Components
 from seerdb.storage.ship import begin_branch, list_shipped, newest_shipped, read_shipped
 from seerdb.storage.stores import Stores
 from seerdb.storage.wal.format import encode_record
-from seerdb.storage.wal.segments import list_segments, segment_path
-from seerdb.storage.wal.verify import verify_segments
+from seerdb.storage.wal.segments import list_segments
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.storage.workers import Workers
 
@@ -120,6 +120,7 @@ class _Opening:
         self._started = components.clock.monotonic()
         self._keeper: LeaseKeeper | None = None
         self._former: LeaseRecord | None = None
+        self._overtaken: LogOvertaken | None = None
 
     def run(self, bid: Bid) -> Opened:
         stores = self._open_store()
@@ -157,8 +158,9 @@ class _Opening:
         continues = state is None or (
             home is not None and home.complete and home.home == state.home
         )
-        if not continues and not bid.takes_over:
-            self._check_abandoned(home)
+        needs_all = self._options.recovery == "strict" and not bid.takes_over
+        if needs_all and not continues:
+            self._check_lost(self._find_overtaken(stores, state))
         unfinished = None
         if home is None or not home.complete or not continues:
             database = state.database_id if state else self._components.random_bytes(16).hex()
@@ -191,7 +193,7 @@ class _Opening:
             if state is not None and options.ship_interval:
                 self._complete(stores, manifest.state, recovery)
         else:
-            recovery = self._adopt(stores, manifest.state, home)
+            recovery = self._adopt(stores, manifest.state, home, needs_all=needs_all)
         return self._finish(stores, manifest, recovery, unfinished, operator)
 
     def _take_lease(self, stores: Stores, manifest: ManifestWriter, home: str, bid: Bid) -> None:
@@ -300,30 +302,30 @@ class _Opening:
             recovery.relog += records
             recovery.last_seq, recovery.last_timestamp_us, _ = records[-1]
 
-    def _check_abandoned(self, home: Home | None) -> None:
-        """Refuse to go on without the writes of a log that another writer has superseded."""
-        if self._options.recovery != "strict" or (home is not None and not home.complete):
-            return
-        paths = [segment_path(self._wal, each) for each in list_segments(self._files, self._wal)]
-        reports = verify_segments(self._files, paths)
-        records = sum(report.records for report in reports)
-        if records:
-            raise ConflictError(
-                f"another data directory has taken this database over, and the log in {self._wal} "
-                f"holds {records:,} writes up to seq {max(each.last_seq for each in reports)}, "
-                "some of which may not be in it; open with recovery='salvage' to move that log to "
-                "quarantine/ and go on"
-            )
+    def _find_overtaken(
+        self, stores: Stores, state: ManifestState | None, reach: int | None = None
+    ) -> LogOvertaken | None:
+        store = stores.of(Purpose.WAL)
+        return find_overtaken(self._files, self._wal, store, state, reach)
 
-    def _adopt(self, stores: Stores, state: ManifestState, home: Home) -> Recovery:
+    def _check_lost(self, log: LogOvertaken | None) -> None:
+        """Refuse to go on without writes of a log that another writer has overtaken."""
+        if log is None or log.nothing_lost:
+            return
+        raise ConflictError(
+            f"another data directory has taken this database over; {in_words(log)}; "
+            "`seerdb inspect wal` shows what was written; open with recovery='salvage', or as a "
+            "standby, to move that log to quarantine/ and go on without it"
+        )
+
+    def _adopt(
+        self, stores: Stores, state: ManifestState, home: Home, *, needs_all: bool
+    ) -> Recovery:
         """Begin a home with the log in the bucket; a log that was here before is put apart.
 
         The home is complete only when that log is durable here: until then the next opening
         begins anew.
         """
-        segments = list_segments(self._files, self._wal)
-        self._put_apart(segments)
-        save_home(self._files, self._wal, home)
         store = stores.of(Purpose.WAL)
         shipped = read_shipped(
             store,
@@ -332,9 +334,18 @@ class _Opening:
             strict=self._options.recovery == "strict",
             fetch=partial(self._workers.fetchers.map, store.get),
         )
+        segments = list_segments(self._files, self._wal)
         recovery = Recovery(last_seq=state.last_seq, last_segment=max(segments, default=0))
         self._take_shipped(recovery, shipped)
         recovery.branch_seq = self._shipped_seq = recovery.last_seq
+        overtaken = self._find_overtaken(stores, state, recovery.last_seq)
+        if needs_all:
+            self._check_lost(overtaken)  # once more: others may have claimed in between
+        if overtaken is not None:
+            self._overtaken = replace(overtaken, directory=f"{self._path}/quarantine")
+            self._components.listener(self._overtaken)
+        self._put_apart(segments)
+        save_home(self._files, self._wal, home)
         return recovery
 
     def _put_apart(self, segments: list[int]) -> None:
@@ -391,6 +402,7 @@ class _Opening:
                 self._former,
                 seq=recovery.last_seq,
                 shipped_seq=max(state.last_seq, self._shipped_seq),
+                own_log=self._overtaken,
             ),
         )
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from seerdb.errors import CorruptionError, DiskError, InternalError, NotFoundError
+from seerdb.errors import CorruptionError, InternalError, NotFoundError
 from seerdb.ids import BlobId
 from seerdb.storage.blob.format import Directory
 from seerdb.storage.blob.verify import verify_blob
@@ -40,10 +40,10 @@ from seerdb.storage.object_store.names import (
     parse_wal_name,
     table_name,
 )
+from seerdb.storage.overtaken import find_overtaken, in_words
 from seerdb.storage.sstable.verify import verify_table
 from seerdb.storage.state import LiveState
-from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
-from seerdb.storage.wal.reader import Condition, read_segment
+from seerdb.storage.wal.reader import Condition, header_of, read_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import SegmentReport, verify_segments
 from seerdb.storage.workers import InlineExecutor, in_order
@@ -142,7 +142,7 @@ def verify_database(
             "bucket (is the store setting right? else restore the manifest/ objects)"
         )
     if log is not None:
-        _verify_own_log(log, segments, state, report, progress)
+        _verify_own_log(store, log, segments, state, report, progress)
     _verify_shipped(store, shipped, state, report, progress, threads or InlineExecutor())
     if state is not None:
         report.last_seq = max(report.last_seq, state.last_seq)
@@ -251,18 +251,20 @@ def _check_blob(store: ObjectStore, blob: BlobUse, sound: dict[BlobId, Directory
 
 
 def _verify_own_log(
+    store: ObjectStore,
     log: LocalLog,
     segments: list[int],
     state: ManifestState | None,
     report: VerifyReport,
     progress: Progress,
 ) -> None:
-    """Check the log of a data directory, and that it continues ``state``."""
+    """Check the log of a data directory, and that it continues ``state``, or what is lost of it."""
     try:
         home = load_home(log.files, log.directory)
+        overtaken = find_overtaken(log.files, log.directory, store, state)
     except CorruptionError as error:
         report.problems.append(str(error))
-        home = None
+        home = overtaken = None
     owner = home.database_id if home else None
     continues = state is not None and home is not None and home.home == state.home
     if state is not None and owner not in (None, state.database_id):
@@ -270,10 +272,10 @@ def _verify_own_log(
             f"{log.directory}: the log belongs to database {owner}, the bucket to "
             f"{state.database_id} (is the store setting right?)"
         )
-    elif state is not None and segments and not continues:
+    elif overtaken is not None:
         report.notes.append(
-            f"{log.directory}: another data directory continues this database; what is in this "
-            "log beyond the tables is not part of it any more"
+            f"{log.directory}: another data directory continues this database; "
+            + in_words(overtaken)
         )
     verify_log(
         log.files,
@@ -309,7 +311,7 @@ def verify_log(
     paths = [segment_path(directory, segment) for segment in wanted]
     for _, path in _counted("log", wanted, progress, beside=paths):
         found = _verify_segment(files, path, report)
-        header = _header(files, path) if found is not None else None
+        header = header_of(files, path) if found is not None else None
         if found is None or header is None:
             reach = None
             continue
@@ -335,20 +337,6 @@ def _verify_segment(files: FileSystem, path: str, report: VerifyReport) -> Segme
     if found.condition is Condition.CORRUPT:
         report.problems.append(found.problem)
     return found
-
-
-def _header(files: FileSystem, path: str) -> SegmentHeader | None:
-    """The header of a segment; ``None`` when it is damaged, or gone by now."""
-    try:
-        file = files.open_read(path)
-    except DiskError:
-        return None
-    try:
-        return decode_header(file.read_at(0, HEADER_SIZE), path)
-    except CorruptionError:
-        return None
-    finally:
-        file.close()
 
 
 def _verify_shipped(

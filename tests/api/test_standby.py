@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError, UnavailableError
 from seerdb_api import standby
 from seerdb_api.app import create_app
+from seerdb_api.database import log_event
 from seerdb_api.fast import FastPath
 from seerdb_api.service import Service
 from seerdb_api.settings import ServiceSettings
@@ -281,6 +283,30 @@ def test_when_its_primary_is_gone_it_serves_by_itself(
     primary.standby.close()
     with pytest.raises(ClosedError):
         service.db.get_entry(b"safe")
+
+
+def test_a_former_primary_says_once_what_was_lost_and_logs_it_when_it_takes_over(
+    primary: Primary, logs: list[MutableMapping[str, Any]]
+) -> None:
+    primary.db.put(b"lost", b"2")
+    world = primary.world.kill()
+    world.open("b").close()
+    world.events.clear()
+    components = world.components(world.settings)
+    back = StandbyDatabase(
+        Standby.open("primary", components=components, **world.settings), max_lag=30.0
+    )
+    assert asyncio.run(standby._tell_overtaken(back))
+    [line] = [each for each in logs if "overtaken" in each["event"]]
+    assert (line["log_level"], line["lost"]) == ("warning", [{"epoch": 1, "from": 2, "to": 2}])
+    db = back.promote()
+    for event in world.events:
+        log_event(event)
+    [line] = [each for each in logs if each["event"] == "log overtaken"]
+    assert (line["log_level"], line["lost"]) == ("warning", [{"epoch": 1, "from": 2, "to": 2}])
+    assert line["directory"] == "primary/quarantine"
+    assert db.takeover.own_log is not None
+    back.close()
 
 
 def test_a_writer_answers_about_its_own_opening() -> None:

@@ -52,6 +52,22 @@ def test_a_directory_takes_over_what_was_shipped_and_says_what_was_not(
         assert dict(db.scan()) == {b"safe": b"1"}
 
 
+def test_a_directory_that_comes_back_says_exactly_what_is_lost_of_its_log(tmp_path: Path) -> None:
+    bucket, old = str(tmp_path / "bucket"), tmp_path / "old"
+    settings: dict[str, Any] = {"store": bucket, "min_free_disk": 0, "ship_interval": 0}
+    primary = DB.open(str(old), **settings)
+    primary.put(b"safe", b"1", durability="object")
+    primary.put(b"lost", b"2")
+    DB.open(str(tmp_path / "new"), **settings).close()
+    primary.close()
+    found = Commands()("verify", str(old), "--store", bucket)
+    lost = "1 is lost: seq 2 of epoch 1"
+    assert f"of the writes up to seq 2 in {old}/wal, {lost}" in found.text
+    told = Commands()("promote", "--data-dir", str(old), "--store", bucket)
+    put_apart = f"of the writes up to seq 2 in {old}/quarantine, {lost}"
+    assert told.lines[-1] == f"the log that was here is put apart: {put_apart}"
+
+
 def test_a_closed_database_loses_nothing(tmp_path: Path) -> None:
     bucket = str(tmp_path / "bucket")
     with DB.open(str(tmp_path / "old"), store=bucket, lease=LEASE, min_free_disk=0) as db:

@@ -143,7 +143,7 @@ def test_the_log_of_an_overtaken_directory_is_not_mixed_in_however_often_it_is_t
     older.close()
     expected = {b"before": b"1", b"k": b"newer"}
     for _ in range(3):
-        with pytest.raises(ConflictError, match="20 writes up to seq 21"):
+        with pytest.raises(ConflictError, match="20 are lost: seq 2 to 21 of epoch 1"):
             world.open("older")
         assert dict(world.open("third").scan()) == expected
         world = world.kill()

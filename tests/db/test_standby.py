@@ -146,7 +146,7 @@ def test_a_writer_that_comes_back_as_a_standby_puts_what_was_lost_apart(world: W
     second.put(b"new", b"3", durability="object")
     returned = standby(world, "a")
     assert returned.look() is None
-    with pytest.raises(ConflictError, match="2 writes up to seq 2"):
+    with pytest.raises(ConflictError, match="1 is lost: seq 2 of epoch 1"):
         world.kill().open("a")
     world.clock.advance(SECONDS)
     primary._engine.opened.lock.release()  # its process is dead

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from seerdb import events
-from seerdb.events import Event, ignore
+from seerdb.events import Event, LostCommits, ignore
 
 KINDS: list[type[Event]] = [
     cls
@@ -24,6 +24,7 @@ SAMPLES: dict[Any, Any] = {
     str | None: None,
     list[int]: [1, 2],
     list[str]: ["a"],
+    list[LostCommits]: [LostCommits(1, 8, 9)],
 }
 
 

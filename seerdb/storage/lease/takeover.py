@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from seerdb.events import LogOvertaken
 from seerdb.storage.lease.record import LeaseRecord
 from seerdb.storage.manifest.state import ManifestState
 
@@ -34,7 +35,11 @@ class Takeover(msgspec.Struct, frozen=True):
     commits that the writer before had made, acknowledged at a level below ``object``, and that are
     not in it: as far as that one told, which it did a third of its lease before its end at the
     latest. ``None``: nothing is known to be lost, and where the data directory or what it had
-    shipped is whole, nothing is.
+    shipped is whole, nothing is. What came after that its own log knows, exactly, and tells when
+    its data directory comes back.
+
+    ``own_log`` is such a log: the one that this data directory had from when it was the writer, and
+    that was put apart because others have been since. What it says is exact.
     """
 
     epoch: int
@@ -42,10 +47,16 @@ class Takeover(msgspec.Struct, frozen=True):
     shipped_seq: int
     lost: SeqRange | None
     previous: FormerWriter | None
+    own_log: LogOvertaken | None
 
 
 def takeover_of(
-    state: ManifestState, record: LeaseRecord | None, *, seq: int, shipped_seq: int
+    state: ManifestState,
+    record: LeaseRecord | None,
+    *,
+    seq: int,
+    shipped_seq: int,
+    own_log: LogOvertaken | None,
 ) -> Takeover:
     """The report of an opening that goes on after ``seq``, given what the lease said."""
     previous = None
@@ -60,5 +71,10 @@ def takeover_of(
         )
     lost = SeqRange(seq + 1, previous.seq) if previous and previous.seq > seq else None
     return Takeover(
-        epoch=state.epoch, seq=seq, shipped_seq=shipped_seq, lost=lost, previous=previous
+        epoch=state.epoch,
+        seq=seq,
+        shipped_seq=shipped_seq,
+        lost=lost,
+        previous=previous,
+        own_log=own_log,
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from seerdb.errors import ChecksumError, CorruptionError, TruncatedError
+from seerdb.errors import ChecksumError, CorruptionError, DiskError, TruncatedError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
 from seerdb.storage.wal.frames import Damage, FrameReader, Record, Stamp, Take
@@ -29,6 +29,7 @@ __all__ = [
     "Record",
     "SegmentScan",
     "classify",
+    "header_of",
     "read_segment",
     "read_whole",
     "scan_segment",
@@ -183,6 +184,20 @@ def _scan(
         damages=damages,
         torn_bytes=frames.trace_end - damages[0].offset if torn else 0,
     )
+
+
+def header_of(files: FileSystem, path: str) -> SegmentHeader | None:
+    """The header of a segment's file; ``None`` when it is damaged, or the file is gone."""
+    try:
+        file = files.open_read(path)
+    except DiskError:
+        return None
+    try:
+        return decode_header(file.read_at(0, HEADER_SIZE), path)
+    except CorruptionError:
+        return None
+    finally:
+        file.close()
 
 
 def read_whole(files: FileSystem, path: str) -> bytes:
