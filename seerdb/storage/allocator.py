@@ -12,9 +12,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
 _MOST = (1 << 31) - 1
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "malloc_trim") else None
+
+
+def share_one_arena() -> None:
+    """Have all threads take memory from the same place, and give it back there. For a process in
+    which one of them works at a time; call it before there are others."""
+    if libc := _glibc():
+        libc.mallopt(_ARENA_MAX, 1)
 
 
 @contextmanager
@@ -23,7 +35,8 @@ def keeping_freed_memory() -> Iterator[None]:
 
     For a process that does nothing else.
     """
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+    libc = _glibc()
+    if libc is None:
         yield
         return
     libc.mallopt(_MMAP_THRESHOLD, _MOST)

@@ -279,10 +279,10 @@ class Engine:
         )
 
     def _job_runner(self) -> JobRunner:
-        location = self.stores.location
-        if self.runtime.workers.background == "process" and location is not None:
-            return ProcessRunner(self.runtime.workers, location, self.stores.meter)
-        components = self.components
+        components, workers = self.components, self.runtime.workers
+        location, meter = self.stores.location, self.stores.meter
+        if workers.background == "process" and location is not None:
+            return ProcessRunner(workers, location, meter, lambda: self.gauges.has_many_runs)
         return LocalRunner(components.files, self.stores.of, self._pace_for, components.clock)
 
     def _pace_for(self, purpose: Purpose) -> Pace:

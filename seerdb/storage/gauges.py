@@ -94,14 +94,18 @@ class Gauges:
         """Whether more has been written since a memtable was sealed than leaves time for it."""
         return len(self._live.current.sealed) - 1 + self._fill() > UNHURRIED
 
+    @property
+    def has_many_runs(self) -> bool:
+        """Whether reads look at so many runs that a merge is urgent."""
+        return len(self._live.current.layout.runs) > URGENT_RUNS
+
     def rests_of_flush(self) -> int:
         """How much a flush gives way: not at all if somebody waits for it, or will soon."""
         return NO_REST if self.flush_is_behind() or self._flush.is_awaited else REST
 
     def rests_of_compaction(self) -> int:
         """How much a compaction gives way: to a flush that hurries as well."""
-        runs = len(self._live.current.layout.runs)
-        if runs > URGENT_RUNS or self._compaction.is_awaited:
+        if self.has_many_runs or self._compaction.is_awaited:
             return NO_REST
         return REST if self.rests_of_flush() else LONG_REST
 

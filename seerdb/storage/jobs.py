@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from seerdb.clock import Clock, SystemClock
 from seerdb.errors import UnavailableError
@@ -27,7 +27,7 @@ from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStat
 from seerdb.storage.object_store.stack import stack
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import Pace, at_full_speed
-from seerdb.storage.workers import Workers, numbers_at
+from seerdb.storage.workers import Pool, Workers, numbers_at, patiently
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -101,19 +101,30 @@ class LocalRunner:
 
 
 class ProcessRunner:
-    """Runs jobs in worker processes, which open the store by its location."""
+    """Runs jobs in worker processes, which open the store by its location.
+
+    Merges have processes of their own, and give way to all other jobs unless they are urgent when
+    they begin.
+    """
 
     shares_memory = False
     shares_disk = True
 
-    def __init__(self, workers: Workers, location: StoreLocation, meter: RequestMeter) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        location: StoreLocation,
+        meter: RequestMeter,
+        merges_are_urgent: Callable[[], bool],
+    ) -> None:
         self._workers = workers
         self._location = location
         self._meter = meter
+        self._merges_are_urgent = merges_are_urgent
 
     @property
     def at_once(self) -> int:
-        """One less than there are processes; see ``workers.py``."""
+        """As many as there are processes for merges; see ``workers.py``."""
         return self._workers.compactions
 
     def run(
@@ -124,18 +135,27 @@ class ProcessRunner:
         control: JobControl | None = None,
     ) -> Result:
         """See :class:`JobRunner`. Raises ``UnavailableError`` when the worker died."""
-        call = function, job, self._location, purpose
+        call = _run_job, function, job, self._location, purpose
         result: Result
         try:
             if control is None:
-                result, statistics = self._workers.run_in_process(_run_job, *call)
+                result, statistics = self._run(purpose, *call)
             else:
                 with self._workers.shared_numbers() as (place, numbers), control.shared(numbers):
-                    result, statistics = self._workers.run_in_process(_run_job, *call, place)
+                    result, statistics = self._run(purpose, *call, place)
         except BrokenProcessPool as error:
             raise UnavailableError("a worker process died; its job runs again") from error
         self._meter.merge(statistics)
         return result
+
+    def _run(self, purpose: Purpose, *call: Any) -> Any:
+        """Which processes a job goes to, and what it gives way to there."""
+        run = self._workers.run_in_process
+        if purpose is not Purpose.COMPACTION:
+            return run(Pool.PROMPT, *call)
+        if self._merges_are_urgent():
+            return run(Pool.MERGES, *call)
+        return run(Pool.MERGES, patiently, *call)
 
 
 _stores: list[tuple[StoreLocation, ObjectStore]] = []

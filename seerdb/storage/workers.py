@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from enum import StrEnum
 from multiprocessing.context import SpawnContext, SpawnProcess
+from queue import LifoQueue
 from typing import Any, TypeVar
 
 from seerdb.clock import Clock
 from seerdb.errors import BusyError, ClosedError
+from seerdb.storage.allocator import share_one_arena
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,14 +43,28 @@ COMPACTION_THREADS = 4
 """Compactions of all databases that run in threads: one for each database."""
 RESTART_SECONDS = 0.1
 """How long a loop rests that raised, before it is run again."""
-JOB_PROCESSES = 3
-"""One of them is not for compactions, so that no flush waits behind them. Started when needed."""
 SHARED_JOBS = 64
 SHARED_NUMBERS = 8
 """How many jobs in processes may share how many numbers with this one."""
 JOB_NICENESS = 10
 """Jobs yield to the serving process: where they compete, it gets nine tenths of a core."""
+PATIENT_NICENESS = 19
+"""Where nobody waits for a job, it yields to the others as well: beside one of them it gets an
+eighth of a core, beside the serving process a seventieth."""
 
+
+class Pool(StrEnum):
+    """The worker processes for one kind of job, which never waits for those of another."""
+
+    PROMPT = "prompt"
+    """Flushes, and what else somebody waits for."""
+    MERGES = "merges"
+
+
+PROCESSES = {Pool.PROMPT: 2, Pool.MERGES: 2}
+"""At most. The second prompt one is for flushes beside an ingest, or of another database."""
+
+_RUNTIME_CLOSED = "the runtime is closed; close it after its databases"
 
 _boards: list[Any] = []
 """Of a worker process: the numbers that it shares with the process that started it."""
@@ -77,6 +94,7 @@ def numbers_at(place: int) -> SharedNumbers:
 def _start_worker(board: Any) -> None:
     """Leave it to the serving process to answer signals that a terminal or a service manager
     sends to the whole group, and do not outlive it."""
+    share_one_arena()
     _boards.append(board)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -88,6 +106,22 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def patiently(function: Callable[..., R], *args: Any) -> R:
+    """In a worker process: a call that steps back behind all other jobs.
+
+    It gets a thread of its own. On Linux niceness is a thread's, and nobody may take it back: so
+    the process keeps the one that it had, for the next job. Elsewhere it is a plain call.
+    """
+    if sys.platform != "linux":
+        return function(*args)
+    with ThreadPoolExecutor(1, "seerdb-patient", initializer=_step_back) as thread:
+        return thread.submit(function, *args).result()
+
+
+def _step_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, 0, PATIENT_NICENESS)
 
 
 class _JobProcess(SpawnProcess):
@@ -105,6 +139,42 @@ class _JobContext(SpawnContext):
     """Spawned, not forked: a fork would copy locks and connections in use."""
 
     Process = _JobProcess
+
+
+class _Processes:
+    """At most so many worker processes, each an executor of its own: one that dies breaks the whole
+    executor it is in. Started when there is a job and none is idle. Thread-safe."""
+
+    def __init__(self, most: int, start: Callable[[], ProcessPoolExecutor]) -> None:
+        self._start = start
+        self._most = most
+        # Those that are idle, on top who worked last; ``None``: one that is not started.
+        self._idle: LifoQueue[ProcessPoolExecutor | None] = LifoQueue()
+        for _ in range(most):
+            self._idle.put(None)
+        self._is_closed = False
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Wait for an idle one, then for what the call returns there."""
+        process = self._idle.get()
+        try:
+            if self._is_closed:
+                raise ClosedError(_RUNTIME_CLOSED)
+            process = process or self._start()
+            return process.submit(function, *args).result()
+        except BrokenProcessPool:
+            process = None
+            raise
+        finally:
+            self._idle.put(process)
+
+    def close(self) -> None:
+        """End them; waits for what runs."""
+        self._is_closed = True
+        for process in [self._idle.get() for _ in range(self._most)]:
+            if process is not None:
+                process.shutdown(wait=True)
+        self._idle.put(None)  # who still waits for one is told
 
 
 class InlineExecutor(Executor):
@@ -212,7 +282,7 @@ class Workers:
 
     def __init__(self, background: str, clock: Clock, compactions: int | None = None) -> None:
         self.background = background
-        self.compactions = compactions or JOB_PROCESSES - 1
+        self.compactions = compactions or PROCESSES[Pool.MERGES]
         self.clock = clock
         self.timer = Timer(clock)
         self.fetchers: Executor = ThreadPoolExecutor(FETCH_THREADS, "seerdb-fetch")
@@ -220,9 +290,11 @@ class Workers:
         self._ships = ThreadPoolExecutor(SHIP_THREADS, "seerdb-ship")
         threads = self.compactions if background == "process" else COMPACTION_THREADS
         self._compactions = ThreadPoolExecutor(threads, "seerdb-compaction")
+        self._processes = {
+            pool: _Processes(most, self._start_process) for pool, most in PROCESSES.items()
+        }
         # Guarded by the lock:
         self._lock = threading.Lock()
-        self._processes: ProcessPoolExecutor | None = None
         self._board: Any = None
         self._places = list(range(SHARED_JOBS))
 
@@ -247,7 +319,7 @@ class Workers:
         try:
             pool.submit(run)
         except RuntimeError as error:
-            raise ClosedError("the runtime is closed; close it after its databases") from error
+            raise ClosedError(_RUNTIME_CLOSED) from error
 
     def start_thread(self, run: Callable[[], None], name: str) -> Thread:
         """A thread of its own, for a loop that ends by itself."""
@@ -293,40 +365,26 @@ class Workers:
             self._board = _JobContext().RawArray("q", SHARED_JOBS * SHARED_NUMBERS)
         return self._board
 
-    def run_in_process(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a picklable call in a worker process and wait for what it returns.
+    def run_in_process(self, pool: Pool, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a picklable call in a worker process of ``pool`` and wait for what it returns.
 
-        Raises: what the call raises, or ``BrokenProcessPool`` when the worker died; the next
-        call then gets a new one.
+        Raises: what the call raises, or ``BrokenProcessPool`` when its worker died; a later call
+        then gets a new one.
         """
-        with self._lock:
-            if self._processes is None:
-                self._processes = ProcessPoolExecutor(
-                    JOB_PROCESSES,
-                    mp_context=_JobContext(),
-                    initializer=_start_worker,
-                    initargs=(self._shared_board(),),
-                )
-            pool = self._processes
-        try:
-            return pool.submit(function, *args).result()
-        except BrokenProcessPool:
-            with self._lock:
-                if self._processes is pool:
-                    self._processes = None
-            pool.shutdown(wait=False)
-            raise
+        return self._processes[pool].run(function, *args)
 
     def run_alone(self, function: Callable[..., Any], *args: Any) -> Any:
-        """As :meth:`run_in_process`, in a process of its own, for what may take hours: no other
-        job ever waits for it."""
+        """As :meth:`run_in_process`, in a process of its own, :func:`patiently`, for what may take
+        hours: no other job ever waits for it."""
+        with self._start_process() as alone:
+            return alone.submit(patiently, function, *args).result()
+
+    def _start_process(self) -> ProcessPoolExecutor:
         with self._lock:
             board = self._shared_board()
-        alone = ProcessPoolExecutor(
+        return ProcessPoolExecutor(
             1, mp_context=_JobContext(), initializer=_start_worker, initargs=(board,)
         )
-        with alone:
-            return alone.submit(function, *args).result()
 
     def close(self) -> None:
         """End all threads and processes; waits for what runs."""
@@ -335,5 +393,5 @@ class Workers:
         self._ships.shutdown(wait=True)
         self._compactions.shutdown(wait=True)
         self.fetchers.shutdown(wait=True)
-        if self._processes is not None:
-            self._processes.shutdown(wait=True)
+        for processes in self._processes.values():
+            processes.close()

@@ -34,9 +34,11 @@ from seerdb.events import (
     WriteResumed,
     WriteStalled,
 )
-from seerdb.storage import workers as workers_module
+from seerdb.storage import gauges as gauges_module
+from seerdb.storage.jobs import ProcessRunner
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.pieces import Body
+from seerdb.storage.workers import Pool
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
@@ -82,22 +84,18 @@ def test_the_same_everywhere(open_db: OpenDB, background: str) -> None:
     assert list(open_db().scan()) == expected
 
 
-def worker_processes(db: DB) -> list[int]:
-    pool = db._engine.runtime.workers._processes
-    assert pool is not None
-    return list(pool._processes)
+def worker_of_flushes(db: DB) -> int:
+    worker: int = db._engine.runtime.workers.run_in_process(Pool.PROMPT, os.getpid)
+    return worker
 
 
-def test_a_worker_killed_in_the_middle_of_a_flush(
-    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_killed_in_the_middle_of_a_flush(open_db: OpenDB) -> None:
     heard = Heard()
     # Time stands still: nothing is tried again before somebody has heard of the failure.
     db = open_db(background="process", components=Components(listener=heard, clock=FakeClock()))
-    monkeypatch.setattr(workers_module, "JOB_PROCESSES", 1)
     db.put(b"a", b"1")
     db.flush()
-    [worker] = worker_processes(db)
+    worker = worker_of_flushes(db)
     os.kill(worker, signal.SIGSTOP)
     db.put(b"b", b"2")
     with ThreadPoolExecutor(1) as caller:
@@ -113,11 +111,25 @@ def test_a_worker_killed_in_the_middle_of_a_flush(
             flush.result(PATIENCE)
     assert db.get(b"b") == b"2"
     assert db.flush().last_seq == 2, "it was tried again, with a new worker"
-    assert worker not in worker_processes(db)
+    assert worker_of_flushes(db) != worker
     assert all(check.ok for check in db.health())
     assert db.verify().problems == []
     db.close()
     assert list(open_db().scan()) == [(b"a", b"1"), (b"b", b"2")]
+
+
+def test_a_merge_is_urgent_when_there_are_many_runs(
+    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_db(background="process")
+    runner = db._engine.runner
+    assert isinstance(runner, ProcessRunner)
+    db.put(b"a", b"1")
+    db.flush()
+    assert not runner._merges_are_urgent()
+    monkeypatch.setattr(gauges_module, "URGENT_RUNS", 0)
+    assert runner._merges_are_urgent()
+    db.close()
 
 
 @pytest.mark.parametrize("pause", ["after the commit", "before it is told"])

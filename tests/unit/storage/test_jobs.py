@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
 from seerdb.storage.pace import Pace
-from seerdb.storage.workers import SHARED_JOBS, Workers
+from seerdb.storage.workers import PROCESSES, SHARED_JOBS, Pool, Workers, patiently
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 
@@ -68,7 +69,7 @@ def test_a_local_job_runs_here_on_the_ports_of_the_database() -> None:
 def runner_on(tmp_path: Path, workers: Workers) -> tuple[ProcessRunner, ObjectStore, RequestMeter]:
     location = StoreLocation(str(tmp_path / "bucket"))
     meter = RequestMeter()
-    return ProcessRunner(workers, location, meter), location.open(), meter
+    return ProcessRunner(workers, location, meter, lambda: False), location.open(), meter
 
 
 def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
@@ -88,6 +89,34 @@ def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
     assert counted[Purpose.COMPACTION, Operation.GET].bytes_in == 5
     runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
     assert meter.total_requests() == 4
+
+
+class AskedWorkers(Workers):
+    """Run nothing, and tell where it was to be run."""
+
+    def run_in_process(self, pool: Pool, function: Callable[..., Any], *args: Any) -> Any:
+        return (pool, function is patiently), ()
+
+
+@pytest.mark.parametrize("control", [None, JobControl()])
+@pytest.mark.parametrize("purpose", Purpose)
+def test_merges_have_processes_of_their_own_and_are_patient_unless_urgent(
+    purpose: Purpose, control: JobControl | None
+) -> None:
+    workers, urgent = AskedWorkers("process", SystemClock()), False
+    runner = ProcessRunner(workers, StoreLocation("/"), RequestMeter(), lambda: urgent)
+    is_merge = purpose is Purpose.COMPACTION
+    pool = Pool.MERGES if is_merge else Pool.PROMPT
+    asked: list[Any] = [runner.run(run_copy, Copy("a", "b"), purpose, control)]
+    urgent = True
+    asked.append(runner.run(run_copy, Copy("a", "b"), purpose, control))
+    assert asked == [(pool, is_merge), (pool, False)]
+    workers.close()
+
+
+def test_as_many_merges_run_at_once_as_have_processes(tmp_path: Path, workers: Workers) -> None:
+    runner, _, _ = runner_on(tmp_path, workers)
+    assert runner.at_once == PROCESSES[Pool.MERGES]
 
 
 @dataclass(frozen=True)

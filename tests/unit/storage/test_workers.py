@@ -3,11 +3,9 @@ on another thread is waited for by an event."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from queue import SimpleQueue
 
@@ -18,12 +16,10 @@ from seerdb.errors import ClosedError, UnavailableError
 from seerdb.storage.lanes import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Lane
 from seerdb.storage.workers import (
     COMPACTION_THREADS,
-    JOB_NICENESS,
     LANE_THREADS,
     InlineExecutor,
     Timer,
     Workers,
-    _JobContext,
 )
 from seerdb.testing.clock import FakeClock
 
@@ -433,25 +429,3 @@ def test_the_inline_executor_runs_at_once_and_keeps_errors() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         future.result()
     assert list(executor.map(str, [1, 2])) == ["1", "2"]
-
-
-def test_a_worker_process_steps_back_before_it_imports_anything() -> None:
-    process = _JobContext().Process(target=os.getpid)
-    process.start()
-    assert process.pid is not None
-    # It takes a tenth of a second to come to code of its own, where it could do this itself.
-    niceness = os.getpriority(os.PRIO_PROCESS, process.pid)
-    process.join()
-    assert niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + JOB_NICENESS, 19)
-
-
-def test_worker_processes_run_return_raise_and_come_back() -> None:
-    workers = Workers("process", SystemClock())
-    worker = workers.run_in_process(os.getpid)
-    assert worker != os.getpid()
-    with pytest.raises(ValueError, match="invalid literal"):
-        workers.run_in_process(int, "x")
-    with pytest.raises(BrokenProcessPool):
-        workers.run_in_process(os._exit, 1)
-    assert workers.run_in_process(os.getpid) not in (worker, os.getpid())
-    workers.close()

@@ -1,0 +1,139 @@
+"""Worker processes: how many there are, to whom they give way, and what their ends mean. Nothing
+here waits for time to pass: a job that is to last reads a named pipe that the test holds open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+
+from seerdb.clock import SystemClock
+from seerdb.errors import ClosedError
+from seerdb.storage.workers import (
+    JOB_NICENESS,
+    PATIENT_NICENESS,
+    PROCESSES,
+    Pool,
+    Workers,
+    _JobContext,
+    patiently,
+)
+
+PATIENCE = 60
+
+
+def test_a_worker_process_steps_back_before_it_imports_anything() -> None:
+    process = _JobContext().Process(target=os.getpid)
+    process.start()
+    assert process.pid is not None
+    # It takes a tenth of a second to come to code of its own, where it could do this itself.
+    niceness = os.getpriority(os.PRIO_PROCESS, process.pid)
+    process.join()
+    assert niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + JOB_NICENESS, 19)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Workers]:
+    workers = Workers("process", SystemClock())
+    yield workers
+    workers.close()
+
+
+@pytest.mark.parametrize("pool", Pool)
+def test_worker_processes_run_return_raise_and_come_back(processes: Workers, pool: Pool) -> None:
+    worker = processes.run_in_process(pool, os.getpid)
+    assert worker != os.getpid()
+    with pytest.raises(ValueError, match="invalid literal"):
+        processes.run_in_process(pool, int, "x")
+    with pytest.raises(BrokenProcessPool):
+        processes.run_in_process(pool, os._exit, 1)
+    assert processes.run_in_process(pool, os.getpid) not in (worker, os.getpid())
+
+
+@pytest.mark.parametrize("pool", Pool)
+def test_a_worker_that_dies_leaves_all_others_alone(pool: Pool, tmp_path: Path) -> None:
+    workers, gate = Workers("process", SystemClock()), tmp_path / "gate"
+    os.mkfifo(gate)
+    run = workers.run_in_process
+    [other] = set(Pool) - {pool}
+    elsewhere = run(other, os.getpid)
+    with ThreadPoolExecutor(1) as caller:
+        beside = caller.submit(run, pool, read_whole, str(gate))
+        with gate.open("w") as held:  # waits until the job reads
+            with pytest.raises(BrokenProcessPool):
+                run(pool, patiently, os._exit, 1)
+            assert run(other, os.getpid) == elsewhere
+            held.write("done")
+        assert beside.result(PATIENCE) == "done"
+    workers.close()
+
+
+NICENESS = os.PRIO_PROCESS, 0
+"""Of who asks; on Linux that is a thread."""
+
+
+@pytest.mark.parametrize("pool", Pool)
+def test_a_patient_job_is_behind_all_others_and_the_next_one_where_it_was(
+    processes: Workers, pool: Pool
+) -> None:
+    here = os.getpriority(*NICENESS)
+    job, patient = min(here + JOB_NICENESS, 19), PATIENT_NICENESS
+    worker = processes.run_in_process(pool, os.getpid)
+    assert [
+        processes.run_in_process(pool, os.getpriority, *NICENESS),
+        processes.run_in_process(pool, patiently, os.getpriority, *NICENESS),
+        processes.run_in_process(pool, os.getpriority, *NICENESS),
+    ] == [job, patient, job]
+    assert processes.run_in_process(pool, patiently, os.getpid) == worker
+    assert os.getpriority(os.PRIO_PROCESS, worker) == job
+    assert processes.run_alone(os.getpriority, *NICENESS) == patient
+    assert os.getpriority(*NICENESS) == here
+
+
+def test_a_patient_job_raises_what_it_raised(processes: Workers) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        processes.run_in_process(Pool.MERGES, patiently, int, "x")
+
+
+def read_whole(path: str) -> str:
+    """Of a named pipe: until whoever opened it for writing closes it."""
+    return Path(path).read_text()
+
+
+def test_merges_in_all_of_their_processes_keep_no_flush_waiting(tmp_path: Path) -> None:
+    workers, most = Workers("process", SystemClock()), PROCESSES[Pool.MERGES]
+    gates = [tmp_path / str(number) for number in range(most)]
+    for gate in gates:
+        os.mkfifo(gate)
+    with ThreadPoolExecutor(most) as callers:
+        run = workers.run_in_process
+        merges = [callers.submit(run, Pool.MERGES, read_whole, str(gate)) for gate in gates]
+        held = [gate.open("w") for gate in gates]  # waits until the merge reads
+        assert workers.run_in_process(Pool.PROMPT, max, 1, 2) == 2
+        assert not any(merge.done() for merge in merges)
+        for each in held:
+            each.write("merged")
+            each.close()
+        assert [merge.result(PATIENCE) for merge in merges] == ["merged"] * most
+    workers.close()
+
+
+def test_processes_are_started_when_they_are_needed_and_ended_by_the_close() -> None:
+    before, workers = set(active_children()), Workers("process", SystemClock())
+    assert set(active_children()) == before
+    for _ in range(3):
+        workers.run_in_process(Pool.PROMPT, os.getpid)
+    assert len(set(active_children()) - before) == 1, "one is enough for one after the other"
+    started = {workers.run_in_process(pool, os.getpid) for pool in Pool}
+    assert {child.pid for child in set(active_children()) - before} == started
+    workers.close()
+    assert set(active_children()) == before
+    for pool in Pool:
+        for _ in range(PROCESSES[pool] + 1):
+            with pytest.raises(ClosedError, match="close it after its databases"):
+                workers.run_in_process(pool, os.getpid)
