@@ -60,7 +60,7 @@ def test_the_wheel_carries_its_licence_and_command(wheel: Path) -> None:
         assert archive.read(files["licenses/LICENSE"]) == (ROOT / "LICENSE").read_bytes()
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
-    assert "seerdb = seerdb.cli.main:main" in commands
+    assert "seerdb = seerdb.__main__:main" in commands
 
 
 def test_the_packages_of_the_wheel_import(wheel: Path, tmp_path: Path) -> None:
