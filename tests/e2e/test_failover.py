@@ -179,6 +179,10 @@ def test_lost_local_writes_are_told_by_their_numbers(pair: Pair) -> None:
     reply = http.get(f"{pair.standby.url}/v1/kv/weak4", headers=token)
     assert (reply.status_code, reply.json()["type"]) == (409, "urn:seerdb:lost")
     assert report["previous"]["address"] == pair.primary.url
+    lost = f"are lost: seq {report['seq'] + 1} to {last.headers['seerdb-seq']} of epoch 1"
+    assert lost in pair.primary.run("verify", str(pair.primary.data)).stdout
+    pair.primary.start(until="/livez")
+    wait_for(lambda: "has overtaken the log here" in pair.primary.log(), "it to say what was lost")
 
 
 def test_a_primary_that_was_stopped_and_goes_on_acknowledges_nothing(pair: Pair) -> None:
