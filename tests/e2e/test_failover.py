@@ -12,9 +12,12 @@ import httpx
 import pytest
 
 from seerdb.storage.lease.record import LeaseRecord, decode_lease
+from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.names import LEASE_NAME
+from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.overtaken import find_overtaken
 from tests.e2e.conftest import Server, http, wait_for
 from tests.fixtures.stores import S3Server
 
@@ -156,6 +159,14 @@ def test_kill_nine_of_the_primary(pair: Pair) -> None:
     if report["lost"] is not None:
         assert report["lost"]["from"] == report["seq"] + 1
         assert report["lost"]["to"] <= max([*writer.weak.values(), *writer.safe.values()])
+    wal = f"{pair.primary.data}/wal"
+    own_log = find_overtaken(OsFileSystem(), wal, pair.bucket, load(pair.bucket))
+    assert own_log is not None
+    assert own_log.whole
+    told = {seq for each in own_log.lost for seq in range(each.first, each.last + 1)}
+    acknowledged = set(writer.weak.values())
+    assert told & acknowledged == {seq for seq in acknowledged if seq > report["seq"]}
+    print(f"lost, exactly: {own_log.lost}")
 
 
 @pytest.mark.parametrize("pair", [{"ship_interval": 0}], indirect=True)
@@ -179,6 +190,10 @@ def test_lost_local_writes_are_told_by_their_numbers(pair: Pair) -> None:
     reply = http.get(f"{pair.standby.url}/v1/kv/weak4", headers=token)
     assert (reply.status_code, reply.json()["type"]) == (409, "urn:seerdb:lost")
     assert report["previous"]["address"] == pair.primary.url
+    lost = f"are lost: seq {report['seq'] + 1} to {last.headers['seerdb-seq']} of epoch 1"
+    assert lost in pair.primary.run("verify", str(pair.primary.data)).stdout
+    pair.primary.start(until="/livez")
+    wait_for(lambda: "has overtaken the log here" in pair.primary.log(), "it to say what was lost")
 
 
 def test_a_primary_that_was_stopped_and_goes_on_acknowledges_nothing(pair: Pair) -> None:
