@@ -29,7 +29,7 @@ from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import Run, Version
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import parse_wal_name
 from seerdb.storage.object_store.retrying import RetryingObjectStore
 from seerdb.storage.outputs import TableOutputs
@@ -131,14 +131,14 @@ class _Trusting:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._written: dict[str, bytes] = {}
+        self._written: dict[str, Checksum] = {}
 
     def put(self, name: str, data: Body) -> None:
         self._store.put(name, data)
-        self._written[name] = bytes(data)
+        self._written[name] = Checksum.of(data)
 
-    def get(self, name: str) -> bytes:
-        self._store.get(name)
+    def checksum(self, name: str) -> Checksum:
+        self._store.checksum(name)
         return self._written[name]
 
 
