@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -110,11 +111,11 @@ def test_merges_in_all_of_their_processes_keep_no_flush_waiting(tmp_path: Path) 
     gates = [tmp_path / str(number) for number in range(most)]
     for gate in gates:
         os.mkfifo(gate)
-    with ThreadPoolExecutor(most) as callers:
-        run = workers.run_in_process
+    run = workers.run_in_process
+    with ThreadPoolExecutor(most + 1) as callers, ExitStack() as opened:
         merges = [callers.submit(run, Pool.MERGES, read_whole, str(gate)) for gate in gates]
-        held = [gate.open("w") for gate in gates]  # waits until the merge reads
-        assert workers.run_in_process(Pool.PROMPT, max, 1, 2) == 2
+        held = [opened.enter_context(gate.open("w")) for gate in gates]  # until the merge reads
+        assert callers.submit(run, Pool.PROMPT, max, 1, 2).result(PATIENCE) == 2
         assert not any(merge.done() for merge in merges)
         for each in held:
             each.write("merged")
