@@ -117,7 +117,8 @@ async def promote(request: Request) -> Response:
     """Make a standby the writer of its database, now, and wait until it is.
 
     The reply says where it goes on, and which commits of the writer before are known to be lost:
-    `lost` is null or holds `from` and `to`. A server that is the writer answers the same about its
+    `lost` is null or holds `from` and `to`. `own_log` says exactly what is lost of the log that it
+    had from when it was the writer itself. A server that is the writer answers the same about its
     own opening."""
     parse_query(request.scope["query_string"], ())
     service = service_of(request)

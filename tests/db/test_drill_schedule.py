@@ -52,6 +52,7 @@ def test_an_open_database_drills_and_tells_of_it(
     [check] = [check for check in db.health() if check.name == "restore drill"]
     assert (check.ok, check.is_warning) == (True, True)
     assert report.backup in check.detail
+    assert f"{report.rpo_seconds:,.0f} seconds old, restored in" in check.detail
     values = db.statistics().values
     names = ("drills", "drill_failures", "drill_success", "drill_compared", "drill_seconds")
     assert [values[name] for name in names] == [1, 0, 1, 1, report.seconds]

@@ -52,7 +52,8 @@ def drill_health(drills: DrillStatistics) -> list[HealthCheck]:
     detail, report = last.error, last.report
     if report is not None:
         detail = report.note or "it brings back what was there"
-        detail = f"backup {report.backup}, in {report.seconds:.1f} seconds: {detail}"
+        took = f"{report.rpo_seconds:,.0f} seconds old, restored in {report.seconds:,.1f}"
+        detail = f"backup {report.backup}, {took}: {detail}"
     return [HealthCheck("restore drill", last.ok, detail, is_warning=True)]
 
 
