@@ -18,9 +18,9 @@ MAX_SEALED = 4
 """Sealed memtables that may wait for a flush that works: bounds memory. A burst of so many times
 the capacity is taken in at full speed; each costs that much memory while flushes are behind."""
 
-
-UNHURRIED = 0.25
-"""How full the next memtable is when the flush of the one before begins to hurry."""
+UNHURRIED = 1.25
+"""How much may wait beside the memtable that is flushed before its flush hurries: one more, and a
+quarter of the next. A burst that ends before that is not slowed down for it."""
 
 
 class Obstacle(NamedTuple):

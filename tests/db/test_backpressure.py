@@ -79,7 +79,7 @@ def test_writers_are_slowed_down_before_a_slow_flush_stops_them(open_db: OpenDB)
         slowed = row(db, "memtables")
         assert (slowed.slowdowns, slowed.stops, slowed.refused) == (1, 1, 0)
         assert 0 < slowed.slowed_seconds < 0.1
-        assert slowed.last == "3 sealed memtables wait for their flush"
+        assert slowed.last == "4 sealed memtables wait for their flush"
         assert detail(db) == (False, slowed.last)
         store.open.set()
         heard.wait_for(WriteResumed)

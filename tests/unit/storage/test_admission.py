@@ -437,9 +437,9 @@ def test_without_a_least_free_disk_the_disk_is_not_asked() -> None:
     assert rig.clock.slept == 0
 
 
-def test_a_flush_gives_way_until_the_next_memtable_fills() -> None:
+def test_a_flush_gives_way_until_another_memtable_waits_and_the_next_fills() -> None:
     rig = Rig(memtable_capacity=1024)
-    rig.seal(1)
+    rig.seal(2)
     assert (rig.gauges.rests_of_flush(), rig.gauges.rests_of_compaction()) == (REST, REST)
     rig.live.current.active.put(1, b"k", b"v", 300)
     assert rig.gauges.flush_is_behind()
