@@ -137,9 +137,8 @@ def _built(
         return None
     builder = table_format.builder()
     if len(entries):
-        order = entries.order()
-        for start in range(0, len(entries), _ADDED):
-            builder.add(entries.take(order[start : start + _ADDED]))
+        for stretch in entries.stretches(entries.order(), _ADDED):
+            builder.add(stretch)
             pace()
     builder.add_range_tombstones(tombstones)
     return builder.finish(memtable.first_us, memtable.last_us)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
 
@@ -202,6 +202,15 @@ class Packed:
             lengths=None if shape else self.lengths.take(order, axis=0),
             shape=shape,
         )
+
+    def stretches(self, order: Order, size: int) -> Iterator[Packed]:
+        """:meth:`take`, ``size`` entries at a time, each to be let go of before the next."""
+        whole = None if self.shape else self.take(order)  # what is cut out is copied as a whole
+        for start in range(0, len(order), size):
+            if whole is None:
+                yield self.take(order[start : start + size])
+            else:
+                yield whole.between(start, min(start + size, len(order)))
 
     def _parts_of(self, order: Order) -> Bytes:
         entries = self._cut(self._starts().take(order), self.ends.take(order))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,6 +81,14 @@ def test_taken_in_any_order(entries: list[Entry], data: st.DataObject) -> None:
     order = data.draw(positions)
     taken = pack(entries).take(np.array(order, np.intp))
     assert rows(taken) == [entries[position] for position in order]
+
+
+@given(LISTS, st.integers(1, 13), st.randoms())
+def test_taken_in_stretches(entries: list[Entry], size: int, random: Random) -> None:
+    order = random.sample(range(len(entries)), len(entries))
+    stretches = list(pack(entries).stretches(np.array(order, np.intp), size))
+    assert [len(each) for each in stretches[:-1]] == [size] * (len(stretches) - 1)
+    assert [row for each in stretches for row in rows(each)] == [entries[at] for at in order]
 
 
 @given(LISTS, KEYS)
