@@ -56,7 +56,8 @@ class ForwardClock:
         self.wall_ns = clock.now_ns
         """The wall clock as it is."""
         self._lock = threading.Lock()
-        self._told_us = reached_us  # guarded by the lock
+        self.told_us = reached_us  # set under the lock
+        """The latest time that was told, to whoever may have gone by it."""
         self.committed_us = reached_us
         """Time of the newest commit. Set by the one who commits, to ever later times."""
         self.committing = False
@@ -66,8 +67,8 @@ class ForwardClock:
         """Microseconds since 1970, no less than any time told before."""
         now = self.wall_ns() // 1000
         with self._lock:
-            self._told_us = max(now, self._told_us, self.committed_us)
-            return self._told_us
+            self.told_us = max(now, self.told_us, self.committed_us)
+            return self.told_us
 
     def settled_us(self) -> int:
         """A time before which no commit will yet appear."""

@@ -133,6 +133,8 @@ class Committer:
                     clock = self._clock
                     wall_ns = clock.wall_ns  # called by attribute, it would be searched for
                     now = wall_ns() // 1000
+                    if now < clock.told_us:  # what was seen to expire must not outlive a crash
+                        now = clock.told_us
                     if now > clock.committed_us:
                         clock.committed_us = now
                     seq = live.visible_seq + 1
@@ -253,8 +255,7 @@ class Committer:
         self._finish(group, None)
 
     def _publish(self, group: list[Request], last: int) -> None:
-        live = self._live
-        time_us = self._clock.committed_us
+        live, time_us = self._live, self._clock.committed_us
         with live.lock:
             active = live.current.active
             for request in group:
@@ -408,9 +409,8 @@ class Committer:
 
     def _start_segment(self) -> None:
         """Give the active memtable its segment; tried again by the next writer if it fails."""
-        first_seq = self._live.visible_seq + 1
-        self._log.start(self._live.current.active.segments[0], first_seq)
-        self._segment_seq = first_seq
+        self._segment_seq = self._live.visible_seq + 1
+        self._log.start(self._live.current.active.segments[0], self._segment_seq)
         self._live.current.active.first_us = self._timestamp()
         self._unstarted = False
 

@@ -200,6 +200,18 @@ def test_nor_after_a_crash_that_follows_a_commit(world: World, level: str) -> No
     assert world.kill().open().get(b"k") is None
 
 
+def test_nor_after_a_crash_that_follows_one_of_many_lone_puts(world: World) -> None:
+    db = world.open()
+    db.put(b"k", b"v", ttl=10)
+    for number in range(3):
+        db.put(b"%d" % number, b"v", durability="memory")
+    world.clock.advance(11)
+    assert db.get(b"k") is None
+    world.clock.set_now(world.clock.now() - 3600)
+    db.put(b"other", b"v", durability="memory")
+    assert world.kill().open().get(b"k") is None
+
+
 def test_the_clock_of_expiry_has_passed_every_commit(world: World) -> None:
     """A wall clock behind the newest commit does not lengthen a life."""
     db = world.open()
