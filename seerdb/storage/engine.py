@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import NoReturn
 
-from seerdb.errors import ClosedError, DiskError, FencedError, SeerDBError
+from seerdb.errors import ClosedError, DiskError, FencedError, InternalError, SeerDBError
 from seerdb.events import MemtableSealed, Poisoned, WorkFailed
 from seerdb.options import Options
 from seerdb.storage.admission import Admission
@@ -437,6 +437,10 @@ class Engine:
         self.poison.check()
         if isinstance(failure, SeerDBError):
             raise failure
+        if failure is not None:
+            raise InternalError(
+                f"the {lane.name} failed: {failure!r}; please report it"
+            ) from failure
         raise ClosedError(f"the database was closed before the {lane.name} was done")
 
     def check_open(self) -> None:
