@@ -392,7 +392,7 @@ class DB(Backups, Reader):
 
     def compact(self, start: bytes | None = None, end: bytes | None = None) -> CompactionReport:
         """Flush, then merge what lies in ``[start, end)``; waits. Without bounds all tables become
-        one sorted run.
+        one sorted run, and what a clone borrows becomes its own.
 
         With a bound only tables that overlap the range are rewritten: those that reach out of it
         are cut at its borders, and what is inside is merged into the oldest run of it, where

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import NoReturn
 
-from seerdb.errors import ClosedError, DiskError, FencedError, InternalError, SeerDBError
+from seerdb.errors import ClosedError, DiskError, FencedError, SeerDBError
 from seerdb.events import MemtableSealed, Poisoned, WorkFailed
 from seerdb.options import Options
 from seerdb.storage.admission import Admission
@@ -178,14 +178,14 @@ class Engine:
             # In a hurry only if somebody reads.
             is_worth_warming=lambda: interest.is_fresh() or not self.gauges.flush_is_behind(),
         )
-        merger = self._remote or runner
+        merger, loans = self._remote or runner, self.manifest.state.loans
         self.compactor = Compactor(
             publisher,
             outputs,
             merger,
             planner=Planner(
                 POLICIES[options.compaction],
-                PolicyOptions.of(options, has_merges=opened.operator is not None),
+                PolicyOptions.of(options, has_merges=opened.operator is not None, loans=loans),
                 RecentLoad(self._operations, clock),
                 lambda: opened.clock.now_us() // SECOND_US,
             ),
@@ -435,13 +435,7 @@ class Engine:
 
     def _raise_for(self, lane: Lane, failure: BaseException | None) -> NoReturn:
         self.poison.check()
-        if isinstance(failure, SeerDBError):
-            raise failure
-        if failure is not None:
-            raise InternalError(
-                f"the {lane.name} failed: {failure!r}; please report it"
-            ) from failure
-        raise ClosedError(f"the database was closed before the {lane.name} was done")
+        raise lane.why(failure)
 
     def check_open(self) -> None:
         """Raise ``ClosedError`` when it is closed."""

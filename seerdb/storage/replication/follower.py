@@ -13,7 +13,6 @@ from seerdb.errors import (
     CorruptionError,
     DiskError,
     InvalidRequestError,
-    SeerDBError,
     UnavailableError,
 )
 from seerdb.events import WorkFailed
@@ -206,12 +205,7 @@ class Follower:
         self.check_open()
         wanted = self.tail.begun + 1
         if not self.lane.wake_and_wait(lambda: self.tail.completed >= wanted):
-            failure = self.lane.last_failure
-            raise (
-                failure
-                if isinstance(failure, SeerDBError)
-                else ClosedError("the replica was closed before it had looked")
-            )
+            raise self.lane.why(self.lane.last_failure)
 
     # What the live tail needs: see live.LiveTarget.
 
