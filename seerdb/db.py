@@ -232,6 +232,12 @@ class DB(Backups, Reader):
         self._level = LEVELS[engine.options.durability]
         self._committer = engine.committer
 
+    def begin_closing(self) -> None:
+        """End what may take hours: merges, for good, and waits for one, and of writes that are held
+        back; these raise ``ClosedError``. All else goes on until :meth:`close`, which is to come
+        soon. Never waits; from any thread. Idempotent."""
+        self._engine.begin_closing()
+
     def close(self) -> None:
         """Flush what is in memory and release everything. Ends backups in the background.
         Idempotent.

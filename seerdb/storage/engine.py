@@ -442,6 +442,13 @@ class Engine:
         if self._closed:
             raise ClosedError("the database is closed; open it again")
 
+    def begin_closing(self) -> None:
+        """See :meth:`seerdb.DB.begin_closing`."""
+        self.background.begin_closing()
+        self.compactor.cancel()
+        if self._remote is not None:
+            self._remote.close()
+
     def close(self) -> None:
         """Flush, leave a checkpoint and release everything; merges are cancelled. Idempotent.
 
@@ -449,10 +456,7 @@ class Engine:
         """
         if self._closed:
             return
-        self.background.begin_closing()
-        self.compactor.cancel()
-        if self._remote is not None:
-            self._remote.close()
+        self.begin_closing()
         try:
             if self.poison.cause is None:
                 self._close_cleanly()
