@@ -83,8 +83,9 @@ class _Server(uvicorn.Server):
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn; first, streams without end are told to end."""
-        self._service.is_stopping = True
+        """See uvicorn; first, streams without end and merges are told to end. uvicorn gives up
+        waiting for a request, but a thread that serves it is always waited for."""
+        self._service.stop()
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

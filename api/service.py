@@ -309,6 +309,9 @@ class Database(Protocol):
     def follow(self, seq: int) -> LogCursor:
         """The durable log from ``seq`` on."""
 
+    def begin_closing(self) -> None:
+        """End what may take hours. Never blocks."""
+
     def close(self) -> None:
         """Flush and release everything. Blocks."""
 
@@ -331,7 +334,7 @@ class Service:
         self.is_replica = False
         """Whether replies tell how far this node is behind."""
         self.is_stopping = False
-        """Set when the server stops: what would go on for ever has to end."""
+        """Whether the server stops: what would go on for ever has to end."""
 
     def start(self, db: Database) -> None:
         """Serve ``db`` from the running event loop."""
@@ -345,6 +348,11 @@ class Service:
         self.db = db
         self._replica = db if isinstance(db, Replica) else None
         self.is_replica = self._replica is not None
+
+    def stop(self) -> None:
+        """The server stops: who would go on for ever, or for hours, ends."""
+        self.is_stopping = True
+        self.db.begin_closing()
 
     async def commit(
         self,

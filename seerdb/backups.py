@@ -16,6 +16,7 @@ from seerdb.storage.drill.run import DrillReport
 from seerdb.storage.drill.schedule import Drills, Surroundings
 from seerdb.storage.engine import Engine
 from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.outward import check_may_wait
 
 
 class Backups(Past):
@@ -53,6 +54,7 @@ class Backups(Past):
 
         As :func:`seerdb.drill`, and raises as that; ``BusyError`` while another one runs.
         """
+        check_may_wait("a drill")
         self._engine.check_open()
         return self._drills.run()
 

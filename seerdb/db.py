@@ -20,6 +20,7 @@ from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
 from seerdb.storage.lease.takeover import Takeover
 from seerdb.storage.lookup import Need
+from seerdb.storage.outward import check_may_wait
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
 from seerdb.storage.replication.feed import LogCursor, LogFeed
@@ -73,6 +74,7 @@ class Reader(ABC):
 
     def close(self) -> None:
         """Release everything. Idempotent."""
+        check_may_wait("closing a database")
         self._try_get = self._refuse
         self._engine.close()
 
@@ -230,12 +232,19 @@ class DB(Backups, Reader):
         self._level = LEVELS[engine.options.durability]
         self._committer = engine.committer
 
+    def begin_closing(self) -> None:
+        """End what may take hours: merges, for good, and waits for one, and of writes that are held
+        back; these raise ``ClosedError``. All else goes on until :meth:`close`, which is to come
+        soon. Never waits; from any thread. Idempotent."""
+        self._engine.begin_closing()
+
     def close(self) -> None:
         """Flush what is in memory and release everything. Ends backups in the background.
         Idempotent.
 
         If the bucket cannot be reached, what is not flushed stays in the local log.
         """
+        check_may_wait("closing a database")
         self._end_backups()
         super().close()
 
@@ -347,9 +356,10 @@ class DB(Backups, Reader):
 
         Later, on another thread, ``sink`` is called once per group of commits with a list
         of (ticket, seq or error), for all of the group that gave the same sink; it must be
-        quick and not raise. ``expect``: a key and the seq it must have (0: absent). While a
-        key that is not in memory is fetched for this, all writers wait: where
-        :meth:`try_get_entry` says ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
+        quick and not raise. As a listener (see ``events.py``) it may call what does not wait, such
+        as this. ``expect``: a key and the seq it must have (0: absent). While a key that is not
+        in memory is fetched for this, all writers wait: where :meth:`try_get_entry` says
+        ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
         Raises at once what can be told at once, ``BusyError`` among it.
         """
         if not len(batch):
@@ -388,7 +398,7 @@ class DB(Backups, Reader):
 
     def compact(self, start: bytes | None = None, end: bytes | None = None) -> CompactionReport:
         """Flush, then merge what lies in ``[start, end)``; waits. Without bounds all tables become
-        one sorted run.
+        one sorted run, and what a clone borrows becomes its own.
 
         With a bound only tables that overlap the range are rewritten: those that reach out of it
         are cut at its borders, and what is inside is merged into the oldest run of it, where

@@ -1,8 +1,10 @@
 """What the engine tells the outside: frozen records, given to one listener.
 
 Metrics, logs and tests consume the same records. A listener is called on the thread where the
-thing happened, never inside the write path's lock; it must be quick and must not raise: an
-exception counts as a failure of the background work that told it.
+thing happened, some with all writers held; it must be quick and must not raise: an exception counts
+as a failure of the background work that told it. It may read. What would have to wait for the work
+that called it, such as writes, flushes and closing, of whatever database, raises
+``InvalidRequestError`` there and changes nothing: hand it to another thread, and do not wait.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from seerdb.errors import FencedError
 from seerdb.storage.batch import check_key
 from seerdb.storage.checkpoints import Checkpoint, Checkpoints
 from seerdb.storage.engine import Engine
 from seerdb.storage.in_place import InPlace, InPlaceReport, Parts
 from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.outward import check_may_wait
 from seerdb.storage.reads import View
 from seerdb.storage.time_travel import AsOf, Sources, TimeTravel
 from seerdb.storage.versions import KeyVersion
@@ -102,13 +102,11 @@ class Past:
         exception: after ``UnavailableError`` it may have come into effect, or may yet when the
         bucket answers again.
         """
+        check_may_wait("a restore in place")
         self._engine.check_open()
         self._engine.poison.check()
-        try:
+        with self._engine.background.telling_of_the_fence("restore in place"):
             return self._in_place.restore(as_of, checkpoint, dry_run=dry_run)
-        except FencedError as error:
-            self._engine.background.failed("restore in place", error, 1, 0)
-            raise
 
     def checkpoint(
         self, name: str | None = None, expires: float | None = None, *, flush: bool = True

@@ -24,6 +24,9 @@ class ReadOnly(ABC):
     checkpoint = checkpoints = drop_checkpoint = _refused
     start_backup = backups = cancel_backup = recovery_points = _refused
 
+    def begin_closing(self) -> None:  # noqa: B027 - all have it, and none needs more
+        """Does nothing: there is nothing that takes long."""
+
     @property
     def is_fenced(self) -> bool:
         """Never: it writes nothing."""

@@ -221,7 +221,10 @@ def prune(
     ] = None,
     keep_for: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Keep those no older than this: 30d, 12h, 90m, 60s."),
+        typer.Option(
+            metavar="DURATION",
+            help="Keep those made so long before the newest, or later: 30d, 12h, 90m, 60s.",
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only said.")] = False,
     store_options: StoreOptions = "{}",
@@ -230,7 +233,7 @@ def prune(
     """Delete backups that are not to be kept, and what only they need.
 
     Says what it would do, and does it with --yes. A backup that was made with --keep stays, and so
-    does the newest one."""
+    do the newest one and the newest from which nothing is missing."""
     report = prune_backups(
         repository,
         count=keep_last,

@@ -13,7 +13,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from seerdb.errors import ClosedError, FencedError, UnavailableError
@@ -224,6 +225,15 @@ class Background:
             return False
         self._listener(WorkFailed(name, str(error), attempts, retry_seconds))
         return True
+
+    @contextmanager
+    def telling_of_the_fence(self, name: str) -> Iterator[None]:
+        """Around what a caller waits for: that it finds this writer fenced is told, too."""
+        try:
+            yield
+        except FencedError as error:
+            self.failed(name, error, 1, 0)
+            raise
 
     def begin_closing(self) -> None:
         """What is cancelled from now on is cancelled on purpose; writers wait for no lane."""

@@ -34,8 +34,9 @@ from seerdb.storage.batch import Batch
 from seerdb.storage.inbox import Inbox
 from seerdb.storage.lease.keeper import LeaseKeeper
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
+from seerdb.storage.outward import check_may_wait
 from seerdb.storage.poison import Poison
-from seerdb.storage.request import CommitStatistics, Outcome, Request, Sink, ready
+from seerdb.storage.request import CommitStatistics, Request, Sink, Ticket, ready, settle, tell
 from seerdb.storage.state import LiveState
 from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.writer import LogWriter
@@ -81,7 +82,7 @@ class CommitEnv(Protocol):
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Make a call later on another thread."""
 
-    def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
+    def ship(self, seq: int, tickets: list[Ticket]) -> None:
         """Tell each ticket its seq once everything up to ``seq`` is in the bucket."""
 
 
@@ -163,6 +164,7 @@ class Committer:
         Requires: the batch is not empty; nobody adds to it, not even after an interrupt
         (Ctrl-C), for it may yet be committed.
         """
+        check_may_wait("a write")
         request = Request(self._ready(batch), level, expect)
         self._queue.append(request)
         with self._leading():
@@ -351,24 +353,12 @@ class Committer:
         return self._poison.error()
 
     def _finish(self, group: list[Request], error: SeerDBError | None) -> None:
-        sinks: dict[Sink, list[Outcome]] = {}
-        shipped: list[tuple[Sink, object, int]] = []
-        submitted = size = 0
-        for request in group:
-            request.error = error
-            request.done = True
-            if request.sink is None:
-                continue
-            submitted += 1
-            size += len(request.payload)
-            if error is None and request.level == OBJECT:
-                shipped.append((request.sink, request.ticket, request.seq))
-            else:
-                sinks.setdefault(request.sink, []).append((request.ticket, error or request.seq))
-        if submitted:
-            self._inbox.finish(submitted, size)
+        sinks, shipped = settle(group, error, OBJECT)
+        if sinks or shipped:
+            sizes = [len(request.payload) for request in group if request.sink is not None]
+            self._inbox.finish(len(sizes), sum(sizes))
         for sink, outcomes in sinks.items():
-            sink(outcomes)
+            tell(sink, outcomes)
         if shipped:
             self._env.ship(shipped[-1][2], shipped)
 

@@ -41,13 +41,14 @@ from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.opening import Opened, open_database
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
+from seerdb.storage.outward import check_may_wait
 from seerdb.storage.pace import GivingWay, Pace, at_full_speed
 from seerdb.storage.pinning import Pins
 from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.remote_jobs import DaskRunner, require_shared
-from seerdb.storage.request import Sink
+from seerdb.storage.request import Sink, Ticket
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.sampling import GetSampler
@@ -177,14 +178,14 @@ class Engine:
             # In a hurry only if somebody reads.
             is_worth_warming=lambda: interest.is_fresh() or not self.gauges.flush_is_behind(),
         )
-        merger = self._remote or runner
+        merger, loans = self._remote or runner, self.manifest.state.loans
         self.compactor = Compactor(
             publisher,
             outputs,
             merger,
             planner=Planner(
                 POLICIES[options.compaction],
-                PolicyOptions.of(options, has_merges=opened.operator is not None),
+                PolicyOptions.of(options, has_merges=opened.operator is not None, loans=loans),
                 RecentLoad(self._operations, clock),
                 lambda: opened.clock.now_us() // SECOND_US,
             ),
@@ -327,9 +328,11 @@ class Engine:
 
     def sealed(self, memtable: Memtable) -> None:
         event = MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
-        self.components.listener(event)
-        self.shipping.sealed(self.committer.place())
-        self.background.flush.wake()
+        try:
+            self.components.listener(event)
+        finally:  # sealed it is, whatever a listener raises
+            self.shipping.sealed(self.committer.place())
+            self.background.flush.wake()
 
     def poisoned(self, cause: BaseException) -> None:
         self.components.listener(Poisoned(str(cause)))
@@ -340,7 +343,7 @@ class Engine:
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         self.runtime.workers.timer.call_later(seconds, call)
 
-    def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
+    def ship(self, seq: int, tickets: list[Ticket]) -> None:
         self.shipper.enqueue(tickets, self.committer.place())
         # On another thread always: the caller holds the commit mutex, which shipping takes.
         self.runtime.workers.submit_ship(self.background.ship.wake)
@@ -355,15 +358,9 @@ class Engine:
             self.reads.seq_of(expect[0])
         seq = self.committer.commit(batch, level, expect)
         if level == OBJECT:
-            self._ship_now(seq)
+            with self.background.telling_of_the_fence("ship"):
+                self.shipper.ship(seq)
         return seq
-
-    def _ship_now(self, seq: int) -> None:
-        try:
-            self.shipper.ship(seq)
-        except FencedError as error:
-            self.background.failed("ship", error, 1, 0)
-            raise
 
     def submit(
         self,
@@ -391,6 +388,7 @@ class Engine:
 
         Raises: what made the flush fail, after its first failed attempt.
         """
+        check_may_wait("a flush")
         self.check_open()
         self.flushed(self.committer.rotate())
         return self.manifest.state.last_seq
@@ -405,13 +403,11 @@ class Engine:
 
     def ingest(self, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
         """Show all pairs at once, in tables of their own; see :meth:`Ingester.ingest`."""
+        check_may_wait("an ingest")
         self.check_open()
         self.poison.check()
-        try:
+        with self.background.telling_of_the_fence("ingest"):
             report = self.ingester.ingest(pairs)
-        except FencedError as error:
-            self.background.failed("ingest", error, 1, 0)
-            raise
         self.background.compaction.wake()
         self.background.begin_warm_up()
         return report
@@ -439,14 +435,19 @@ class Engine:
 
     def _raise_for(self, lane: Lane, failure: BaseException | None) -> NoReturn:
         self.poison.check()
-        if isinstance(failure, SeerDBError):
-            raise failure
-        raise ClosedError(f"the database was closed before the {lane.name} was done")
+        raise lane.why(failure)
 
     def check_open(self) -> None:
         """Raise ``ClosedError`` when it is closed."""
         if self._closed:
             raise ClosedError("the database is closed; open it again")
+
+    def begin_closing(self) -> None:
+        """See :meth:`seerdb.DB.begin_closing`."""
+        self.background.begin_closing()
+        self.compactor.cancel()
+        if self._remote is not None:
+            self._remote.close()
 
     def close(self) -> None:
         """Flush, leave a checkpoint and release everything; merges are cancelled. Idempotent.
@@ -455,10 +456,7 @@ class Engine:
         """
         if self._closed:
             return
-        self.background.begin_closing()
-        self.compactor.cancel()
-        if self._remote is not None:
-            self._remote.close()
+        self.begin_closing()
         try:
             if self.poison.cause is None:
                 self._close_cleanly()

@@ -36,7 +36,7 @@ from seerdb.storage.flush import TableFormat
 from seerdb.storage.garbage import GarbageCollector, find_missing
 from seerdb.storage.history import when
 from seerdb.storage.jobs import JobRunner
-from seerdb.storage.kept import list_checkpoints
+from seerdb.storage.kept import list_checkpoints, name_before_restore
 from seerdb.storage.lanes import Lane
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.manifest.writer import ManifestWriter
@@ -202,7 +202,7 @@ class _Restoring:
             report,
             seq=seq,
             replaced_seq=seq - 1,
-            checkpoint=_checkpoint_before(seq),
+            checkpoint=name_before_restore(seq),
             tables_removed=len(self._removed),
         )
         parts.listener(RestoredInPlace(done.seq, done.restored_seq, done.checkpoint))
@@ -214,7 +214,7 @@ class _Restoring:
         parts.flushed(seq)
         parts.publisher.settled_version()
         parts.manifest.checkpoint()
-        name = _checkpoint_before(seq + 1)
+        name = name_before_restore(seq + 1)
         try:
             parts.checkpoints.create(name, None, flush=False)
         except AlreadyExistsError:
@@ -242,7 +242,3 @@ class _Restoring:
         """Hold nothing any more; what was made and is not named by the manifest is garbage."""
         if not self._is_in_doubt:
             self._parts.outputs.finish(self._outputs)
-
-
-def _checkpoint_before(seq: int) -> str:
-    return f"before-restore-{seq}"

@@ -42,6 +42,8 @@ _ENVELOPE = Envelope(
 
 SECOND_US = 1_000_000
 
+_BEFORE_RESTORE = "before-restore-"
+
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A state that is kept."""
@@ -66,6 +68,18 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def objects(self) -> set[str]:
         """Names of all objects that the state consists of."""
         return {name for table in self.record.tables for name in table.objects}
+
+
+def name_before_restore(seq: int) -> str:
+    """The name of the checkpoint of what a restore in place, the commit ``seq``, replaces."""
+    return f"{_BEFORE_RESTORE}{seq}"
+
+
+def restore_after(name: str) -> int | None:
+    """The seq of the restore in place for which an object is such a checkpoint; ``None``: it is
+    none."""
+    digits = name.removeprefix(f"{CHECKPOINT_PREFIX}{_BEFORE_RESTORE}")
+    return int(digits) if digits != name and digits.isdecimal() else None
 
 
 def record_of(state: ManifestState) -> Checkpoint:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from seerdb.errors import ClosedError
+from seerdb.errors import ClosedError, InternalError, SeerDBError
 from seerdb.storage.workers import Workers
 
 FIRST_RETRY_SECONDS = 0.1
@@ -199,6 +199,16 @@ class Lane:
             self._condition.wait_for(lambda: over() or self._closed, timeout)
             self._waiting -= 1
             return until()
+
+    def why(self, failure: BaseException | None) -> SeerDBError:
+        """What to tell who has waited in vain: the ``failure``, or that the lane ended before."""
+        if failure is None:
+            return ClosedError(f"the database was closed before the {self.name} was done")
+        if isinstance(failure, SeerDBError):
+            return failure
+        bug = InternalError(f"the {self.name} failed: {failure!r}; please report it")
+        bug.__cause__ = failure
+        return bug
 
     def close(self) -> None:
         """Take no more turns; waits for those under way."""

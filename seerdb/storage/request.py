@@ -10,11 +10,14 @@ from seerdb.errors import InvalidRequestError, SeerDBError
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import MERGE, PUT
 from seerdb.storage.operators import MergeOperator, check_operand
+from seerdb.storage.outward import call_out
 from seerdb.storage.wal.format import encode_operations, encode_put
 
 Outcome = tuple[object, int | Exception]
 """A ticket and the seq of its commit, or why there was none."""
 Sink = Callable[[list[Outcome]], None]
+Ticket = tuple[Sink, object, int]
+"""Who is told, once the commit of that seq is in the bucket, and for what."""
 
 
 class Request:
@@ -58,6 +61,30 @@ class Request:
         self.done = False
         self.seq = 0
         self.error: SeerDBError | None = None
+
+
+def settle(
+    group: list[Request], error: SeerDBError | None, shipped: int
+) -> tuple[dict[Sink, list[Outcome]], list[Ticket]]:
+    """Mark each request as done. Returns what there is to tell, by sink, and whom to tell later:
+    those of the level ``shipped``, unless there is an ``error``."""
+    sinks: dict[Sink, list[Outcome]] = {}
+    tickets: list[Ticket] = []
+    for request in group:
+        request.error = error
+        request.done = True
+        if request.sink is None:
+            continue
+        if error is None and request.level == shipped:
+            tickets.append((request.sink, request.ticket, request.seq))
+        else:
+            sinks.setdefault(request.sink, []).append((request.ticket, error or request.seq))
+    return sinks, tickets
+
+
+def tell(sink: Sink, outcomes: list[Outcome]) -> None:
+    """Raises what the sink raises."""
+    call_out(sink, outcomes)
 
 
 def ready(batch: Batch, operator: MergeOperator | None, now_us: Callable[[], int]) -> Batch:

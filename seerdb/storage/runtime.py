@@ -7,6 +7,7 @@ import random
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from seerdb.clock import Clock, SystemClock
 from seerdb.events import Listener, ignore
@@ -15,6 +16,7 @@ from seerdb.storage.cluster import MOST_AT_ONCE, Cluster
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.outward import call_out
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.stores import OpenStore
@@ -80,3 +82,6 @@ class Components:
     random: random.Random = field(default_factory=random.SystemRandom)
     random_bytes: Callable[[int], bytes] = os.urandom
     address: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "listener", partial(call_out, self.listener))

@@ -49,7 +49,7 @@ from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import wal_name
 from seerdb.storage.pieces import Pieces
-from seerdb.storage.request import Sink
+from seerdb.storage.request import Ticket, tell
 from seerdb.storage.wal.format import (
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
@@ -64,8 +64,6 @@ LOOK_SECONDS = 0.1
 
 LATECOMERS_SECONDS = 0.01
 """How long a ship waits to learn who else can be taken along."""
-
-Ticket = tuple[Sink, object, int]
 
 
 class ShipStatistics(msgspec.Struct, frozen=True):
@@ -182,7 +180,7 @@ class Shipper:
         """Tell the tickets that nobody serves any more."""
         for sink, ticket, seq in self._take_tickets():
             closed = ClosedError("the database was closed before the write was in the bucket")
-            sink([(ticket, seq if self._is_safe(seq) else closed)])
+            tell(sink, [(ticket, seq if self._is_safe(seq) else closed)])
 
     def statistics(self, visible_seq: int) -> ShipStatistics:
         """A copy of the counters. Never waits for disk or bucket."""
@@ -217,7 +215,7 @@ class Shipper:
         except SeerDBError as failure:
             error = failure
         for sink, ticket, seq in tickets:
-            sink([(ticket, error or seq)])
+            tell(sink, [(ticket, error or seq)])
         return True
 
     def _take_tickets(self) -> list[Ticket]:

@@ -27,6 +27,7 @@ from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 from seerdb.storage.operators import MergeOperator
+from seerdb.storage.outward import check_may_wait
 from seerdb.storage.reads import Reads, View
 from seerdb.storage.replay import Replay
 from seerdb.storage.row_cache import RowCache
@@ -130,6 +131,7 @@ class TimeTravel:
 
     def log(self) -> Log:
         """All there is of the log, on this disk and in the bucket. Syncs first."""
+        check_may_wait("a read of the past")
         sources = self._sources
         database = sources.manifest.state.database_id
         position = sources.position()

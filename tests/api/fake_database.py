@@ -158,6 +158,10 @@ class FakeCursor:
         self.closed = True
 
 
+def _do_nothing(_: object) -> None:
+    """Nothing takes long here."""
+
+
 class FakeDatabase:
     """A dict of entries; merges append. Nothing expires: ``lifetimes_us`` says what would.
 
@@ -356,6 +360,8 @@ class FakeDatabase:
             raise self.failure
         self.cursors.append(FakeCursor(seq, list(self.log)))
         return self.cursors[-1]
+
+    begin_closing = _do_nothing
 
     def close(self) -> None:
         self.closed = True

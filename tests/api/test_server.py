@@ -89,6 +89,25 @@ def test_a_stopped_server_kept_everything(tmp_path: Path) -> None:
     stop(second, signal.SIGINT)
 
 
+def test_a_server_that_is_stopped_waits_for_no_merge(tmp_path: Path) -> None:
+    """At this rate it would take hours."""
+    process = start(tmp_path, compaction_rate=1)
+    number = port_of(process)
+    with connection_to(number) as writing, connection_to(number) as compacting:
+        for value in ("x", "y"):
+            ops = [{"op": "put", "key": f"k{n:05}", "value": value * 100} for n in range(2_000)]
+            ask(writing, "POST", "/v1/batch", json.dumps({"ops": ops}).encode())
+            ask(writing, "POST", "/v1/admin/flush")
+        compacting.request("POST", "/v1/admin/compact")
+        while not json.loads(ask(writing, "GET", "/v1/admin/status")[1])["jobs"]:
+            pass
+        process.send_signal(signal.SIGTERM)
+        reply = compacting.getresponse()
+        assert (reply.status, json.loads(reply.read())["type"]) == (503, "urn:seerdb:closed")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     process = start(tmp_path_factory.mktemp("db"))

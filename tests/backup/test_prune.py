@@ -78,12 +78,50 @@ def test_the_newest_few_stay() -> None:
     kept.check()
 
 
-def test_the_young_stay_and_the_newest_however_old() -> None:
+def test_what_was_made_shortly_before_the_newest_stays() -> None:
     kept = Kept()
-    assert kept.prune(seconds=2.5 * DAY).kept == kept.ids[3:]
-    kept.world.clock.advance(100 * DAY)
-    assert kept.prune(seconds=DAY).kept == kept.ids[4:]
+    assert kept.prune(seconds=2.5 * DAY).kept == kept.ids[2:]
+    assert kept.prune(seconds=0).kept == kept.ids[4:]
     kept.check()
+
+
+@pytest.mark.parametrize("step", [1000 * DAY, -1000 * DAY])
+def test_no_clock_of_who_prunes_makes_a_backup_old(step: float) -> None:
+    """It deleted all but one, in the year 2040. Nor does time, when no backup comes any more."""
+    kept = Kept()
+    kept.world.clock.set_now(kept.world.clock.now() + step)
+    assert set(kept.prune(seconds=2.5 * DAY).kept) >= set(kept.ids[2:])
+    kept.check()
+
+
+@pytest.mark.parametrize("step", [1000 * DAY, -1000 * DAY])
+def test_a_newest_backup_that_was_made_by_a_wrong_clock_makes_no_other_old(step: float) -> None:
+    kept = Kept(days=3)
+    clock = kept.world.clock
+    clock.set_now(clock.now() + step)
+    kept.go_on(days=1)
+    clock.set_now(clock.now() - step)
+    assert set(kept.prune(seconds=2.5 * DAY).kept) >= set(kept.ids[2:])
+    kept.check()
+
+
+@pytest.mark.parametrize("harm", ["gone", "shorter"])
+def test_the_newest_that_is_whole_stays_whatever_was_made_since(harm: str) -> None:
+    kept = Kept()
+    whole, *broken = open_archive(kept.repository).bases[1:]
+    assert whole.backup is not None
+    others = {each.name for each in whole.backup.objects}
+    for base in broken:
+        assert base.backup is not None
+        name = next(each.name for each in base.backup.objects if each.name not in others)
+        data = kept.repository.get(name)
+        kept.repository.delete([name])
+        if harm == "shorter":
+            kept.repository.put(name, data[:-1])
+    for wanted in ({"count": 1}, {"seconds": 0.0}):
+        assert kept.prune(**wanted).kept == [kept.ids[1], kept.ids[4]]
+    _, bucket = restore(kept.world, kept.repository, backup=kept.ids[1])
+    assert content(kept.world, bucket) == kept.rows[kept.ids[1]]
 
 
 @pytest.mark.parametrize("step", [1000 * DAY, -1000 * DAY])

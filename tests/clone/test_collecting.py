@@ -4,6 +4,7 @@ kept that nobody needs."""
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -200,3 +201,39 @@ def test_nothing_comes_back_that_was_given_back(site: Site) -> None:
             collect_garbage(other, clone)
             assert site.borrowers("a") == ["b"]
             assert dict(clone.scan()) == rows
+
+
+@pytest.mark.parametrize("settings", [{}, {"blob_threshold": 150}])
+def test_a_full_compaction_of_a_clone_lets_its_source_be_deleted(settings: dict[str, Any]) -> None:
+    """Also where nothing was written to the clone, and nothing is to be merged."""
+    site = Site(**settings)
+    other = site.elsewhere()
+    with site.opened("a") as source:
+        rows = fill(source, 60)
+        source.compact()
+        assert len(source._engine.manifest.state.version.runs) == 1
+    other.clone("a", "b")
+    with other.opened("b") as clone:
+        report = clone.compact()
+        assert (len(report.removed), len(report.added)) == (1, 1)
+        assert named(clone) <= other.names("b")
+        collect_garbage(other, clone)
+        assert site.borrowers("a") == []
+        again = clone.compact()
+        assert (again.removed, again.added) == ([], []), "once is enough"
+        assert dict(clone.scan()) == rows
+    site.at("a").delete(site.names("a"))
+    assert content(site, "b") == rows
+    other.clone("b", "c")
+    assert content(site, "c") == rows
+
+
+def test_a_compaction_of_a_range_of_a_clone_copies_nothing(site: Site) -> None:
+    other = site.elsewhere()
+    with site.opened("a") as source:
+        fill(source, 60)
+        source.compact()
+    other.clone("a", "b")
+    with other.opened("b") as clone:
+        report = clone.compact(b"a", b"z")
+        assert (report.removed, report.added) == ([], [])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from seerdb.errors import CorruptionError
 from seerdb.storage import garbage
 from seerdb.storage.blob import reader, resolve, verify, writer
 from seerdb.storage.blob.format import open_value
@@ -110,6 +111,7 @@ BLOB_MUTANTS = [
         "I5",
         _name_the_last_blob_but_do_not_upload_it,
         crashes,
+        error=(CorruptionError, "but it is gone"),
     ),
     Mutant(
         "a blob is not read back",

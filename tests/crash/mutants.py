@@ -11,6 +11,13 @@ from dataclasses import dataclass
 
 import pytest
 
+from seerdb.errors import (
+    ChecksumError,
+    ClosedError,
+    InternalError,
+    NotFoundError,
+    SeerDBError,
+)
 from tests.crash import (
     bugs,
     test_blob_damage,
@@ -39,15 +46,19 @@ from tests.regression import (
 from tests.unit.storage import test_checkpoints
 from tests.unit.storage.compaction import test_policies
 
+Noticed = tuple[type[SeerDBError], str]
+
 
 @dataclass(frozen=True)
 class Mutant:
-    """``plant`` breaks the rule ``invariant`` of the design; ``test`` must fail then."""
+    """``plant`` breaks the rule ``invariant`` of the design; ``test`` must fail then, by what it
+    asserts, or where the database itself notices by that ``error``, with these words in it."""
 
     name: str
     invariant: str
     plant: Callable[[Patch], None]
     test: Callable[[], None]
+    error: Noticed | None = None
 
 
 def with_patch(test: Callable[[Patch], None]) -> None:
@@ -61,7 +72,13 @@ def crashes() -> None:
 
 MUTANTS = [
     Mutant("sync is skipped", "I1", bugs.no_sync, crashes),
-    Mutant("a write is acknowledged before it is appended", "I1", bugs.acknowledge_first, crashes),
+    Mutant(
+        "a write is acknowledged before it is appended",
+        "I1",
+        bugs.acknowledge_first,
+        crashes,
+        error=(ChecksumError, "no record is where the log goes on"),
+    ),
     Mutant(
         "writes go on after a failed sync",
         "I1",
@@ -174,6 +191,7 @@ MUTANTS = [
         "I7",
         bugs.merge_less_than_overlaps,
         lambda: test_policies.test_merges_change_no_answer_and_come_to_an_end(policy="leveled"),
+        error=(InternalError, "would break the order"),
     ),
     Mutant(
         "filters leave deletes out",
@@ -210,12 +228,14 @@ MUTANTS = [
                 happens=True, then="flush"
             )
         ),
+        error=(InternalError, "of level 0 overlap"),
     ),
     Mutant(
         "the collector ignores what is read or was just removed",
         "I8",
         bugs.collect_what_is_read,
         test_background.test_a_snapshot_reads_what_was_merged_and_collected_meanwhile,
+        error=(NotFoundError, "no object tables/"),
     ),
     Mutant(
         "the collector takes shipped log that no table holds",
@@ -272,12 +292,14 @@ MUTANTS = [
         "I9",
         bugs.append_behind_a_torn_tail,
         test_wal_records.test_partial_wal_record_crash,
+        error=(ChecksumError, "a frame header is damaged"),
     ),
     Mutant(
         "a recovered log is sealed before it is durable",
         "I9",
         bugs.seal_what_is_not_durable,
         test_recovery.test_a_recovered_log_is_durable_before_its_seal_says_so,
+        error=(ChecksumError, "the checksum of a record does not match"),
     ),
     Mutant(
         "corruption counts as a torn tail",
@@ -340,5 +362,6 @@ MUTANTS = [
         "I11",
         bugs.silent_workers,
         test_background.test_an_inline_flush_that_fails_is_told_and_does_not_wait_for_ever,
+        error=(ClosedError, "before the flush was done"),
     ),
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seerdb import options
+from seerdb.errors import ChecksumError, ConflictError, HistoryError, UnavailableError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage import garbage
 from seerdb.storage.backup import copying, take
@@ -32,7 +33,7 @@ from tests.crash import (
     test_wal_records,
 )
 from tests.crash.bugs import Patch
-from tests.crash.mutants import with_patch
+from tests.crash.mutants import Noticed, with_patch
 from tests.crash.past_mutants import collect_what_is_kept
 from tests.db import test_checkpoints, test_lease, test_lineage, test_replica
 from tests.regression import test_clock_steps, test_tombstones
@@ -43,12 +44,14 @@ from tests.unit.storage.replication import test_feed
 
 @dataclass(frozen=True)
 class PeerBug:
-    """``plant`` makes the mistake that is listed as ``bug``; ``test`` must fail then."""
+    """``plant`` makes the mistake that is listed as ``bug``; ``test`` must fail then, as that of
+    a ``Mutant``."""
 
     bug: str
     name: str
     plant: Callable[[Patch], None]
     test: Callable[[], None]
+    error: Noticed | None = None
 
 
 def collect_fences(patch: Patch) -> None:
@@ -162,6 +165,7 @@ PEER_BUGS = [
         "background work ends with its first failure",
         give_up_at_the_first_failure,
         test_store_faults.test_writes_go_on_while_the_bucket_is_away_and_nothing_is_lost,
+        error=(UnavailableError, "outage, by plan"),
     ),
     PeerBug(
         "PB-05",
@@ -174,6 +178,7 @@ PEER_BUGS = [
         "what is missing of the stream is stepped over",
         step_over_gaps,
         test_replica.test_a_live_gap_that_the_manifest_does_not_explain_ends_the_stream,
+        error=(UnavailableError, "ended the stream"),
     ),
     PeerBug(
         "PB-07",
@@ -212,6 +217,7 @@ PEER_BUGS = [
         "a restore knows one way only",
         restore_from_the_newest_only,
         test_restore.test_a_damaged_backup_falls_back_to_the_one_before_and_says_so,
+        error=(ChecksumError, "checksum mismatch"),
     ),
     PeerBug(
         "PB-10",
@@ -232,6 +238,7 @@ PEER_BUGS = [
         lambda: test_clock_steps.test_the_past_stays_as_long_as_it_would_have_without_the_step(
             test_clock_steps.YEARS, writes=False
         ),
+        error=(HistoryError, "cannot be restored from here"),
     ),
     PeerBug(
         "PB-14",
@@ -252,6 +259,7 @@ PEER_BUGS = [
         lambda: test_store_faults.test_a_write_that_times_out_after_it_happened_happens_once(
             "wal/"
         ),
+        error=(ConflictError, "with other bytes"),
     ),
     PeerBug(
         "PB-17",

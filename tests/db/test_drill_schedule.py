@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,54 @@ def test_a_restart_goes_on_with_the_interval_whatever_the_clock_says(
     after.drills.begin()
     assert after.due() == pytest.approx(left, abs=0.01)
     assert after.drills.statistics.last is not None
+
+
+def test_the_first_drill_comes_though_every_life_is_shorter_than_the_interval() -> None:
+    """Each restart began the first interval anew, so there was never one."""
+    scene = Scene()
+    for left in (3600.0, 2600.0, 1600.0, 600.0):
+        agenda = Agenda(scene)
+        agenda.drills.begin()
+        assert agenda.due() == pytest.approx(left, abs=0.01)
+        assert agenda.drills.statistics.last is None
+        agenda.drills.close()
+        scene.clock.advance(1000.0)
+    agenda = Agenda(scene)
+    agenda.drills.begin()
+    assert agenda.due() == 0.0
+    agenda.go(CorruptionError("damaged", name="x"))
+    agenda.drills.close()
+    last = Agenda(scene).drills.statistics.last
+    assert last is not None
+    assert "damaged" in last.error
+
+
+def test_an_outcome_is_remembered_whatever_its_listener_does() -> None:
+    scene = Scene()
+    agenda = Agenda(scene)
+    agenda.drills.begin()
+
+    def listen(_: object) -> None:
+        raise RuntimeError("a bug of the listener")
+
+    agenda.drills._around = replace(agenda.drills._around, listener=listen)
+    agenda.go(KeyError())
+    last = Agenda(scene).drills.statistics.last
+    assert last is not None
+    assert last.error == "KeyError"
+
+
+def test_a_disk_that_is_full_is_told_and_drills_go_on() -> None:
+    scene = Scene()
+    scene.world.files.no_space = True
+    agenda = Agenda(scene)
+    agenda.drills.begin()
+    agenda.go(None)
+    assert agenda.due() == 3600.0
+    assert agenda.drills.statistics.last is not None
+    told = [each.work for each in scene.world.events if isinstance(each, WorkFailed)]
+    assert told == ["remember a restore drill"] * 2
+    assert Agenda(scene).drills.statistics.last is None
 
 
 def test_without_an_interval_none_comes() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB, Batch, BusyError, UnavailableError
+from seerdb import DB, Batch, BusyError, InternalError, UnavailableError
 from seerdb.storage.backlog import Stretch
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import table_name
@@ -27,6 +27,24 @@ def test_an_inline_flush_that_fails_is_told_and_does_not_wait_for_ever() -> None
     db.close()
     world.store.outage = False
     assert world.open().get(b"k0001") == b"v" * 200
+
+
+def test_what_no_flush_should_raise_is_a_bug_and_says_so() -> None:
+    """It counted as a database that was closed meanwhile."""
+    db = World().open()
+    db.put(b"k", b"v")
+    mistake = TypeError("by mistake")
+    flush_one = db._engine.flusher.flush_one
+
+    def work() -> list[int]:
+        raise mistake
+
+    db._engine.flusher.flush_one = work  # type: ignore[method-assign]
+    with pytest.raises(InternalError, match=r"flush failed.*by mistake") as caught:
+        db.flush()
+    assert caught.value.__cause__ is mistake
+    db._engine.flusher.flush_one = flush_one  # type: ignore[method-assign]
+    db.close()
 
 
 def test_an_inline_write_over_the_budget_is_refused_at_once() -> None:

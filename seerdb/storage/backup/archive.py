@@ -15,8 +15,9 @@ from itertools import pairwise
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.copying import sizes
-from seerdb.storage.backup.descriptor import Descriptor, moment, objects_of
+from seerdb.storage.backup.descriptor import Descriptor, objects_of
 from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
+from seerdb.storage.history import when
 from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
@@ -110,15 +111,15 @@ class Archive:
         if seq < self.bases[0].state.last_seq:
             first = self.bases[0]
             raise HistoryError(
-                f"the first time to restore is {moment(self.time_of(first.state.last_seq))}, seq "
+                f"the first time to restore is {when(self.time_of(first.state.last_seq))}, seq "
                 f"{first.state.last_seq}"
             )
         for one, other in pairwise(self.ranges()):
             if one.last <= seq < other.first:
                 raise HistoryError(
                     f"which commits were made by then is not known: the log after seq {one.last} "
-                    f"({moment(self.time_of(one.last))}) is missing up to seq {other.first} "
-                    f"({moment(self.time_of(other.first))}); name one of these"
+                    f"({when(self.time_of(one.last))}) is missing up to seq {other.first} "
+                    f"({when(self.time_of(other.first))}); name one of these"
                 )
         return min(seq, max(self.reaches))
 

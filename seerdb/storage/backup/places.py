@@ -160,8 +160,9 @@ def prune_backups(
     dry_run: bool = True,
     transfer: Transfer = PLAIN,
 ) -> PruneReport:
-    """Delete the backups that are neither among the newest ``count`` nor as young as ``seconds``
-    nor made to be kept, and what only they need; or, as a ``dry_run``, say which these are.
+    """Delete the backups that are neither among the newest ``count`` nor made less than ``seconds``
+    before the newest nor to be kept, and what only they need; or, as a ``dry_run``, say which these
+    are. The newest from which nothing is missing stays in any case.
 
     Raises: ``InvalidRequestError``, ``NotFoundError``, ``BusyError`` while a backup runs,
     ``CorruptionError`` for a backup that cannot be read, ``UnavailableError``."""

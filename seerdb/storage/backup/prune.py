@@ -16,7 +16,7 @@ from seerdb.clock import Clock
 from seerdb.errors import InvalidRequestError, NotFoundError
 from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.locks import RepositoryLock
-from seerdb.storage.backup.retention import Retention, unneeded
+from seerdb.storage.backup.retention import Retention, is_whole, unneeded
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
@@ -76,13 +76,14 @@ def _plan(store: ObjectStore, retention: Retention, clock: Clock) -> tuple[Prune
         raise damage
     if not catalogue.backups:
         raise NotFoundError("there is no backup here")
-    pruned = retention.outdated(catalogue.backups, clock.now_ns() // 1000)
-    left = [each for each in catalogue.backups if each not in pruned]
     sizes = {
         info.name: info.size
         for prefix in (TABLE_PREFIX, BLOB_PREFIX, WAL_PREFIX)
         for info in store.list(prefix)
     }
+    whole = [each for each in catalogue.backups if is_whole(each, sizes)]
+    pruned = retention.outdated(catalogue.backups, whole, clock.now_ns() // 1000)
+    left = [each for each in catalogue.backups if each not in pruned]
     objects = unneeded(sizes, left)
     report = PruneReport(
         pruned=[each.id for each in pruned],

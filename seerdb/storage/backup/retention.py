@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seerdb.errors import InvalidRequestError
@@ -16,8 +16,12 @@ from seerdb.storage.object_store.names import (
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """Backups stay that are among the newest ``count``, or no older than ``seconds``, or were made
-    to be kept; and the newest in any case."""
+    """Backups stay that are among the newest ``count``, or were made less than ``seconds`` before
+    the newest, or to be kept; and in any case the newest, and the newest that is whole.
+
+    So no clock of who prunes makes anything old, nor do weeks without a backup. Restic's
+    ``--keep-within`` counts like that.
+    """
 
     count: int | None = None
     seconds: float | None = None
@@ -30,17 +34,27 @@ class Retention:
         if self.seconds is not None and self.seconds < 0:
             raise InvalidRequestError(f"backups are kept for 0 s or more, not {self.seconds}")
 
-    def outdated(self, backups: Sequence[Descriptor], now_us: int) -> list[Descriptor]:
-        """Of all backups, the newest last, those that need not stay."""
-        newest = {each.id for each in backups[-max(self.count or 1, 1) :]}
+    def outdated(
+        self, backups: Sequence[Descriptor], whole: Sequence[Descriptor], now_us: int
+    ) -> list[Descriptor]:
+        """Of all backups, the newest last, those that need not stay. ``whole``: those of them of
+        which nothing is missing. ``now_us`` is for the case that the newest is from the future."""
+        newest = [*whole[-1:], *backups[-(self.count or 1) :]]
+        ids = {each.id for each in newest}
+        now_us = min(now_us, newest[0].created_us)
         return [
             each
             for each in backups
-            if not (each.keep or each.id in newest or self._is_young(each, now_us))
+            if not (each.keep or each.id in ids or self._is_young(each, now_us))
         ]
 
     def _is_young(self, backup: Descriptor, now_us: int) -> bool:
         return self.seconds is not None and now_us - backup.created_us <= self.seconds * 1_000_000
+
+
+def is_whole(backup: Descriptor, sizes: Mapping[str, int]) -> bool:
+    """Whether all that it needs is there, and as long as it is to be."""
+    return all(sizes.get(each.name) == each.size for each in backup.objects)
 
 
 def unneeded(names: Iterable[str], left: Sequence[Descriptor]) -> list[str]:

@@ -127,23 +127,30 @@ def free_stretches(runs: Sequence[Run], running: Iterable[Plan]) -> list[Sequenc
 
 
 def make_plan(
-    version: Version, inputs: Sequence[Run], target: Position, table_size: int
+    version: Version,
+    inputs: Sequence[Run],
+    target: Position,
+    table_size: int,
+    *,
+    rewrites: frozenset[BlobId] | None = None,
 ) -> Plan | None:
     """The merge of ``inputs`` (newest first; empty ones do not count) into a run at ``target``.
 
     ``None`` when all of them are there already and nothing could be dropped, folded or, in blobs
-    that are mostly dead, moved.
+    that are mostly dead, moved. With ``rewrites`` they are rewritten in any case, and the values in
+    these blobs move.
     """
     inputs = tuple(run for run in inputs if run.tables)
     tables = [table for run in inputs for table in run.tables]
     bottom = not _older(version, inputs, target)
     drops = bottom and any(map(may_shrink, tables))
-    dying = find_dying(version, tables)
+    dying = find_dying(version, tables) | (rewrites or frozenset())
     is_there = all(position(run) == target for run in inputs)
-    if is_there and not drops and not dying:
+    needed = drops or rewrites is not None
+    if is_there and not needed and not dying:
         return None
     small = sum(table.size for table in tables) < len(tables) * (table_size // MOVED_SHARE)
-    move = not drops and not is_there and not (small and len(tables) > 1) and _are_apart(inputs)
+    move = not needed and not is_there and not (small and len(tables) > 1) and _are_apart(inputs)
     return Plan(
         inputs=inputs,
         level=target[0],

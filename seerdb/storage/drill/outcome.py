@@ -1,8 +1,8 @@
 """What became of the last drill: ``DRILL`` in the data directory, so that a restart neither forgets
-a failure nor begins the interval anew.
+a failure nor begins the interval anew, be it the first.
 
 The file is one line: the CRC32C of the rest in 8 hex digits, a space, a JSON object. One that
-cannot be read counts as none: a drill is due then.
+cannot be read counts as none: the first interval begins then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAME = "DRILL"
 
 class DrillOutcome(msgspec.Struct, frozen=True):
     """When a drill ended, by the wall clock in seconds since 1970, and with what: a report, or the
-    error."""
+    error. With neither, there was none yet, and the first interval began then."""
 
     ended: float
     report: DrillReport | None = None
@@ -29,6 +29,11 @@ class DrillOutcome(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         """Whether the backup proved good."""
         return self.report is not None
+
+    @property
+    def is_of_a_drill(self) -> bool:
+        """Whether there was one."""
+        return self.ok or bool(self.error)
 
 
 def save_outcome(files: FileSystem, directory: str, outcome: DrillOutcome) -> None:

@@ -16,7 +16,7 @@ from threading import Lock
 import msgspec
 
 from seerdb.clock import Clock
-from seerdb.errors import BusyError, ClosedError, InvalidRequestError, UnavailableError
+from seerdb.errors import BusyError, ClosedError, DiskError, InvalidRequestError, UnavailableError
 from seerdb.events import DrillCompleted, Listener, WorkFailed
 from seerdb.options import Options
 from seerdb.storage.backup.places import open_store
@@ -84,7 +84,9 @@ class Drills:
         self._control: JobControl | None = None
         self._thread: Thread | None = None
         self._closed = False
-        last = load_outcome(around.files, around.directory) if options.drill_repository else None
+        found = load_outcome(around.files, around.directory) if options.drill_repository else None
+        self._begun = None if found is None else found.ended
+        last = found if found is not None and found.is_of_a_drill else None
         self._statistics = DrillStatistics(last=last)
 
     def begin(self) -> None:
@@ -92,9 +94,11 @@ class Drills:
         interval = self._options.drill_interval
         if not interval or self._around.workers.is_inline:
             return
-        last = self._statistics.last
-        left = interval if last is None else last.ended + interval - self._around.clock.now()
-        self._later(min(max(left, 0.0), interval))
+        now = self._around.clock.now()
+        if self._begun is None:  # or who is restarted within each interval would never drill
+            self._begun = now
+            self._save(DrillOutcome(now))
+        self._later(min(max(self._begun + interval - now, 0.0), interval))
 
     def _later(self, seconds: float) -> None:
         self._around.workers.timer.call_later(seconds, self._start)
@@ -128,7 +132,7 @@ class Drills:
                 report = self._drill(control)
             except BaseException as error:
                 if not control.is_cancelled:
-                    outcome = DrillOutcome(self._around.clock.now(), error=str(error))
+                    outcome = DrillOutcome(self._around.clock.now(), error=_in_words(error))
                 raise
             outcome = DrillOutcome(self._around.clock.now(), report)
         finally:
@@ -157,7 +161,15 @@ class Drills:
                 last=outcome or before.last,
             )
         if outcome is not None:
+            self._save(outcome)
             self._tell(outcome)
+
+    def _save(self, outcome: DrillOutcome) -> None:
+        around = self._around
+        try:
+            save_outcome(around.files, around.directory, outcome)
+        except DiskError as error:
+            around.listener(WorkFailed("remember a restore drill", str(error), 1, 0.0))
 
     def _tell(self, outcome: DrillOutcome) -> None:
         around, report = self._around, outcome.report
@@ -175,7 +187,6 @@ class Drills:
                     seconds=report.seconds,
                 )
             )
-        save_outcome(around.files, around.directory, outcome)
 
     def _drill(self, control: JobControl) -> DrillReport:
         options, around = self._options, self._around
@@ -229,3 +240,7 @@ class Drills:
                 self._control.cancel()
         if thread is not None:
             thread.join()
+
+
+def _in_words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,7 +1,9 @@
 """What can still be read of a manifest, whatever is missing of it.
 
 A record that can be read and fits its neighbours is true, whether or not it can be reached from a
-checkpoint: a table that its edit removed is gone for good, unless a later record has it again.
+checkpoint: a table that its edit removed is gone for good, unless a later record has it again. What
+was removed by a restore in place, or before it, is undone as well: though it has newer versions
+than what took its place, these count no more, nor does any log up to there.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import TableId
-from seerdb.storage.manifest.edit import Checkpoint, Claim, Edit, ManifestRecord
+from seerdb.storage.manifest.edit import RESTORE, Checkpoint, Claim, Edit, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import manifest_numbers
 from seerdb.storage.manifest.verify import followed, read_or_tell
@@ -25,13 +27,18 @@ from seerdb.storage.workers import in_order
 @dataclass
 class Evidence:
     """``state``: the newest that can be told; ``is_newest``: nothing came after it. ``named``: the
-    last that is said of each table; ``removed``: those that are gone since; ``inputs``: what
-    tables that an edit added were made of."""
+    last that is said of each table; ``removed``: those that are gone since; ``undone``: those of
+    them that a restore in place has left behind; ``restored``: the commits that were one;
+    ``begun``: no table that counts after the last of them has a lower id, unless it is named;
+    ``inputs``: what tables that an edit added were made of."""
 
     state: ManifestState | None = None
     is_newest: bool = False
     named: dict[TableId, TableMeta] = field(default_factory=dict)
     removed: set[TableId] = field(default_factory=set)
+    undone: set[TableId] = field(default_factory=set)
+    restored: set[int] = field(default_factory=set)
+    begun: TableId | None = None
     inputs: dict[TableId, frozenset[TableId]] = field(default_factory=dict)
     last_seq: int = 0
     epoch: int = 0
@@ -52,10 +59,7 @@ class Evidence:
         self.time_us = max(self.time_us, record.time_us)
         match record:
             case Edit():
-                self.removed |= set(record.remove)
-                inputs = frozenset(record.remove)
-                self.inputs.update({table.id: inputs for table in record.add if inputs})
-                self._name(record.add)
+                self._edit(record)
             case Checkpoint():
                 self.removed |= set(self.named)
                 self._name(record.tables)
@@ -63,9 +67,25 @@ class Evidence:
             self.database_id, self.home = record.database_id, record.home
             self.merge_operator = record.merge_operator
 
+    def _edit(self, record: Edit) -> None:
+        self.removed |= set(record.remove)
+        self._name(record.add)
+        if record.reason == RESTORE:
+            self.undone |= self.removed
+            self.begun = max(self.named, default=None)
+            self.restored.add(record.last_seq)
+        elif inputs := frozenset(record.remove):
+            self.inputs.update({table.id: inputs for table in record.add})
+
     def _name(self, tables: list[TableMeta]) -> None:
         self.named.update({table.id: table for table in tables})
         self.removed -= {table.id for table in tables}
+        self.undone -= {table.id for table in tables}
+
+    @property
+    def restored_seq(self) -> int:
+        """The newest commit that is known to be a restore in place; 0: none is."""
+        return max(self.restored, default=0)
 
 
 def read_evidence(store: ObjectStore, threads: Executor) -> Evidence:

@@ -94,6 +94,8 @@ def candidates(found: Finds, report: RepairReport) -> list[SoundTable]:
     fitting = []
     gone = set(found.replaced)
     for table in found.survey.tables:
+        if table.meta.id in gone & found.evidence.undone:
+            continue
         if reason := _outdated(table, found):
             report.left_out.append(f"{table_name(table.meta.id)}: {reason}")
         else:
@@ -108,6 +110,9 @@ def _outdated(table: SoundTable, found: Finds) -> str:
         return ""
     if table.has_seq and found.log.voids(meta.id, meta.max_seq):
         return "a later owner of the database declared void what it holds"
+    begun = found.evidence.begun
+    if table.has_seq and begun is not None and meta.id <= begun:
+        return "it was begun before a restore in place, and not shown by then"
     if state is not None and table.is_flushed and meta.min_seq <= state.last_seq:
         return "it was not in the database any more, or not yet, when later commits were"
     return ""

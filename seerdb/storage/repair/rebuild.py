@@ -22,10 +22,17 @@ from collections.abc import Sequence
 from seerdb.errors import AlreadyExistsError, ChecksumError, CorruptionError
 from seerdb.ids import SegmentId, SeqNo, TableId
 from seerdb.storage.home import Home, load_home
+from seerdb.storage.kept import restore_after
 from seerdb.storage.manifest.edit import Checkpoint, encode_record
 from seerdb.storage.manifest.version import Version, check_version
 from seerdb.storage.object_store.base import Checksum, ObjectStore
-from seerdb.storage.object_store.names import blob_name, manifest_name, parse_table_name, table_name
+from seerdb.storage.object_store.names import (
+    CHECKPOINT_PREFIX,
+    blob_name,
+    manifest_name,
+    parse_table_name,
+    table_name,
+)
 from seerdb.storage.object_store.upload import upload
 from seerdb.storage.repair.arrange import Arrangement, arrange
 from seerdb.storage.repair.compare import compare
@@ -86,6 +93,7 @@ def _choose(source: ObjectStore, found: Finds, report: RepairReport) -> Arrangem
         for each in found.replaced
         if each not in used
     ]
+    _note_restores(source, found, report)
     report.lost += made.lost
     report.doubts = made.doubts
     check_version(Version.of(made.tables))
@@ -121,6 +129,20 @@ def _note_recalled(found: Finds, there: set[TableId], report: RepairReport) -> N
             report.lost.remove(loss)
             names = ", ".join(table_name(each) for each in sorted(inputs))
             report.notes.append(f"{names} stand in for {loss.name}: {loss.problem}")
+
+
+def _note_restores(source: ObjectStore, found: Finds, report: RepairReport) -> None:
+    """Restores in place of which no record tells, but the checkpoint that each has left."""
+    if report.manifest == "whole":
+        return
+    for info in source.list(CHECKPOINT_PREFIX):
+        seq = restore_after(info.name)
+        if seq is not None and seq not in found.evidence.restored:
+            report.notes.append(
+                f"{info.name} is from right before a restore in place at seq {seq:,}, of which no "
+                "record tells that can be read: unless it failed, what it took away may be back, "
+                "and what it brought back be hidden"
+            )
 
 
 def _checkpoint(found: Finds, made: Arrangement, report: RepairReport, means: Means) -> Checkpoint:
@@ -190,6 +212,7 @@ def _continue(
     """Up to where the tables count as complete, and the home whose local log goes on there."""
     evidence, shipped = found.evidence, found.log
     held = max((table.max_seq for table in made.tables), default=0)
+    held = max(held, evidence.restored_seq)  # no log counts that a restore in place left behind
     if report.manifest == "whole" and not any(loss.max_seq for loss in found.survey.damaged):
         held = max(held, evidence.last_seq)
     local = _first_logged(log) if home and log else None

@@ -13,7 +13,6 @@ from seerdb.errors import (
     CorruptionError,
     DiskError,
     InvalidRequestError,
-    SeerDBError,
     UnavailableError,
 )
 from seerdb.events import WorkFailed
@@ -26,6 +25,7 @@ from seerdb.storage.loans import open_for_reading
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.operators import find_operator
+from seerdb.storage.outward import check_may_wait
 from seerdb.storage.reads import Reads
 from seerdb.storage.replication.collected import CollectedStore
 from seerdb.storage.replication.contents import Contents, gap
@@ -201,15 +201,11 @@ class Follower:
 
     def refresh(self) -> None:
         """Look into the bucket now, and show what it holds. Raises: what made that fail."""
+        check_may_wait("a look into the bucket")
         self.check_open()
         wanted = self.tail.begun + 1
         if not self.lane.wake_and_wait(lambda: self.tail.completed >= wanted):
-            failure = self.lane.last_failure
-            raise (
-                failure
-                if isinstance(failure, SeerDBError)
-                else ClosedError("the replica was closed before it had looked")
-            )
+            raise self.lane.why(self.lane.last_failure)
 
     # What the live tail needs: see live.LiveTarget.
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from seerdb.options import KIB, MIB, Options
 from seerdb.storage.compaction.plan import Plan
+from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.version import Version
 
 LEVELED = "leveled"
@@ -40,15 +41,18 @@ class PolicyOptions:
     """How often a filter does not spare the read of a table that lacks the key."""
     has_merges: bool = False
     """Whether operands may be merged into values."""
+    loans: Loans = NO_LOANS
+    """What the database borrows."""
 
     @classmethod
-    def of(cls, options: Options, *, has_merges: bool) -> PolicyOptions:
+    def of(cls, options: Options, *, has_merges: bool, loans: Loans = NO_LOANS) -> PolicyOptions:
         """Those that follow from the settings of a database."""
         return cls(
             base_size=max(1, options.memtable_capacity // _FLUSHED_SHARE),
             block_size=options.block_size,
             false_positives=_FILTER_BASE**options.filter_bits_per_key,
             has_merges=has_merges,
+            loans=loans,
         )
 
 

@@ -1,0 +1,44 @@
+"""What ends when closing begins, and what goes on until the end."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from seerdb import DB, ClosedError, Components
+from seerdb.events import WorkFailed
+from tests.db.conftest import OpenDB
+from tests.fixtures.events import PATIENCE, Heard
+
+
+def flushed(db: DB, count: int, value: bytes) -> dict[bytes, bytes]:
+    """Rows in a table of their own."""
+    rows = {b"%04d" % number: value * 100 for number in range(count)}
+    for key, each in rows.items():
+        db.put(key, each)
+    db.flush()
+    return rows
+
+
+def test_who_waits_for_a_merge_is_told_when_closing_begins_and_all_else_goes_on(
+    open_db: OpenDB,
+) -> None:
+    heard = Heard()
+    db = open_db(components=Components(listener=heard), compaction_rate=1)
+    rows = flushed(db, 500, b"1") | flushed(db, 250, b"2")
+    with ThreadPoolExecutor(1) as caller:
+        compaction = caller.submit(db.compact)
+        while not db.statistics().jobs:
+            pass
+        for _ in range(2):
+            db.begin_closing()
+        with pytest.raises(ClosedError):
+            compaction.result(PATIENCE)
+    with pytest.raises(ClosedError):
+        db.compact()
+    rows |= flushed(db, 100, b"3")
+    assert dict(db.scan()) == rows
+    db.close()
+    assert heard.count(WorkFailed) == 0
+    assert dict(open_db().scan()) == rows
