@@ -2,9 +2,12 @@
 
 A :class:`LogCursor` is one follower's place in the local log. It reads what the last sync covered
 out of the segment's file, which the page cache has, byte for byte: so nothing is streamed that a
-power loss could undo, nothing is kept in memory for anybody, writers know nothing of followers, and
+power loss could undo, little is kept in memory for anybody, writers know nothing of followers, and
 going back to any seq that the disk still has costs nothing special. A segment that was let go of is
 passed over: the manifest says so before, so that a follower that misses its seqs finds them there.
+
+With each heartbeat, and at the end of a segment, goes a mark: the digest of what was sent, which
+the follower compares (``running.py``). A mebibyte at most waits to be digested.
 
 Writes that nobody syncs would not be streamed either. So while somebody follows, a cursor syncs the
 log once it has waited :data:`SYNC_SECONDS` for that.

@@ -217,10 +217,16 @@ def _operations(data: Bytes, starts: Places) -> Iterator[Operations]:
         yield _singles(data, starts[is_single] + _FRAME.itemsize, heads[is_single])
     others = heads[~is_single]
     frames = zip(starts[~is_single].tolist(), others["stored"].tolist(), strict=True)
+    bodies, size = [], 0
     for (start, stored), raw in zip(frames, others["raw"].tolist(), strict=True):
         begin = start + FRAME_HEADER_SIZE
         body = data[begin : begin + stored].tobytes()
-        yield from _in_body(_decompressed(body, raw) if raw else body)
+        bodies.append(_decompressed(body, raw) if raw else body)
+        size += len(bodies[-1])
+        if size >= READ_BYTES:
+            yield from _in_body(b"".join(bodies))
+            bodies, size = [], 0
+    yield from _in_body(b"".join(bodies))
 
 
 def _decompressed(body: bytes, size: int) -> bytes:
@@ -264,13 +270,15 @@ def _as_rows(data: Bytes, starts: Places, sizes: Places, key_sizes: Places) -> B
 
 
 def _in_body(body: bytes) -> Iterator[Operations]:
-    """The operations of many records in a frame, or of batches."""
+    """The operations of the records of a frame, or of many: of any number, of batches."""
     at, records = 0, []
     while at < len(body):
         records.append(at)
         at += RECORD_HEADER_SIZE + _STORED.unpack_from(body, at)[0]
     if at > len(body):
         raise IndexError("a record is cut short")
+    if not records:
+        return
     data = np.frombuffer(body + bytes(_RECORD.itemsize), np.uint8)
     places = np.array(records, np.int64)
     heads = _gather(data, places, _RECORD)
