@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 
-from seerdb import DB, CorruptionError, Replica
+from seerdb import DB, CorruptionError, Replica, UnavailableError
 from seerdb.events import WorkFailed
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.replay import WalRecord
 from seerdb.storage.replication.contents import Contents
+from seerdb.storage.replication.format import Message, MessageReader
+from seerdb.storage.replication.live import LiveTail
 from seerdb.storage.value import Value
 from seerdb.storage.wal.format import encode_put
 from tests.fixtures.database import ROOMY, World, fill
@@ -301,6 +303,29 @@ def test_both_agree_after_a_failover(was_live: bool) -> None:
     assert contents(replica) == {e.key: (e.value, e.seq) for e in heir.scan_entries()}
     stream(db, replica)
     assert agrees(heir, replica), "marks of the former writer do not count"
+
+
+def test_a_mark_of_a_writer_that_was_taken_over_meanwhile_does_not_count() -> None:
+    """What it has streamed last is void, and not there any more when its mark comes."""
+    world, db, replica = pair()
+    write(db)
+    ship(db)
+    cursor, reader = db.follow(1), MessageReader()
+
+    def messages() -> Iterator[Message]:
+        yield from reader.feed(cursor.greeting())
+        write(db, 100)
+        while sent := cursor.read():
+            yield from reader.feed(sent)
+        before = replica.seq
+        world.open("heir")
+        replica.refresh()
+        assert replica.seq < before
+        yield from reader.feed(cursor.heartbeat())
+
+    with pytest.raises(UnavailableError, match="ended the stream"):
+        LiveTail("http://primary", replica._follower)._take(messages(), 1)
+    replica.refresh()
 
 
 def test_writer_and_replica_show_the_same_digest_of_the_log_while_one_follows() -> None:

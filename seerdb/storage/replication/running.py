@@ -229,13 +229,14 @@ def _held(memtable: Memtable, start: int, keys: list[bytes]) -> Digest:
 def _found(memtable: Memtable, commits: list[Commit]) -> Digest:
     """What is known to be applied: the last operation of each key as the memtable has it, if that
     was a put or a delete, and the others as they were logged."""
+    seqs, newest = memtable.seqs, memtable.newest
     operations = list(chain.from_iterable(map(_operations, commits)))
     last = {each[2]: at for at, each in enumerate(operations) if each[1] != DELETE_RANGE}
     lost = []
     for key, at in last.items():
         seq, kind, _, _ = operations[at]
-        place = memtable.newest.get(key)
-        if place is None or memtable.seqs[place] != seq:
+        place = newest.get(key, len(seqs))
+        if place >= len(seqs) or seqs[place] != seq:
             lost.append(at)
         elif kind <= DELETE:
             value = memtable.values[place]
@@ -245,9 +246,8 @@ def _found(memtable: Memtable, commits: list[Commit]) -> Digest:
         del operations[at]
     if not operations:
         return NONE
-    seqs, kinds, keys, values = map(list, zip(*operations, strict=True))
-    columns = Columns([bytes(kinds)], seqs, keys, values)
-    found = columns.packed()
+    numbers, kinds, keys, values = map(list, zip(*operations, strict=True))
+    found = Columns([bytes(kinds)], numbers, keys, values).packed()
     return summed(found.hashes(), found.seqs)
 
 

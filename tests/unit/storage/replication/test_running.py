@@ -198,12 +198,16 @@ def change_seq(memtable: Memtable) -> None:
 
 
 @pytest.mark.parametrize(
+    "others", [[], [[[(MERGE, b"m", b"1"), (MERGE, b"m", b"2")]]]], ids=["puts", "merges"]
+)
+@pytest.mark.parametrize(
     "fault", [lose, lose_the_last, forget, misplace, change, change_seq], ids=lambda f: f.__name__
 )
 def test_what_is_not_in_the_memtable_shows_though_it_was_decoded(
-    fault: Callable[[Memtable], None],
+    fault: Callable[[Memtable], None], others: list[Group]
 ) -> None:
-    log = written([[[(PUT, b"%d" % number, b"v")]] for number in range(6)])
+    """Also where there are others that a memtable has not as they were logged."""
+    log = written([*([[(PUT, b"%d" % number, b"v")]] for number in range(6)), *others])
     sent, follower = SentDigest(HEADER), Follower()
     sent.add(b"".join(log.frames))
     for records in log.records:
