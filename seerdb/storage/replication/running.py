@@ -29,7 +29,8 @@ from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader
 BYTES_AT_ONCE = 1 << 20
 """Of frames that wait to be digested."""
 OPERATIONS_AT_ONCE = 8192
-"""Of a follower, that wait to be digested."""
+MEMORY_AT_ONCE = 8 << 20
+"""Of a follower, that waits to be digested: operations, and about so many bytes of them."""
 
 _NAME = "the local log"
 
@@ -134,6 +135,7 @@ class AppliedDigest:
         self._commits: list[Commit] = []
         self._memtable: Memtable | None = None
         self._start = 0
+        self._size = 0
 
     def expect(self, header: SegmentHeader, shown: int) -> None:
         """More of a segment follows, to be applied after commit ``shown``."""
@@ -156,10 +158,10 @@ class AppliedDigest:
             return
         if memtable is not self._memtable:
             self.settle()
-            self._memtable, self._start = memtable, start
+            self._memtable, self._start, self._size = memtable, start, memtable.size
         self._commits += commits
         waiting = max(len(self._commits), len(memtable.values) - self._start)
-        if waiting >= OPERATIONS_AT_ONCE:
+        if waiting >= OPERATIONS_AT_ONCE or memtable.size - self._size >= MEMORY_AT_ONCE:
             self.settle()
 
     def settle(self) -> None:

@@ -271,9 +271,10 @@ def test_what_tables_brought_meanwhile_is_not_missed() -> None:
     assert follower.digest.compare(mark_of(sent))
 
 
-def test_few_are_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "few"), [("OPERATIONS_AT_ONCE", 2), ("MEMORY_AT_ONCE", 200)])
+def test_few_are_kept_waiting(limit: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "BYTES_AT_ONCE", 100)
-    monkeypatch.setattr(running, "OPERATIONS_AT_ONCE", 2)
+    monkeypatch.setattr(running, limit, few)
     log = written([[[(PUT, b"%d" % number, b"v")]] for number in range(9)])
     sent, follower = SentDigest(HEADER), Follower()
     for frame, records in zip(log.frames, log.records, strict=True):
