@@ -141,7 +141,7 @@ ENGINE: dict[str, EngineMetric] = {
 
 REPLICA: dict[str, EngineMetric] = {
     "compared_seq": EngineMetric(
-        GAUGE, "The newest commit of those that were found to be what the primary flushed."
+        GAUGE, "The newest commit of those that were found to be what the primary has."
     ),
     "lag_seq": EngineMetric(GAUGE, "Commits that are known of and not shown yet."),
     "lag_seconds": EngineMetric(GAUGE, "Time since it was known that nothing was missing."),

@@ -178,7 +178,7 @@ class LogCursor(Protocol):
         """The first message."""
 
     def heartbeat(self) -> bytes:
-        """The message of each second."""
+        """The messages of each second. Takes a while after many writes."""
 
     def read(self) -> bytes:
         """The next message, if there is one. May wait for the disk."""

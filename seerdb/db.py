@@ -231,6 +231,16 @@ class DB(Backups, Reader):
         Backups.__init__(self, engine)
         self._level = LEVELS[engine.options.durability]
         self._committer = engine.committer
+        state = engine.manifest.state
+        self._feed = LogFeed(
+            engine.log,
+            engine.components.files,
+            f"{engine.opened.directory}/wal",
+            identity=(state.database_id, state.epoch),
+            newest=lambda: self.visible_seq,
+            check=engine.poison.check,
+            clock=engine.opened.clock,
+        )
 
     def begin_closing(self) -> None:
         """End what may take hours: merges, for good, and waits for one, and of writes that are held
@@ -434,7 +444,8 @@ class DB(Backups, Reader):
 
     def statistics(self) -> Statistics:
         """As :meth:`stats`, typed."""
-        return replace(gather(self._engine), drills=self._drills.statistics)
+        numbers = gather(self._engine)
+        return replace(numbers, drills=self._drills.statistics, log_digest=self._feed.mark)
 
     def health(self) -> list[HealthCheck]:
         """Named checks of what the database needs to work."""
@@ -442,19 +453,8 @@ class DB(Backups, Reader):
 
     def follow(self, seq: int) -> LogCursor:
         """The durable log from ``seq`` on, as followers read it live. Close it."""
-        engine = self._engine
-        engine.check_open()
-        state = engine.manifest.state
-        feed = LogFeed(
-            engine.log,
-            engine.components.files,
-            f"{engine.opened.directory}/wal",
-            identity=(state.database_id, state.epoch),
-            newest=lambda: self.visible_seq,
-            check=engine.poison.check,
-            clock=engine.opened.clock,
-        )
-        return LogCursor(feed, seq)
+        self._engine.check_open()
+        return self._feed.cursor(seq)
 
     def verify(self) -> VerifyReport:
         """Check every checksum and invariant of tables, manifest and log; changes nothing.

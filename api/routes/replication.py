@@ -61,7 +61,7 @@ class LogStream(StreamingResponse):
             sent = await service.read(cursor.read) if cursor.has_news else b""
             if now() >= beat_at:
                 beat_at = now() + HEARTBEAT_SECONDS
-                sent += cursor.heartbeat()
+                sent += await service.read(cursor.heartbeat)
             if sent:
                 await _send(send, sent)
             if len(sent) < FULL_BYTES:

@@ -29,7 +29,7 @@ often than random numbers would, 2^-64 in each column, is an assumption, as with
 no secret: this finds faults of machines and of programs, and is no defence against who looks for
 collisions.
 
-Kept in manifests and shipped logs: do not change.
+Kept in manifests, and told to followers: do not change.
 """
 
 from __future__ import annotations

@@ -64,6 +64,15 @@ def test_every_read_tells_the_lag(replica_client: Client) -> None:
     assert answers[3].json["items"] == [{"key": "a", "value": "1", "seq": 1}]
 
 
+def test_status_tells_the_digest_of_the_log(primary: DB, replica_client: Client) -> None:
+    cursor = primary.follow(1)
+    while cursor.read():
+        cursor.heartbeat()
+    told = primary.stats()["log_digest"]
+    assert (told["seq"], told["entries"]) == (1, 1)
+    assert replica_client.get("/v1/admin/status").json["log_digest"] == told
+
+
 def test_a_writer_has_no_lag(client: Client) -> None:
     for path in ("/v1/kv/a", "/v1/kv", "/v1/admin/status"):
         assert not any("lag" in name for name in client.get(path).headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -36,6 +37,11 @@ class Pair:
         """The detail of a check of the replica's readiness."""
         checks = self.reads.get("/readyz").json()["checks"]
         return str(next(check["detail"] for check in checks if check["name"] == name))
+
+    def log_digests(self) -> list[dict[str, Any]]:
+        """What the primary, and then the replica, tell of the log."""
+        statuses = (client.get("/v1/admin/status").json() for client in (self.writes, self.reads))
+        return [status["log_digest"] or {} for status in statuses]
 
 
 @pytest.fixture
@@ -80,6 +86,12 @@ def test_a_replica_reads_what_the_primary_wrote(pair: Pair) -> None:
         lambda: pair.reads.get("/v1/admin/status").json()["flushed_seq"] > 1000,
         "the replica to look at the manifest",
     )
+    wait_for(
+        lambda: [each.get("seq") for each in pair.log_digests()] == [seq, seq],
+        "the digests of the whole log",
+    )
+    told, kept = pair.log_digests()
+    assert told == kept
     refused = pair.reads.put("/v1/kv/a", content=b"1")
     assert (refused.status_code, refused.headers["seerdb-primary"]) == (409, pair.primary.url)
     assert pair.replica.stop() == 0

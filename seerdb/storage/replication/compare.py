@@ -5,6 +5,9 @@ manifest brings a flushed table, the follower has a memtable of the same commits
 same entries, as digests tell. A commit that either has missed, or has otherwise, shows, wherever on
 the way from the writer's memory through log, bucket or stream that happened.
 
+What comes live is compared sooner, see ``running.py``; this sees the memtable as a whole, and what
+came through the bucket.
+
 Not compared are tables that were merged before they were seen, that hold large values elsewhere, or
 operands; and memtables of which the follower has a part only.
 """
@@ -13,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seerdb.errors import CorruptionError
 from seerdb.storage.digest import NONE, Digest, digest
 from seerdb.storage.flush import packed
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.memtable import NEVER, Memtable
 from seerdb.storage.merge import collapse
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.replication.running import difference
 
 CHUNK = 4096
 
@@ -39,14 +42,8 @@ def compare(memtable: Memtable, after: int, tables: Sequence[TableMeta]) -> bool
         return False
     found = _digest(memtable)
     if found != expected:
-        raise CorruptionError(
-            "the replica differs from its primary",
-            name=f"seq {after + 1} to {memtable.last_seq} ({table_name(table.id)})",
-            expected=f"{expected.entries} entries, {expected}",
-            found=f"{found.entries} entries, {found}",
-            hint="start the replica again: it then reads the primary's tables; and verify the "
-            "database",
-        )
+        where = f"seq {after + 1} to {memtable.last_seq} ({table_name(table.id)})"
+        raise difference(where, expected, found)
     return True
 
 

@@ -23,6 +23,7 @@ from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.replay import WalRecord
 from seerdb.storage.replication.compare import compare
+from seerdb.storage.replication.running import AppliedDigest, Commit, Mark
 from seerdb.storage.replication.shipped import Listing, Piece
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
@@ -31,9 +32,6 @@ from seerdb.storage.wal.format import SINGLE, decode_columns
 
 APPLIED_AT_ONCE = 256
 """Records between two moments in which snapshots may be taken."""
-
-_Single = tuple[int, bytes, bytes | None, int]
-_Batch = tuple[int, bytes, list[bytes], list[bytes], int]
 
 
 def gap(expected: int, found: int) -> CorruptionError:
@@ -76,7 +74,8 @@ class Contents:
         self.diverged: CorruptionError | None = None
         """Why nothing more is shown."""
         self.compared_seq = 0
-        """The newest commit of those that were held against the writer's tables."""
+        """The newest commit of those that were found to be what the writer has."""
+        self.applied = AppliedDigest()
 
     @property
     def seq(self) -> int:
@@ -89,7 +88,7 @@ class Contents:
         Returns the seq that comes after a gap, before which all is shown; ``None``: there is none.
         Raises: ``CorruptionError`` for a record that is damaged.
         """
-        self._check()
+        self.check()
         seq = self.seq
         records = [record for record in piece.records if record[0] > seq]
         whole = _without_gap(records, seq)
@@ -102,14 +101,16 @@ class Contents:
         return records[whole][0] if whole < len(records) else None
 
     def _begin(self, piece: Piece) -> None:
-        source = piece.epoch, piece.segment
+        self.applied.expect(piece.header, self.seq)
+        source = piece.epoch, piece.header.segment
         if source != self._source:
             self._source = source
             if self.live.current.active:
                 self.live.rotate(Memtable([], self.operator))
             self._epochs.append((self.live.current.active, piece.epoch))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise what ends it all, if something has."""
         if self.diverged is not None:
             raise self.diverged
 
@@ -118,12 +119,29 @@ class Contents:
         live = self.live
         with live.lock:
             active = live.current.active
+            start = len(active.values)
             for operation in operations:
                 if len(operation) == 4:
                     active.put(*operation)
                 else:
                     active.apply(*operation)
             live.visible_seq = records[-1][0]
+        self.applied.add(operations, active, start)
+
+    def compare(self, mark: Mark) -> None:
+        """Hold what was taken against what the writer has sent.
+
+        Raises: ``CorruptionError`` when it is something else; nothing more is shown then.
+        """
+        self.check()
+        try:
+            if self.seq < mark.seq:
+                raise self.applied.difference(mark)
+            if self.applied.compare(mark):
+                self.compared_seq = max(self.compared_seq, mark.seq)
+        except CorruptionError as error:
+            self.diverged = error
+            raise
 
     def adopt(self, state: ManifestState) -> bool:
         """Show the tables of a later state, and drop the memtables that they cover; whether that
@@ -132,7 +150,7 @@ class Contents:
         Raises: ``CorruptionError`` when a memtable is not what its writer flushed; nothing more is
         shown then.
         """
-        self._check()
+        self.check()
         live, rows = self.live, self._rows
         before = live.current.layout.version
         covered = [each for each in self._memtables() if each.last_seq <= state.last_seq]
@@ -167,7 +185,7 @@ class Contents:
             came = (epoch for each, epoch in self._epochs if each is memtable)
             try:
                 if state.epoch in came and compare(memtable, before, fresh):
-                    self.compared_seq = memtable.last_seq
+                    self.compared_seq = max(self.compared_seq, memtable.last_seq)
             except CorruptionError as error:
                 self.diverged = error
                 raise
@@ -203,6 +221,7 @@ class Contents:
             self.live.visible_seq = other.live.visible_seq
         self._flushed, self._source, self._taken = other._flushed, other._source, other._taken
         self._epochs, self.diverged = other._epochs, other.diverged
+        self.applied = other.applied
 
 
 def _without_gap(records: list[WalRecord], seq: int) -> int:
@@ -212,7 +231,7 @@ def _without_gap(records: list[WalRecord], seq: int) -> int:
     return next(at for at, record in enumerate(records) if record[0] != seq + 1 + at)
 
 
-def _decoded(seq: int, time_us: int, payload: bytes) -> _Single | _Batch:
+def _decoded(seq: int, time_us: int, payload: bytes) -> Commit:
     """A record as :meth:`Memtable.put` takes it, where it is one put or delete, or else as
     :meth:`Memtable.apply` does."""
     if len(payload) >= SINGLE.size:

@@ -2,9 +2,12 @@
 
 A :class:`LogCursor` is one follower's place in the local log. It reads what the last sync covered
 out of the segment's file, which the page cache has, byte for byte: so nothing is streamed that a
-power loss could undo, nothing is kept in memory for anybody, writers know nothing of followers, and
+power loss could undo, little is kept in memory for anybody, writers know nothing of followers, and
 going back to any seq that the disk still has costs nothing special. A segment that was let go of is
 passed over: the manifest says so before, so that a follower that misses its seqs finds them there.
+
+With each heartbeat, and at the end of a segment, goes a mark: the digest of what was sent, which
+the follower compares (``running.py``). A mebibyte at most waits to be digested.
 
 Writes that nobody syncs would not be streamed either. So while somebody follows, a cursor syncs the
 log once it has waited :data:`SYNC_SECONDS` for that.
@@ -16,34 +19,22 @@ from collections.abc import Callable
 
 from seerdb.clock import Clock
 from seerdb.errors import DiskError
-from seerdb.storage.files import File, FileSystem
+from seerdb.storage.files import FileSystem
 from seerdb.storage.replication.format import (
     Heartbeat,
     Hello,
     MessageType,
     encode_heartbeat,
     encode_hello,
+    encode_mark,
     encode_message,
 )
-from seerdb.storage.wal.format import (
-    BATCH,
-    FRAME_HEADER_SIZE,
-    HEADER_SIZE,
-    RECORD_FIELDS,
-    RECORD_HEADER_SIZE,
-    FrameHeader,
-    decode_frame_header,
-    decode_header,
-)
+from seerdb.storage.replication.local_segment import LocalSegment
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.writer import LogWriter
 
-READ_BYTES = 1 << 20
-"""How much is sent at once, unless a single frame is larger."""
-
 SYNC_SECONDS = 0.1
-
-_FRAME_AND_RECORD = FRAME_HEADER_SIZE + RECORD_HEADER_SIZE
 
 
 class LogFeed:
@@ -68,6 +59,8 @@ class LogFeed:
         self.directory = directory
         self.check = check
         self.clock = clock
+        self.marks: dict[LogCursor, Mark | None] = {}
+        """What was last told of the log's digest, by cursor."""
         self._identity = identity
         self._newest = newest
 
@@ -88,90 +81,15 @@ class LogFeed:
 
     def cursor(self, seq: int) -> LogCursor:
         """A place in the log from which everything from ``seq`` on comes."""
-        return LogCursor(self, seq)
-
-
-class _Segment:
-    """A segment that is read, and a place in it, at the beginning of a frame."""
-
-    def __init__(self, feed: LogFeed, number: int) -> None:
-        """Raises: ``DiskError`` when it is gone, ``CorruptionError``."""
-        self._files = feed.files
-        self._path = segment_path(feed.directory, number)
-        self._file: File = feed.files.open_read(self._path)
-        self.number = number
-        self.offset = HEADER_SIZE
-        try:
-            self.encoded = self._file.read_at(0, HEADER_SIZE)
-            self._header = decode_header(self.encoded, self._path)
-        except BaseException:
-            self._file.close()
-            raise
+        cursor = LogCursor(self, seq)
+        self.marks[cursor] = None
+        return cursor
 
     @property
-    def first_seq(self) -> int:
-        """The first record has this seq, or a higher one."""
-        return self._header.first_seq
-
-    def is_there(self) -> bool:
-        """Whether what was read before was the segment's: a file that is used again loses its name
-        first."""
-        return self._files.exists(self._path)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-
-    def read(self, limit: int | None) -> bytes:
-        """The next whole frames, and go on behind them; ``limit`` is where what may be read ends,
-        which is where a frame ends (``None``: where the frames do)."""
-        data = self._read(READ_BYTES, limit)
-        if limit is None or self.offset + len(data) < limit:
-            length = self._whole(data)
-            data = data[:length] if length <= len(data) else self._read(length, limit)
-        self.offset += len(data)
-        return data
-
-    def _read(self, length: int, limit: int | None) -> bytes:
-        left = (self._file.size() if limit is None else limit) - self.offset
-        return self._file.read_at(self.offset, max(0, min(length, left)))
-
-    def _whole(self, data: bytes) -> int:
-        """How many bytes the whole frames at the beginning of ``data`` have; or, when the first is
-        not whole, how many that has."""
-        at = 0
-        while frame := self._frame(data, at):
-            end = frame.next - self.offset
-            if end > len(data):
-                return at or end
-            at = end
-        return at
-
-    def _frame(self, data: bytes, at: int) -> FrameHeader | None:
-        fields = data[at : at + FRAME_HEADER_SIZE]
-        return decode_frame_header(fields, self.offset + at, self._header)
-
-    def skip_before(self, seq: int, limit: int | None) -> None:
-        """Go on to the last frame that begins with ``seq`` or a lower one, as far as that can be
-        told without decompressing any."""
-        found = self.offset
-        while data := self._read(READ_BYTES, limit):
-            at = 0
-            while at + _FRAME_AND_RECORD <= len(data):
-                frame = self._frame(data, at)
-                if frame is None or frame.raw:
-                    self.offset = found
-                    return
-                _, _, kind, first, _ = RECORD_FIELDS.unpack_from(data, at + FRAME_HEADER_SIZE)
-                if kind != BATCH or first > seq:
-                    self.offset = found
-                    return
-                found = self.offset + at
-                at = frame.next - self.offset
-            if not at:
-                break
-            self.offset += at
-        self.offset = found
+    def mark(self) -> Mark | None:
+        """The newest digest of the log that a follower was told; ``None`` where nobody follows."""
+        marks = filter(None, list(self.marks.values()))
+        return max(marks, key=lambda mark: (mark.epoch, mark.segment, mark.seq), default=None)
 
 
 class LogCursor:
@@ -180,7 +98,7 @@ class LogCursor:
     def __init__(self, feed: LogFeed, seq: int) -> None:
         self._feed = feed
         self._seq = seq
-        self._segment: _Segment | None = None
+        self._segment: LocalSegment | None = None
         self._seen = (-1, 0)
         self._unsynced_since: float | None = None
 
@@ -195,12 +113,12 @@ class LogCursor:
         return encode_hello(self._feed.hello())
 
     def heartbeat(self) -> bytes:
-        """The message of each second. Raises: what ended the log."""
+        """The messages of each second. Raises: what ended the log, ``CorruptionError``."""
         self._feed.check()
-        return encode_heartbeat(self._feed.heartbeat())
+        return self._mark() + encode_heartbeat(self._feed.heartbeat())
 
     def read(self) -> bytes:
-        """The next message, about :data:`READ_BYTES`; empty: there is nothing new yet.
+        """The next messages, about a mebibyte; empty: there is nothing new yet.
 
         Raises: what ended the log, ``DiskError``, ``CorruptionError``.
         """
@@ -214,6 +132,10 @@ class LogCursor:
 
     def close(self) -> None:
         """Let go of the file. Idempotent."""
+        self._feed.marks.pop(self, None)
+        self._leave()
+
+    def _leave(self) -> None:
         if self._segment is not None:
             self._segment.close()
 
@@ -234,7 +156,16 @@ class LogCursor:
         frames = segment.read(synced if segment.number == newest else None)
         if not frames or not segment.is_there():
             return b""
+        segment.digest.add(frames)
         return encode_message(MessageType.FRAMES, frames)
+
+    def _mark(self) -> bytes:
+        """What was sent since the last mark has a new one."""
+        mark = None if self._segment is None else self._segment.digest.mark()
+        if mark is None or mark == self._feed.marks.get(self):
+            return b""
+        self._feed.marks[self] = mark
+        return encode_mark(mark)
 
     def _enter_next(self, newest: int, synced: int) -> bytes:
         """Go on with the next segment that is there, or begin where ``seq`` is."""
@@ -251,11 +182,12 @@ class LogCursor:
                 entered.skip_before(self._seq, limit)
         if entered is None:
             return b""
-        self.close()
+        mark = self._mark()
+        self._leave()
         self._segment = entered
-        return encode_message(MessageType.SEGMENT, entered.encoded)
+        return mark + encode_message(MessageType.SEGMENT, entered.encoded)
 
-    def _first(self, numbers: list[int]) -> _Segment | None:
+    def _first(self, numbers: list[int]) -> LocalSegment | None:
         """The last segment that begins with ``seq`` or a lower one, or else the first."""
         found = None
         for number in reversed(numbers):
@@ -269,11 +201,12 @@ class LogCursor:
                 break
         return found
 
-    def _open(self, number: int) -> _Segment | None:
+    def _open(self, number: int) -> LocalSegment | None:
         """The segment; ``None`` when it was let go of meanwhile."""
+        feed = self._feed
         try:
-            return _Segment(self._feed, number)
+            return LocalSegment(feed.files, feed.directory, number)
         except DiskError:
-            if self._feed.files.exists(segment_path(self._feed.directory, number)):
+            if feed.files.exists(segment_path(feed.directory, number)):
                 raise
             return None

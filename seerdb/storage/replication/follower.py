@@ -33,6 +33,7 @@ from seerdb.storage.replication.format import Heartbeat, Hello
 from seerdb.storage.replication.lag import Lag
 from seerdb.storage.replication.looks import Looks
 from seerdb.storage.replication.manifest_tail import ManifestTail
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.replication.shipped import Piece, ShippedLog
 from seerdb.storage.replication.tail import Tail
 from seerdb.storage.runtime import Components, Runtime
@@ -242,6 +243,9 @@ class Follower:
         found = tail.take(piece)
         if found is not None:
             raise gap(tail.seq + 1, found)
+
+    def compare(self, mark: Mark) -> None:
+        self.tail.compare(mark)
 
     def heard(self, heartbeat: Heartbeat) -> None:
         lag = self.tail.lag

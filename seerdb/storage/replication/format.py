@@ -22,6 +22,11 @@ type  name      body
 3     FRAMES    whole frames of that segment, byte for byte as in its file, in
                 their order and without a gap; SEAL among them
 4     HEARTBEAT newest seq of the writer (8), its time (8); once a second
+5     MARK      digest of all operations of the segment up to a seq, which is
+                the last one sent: epoch of the segment (8), its number (8),
+                seq (8), operations (8), digest as in ``digest.py`` (16,
+                big-endian); before a heartbeat and at the end of a segment,
+                if anything came since the last
 ===== ========= ==============================================================
 
 The frames may begin before the seq that was asked for. Seqs are contiguous but for those that the
@@ -32,7 +37,8 @@ Worked example: a heartbeat with seq 7 at time 1,700,000,000,000,000::
 
     04 10 00 00 00 d1 71 f3 1e  07 00 00 00 00 00 00 00  00 40 1e 18 24 0a 06 00
 
-Version 1 is the first. The constants below are part of the format: do not change them.
+Version 2 added MARK; else it is as version 1, the first. The constants below are part of the
+format: do not change them.
 """
 
 from __future__ import annotations
@@ -45,8 +51,10 @@ from typing import Any, NamedTuple
 from crc32c import crc32c
 
 from seerdb.errors import ChecksumError, CorruptionError, UnsupportedFormatError
+from seerdb.storage.replication.running import Mark
 
-VERSION = 1
+VERSION = 2
+_OLDEST_VERSION = 1
 MEDIA_TYPE = "application/vnd.seerdb.log"
 
 _PREFIX = struct.Struct("<BI")
@@ -54,6 +62,7 @@ _CHECKSUM = struct.Struct("<I")
 MESSAGE_HEADER_SIZE = _PREFIX.size + _CHECKSUM.size
 _HELLO = struct.Struct("<H16sQQQ")
 _HEARTBEAT = struct.Struct("<QQ")
+_MARK = struct.Struct("<QQQQ16s")
 
 _NAME = "the stream of the log"
 
@@ -65,6 +74,7 @@ class MessageType(IntEnum):
     SEGMENT = 2
     FRAMES = 3
     HEARTBEAT = 4
+    MARK = 5
 
 
 class Hello(NamedTuple):
@@ -103,10 +113,16 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     return encode_message(MessageType.HEARTBEAT, _HEARTBEAT.pack(*heartbeat))
 
 
+def encode_mark(mark: Mark) -> bytes:
+    """How far the log was sent, and what was."""
+    fields = mark.epoch, mark.segment, mark.seq, mark.entries, bytes.fromhex(mark.digest)
+    return encode_message(MessageType.MARK, _MARK.pack(*fields))
+
+
 def decode_hello(body: bytes) -> Hello:
     """Raises: ``UnsupportedFormatError`` for another version, ``CorruptionError``."""
     version = int.from_bytes(body[:2], "little")
-    if version != VERSION:
+    if not _OLDEST_VERSION <= version <= VERSION:
         raise UnsupportedFormatError(
             "the log is streamed in another version of the format",
             name=_NAME,
@@ -121,6 +137,12 @@ def decode_hello(body: bytes) -> Hello:
 def decode_heartbeat(body: bytes) -> Heartbeat:
     """Raises: ``CorruptionError``."""
     return Heartbeat(*_unpack(_HEARTBEAT, body))
+
+
+def decode_mark(body: bytes) -> Mark:
+    """Raises: ``CorruptionError``."""
+    epoch, segment, seq, entries, sums = _unpack(_MARK, body)
+    return Mark(epoch, segment, seq, entries, sums.hex())
 
 
 def _unpack(layout: struct.Struct, body: bytes) -> tuple[Any, ...]:

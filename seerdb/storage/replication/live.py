@@ -23,7 +23,9 @@ from seerdb.storage.replication.format import (
     MessageType,
     decode_heartbeat,
     decode_hello,
+    decode_mark,
 )
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.replication.shipped import Piece
 from seerdb.storage.wal.reader import read_segment
 
@@ -48,6 +50,10 @@ class LiveTarget(Protocol):
 
     def take(self, piece: Piece) -> None:
         """More of the log. Raises: as :meth:`greet`."""
+
+    def compare(self, mark: Mark) -> None:
+        """What the primary has sent up to here. Raises: ``CorruptionError`` when something else was
+        taken."""
 
     def heard(self, heartbeat: Heartbeat) -> None:
         """The primary is alive."""
@@ -121,6 +127,8 @@ class LiveTail:
                 header = body
             elif kind is MessageType.FRAMES:
                 target.take(_piece(hello.epoch, header, body))
+            elif kind is MessageType.MARK:
+                target.compare(decode_mark(body))
             else:
                 target.heard(decode_heartbeat(body))
         raise UnavailableError(f"{self._url} ended the stream")
@@ -141,4 +149,4 @@ def _piece(epoch: int, header: bytes, frames: bytes) -> Piece:
             expected=len(header) + len(frames),
             found=scan.end,
         )
-    return Piece(epoch, scan.header.segment, scan.records)
+    return Piece(epoch, scan.header, scan.records)

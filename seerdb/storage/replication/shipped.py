@@ -24,6 +24,7 @@ from seerdb.storage.object_store.names import (
     wal_name,
 )
 from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.wal.format import SegmentHeader
 from seerdb.storage.wal.reader import SegmentScan, read_segment
 
 
@@ -81,10 +82,11 @@ class Listing:
 
 
 class Piece(NamedTuple):
-    """A part of the log: its records, in order, and the epoch and segment that they came from."""
+    """A part of the log: its records, in order, the epoch that they came from, and the header of
+    their segment, which that epoch's writer may have from the one before."""
 
     epoch: int
-    segment: int
+    header: SegmentHeader
     records: list[WalRecord]
 
 
@@ -119,7 +121,7 @@ class ShippedLog:
         stretch, end = found
         scan = self._scan(stretch)
         records = [record for record in scan.records if seq <= record[0] <= end]
-        return Piece(stretch.epoch, scan.header.segment, records)
+        return Piece(stretch.epoch, scan.header, records)
 
     def _scan(self, stretch: Stretch) -> SegmentScan:
         name = stretch.name

@@ -19,6 +19,7 @@ from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.storage.replication.contents import Contents, gap
 from seerdb.storage.replication.lag import Lag
 from seerdb.storage.replication.manifest_tail import ManifestTail
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.replication.shipped import Listing, Piece, ShippedLog
 
 RELOAD_SECONDS = 60.0
@@ -70,8 +71,13 @@ class Tail:
 
     @property
     def compared_seq(self) -> int:
-        """The newest commit of those that were held against the writer's tables."""
+        """The newest commit of those that were found to be what the writer has."""
         return self._contents.compared_seq
+
+    @property
+    def mark(self) -> Mark | None:
+        """The newest digest of the log that was taken."""
+        return self._contents.applied.mark
 
     @property
     def is_live(self) -> bool:
@@ -98,6 +104,7 @@ class Tail:
         """
         self.begun += 1
         at = self.lag.now()
+        self._contents.check()
         self._advance(self._contents)
         if not self.is_live and not self._look_at_log(at):
             return True
@@ -113,6 +120,8 @@ class Tail:
         if listing.tells_where or self._greeted == epoch:
             self._settled = epoch
         found = self._read_on(self._contents, listing)
+        with self._mutex:
+            self._contents.applied.settle()
         if self.manifest.state.epoch != epoch:
             return False
         self._lists_all = found is not None
@@ -194,8 +203,9 @@ class Tail:
 
     def begin_live(self, epoch: int, first: int) -> bool:
         """Take the log from ``first`` on live, from the writer of ``epoch``; whether that can be
-        done now."""
+        done now. Raises: ``CorruptionError`` when nothing more is shown."""
         with self._mutex:
+            self._contents.check()
             self._live_epoch = epoch if self.is_settled(epoch) and first <= self.seq + 1 else 0
             return self.is_live
 
@@ -218,3 +228,9 @@ class Tail:
             found = self._contents.take(piece)
         self.lag.reached(self.seq)
         return found
+
+    def compare(self, mark: Mark) -> None:
+        """As :meth:`Contents.compare`, live."""
+        with self._mutex:
+            if self.is_live:
+                self._contents.compare(mark)

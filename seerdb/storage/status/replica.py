@@ -11,6 +11,7 @@ from seerdb.storage.compaction.work import JobStatistics
 from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.object_store.meter import Prices
 from seerdb.storage.replication.lag import LagStatistics
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.status import caches, costs, tree
 from seerdb.storage.status.health import HealthCheck
 
@@ -26,7 +27,9 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
     visible_seq: int
     flushed_seq: int
     compared_seq: int
-    """The newest commit of those that were found to be what the writer flushed; 0: none were."""
+    """The newest commit of those that were found to be what the writer has; 0: none were."""
+    log_digest: Mark | None
+    """The newest digest of the log that was taken, of its segment; ``None``: none is known."""
     manifest_number: int
     primary: str
     """Its address; "" where none is known."""
@@ -119,6 +122,7 @@ def gather(follower: Follower) -> ReplicaStatistics:
         visible_seq=follower.seq,
         flushed_seq=state.last_seq,
         compared_seq=follower.tail.compared_seq,
+        log_digest=follower.tail.mark,
         manifest_number=state.number,
         primary=follower.primary or "",
         is_live=follower.tail.is_live,

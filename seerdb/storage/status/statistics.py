@@ -14,6 +14,7 @@ from seerdb.storage.flusher import FlushStatistics
 from seerdb.storage.ingest import IngestStatistics
 from seerdb.storage.lease.takeover import Takeover
 from seerdb.storage.object_store.meter import Prices
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.request import CommitStatistics
 from seerdb.storage.shipper import ShipStatistics
 from seerdb.storage.status import caches, costs, tree
@@ -84,6 +85,9 @@ class Statistics(msgspec.Struct, frozen=True):
     amplifications: tree.AmplificationStatistics
     memtables: MemtableStatistics
     wal: WalStatistics
+    log_digest: Mark | None
+    """The digest of the newest segment of the log that some replica was told last, live; ``None``
+    where none follows."""
     shipping: ShipStatistics
     commits: CommitStatistics
     flushes: FlushStatistics
@@ -215,6 +219,7 @@ def gather(engine: Engine) -> Statistics:
             sealed_bytes=sum(memtable.size for memtable in live.sealed),
         ),
         wal=_wal(engine),
+        log_digest=None,
         shipping=engine.shipper.statistics(engine.live.visible_seq),
         commits=engine.committer.statistics(),
         flushes=engine.flusher.statistics,

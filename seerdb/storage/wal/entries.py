@@ -127,7 +127,15 @@ def operations_in(read_at: ReadAt, name: str) -> Iterator[Operations]:
     Raises: ``CorruptionError`` where that is no segment, or its frames do not hold together.
     """
     header = decode_header(read_at(0, HEADER_SIZE), name)
-    at, length = HEADER_SIZE, READ_BYTES
+    yield from operations_from(read_at, HEADER_SIZE, header, name)
+
+
+def operations_from(
+    read_at: ReadAt, at: int, header: SegmentHeader, name: str
+) -> Iterator[Operations]:
+    """All operations in the frames from the offset ``at`` on, which are of the segment of
+    ``header``. Raises: as :func:`operations_in`."""
+    length = READ_BYTES
     try:
         while data := read_at(at, length):
             starts, end = _frames(data, header)
@@ -209,10 +217,16 @@ def _operations(data: Bytes, starts: Places) -> Iterator[Operations]:
         yield _singles(data, starts[is_single] + _FRAME.itemsize, heads[is_single])
     others = heads[~is_single]
     frames = zip(starts[~is_single].tolist(), others["stored"].tolist(), strict=True)
+    bodies, size = [], 0
     for (start, stored), raw in zip(frames, others["raw"].tolist(), strict=True):
         begin = start + FRAME_HEADER_SIZE
         body = data[begin : begin + stored].tobytes()
-        yield from _in_body(_decompressed(body, raw) if raw else body)
+        bodies.append(_decompressed(body, raw) if raw else body)
+        size += len(bodies[-1])
+        if size >= READ_BYTES:
+            yield from _in_body(b"".join(bodies))
+            bodies, size = [], 0
+    yield from _in_body(b"".join(bodies))
 
 
 def _decompressed(body: bytes, size: int) -> bytes:
@@ -256,13 +270,15 @@ def _as_rows(data: Bytes, starts: Places, sizes: Places, key_sizes: Places) -> B
 
 
 def _in_body(body: bytes) -> Iterator[Operations]:
-    """The operations of many records in a frame, or of batches."""
+    """The operations of the records of a frame, or of many: of any number, of batches."""
     at, records = 0, []
     while at < len(body):
         records.append(at)
         at += RECORD_HEADER_SIZE + _STORED.unpack_from(body, at)[0]
     if at > len(body):
         raise IndexError("a record is cut short")
+    if not records:
+        return
     data = np.frombuffer(body + bytes(_RECORD.itemsize), np.uint8)
     places = np.array(records, np.int64)
     heads = _gather(data, places, _RECORD)
@@ -270,7 +286,7 @@ def _in_body(body: bytes) -> Iterator[Operations]:
     is_single = is_batch & (heads["count"] == 1)
     if is_single.any():
         yield _singles(data, places[is_single] + _RECORD.itemsize, heads[is_single])
-    columns = _Columns([], [], [], [])
+    columns = Columns([], [], [], [])
     for start in places[is_batch & ~is_single].tolist():
         _, length, _, seq, _ = RECORD_FIELDS.unpack_from(body, start)
         payload = body[start + RECORD_HEADER_SIZE : start + RECORD_HEADER_SIZE + length]
@@ -310,19 +326,23 @@ def _even_batch(payload: bytes, seq: int) -> Operations | None:
     )
 
 
-class _Columns(NamedTuple):
+class Columns(NamedTuple):
+    """Operations one by one, to be packed: the values as logged, that of a delete empty."""
+
     kinds: list[bytes]
     seqs: list[int]
     keys: list[bytes]
     values: list[bytes]
 
     def add(self, seq: int, kinds: bytes, keys: list[bytes], values: list[bytes]) -> None:
+        """The operations of a commit."""
         self.kinds.append(kinds)
         self.seqs.extend([seq] * len(keys))
         self.keys.extend(keys)
         self.values.extend(values)
 
     def packed(self) -> Operations:
+        """All of them. Requires: at least one."""
         parts = [b""] * (2 * len(self.keys))
         parts[0::2], parts[1::2] = self.keys, self.values
         lengths = np.fromiter(map(len, parts), np.int64, len(parts)).reshape(-1, 2)

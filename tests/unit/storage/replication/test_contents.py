@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from seerdb import Replica
+from seerdb.storage.replay import WalRecord
 from seerdb.storage.replication.contents import Contents
 from seerdb.storage.replication.shipped import Piece
+from seerdb.storage.wal.format import SegmentHeader
 from tests.fixtures.database import ROOMY, World
 from tests.fixtures.follower import contents, follow
+
+
+def piece(epoch: int, segment: int, records: list[WalRecord]) -> Piece:
+    """Of a segment that begins with the first of the records."""
+    header = SegmentHeader(bytes(16), segment, epoch, records[0][0], 0, 1, 1)
+    return Piece(epoch, header, records)
 
 
 def followed(**settings: Any) -> tuple[Replica, Contents]:
@@ -25,23 +33,23 @@ def followed(**settings: Any) -> tuple[Replica, Contents]:
     tail = replica._follower.tail
     listing = tail._log.list(1)
     for seq in range(1, 5):
-        piece = tail._log.read(listing, seq)
-        assert piece is not None
-        tail._contents.take(Piece(1, 1, piece.records))
+        found = tail._log.read(listing, seq)
+        assert found is not None
+        tail._contents.take(piece(1, 1, found.records))
     return replica, tail._contents
 
 
 def test_what_is_known_already_is_passed_over() -> None:
     replica, held = followed()
     before = contents(replica)
-    assert held.take(Piece(1, 1, [(2, 0, b"not even looked at")])) is None
+    assert held.take(piece(1, 1, [(2, 0, b"not even looked at")])) is None
     assert (held.seq, contents(replica)) == (4, before)
 
 
 def test_a_gap_is_told_and_what_is_before_it_is_taken() -> None:
     _, held = followed()
     payload = b"\x01\x00\x00\x00\x02\x01\x00\x00\x00\x00\x00x"  # delete x
-    assert held.take(Piece(1, 1, [(5, 9, payload), (7, 9, payload)])) == 7
+    assert held.take(piece(1, 1, [(5, 9, payload), (7, 9, payload)])) == 7
     assert held.seq == 5
 
 
@@ -67,6 +75,6 @@ def test_operands_are_not_folded_twice_by_such_a_version() -> None:
 def test_memtables_end_where_segments_do() -> None:
     _, held = followed()
     payload = b"\x01\x00\x00\x00\x02\x01\x00\x00\x00\x00\x00x"
-    held.take(Piece(1, 2, [(5, 9, payload)]))
-    held.take(Piece(2, 2, [(6, 9, payload)]))
+    held.take(piece(1, 2, [(5, 9, payload)]))
+    held.take(piece(2, 2, [(6, 9, payload)]))
     assert [each.last_seq for each in held.live.current.memtables] == [6, 5, 4]

@@ -8,8 +8,15 @@ import pytest
 
 from seerdb import DB, ClosedError, FencedError
 from seerdb.storage.replication import feed as live_feed
+from seerdb.storage.replication import local_segment
 from seerdb.storage.replication.feed import LogCursor
-from seerdb.storage.replication.format import MessageReader, MessageType, decode_hello
+from seerdb.storage.replication.format import (
+    MessageReader,
+    MessageType,
+    decode_hello,
+    decode_mark,
+)
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.wal.reader import read_segment
 from tests.fixtures.database import ROOMY, World, fill
 
@@ -27,7 +34,7 @@ def seqs(cursor: LogCursor) -> list[int]:
         for kind, body in MessageReader().feed(sent):
             if kind is MessageType.SEGMENT:
                 header = body
-            else:
+            elif kind is not MessageType.MARK:
                 assert kind is MessageType.FRAMES
                 scan = read_segment(header + body, "test", None)
                 assert (scan.damages, scan.end) == ((), len(header) + len(body))
@@ -69,7 +76,7 @@ def test_it_begins_at_any_seq(first: int) -> None:
 
 
 def test_a_large_frame_comes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_feed, "READ_BYTES", 1000)
+    monkeypatch.setattr(local_segment, "READ_BYTES", 1000)
     _, db = opened(memtable_capacity=1 << 20)
     db.put(b"small", b"1")
     db.put(b"large", b"v" * 30_000)
@@ -142,6 +149,47 @@ def test_after_a_restart_the_recovered_log_is_there() -> None:
     assert [seq for seq in seqs(cursor) if seq >= 3] == list(range(3, 11))
     fill(again, 2)
     assert seqs(cursor) == [11, 12]
+
+
+def marks(sent: bytes) -> list[Mark]:
+    messages = MessageReader().feed(sent)
+    return [decode_mark(body) for kind, body in messages if kind is MessageType.MARK]
+
+
+def test_a_heartbeat_has_a_mark_of_what_was_sent_since_the_last_one() -> None:
+    _, db = opened()
+    cursor = db.follow(1)
+    assert marks(cursor.heartbeat()) == []
+    fill(db, 30)
+    assert marks(cursor.heartbeat()) == [], "nothing was sent yet"
+    seqs(cursor)
+    [mark] = marks(cursor.heartbeat())
+    assert (mark.epoch, mark.seq, mark.entries) == (1, 30, 30)
+    assert marks(cursor.heartbeat()) == []
+    late = db.follow(25)
+    seqs(late)
+    assert marks(late.heartbeat()) == [mark], "wherever one begins"
+    fill(db, 1)
+    seqs(cursor)
+    assert [each.seq for each in marks(cursor.heartbeat())] == [31]
+    assert db.statistics().log_digest is not None
+    for each in (cursor, late):
+        each.close()
+    assert db.statistics().log_digest is None
+
+
+def test_each_segment_ends_with_a_mark_of_all_of_it() -> None:
+    _, db = opened(wal_segment_size=16 << 10, takes_tables=False, memtable_capacity=16 << 10)
+    cursor = db.follow(1)
+    fill(db, 300)
+    sent = b"".join(iter(cursor.read, b"")) + cursor.heartbeat()
+    found = marks(sent)
+    assert len(found) > 3
+    assert len({mark.segment for mark in found}) == len(found)
+    assert [mark.seq for mark in found] == [
+        sum(mark.entries for mark in found[: at + 1]) for at in range(len(found))
+    ]
+    assert found[-1].seq == 300
 
 
 def test_the_greeting_says_who_writes() -> None:

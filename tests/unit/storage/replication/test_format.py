@@ -16,12 +16,17 @@ from seerdb.storage.replication.format import (
     MessageType,
     decode_heartbeat,
     decode_hello,
+    decode_mark,
     encode_heartbeat,
     encode_hello,
+    encode_mark,
     encode_message,
 )
+from seerdb.storage.replication.running import Mark
 
 HELLO = Hello("00112233445566778899aabbccddeeff", 3, 7, 1_700_000_000_000_000)
+
+MARK = Mark(3, 12, 7, 100, "00112233445566778899aabbccddeeff")
 
 
 def messages(data: bytes) -> list[tuple[MessageType, bytes]]:
@@ -37,10 +42,20 @@ def test_the_worked_example() -> None:
 
 def test_golden_bytes_of_a_greeting() -> None:
     assert encode_hello(HELLO).hex() == (
-        "012a000000" + encode_hello(HELLO)[5:9].hex() + "0100"
+        "012a000000" + encode_hello(HELLO)[5:9].hex() + "0200"
         "00112233445566778899aabbccddeeff" + "0300000000000000" + "0700000000000000"
         "00401e18240a0600"
     )
+
+
+def test_golden_bytes_of_a_mark() -> None:
+    encoded = encode_mark(MARK)
+    assert encoded.hex() == (
+        "0530000000" + encoded[5:9].hex() + "0300000000000000" + "0c00000000000000"
+        "0700000000000000" + "6400000000000000" + MARK.digest
+    )
+    [(kind, body)] = messages(encoded)
+    assert (kind, decode_mark(body)) == (MessageType.MARK, MARK)
 
 
 def test_what_was_encoded_is_decoded() -> None:
@@ -75,10 +90,15 @@ def test_an_unknown_type_is_refused() -> None:
 def test_another_version_is_refused_and_says_what_to_do() -> None:
     [(_, body)] = messages(encode_hello(HELLO))
     with pytest.raises(UnsupportedFormatError, match="same release"):
-        decode_hello(b"\x02\x00" + body[2:])
+        decode_hello(b"\x03\x00" + body[2:])
+
+
+def test_a_primary_that_sends_no_marks_yet_is_understood() -> None:
+    [(_, body)] = messages(encode_hello(HELLO))
+    assert decode_hello(b"\x01\x00" + body[2:]) == HELLO
 
 
 def test_a_message_that_is_too_short_is_refused() -> None:
-    for decode in (decode_hello, decode_heartbeat):
+    for decode in (decode_hello, decode_heartbeat, decode_mark):
         with pytest.raises(CorruptionError):
             decode(b"\x01\x00")

@@ -6,6 +6,7 @@ import pytest
 
 from seerdb.storage.replication.format import Heartbeat, Hello
 from seerdb.storage.replication.live import LiveTail
+from seerdb.storage.replication.running import Mark
 from seerdb.storage.replication.shipped import Piece
 
 
@@ -21,6 +22,9 @@ class Target:
         raise AssertionError("nobody answers")
 
     def take(self, piece: Piece) -> None:
+        raise AssertionError("nobody answers")
+
+    def compare(self, mark: Mark) -> None:
         raise AssertionError("nobody answers")
 
     def heard(self, heartbeat: Heartbeat) -> None:

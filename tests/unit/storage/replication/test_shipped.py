@@ -63,7 +63,7 @@ def test_records_are_read_from_the_seq_on() -> None:
     log, found = shipped(World(**ROOMY))
     piece = log.read(found, 2)
     assert piece is not None
-    assert (piece.epoch, piece.segment) == (1, 1)
+    assert (piece.epoch, piece.header.segment) == (1, 1)
     assert [seq for seq, _, _ in piece.records] == [2]
     assert log.read(found, 4) is None
 

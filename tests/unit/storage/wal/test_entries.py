@@ -12,6 +12,7 @@ from seerdb.errors import CorruptionError
 from seerdb.storage.digest import NONE, Digest, digest, summed
 from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.sstable.packed import pack
+from seerdb.storage.wal import entries
 from seerdb.storage.wal.entries import READ_BYTES, operations_in
 from seerdb.storage.wal.format import (
     DIRECT_ALIGNMENT,
@@ -119,6 +120,23 @@ def test_frames_go_on_over_many_reads() -> None:
     data = segment_of(even(Random(1), 30_000))
     assert len(data) > 3 * READ_BYTES
     assert digest_of(data) == by_reader(data)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_frames_of_many_records_are_taken_together_and_not_all_at_once(
+    compressed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entries, "READ_BYTES", 4000)
+    data = segment_of([[(PUT, b"%08d" % n, bytes(300))] for n in range(200)], group=5)
+    packed = segment_of(
+        [[(PUT, b"%08d" % n, bytes(300))] for n in range(200)], group=5, compressed=compressed
+    )
+    assert digest_of(packed) == by_reader(data)
+    found = operations_in(lambda at, size: packed[at : at + size], "segment")
+    counts = [len(each.kinds) for each in found]
+    assert sum(counts) == 200
+    assert max(counts) <= 15
+    assert len(counts) < 30
 
 
 def test_a_segment_without_records_has_no_operations() -> None:
