@@ -30,8 +30,9 @@ from seerdb.storage.sstable.format import (
     seal,
     seal_all,
 )
+from seerdb.storage.sstable.hashing import hash_rows
 from seerdb.storage.sstable.index import build_index
-from seerdb.storage.sstable.packed import Flags, Hashes, Packed, join
+from seerdb.storage.sstable.packed import Bytes, Flags, Hashes, Packed, join
 from seerdb.storage.value import expiries, expiry_marks
 
 
@@ -64,7 +65,6 @@ class BuiltTable:
         return Pieces((*self.blocks, self.tail))
 
 
-_NO_HASHES = np.empty(0, np.uint64)
 _WITHOUT_END = bytes((PUT, DELETE, BLOB))
 
 
@@ -108,6 +108,12 @@ class _Stretch(NamedTuple):
             self.hashes[start:stop],
             None if self.is_new is None else self.is_new[start:stop],
         )
+
+
+def _ascends(rows: Bytes) -> bool:
+    """Whether each row is above the one before."""
+    keys = rows.view(f"S{rows.shape[1]}")[:, 0]
+    return bool((keys[1:] > keys[:-1]).all())
 
 
 class TableBuilder:
@@ -167,15 +173,20 @@ class TableBuilder:
         count = len(entries)
         if not count:
             return
-        keys = entries.keys()
-        is_new = self._check(entries, keys)
-        hashes = np.fromiter(map(key_hash, keys), np.uint64, count)
-        self._last = (keys[-1], int(entries.seqs[-1]))
+        rows = entries.key_rows()
+        if rows is None:
+            keys = entries.keys()
+            ascends = all(map(lt, keys, islice(keys, 1, None)))
+            hashes = np.fromiter(map(key_hash, keys), np.uint64, count)
+        else:
+            ascends, hashes = _ascends(rows), hash_rows(rows)
+        is_new = self._check(entries, ascends=ascends)
+        self._last = (entries.key(count - 1), int(entries.seqs[-1]))
         self._entries += count
         self._raw_bytes += entries.parts.size
         self._hashes.append(hashes)
         if self._filter_prefix:
-            self._hashes.append(self._prefix_hashes(keys))
+            self._hashes.append(self._prefix_hashes(entries.keys()))
         self._unfinished.append(_Stretch(entries, hashes, is_new))
         self._unfinished_size += entries.parts.size
         if self._unfinished_size > self._block_size:
@@ -225,8 +236,9 @@ class TableBuilder:
             pointed=self._pointed,
         )
 
-    def _check(self, entries: Packed, keys: list[bytes]) -> Flags | None:
-        """Check entries, note what they are, and tell which have a new key; ``None``: all."""
+    def _check(self, entries: Packed, *, ascends: bool) -> Flags | None:
+        """Check entries, note what they are, and tell which have a new key; ``None``: all.
+        ``ascends``: each of their keys is above the one before."""
         kinds = entries.kinds.tobytes()
         deletes = kinds.count(DELETE)
         if kinds.count(PUT) + deletes != len(kinds):
@@ -240,8 +252,8 @@ class TableBuilder:
         if high > MAX_SEQ:
             raise InternalError(f"not a sequence number: {high}")
         is_new = None
-        if self._last[0] >= keys[0] or not all(map(lt, keys, islice(keys, 1, None))):
-            is_new = self._check_versions(keys, entries.seqs.tolist())
+        if not ascends or self._last[0] >= entries.first_key:
+            is_new = self._check_versions(entries.keys(), entries.seqs.tolist())
         self._deletes += deletes
         self._seq_bounds |= {low, high}
         if UNASSIGNED_SEQ in self._seq_bounds and len(self._seq_bounds) > 1:
@@ -331,12 +343,7 @@ class TableBuilder:
         )
         parts = [
             seal(encode(sorted(self._tombstones)), self._compressor),
-            seal(
-                build_filter(
-                    np.concatenate([*self._hashes, _NO_HASHES]), self._filter_bits_per_key
-                ),
-                None,
-            ),
+            seal(build_filter(self._hashes, self._filter_bits_per_key), None),
             seal(encode(index), self._compressor),
             seal(encode(properties), self._compressor),
         ]
