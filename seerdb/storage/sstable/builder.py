@@ -19,7 +19,8 @@ from seerdb.storage.digest import NONE, digest
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, RangeTombstone
 from seerdb.storage.pieces import Pieces, crc_of
 from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
-from seerdb.storage.sstable.block import KINDS, encode_blocks
+from seerdb.storage.sstable.block import KINDS
+from seerdb.storage.sstable.blocks import encode_blocks
 from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.filter import build_filter, key_hash, prefix_hash
 from seerdb.storage.sstable.format import (
@@ -100,6 +101,23 @@ class _Stretch(NamedTuple):
             return stop
         more = self.is_new[stop:]
         return stop + int(more.argmax()) if more.any() else len(self.is_new)
+
+    def borders(self, block_size: int) -> list[int]:
+        """Where blocks begin that are complete: full, and their last key cannot come again; and
+        where the last of them ends."""
+        entries = self.entries
+        if entries.shape and self.is_new is None:
+            return list(range(0, len(entries), max(1, block_size // sum(entries.shape))))
+        ends = entries.end_positions()
+        borders, begins = [0], 0
+        while ends[-1] - begins > block_size:
+            fitting = bisect_right(ends, begins + block_size)
+            stop = self.after_key(max(fitting, borders[-1] + 1))
+            if stop == len(ends):
+                break
+            borders.append(stop)
+            begins = ends[stop - 1]
+        return borders
 
     def between(self, start: int, stop: int) -> _Stretch:
         """Those at the positions from ``start`` up to ``stop``."""
@@ -284,28 +302,20 @@ class TableBuilder:
     def _cut_blocks(self) -> None:
         """Write the blocks that are complete: full, and their last key cannot come again."""
         stretch = _Stretch.joined(self._unfinished)
-        ends = stretch.entries.end_positions()
-        size, count = ends[-1], len(ends)
-        borders, begins = [0], 0
-        while size - begins > self._block_size:
-            fitting = bisect_right(ends, begins + self._block_size)
-            stop = stretch.after_key(max(fitting, borders[-1] + 1))
-            if stop == count:
-                break
-            borders.append(stop)
-            begins = ends[stop - 1]
+        borders = stretch.borders(self._block_size)
+        count, begins = len(stretch.entries), stretch.entries.start(borders[-1])
         if len(borders) > 1:
             self._write_blocks(stretch.between(0, borders[-1]), borders)
         self._unfinished = [stretch.between(borders[-1], count)]
-        self._unfinished_size = size - begins
+        self._unfinished_size = stretch.entries.parts.size - begins
 
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
         blocks = seal_all(list(encode_blocks(*stretch, borders)), self._compressor)
         self._blocks += blocks
         self._digest += digest(stretch.entries)
         self._blocks_size += sum(map(len, blocks))
-        self._first_keys += map(stretch.entries.key, borders[:-1])
-        self._last_keys += [stretch.entries.key(border - 1) for border in borders[1:]]
+        self._first_keys += stretch.entries.keys_at(borders[:-1])
+        self._last_keys += stretch.entries.keys_at([border - 1 for border in borders[1:]])
 
     def _properties(
         self, min_timestamp_us: int, max_timestamp_us: int, created_by: str

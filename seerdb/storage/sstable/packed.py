@@ -101,6 +101,14 @@ class Packed:
         start = self.start(position)
         return self.parts[start : start + size].tobytes()
 
+    def keys_at(self, positions: Sequence[int]) -> list[bytes]:
+        """The keys of some entries."""
+        if not self.shape:
+            return list(map(self.key, positions))
+        rows = self._rows(self.shape)[np.asarray(positions, np.intp), : self.shape[0]]
+        column: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0].tolist()
+        return column
+
     def value(self, position: int) -> bytes:
         """The value of one entry, as it is stored."""
         end = self.start(position + 1)
