@@ -66,6 +66,8 @@ class BuiltTable:
         return Pieces((*self.blocks, self.tail))
 
 
+_BLOCKS_AT_ONCE = 32
+"""Blocks of the usual size that stay in the processor's cache from one step to the next."""
 _WITHOUT_END = bytes((PUT, DELETE, BLOB))
 
 
@@ -304,8 +306,10 @@ class TableBuilder:
         stretch = _Stretch.joined(self._unfinished)
         borders = stretch.borders(self._block_size)
         count, begins = len(stretch.entries), stretch.entries.start(borders[-1])
-        if len(borders) > 1:
-            self._write_blocks(stretch.between(0, borders[-1]), borders)
+        for at in range(0, len(borders) - 1, _BLOCKS_AT_ONCE):
+            few = borders[at : at + _BLOCKS_AT_ONCE + 1]
+            begin, end = few[0], few[-1]
+            self._write_blocks(stretch.between(begin, end), [border - begin for border in few])
         self._unfinished = [stretch.between(borders[-1], count)]
         self._unfinished_size = stretch.entries.parts.size - begins
 
