@@ -1,8 +1,10 @@
-"""What the C library of a worker process does with memory that a job frees.
+"""What the C library does with memory that a job frees.
 
-A table in the making is some blocks of many megabytes, each freed for the next. glibc gives such
-blocks back to the kernel at once, which then has to find and clear their pages again: a sixth of
-the time of a merge. During a job it keeps them; after the job all of it goes back.
+A merge takes and frees arrays of about a megabyte, and a table in the making is some blocks of many
+megabytes, each freed for the next. glibc gives such memory back to the kernel at once, which then
+has to find and clear its pages again: a sixth of the time of a merge. A worker process keeps all of
+it during a job; after the job all of it goes back. A process that has other things to do keeps
+:data:`KEPT` of what threads free, as it would if anything had freed one large array.
 """
 
 from __future__ import annotations
@@ -16,10 +18,26 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
 _MOST = (1 << 31) - 1
 
+KEPT = 16 << 20
+"""Bytes that glibc holds back when much is freed: what some windows of a merge take."""
+
 
 def _glibc() -> ctypes.CDLL | None:
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return libc if hasattr(libc, "malloc_trim") else None
+    if libc is None or not hasattr(libc, "malloc_trim"):
+        return None
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    return libc
+
+
+def keep_freed_pieces() -> None:
+    """Have glibc keep up to :data:`KEPT` for what comes next, unless somebody told it otherwise.
+
+    It maps what is larger than a threshold apart, and holds back twice as much of all else; when
+    something larger is freed, that becomes the threshold: see M_MMAP_THRESHOLD in mallopt(3).
+    """
+    if libc := _glibc():
+        libc.free(libc.malloc(KEPT // 2))
 
 
 def share_one_arena() -> None:

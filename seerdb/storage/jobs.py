@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from seerdb.clock import Clock, SystemClock
 from seerdb.errors import UnavailableError
-from seerdb.storage.allocator import keeping_freed_memory
+from seerdb.storage.allocator import keep_freed_pieces, keeping_freed_memory
 from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
 from seerdb.storage.kept import held_names
@@ -97,6 +97,7 @@ class LocalRunner:
         store, pace = under_control(
             control, self._store_for(purpose), self._pace_for(purpose), self._clock
         )
+        keep_freed_pieces()
         return function(job, self._files, store, pace)
 
 

@@ -69,7 +69,7 @@ class BlobWriter:
     def _large(self, entries: Packed) -> Order:
         """Positions of what goes to a blob. What is merged stays: it will be another value once it
         is folded."""
-        if not self.threshold:
+        if not self.threshold or (entries.shape and entries.shape[1] < self.threshold):
             return _NONE
         sizes, kinds = entries.lengths[:, 1], entries.kinds
         expiring = (kinds == PUT_WITH_EXPIRY) & (sizes >= self.threshold + EXPIRY_SIZE)

@@ -1,4 +1,5 @@
-"""One block of a table: columns of entries, found in place or decoded in bulk.
+"""One block of a table: columns of entries, found in place or decoded in bulk; ``blocks.py`` has
+what is done with many.
 
 Payload, little-endian, ``n`` entries ordered by key ascending and seq descending::
 
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -33,18 +34,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seerdb.errors import CorruptionError, InternalError, UnsupportedFormatError
+from seerdb.errors import CorruptionError, UnsupportedFormatError
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, PUT_WITH_EXPIRY
-from seerdb.storage.sstable.packed import Flags, Hashes, Lengths, Packed, Seqs, Shape
+from seerdb.storage.sstable.compressor import Payload
+from seerdb.storage.sstable.packed import Lengths, Shape
 from seerdb.storage.value import Value, decode_value
 
 FINGERPRINT_SHIFT = 56
 """``h >> FINGERPRINT_SHIFT`` is the fingerprint of a key with hash ``h``."""
 
-_SEVERAL_VERSIONS = 1
-_HEADER = struct.Struct("<IBBBx")
-HEADER_SIZE = _HEADER.size
-_MAX_PAYLOAD = (1 << 32) - 1
+SEVERAL_VERSIONS = 1
+HEADER = struct.Struct("<IBBBx")
+HEADER_SIZE = HEADER.size
+MAX_PAYLOAD = (1 << 32) - 1
 
 _PUT = bytes((PUT,))
 KINDS = bytes((PUT, DELETE, MERGE, PUT_WITH_EXPIRY, BLOB, BLOB_WITH_EXPIRY))
@@ -57,7 +59,7 @@ _OFFSETS_MEMORY = 160
 """Measured: the array of its offsets, which blocks of one stride share."""
 
 
-_MAX_STRIDE = 4096
+MAX_STRIDE = 4096
 """Most entries of a block for which it is remembered how to take it apart."""
 
 
@@ -70,59 +72,23 @@ class Columns(NamedTuple):
     values: Sequence[bytes]
 
 
-def encode_blocks(
-    entries: Packed, hashes: Hashes, is_new: Flags | None, borders: Sequence[int]
-) -> Iterator[bytes]:
-    """The payloads of the blocks between each border and the next.
-
-    ``hashes`` are those of the keys; ``is_new`` tells which keys differ from the one before,
-    ``None`` that all do. Requires: entries in order; borders ascend from 0 to their number.
-    Raises ``InternalError`` when a block exceeds 4 GiB.
-    """
-    parts, kinds = entries.parts.data, entries.kinds.tobytes()
-    fingerprints = (hashes >> FINGERPRINT_SHIFT).astype(np.uint8).tobytes()
-    planes = np.ascontiguousarray(_planes(entries.seqs))
-    largest = np.maximum.reduceat(entries.seqs, borders[:-1]).tolist()
-    ends = [entries.start(border) for border in borders]
-    for number, (start, stop) in enumerate(pairwise(borders)):
-        low, high = ends[number], ends[number + 1]
-        count, parts_end = stop - start, HEADER_SIZE + high - low
-        seq_planes = _planes_for(largest[number]) or 1
-        offset_planes = _planes_for(parts_end)
-        if parts_end + count * (2 + seq_planes) + (2 * count + 1) * offset_planes > _MAX_PAYLOAD:
-            raise InternalError(f"versions of {entries.key(start)!r} exceed 4 GiB: end snapshots")
-        several = is_new is not None and not is_new[start + 1 : stop].all()
-        yield b"".join(
-            (
-                _HEADER.pack(count, _SEVERAL_VERSIONS * several, seq_planes, offset_planes),
-                parts[low:high],
-                fingerprints[start:stop],
-                kinds[start:stop],
-                planes[:seq_planes, start:stop].tobytes(),
-                _offset_planes(entries, start, stop),
-            )
-        )
-
-
-def _planes_for(largest: int) -> int:
+def planes_for(largest: int) -> int:
+    """How many planes numbers up to ``largest`` need."""
     return (largest.bit_length() + 7) // 8
 
 
-def _planes(numbers: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
+def in_planes(numbers: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
+    """The planes of numbers, a row each; the bytes of a row lie apart."""
     return numbers.view(np.uint8).reshape(len(numbers), -1).T
 
 
-def _offset_planes(entries: Packed, start: int, stop: int) -> bytes:
-    if entries.shape and stop - start <= _MAX_STRIDE:
-        return _stride(*entries.shape, stop - start).offset_planes
-    return _planes_of(_offsets_of(entries.lengths[start:stop]))
+def planes_of(offsets: NDArray[np.uint32]) -> bytes:
+    """As many planes as offsets need, joined."""
+    return in_planes(offsets)[: planes_for(int(offsets[-1]))].tobytes()
 
 
-def _planes_of(offsets: NDArray[np.uint32]) -> bytes:
-    return _planes(offsets)[: _planes_for(int(offsets[-1]))].tobytes()
-
-
-def _offsets_of(lengths: Lengths) -> NDArray[np.uint32]:
+def offsets_of(lengths: Lengths) -> NDArray[np.uint32]:
+    """Where in a payload parts of these lengths begin and end."""
     offsets = np.empty(lengths.size + 1, np.uint32)
     offsets[0] = HEADER_SIZE
     offsets[1:] = lengths.ravel().cumsum()
@@ -147,7 +113,7 @@ def _from_planes(raw: bytes, count: int) -> array[int]:
     return numbers
 
 
-class _Places(NamedTuple):
+class Places(NamedTuple):
     """Where the columns of a payload begin; the offsets end with it."""
 
     entries: int
@@ -159,19 +125,54 @@ class _Places(NamedTuple):
     offsets: int
 
 
-def _places_in(payload: bytes) -> _Places | None:
-    """``None`` when the lengths in the payload do not fit together."""
+def places_in(payload: Payload) -> Places | None:
+    """Where the columns are; ``None`` when the lengths in the payload do not fit together."""
     size = len(payload)
     if size < HEADER_SIZE:
         return None
-    count, flags, seq_planes, offset_planes = _HEADER.unpack_from(payload)
+    count, flags, seq_planes, offset_planes = HEADER.unpack_from(payload)
     offsets = size - offset_planes * (2 * count + 1)
     seqs = offsets - seq_planes * count
     kinds = seqs - count
     parts_end = kinds - count
     if not (count and 1 <= seq_planes <= 8 and 1 <= offset_planes <= 4 and parts_end > HEADER_SIZE):
         return None
-    return _Places(count, flags, seq_planes, parts_end, kinds, seqs, offsets)
+    return Places(count, flags, seq_planes, parts_end, kinds, seqs, offsets)
+
+
+class Stride(NamedTuple):
+    """How a block looks whose keys are all of one length and whose values are, too: one call
+    takes it apart, in half the time."""
+
+    shape: Shape
+    offsets: array[int]
+    offset_planes: bytes
+    parts: struct.Struct
+
+
+def stride_of(offset_planes: bytes, count: int, parts_end: int) -> Stride | None:
+    """How a block with these columns looks; ``None`` unless all entries are of one shape."""
+    width = 2 * count + 1
+    first_end = int.from_bytes(offset_planes[1::width], "little")
+    row_size, rest = divmod(parts_end - HEADER_SIZE, count)
+    key_size = first_end - HEADER_SIZE
+    if rest or not 0 < key_size <= row_size or count > MAX_STRIDE:
+        return None
+    stride = stride_for(key_size, row_size - key_size, count)
+    return stride if offset_planes == stride.offset_planes else None
+
+
+@lru_cache(maxsize=64)
+def stride_for(key_size: int, value_size: int, count: int) -> Stride:
+    """How a block of so many entries of one shape looks. Requires: at most ``MAX_STRIDE``."""
+    shape = key_size, value_size
+    offsets = offsets_of(np.broadcast_to(np.array(shape), (count, 2)))
+    return Stride(
+        shape,
+        array(_typecode(planes_for(int(offsets[-1]))), offsets.tolist()),
+        planes_of(offsets),
+        struct.Struct(f"{key_size}s{value_size}s" * count),
+    )
 
 
 class _Unpacked(NamedTuple):
@@ -179,7 +180,7 @@ class _Unpacked(NamedTuple):
 
     parts: bytes
     offsets: array[int]
-    stride: _Stride | None
+    stride: Stride | None
     fingerprints: bytes
     kinds: bytes
     seqs: array[int]
@@ -188,11 +189,11 @@ class _Unpacked(NamedTuple):
 
 def _unpack(payload: bytes) -> _Unpacked | None:
     """``None`` when the lengths in the payload do not fit together."""
-    places = _places_in(payload)
+    places = places_in(payload)
     if places is None:
         return None
     count, flags, _, parts_end, kinds, seqs, _ = places
-    found = _offsets_in(payload, places)
+    found = offsets_in(payload, places)
     if found is None:
         return None
     offsets, stride = found
@@ -207,70 +208,25 @@ def _unpack(payload: bytes) -> _Unpacked | None:
     )
 
 
-def _offsets_in(payload: bytes, places: _Places) -> tuple[array[int], _Stride | None] | None:
-    """``None`` when they do not span the parts."""
+def offsets_in(payload: bytes, places: Places) -> tuple[array[int], Stride | None] | None:
+    """The offsets, and how the block looks if all entries are of one shape; ``None`` when they do
+    not span the parts."""
     planes, count = payload[places.offsets :], places.entries
-    stride = _stride_of(planes, count, places.parts_end)
+    stride = stride_of(planes, count, places.parts_end)
     offsets = stride.offsets if stride else _from_planes(planes, 2 * count + 1)
     if offsets[0] != HEADER_SIZE or offsets[-1] != places.parts_end:
         return None
     return offsets, stride
 
 
-def entries_in(payload: bytes) -> int:
+def entries_in(payload: Payload) -> int:
     """How many entries a block has."""
-    count: int = _HEADER.unpack_from(payload)[0]
+    count: int = HEADER.unpack_from(payload)[0]
     return count
 
 
-def packed_blocks(payloads: Sequence[bytes], *, name: str, offset: int) -> Packed:
-    """The entries of neighbouring blocks of table ``name``, the first of them at ``offset``: taken
-    apart together, for a fourth of what a ``Block`` each would cost. Raises as ``Block`` does."""
-    parts, kinds, found = [], [], []
-    shapes: set[Shape | None] = set()
-    lengths = []
-    for payload in payloads:
-        places = _places_in(payload)
-        offsets = places and _offsets_in(payload, places)
-        if places is None or offsets is None:
-            raise CorruptionError("a block is malformed", name=name, offset=offset)
-        parts.append(memoryview(payload)[HEADER_SIZE : places.parts_end])
-        kinds.append(payload[places.kinds : places.seqs])
-        shapes.add(offsets[1] and offsets[1].shape)
-        lengths.append(offsets[0])
-        found.append(places)
-    shape = shapes.pop() if len(shapes) == 1 else None
-    joined = b"".join(kinds)
-    _check_kinds(joined, name=name, offset=offset)
-    return Packed(
-        np.frombuffer(b"".join(parts), np.uint8),
-        _seqs_in(payloads, found),
-        np.frombuffer(joined, np.uint8),
-        lengths=None if shape else np.concatenate([_lengths_of(each) for each in lengths]),
-        shape=shape,
-    )
-
-
-def _lengths_of(offsets: array[int]) -> Lengths:
-    numbers = np.frombuffer(offsets, offsets.typecode).astype(np.int64)
-    return (numbers[1:] - numbers[:-1]).reshape(-1, 2)
-
-
-def _seqs_in(payloads: Sequence[bytes], found: Sequence[_Places]) -> Seqs:
-    """The seqs of all blocks, a plane at a time."""
-    numbers = np.zeros((sum(places.entries for places in found), 8), np.uint8)
-    for plane in range(max(places.seq_planes for places in found)):
-        column = [
-            payload[(start := places.seqs + plane * places.entries) : start + places.entries]
-            if plane < places.seq_planes
-            else bytes(places.entries)
-            for payload, places in zip(payloads, found, strict=True)
-        ]
-        numbers[:, plane] = np.frombuffer(b"".join(column), np.uint8)
-    return numbers.view(np.uint64)[:, 0]
-
-
-def _check_kinds(kinds: bytes, *, name: str, offset: int) -> None:
+def check_kinds(kinds: bytes, *, name: str, offset: int) -> None:
+    """Raise ``UnsupportedFormatError`` for a kind that a block holds no entries of."""
     unknown = kinds.translate(None, KINDS)
     if unknown:
         raise UnsupportedFormatError(
@@ -324,9 +280,9 @@ class Block:
         ) = unpacked
         # In most blocks all are puts; then there is nothing to look up and nothing to keep.
         self._kinds = b"" if kinds.count(PUT) == len(kinds) else kinds
-        _check_kinds(self._kinds, name=name, offset=offset)
+        check_kinds(self._kinds, name=name, offset=offset)
         self._place = (name, offset) if self._kinds.translate(None, _SIMPLE) else None
-        self.several_versions = bool(flags & _SEVERAL_VERSIONS)
+        self.several_versions = bool(flags & SEVERAL_VERSIONS)
         count = len(kinds)
         self.memory = (
             _BLOCK_MEMORY + len(self._parts) + len(self._kinds) + count * (1 + self._seqs.itemsize)
@@ -347,7 +303,7 @@ class Block:
 
     def assign_seq(self, seq: int) -> None:
         """Give every entry this seq, whatever was stored. Before anybody else has the block."""
-        planes = _planes_for(seq)
+        planes = planes_for(seq)
         self.memory -= len(self._seqs) * self._seqs.itemsize
         self._seqs = array(_typecode(planes), [seq]) * len(self._seqs)
         self.memory += len(self._seqs) * self._seqs.itemsize
@@ -403,37 +359,3 @@ class Block:
             return stride.parts.unpack_from(self._parts, HEADER_SIZE)
         parts, offsets = self._parts, self._offsets
         return [parts[start:end] for start, end in pairwise(offsets.tolist())]
-
-
-class _Stride(NamedTuple):
-    """How a block looks whose keys are all of one length and whose values are, too: one call
-    takes it apart, in half the time."""
-
-    shape: Shape
-    offsets: array[int]
-    offset_planes: bytes
-    parts: struct.Struct
-
-
-def _stride_of(offset_planes: bytes, count: int, parts_end: int) -> _Stride | None:
-    """``None`` unless all entries are of one shape."""
-    width = 2 * count + 1
-    first_end = int.from_bytes(offset_planes[1::width], "little")
-    row_size, rest = divmod(parts_end - HEADER_SIZE, count)
-    key_size = first_end - HEADER_SIZE
-    if rest or not 0 < key_size <= row_size or count > _MAX_STRIDE:
-        return None
-    stride = _stride(key_size, row_size - key_size, count)
-    return stride if offset_planes == stride.offset_planes else None
-
-
-@lru_cache(maxsize=64)
-def _stride(key_size: int, value_size: int, count: int) -> _Stride:
-    shape = key_size, value_size
-    offsets = _offsets_of(np.broadcast_to(np.array(shape), (count, 2)))
-    return _Stride(
-        shape,
-        array(_typecode(_planes_for(int(offsets[-1]))), offsets.tolist()),
-        _planes_of(offsets),
-        struct.Struct(f"{key_size}s{value_size}s" * count),
-    )

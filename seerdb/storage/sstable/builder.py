@@ -19,7 +19,8 @@ from seerdb.storage.digest import NONE, digest
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, RangeTombstone
 from seerdb.storage.pieces import Pieces, crc_of
 from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
-from seerdb.storage.sstable.block import KINDS, encode_blocks
+from seerdb.storage.sstable.block import KINDS
+from seerdb.storage.sstable.blocks import encode_blocks
 from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.filter import build_filter, key_hash, prefix_hash
 from seerdb.storage.sstable.format import (
@@ -30,8 +31,9 @@ from seerdb.storage.sstable.format import (
     seal,
     seal_all,
 )
+from seerdb.storage.sstable.hashing import hash_rows
 from seerdb.storage.sstable.index import build_index
-from seerdb.storage.sstable.packed import Flags, Hashes, Packed, join
+from seerdb.storage.sstable.packed import Bytes, Flags, Hashes, Packed, join
 from seerdb.storage.value import expiries, expiry_marks
 
 
@@ -64,7 +66,8 @@ class BuiltTable:
         return Pieces((*self.blocks, self.tail))
 
 
-_NO_HASHES = np.empty(0, np.uint64)
+_BLOCKS_AT_ONCE = 32
+"""Blocks of the usual size that stay in the processor's cache from one step to the next."""
 _WITHOUT_END = bytes((PUT, DELETE, BLOB))
 
 
@@ -101,6 +104,23 @@ class _Stretch(NamedTuple):
         more = self.is_new[stop:]
         return stop + int(more.argmax()) if more.any() else len(self.is_new)
 
+    def borders(self, block_size: int) -> list[int]:
+        """Where blocks begin that are complete: full, and their last key cannot come again; and
+        where the last of them ends."""
+        entries = self.entries
+        if entries.shape and self.is_new is None:
+            return list(range(0, len(entries), max(1, block_size // sum(entries.shape))))
+        ends = entries.end_positions()
+        borders, begins = [0], 0
+        while ends[-1] - begins > block_size:
+            fitting = bisect_right(ends, begins + block_size)
+            stop = self.after_key(max(fitting, borders[-1] + 1))
+            if stop == len(ends):
+                break
+            borders.append(stop)
+            begins = ends[stop - 1]
+        return borders
+
     def between(self, start: int, stop: int) -> _Stretch:
         """Those at the positions from ``start`` up to ``stop``."""
         return _Stretch(
@@ -108,6 +128,12 @@ class _Stretch(NamedTuple):
             self.hashes[start:stop],
             None if self.is_new is None else self.is_new[start:stop],
         )
+
+
+def _ascends(rows: Bytes) -> bool:
+    """Whether each row is above the one before."""
+    keys = rows.view(f"S{rows.shape[1]}")[:, 0]
+    return bool((keys[1:] > keys[:-1]).all())
 
 
 class TableBuilder:
@@ -167,15 +193,20 @@ class TableBuilder:
         count = len(entries)
         if not count:
             return
-        keys = entries.keys()
-        is_new = self._check(entries, keys)
-        hashes = np.fromiter(map(key_hash, keys), np.uint64, count)
-        self._last = (keys[-1], int(entries.seqs[-1]))
+        rows = entries.key_rows()
+        if rows is None:
+            keys = entries.keys()
+            ascends = all(map(lt, keys, islice(keys, 1, None)))
+            hashes = np.fromiter(map(key_hash, keys), np.uint64, count)
+        else:
+            ascends, hashes = _ascends(rows), hash_rows(rows)
+        is_new = self._check(entries, ascends=ascends)
+        self._last = (entries.key(count - 1), int(entries.seqs[-1]))
         self._entries += count
         self._raw_bytes += entries.parts.size
         self._hashes.append(hashes)
         if self._filter_prefix:
-            self._hashes.append(self._prefix_hashes(keys))
+            self._hashes.append(self._prefix_hashes(entries.keys()))
         self._unfinished.append(_Stretch(entries, hashes, is_new))
         self._unfinished_size += entries.parts.size
         if self._unfinished_size > self._block_size:
@@ -225,8 +256,9 @@ class TableBuilder:
             pointed=self._pointed,
         )
 
-    def _check(self, entries: Packed, keys: list[bytes]) -> Flags | None:
-        """Check entries, note what they are, and tell which have a new key; ``None``: all."""
+    def _check(self, entries: Packed, *, ascends: bool) -> Flags | None:
+        """Check entries, note what they are, and tell which have a new key; ``None``: all.
+        ``ascends``: each of their keys is above the one before."""
         kinds = entries.kinds.tobytes()
         deletes = kinds.count(DELETE)
         if kinds.count(PUT) + deletes != len(kinds):
@@ -240,8 +272,8 @@ class TableBuilder:
         if high > MAX_SEQ:
             raise InternalError(f"not a sequence number: {high}")
         is_new = None
-        if self._last[0] >= keys[0] or not all(map(lt, keys, islice(keys, 1, None))):
-            is_new = self._check_versions(keys, entries.seqs.tolist())
+        if not ascends or self._last[0] >= entries.first_key:
+            is_new = self._check_versions(entries.keys(), entries.seqs.tolist())
         self._deletes += deletes
         self._seq_bounds |= {low, high}
         if UNASSIGNED_SEQ in self._seq_bounds and len(self._seq_bounds) > 1:
@@ -272,28 +304,22 @@ class TableBuilder:
     def _cut_blocks(self) -> None:
         """Write the blocks that are complete: full, and their last key cannot come again."""
         stretch = _Stretch.joined(self._unfinished)
-        ends = stretch.entries.end_positions()
-        size, count = ends[-1], len(ends)
-        borders, begins = [0], 0
-        while size - begins > self._block_size:
-            fitting = bisect_right(ends, begins + self._block_size)
-            stop = stretch.after_key(max(fitting, borders[-1] + 1))
-            if stop == count:
-                break
-            borders.append(stop)
-            begins = ends[stop - 1]
-        if len(borders) > 1:
-            self._write_blocks(stretch.between(0, borders[-1]), borders)
+        borders = stretch.borders(self._block_size)
+        count, begins = len(stretch.entries), stretch.entries.start(borders[-1])
+        for at in range(0, len(borders) - 1, _BLOCKS_AT_ONCE):
+            few = borders[at : at + _BLOCKS_AT_ONCE + 1]
+            begin, end = few[0], few[-1]
+            self._write_blocks(stretch.between(begin, end), [border - begin for border in few])
         self._unfinished = [stretch.between(borders[-1], count)]
-        self._unfinished_size = size - begins
+        self._unfinished_size = stretch.entries.parts.size - begins
 
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
         blocks = seal_all(list(encode_blocks(*stretch, borders)), self._compressor)
         self._blocks += blocks
         self._digest += digest(stretch.entries)
         self._blocks_size += sum(map(len, blocks))
-        self._first_keys += map(stretch.entries.key, borders[:-1])
-        self._last_keys += [stretch.entries.key(border - 1) for border in borders[1:]]
+        self._first_keys += stretch.entries.keys_at(borders[:-1])
+        self._last_keys += stretch.entries.keys_at([border - 1 for border in borders[1:]])
 
     def _properties(
         self, min_timestamp_us: int, max_timestamp_us: int, created_by: str
@@ -331,12 +357,7 @@ class TableBuilder:
         )
         parts = [
             seal(encode(sorted(self._tombstones)), self._compressor),
-            seal(
-                build_filter(
-                    np.concatenate([*self._hashes, _NO_HASHES]), self._filter_bits_per_key
-                ),
-                None,
-            ),
+            seal(build_filter(self._hashes, self._filter_bits_per_key), None),
             seal(encode(index), self._compressor),
             seal(encode(properties), self._compressor),
         ]

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import zstandard
 
+Payload = bytes | memoryview
+
 _FAST, _THOROUGH = -3, 1
 _WORTH_IT = 16
 """The thorough level is used when it saves at least one byte in so many."""
@@ -28,29 +30,29 @@ class Compressor:
         self._chosen = self._fast
         self._until_next_try = 0
 
-    def compress(self, payload: bytes) -> bytes:
+    def compress(self, payload: Payload) -> bytes:
         """One zstd frame without its content size."""
         if not self._until_next_try:
             return self._try(payload)
         self._until_next_try -= 1
         return self._chosen.compress(payload)
 
-    def compress_all(self, payloads: Sequence[bytes]) -> list[bytes]:
+    def compress_all(self, payloads: Sequence[Payload]) -> list[Payload]:
         """A frame for each payload, as by :meth:`compress`. Requires: none is empty.
 
         Many by one call, and faster: after each call another thread may take the interpreter.
         """
-        frames: list[bytes] = []
+        frames: list[Payload] = []
         while left := payloads[len(frames) :]:
             if not self._until_next_try:
                 frames.append(self._try(left[0]))
             else:
                 made = self._chosen.multi_compress_to_buffer(list(left[: self._until_next_try]))
-                frames += [made[number].tobytes() for number in range(len(made))]
+                frames += views(made)
                 self._until_next_try -= len(made)
         return frames
 
-    def _try(self, payload: bytes) -> bytes:
+    def _try(self, payload: Payload) -> bytes:
         self._until_next_try = _TRY_EVERY
         fast, thorough = self._fast.compress(payload), self._thorough.compress(payload)
         if len(thorough) <= len(fast) - len(fast) // _WORTH_IT:
@@ -58,6 +60,11 @@ class Compressor:
             return thorough
         self._chosen = self._fast
         return fast
+
+
+def views(made: zstandard.BufferWithSegmentsCollection) -> list[memoryview]:
+    """What one call has made of each of many, without a copy."""
+    return [memoryview(made[number]) for number in range(len(made))]  # type: ignore[arg-type]
 
 
 def _at_level(level: int) -> zstandard.ZstdCompressor:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -56,15 +57,22 @@ _HEADER = struct.Struct("<BB6x")
 _PREFIX_SEED = 1
 
 
-def build_filter(hashes: npt.NDArray[np.uint64], bits_per_key: int) -> bytes:
-    """The payload of a filter over keys with these hashes; empty for ``bits_per_key`` 0."""
+def build_filter(hashes: Sequence[npt.NDArray[np.uint64]], bits_per_key: int) -> bytes:
+    """The payload of a filter over keys with these hashes; empty for ``bits_per_key`` 0.
+
+    They come in pieces, and nothing as large as all of them is made: to touch fresh memory takes
+    longer than to compute what goes there.
+    """
     if not bits_per_key:
         return b""
     mask_bits = min(_BEST_MASK_BITS, 1 + (bits_per_key + 1) // 5)
-    words = np.zeros((hashes.size * bits_per_key // _WORD_BITS) | 1, np.uint64)
-    masks = _mask_column(mask_bits)[hashes & np.uint64(LOW_BITS)]
-    for picking in (hashes, hashes >> np.uint64(SECOND_SHIFT)):
-        np.bitwise_or.at(words, _modulo(picking, words.size), masks)
+    count = sum(piece.size for piece in hashes)
+    words = np.zeros((count * bits_per_key // _WORD_BITS) | 1, np.uint64)
+    column = _mask_column(mask_bits)
+    for piece in hashes:
+        masks = column[piece & np.uint64(LOW_BITS)]
+        for picking in (piece, piece >> np.uint64(SECOND_SHIFT)):
+            np.bitwise_or.at(words, _modulo(picking, words.size), masks)
     return _HEADER.pack(mask_bits, _TESTS) + words.tobytes()
 
 

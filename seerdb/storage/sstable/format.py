@@ -47,11 +47,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import zstandard
 from crc32c import crc32c
+from numpy.typing import NDArray
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
-from seerdb.storage.sstable.compressor import Compressor
+from seerdb.storage.sstable.compressor import Compressor, Payload, views
 
 assert sys.byteorder == "little", "table bytes are used in place: little-endian hosts only"
 
@@ -70,6 +72,8 @@ _CODEC = struct.Struct("<BI")
 _CRC = struct.Struct("<I")
 _FOOTER = struct.Struct("<QQQQI8s")
 TRAILER_SIZE = _CODEC.size + _CRC.size
+_TRAILER = np.dtype([("codec", "u1"), ("raw_length", "<u4"), ("crc", "<u4")])
+_TRAILER_BYTES = np.arange(-TRAILER_SIZE, 0)
 FOOTER_SIZE = _FOOTER.size + _CRC.size
 
 _idle: list[zstandard.ZstdDecompressor] = []
@@ -116,13 +120,13 @@ def seal(payload: bytes, compressor: Compressor | None) -> bytes:
     return _sealed(payload, compressor.compress(payload) if compressor else payload)
 
 
-def seal_all(payloads: Sequence[bytes], compressor: Compressor | None) -> list[bytes]:
+def seal_all(payloads: Sequence[Payload], compressor: Compressor | None) -> list[bytes]:
     """The stored form of each payload; see :func:`seal`. Requires: none is empty."""
     frames = compressor.compress_all(payloads) if compressor else payloads
     return list(map(_sealed, payloads, frames))
 
 
-def _sealed(payload: bytes, compressed: bytes) -> bytes:
+def _sealed(payload: Payload, compressed: Payload) -> bytes:
     body, codec = payload, _RAW
     if compressed is not payload and len(compressed) <= len(payload) - len(payload) // _WORTH_IT:
         body, codec = compressed, _ZSTD
@@ -166,11 +170,50 @@ def unseal(stored: bytes, *, name: str, offset: int) -> bytes:
     return payload
 
 
-def _decompress(body: memoryview, raw_length: int, *, name: str, offset: int) -> bytes:
+def unseal_all(
+    stored: bytes, borders: Sequence[int], *, name: str, offset: int
+) -> Sequence[Payload]:
+    """The payloads of neighbouring parts of table ``name``, the first of them at ``offset``: part
+    ``i`` is ``stored[borders[i] : borders[i + 1]]``. Raises as :func:`unseal` does, but that bytes
+    after a frame, under a checksum that is right, are passed over."""
+    payloads = _expand_all(stored, np.asarray(borders, np.int64))
+    if payloads is not None:
+        return payloads
+    return [
+        unseal(stored[start:stop], name=name, offset=offset + start)
+        for start, stop in pairwise(borders)
+    ]
+
+
+def _expand_all(stored: bytes, borders: NDArray[np.int64]) -> list[memoryview] | None:
+    """The payloads, by one call; ``None`` where a part is not compressed, or not sound."""
+    starts, ends = borders[:-1], borders[1:]
+    if (ends - starts < TRAILER_SIZE).any():
+        return None
+    trailers = np.frombuffer(stored, np.uint8)[ends[:, np.newaxis] + _TRAILER_BYTES]
+    trailers = trailers.reshape(-1).view(_TRAILER)
+    if (trailers["codec"] != _ZSTD).any() or not trailers["raw_length"].all():
+        return None
+    view = memoryview(stored)
+    checked = zip(starts.tolist(), (ends - _CRC.size).tolist(), strict=True)
+    if [crc32c(view[start:stop]) for start, stop in checked] != trailers["crc"].tolist():
+        return None
+    frames = np.stack((starts, ends - starts - TRAILER_SIZE), axis=1)
+    decompressor = _take_decompressor()
     try:
-        decompressor = _idle.pop()
-    except IndexError:
-        decompressor = zstandard.ZstdDecompressor()
+        expanded = decompressor.multi_decompress_to_buffer(
+            zstandard.BufferWithSegments(stored, frames.astype(np.uint64).tobytes()),
+            decompressed_sizes=trailers["raw_length"].astype(np.uint64).tobytes(),
+        )
+    except zstandard.ZstdError:
+        return None
+    finally:
+        _idle.append(decompressor)
+    return views(expanded)
+
+
+def _decompress(body: memoryview, raw_length: int, *, name: str, offset: int) -> bytes:
+    decompressor = _take_decompressor()
     try:
         if zstandard.frame_content_size(body) > raw_length:
             raise zstandard.ZstdError("the frame announces more than was sealed")
@@ -181,6 +224,14 @@ def _decompress(body: memoryview, raw_length: int, *, name: str, offset: int) ->
         ) from error
     finally:
         _idle.append(decompressor)
+
+
+def _take_decompressor() -> zstandard.ZstdDecompressor:
+    """One that nobody else uses; to be put back into ``_idle``."""
+    try:
+        return _idle.pop()
+    except IndexError:
+        return zstandard.ZstdDecompressor()
 
 
 def encode_footer(footer: Footer) -> bytes:

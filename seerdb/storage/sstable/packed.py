@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ Order: TypeAlias = NDArray[np.intp]
 """Positions of entries."""
 Shape: TypeAlias = tuple[int, int]
 """The length of every key, and that of every value."""
+_Kind: TypeAlias = Literal["quicksort", "stable"]
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -100,6 +101,14 @@ class Packed:
         start = self.start(position)
         return self.parts[start : start + size].tobytes()
 
+    def keys_at(self, positions: Sequence[int]) -> list[bytes]:
+        """The keys of some entries."""
+        if not self.shape:
+            return list(map(self.key, positions))
+        rows = self._rows(self.shape)[np.asarray(positions, np.intp), : self.shape[0]]
+        column: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0].tolist()
+        return column
+
     def value(self, position: int) -> bytes:
         """The value of one entry, as it is stored."""
         end = self.start(position + 1)
@@ -107,7 +116,7 @@ class Packed:
 
     def keys(self) -> list[bytes]:
         """All keys."""
-        matrix = self._key_matrix()
+        matrix = self.key_rows()
         if matrix is not None:
             column: list[bytes] = matrix.view(f"V{matrix.shape[1]}")[:, 0].tolist()
             return column
@@ -130,10 +139,15 @@ class Packed:
     def _rows(self, shape: Shape) -> NDArray[np.uint8]:
         return self.parts.reshape(len(self), sum(shape))
 
-    def _key_matrix(self) -> Bytes | None:
+    def key_rows(self) -> Bytes | None:
         """A row of bytes for each key, if all are of one length."""
+        found = self._key_rows()
+        return None if found is None else np.ascontiguousarray(found)
+
+    def _key_rows(self) -> Bytes | None:
+        """The same, of which each row may lie apart."""
         if self.shape:
-            return np.ascontiguousarray(self._rows(self.shape)[:, : self.shape[0]])
+            return self._rows(self.shape)[:, : self.shape[0]]
         sizes = self.lengths[:, 0]
         size = int(sizes[0]) if len(sizes) else 0
         if not size or (sizes != size).any():
@@ -225,9 +239,9 @@ class Packed:
 
     def order(self) -> Order:
         """Positions in order of the keys. Requires: at least one entry, and no key twice."""
-        matrix = self._key_matrix()
-        order = None if matrix is None else _order_by_one_word(matrix)
-        return self._order()[0] if order is None else order
+        rows = self._key_rows()
+        found = None if rows is None else _order_by_one_word(rows, "quicksort")
+        return self._order()[0] if found is None else found[0]
 
     def newest(self) -> tuple[Packed, Packed]:
         """Of each key the first entry, in order of the keys; and all others, which are older.
@@ -244,6 +258,10 @@ class Packed:
 
     def _order(self) -> tuple[Order, Flags]:
         """Positions by key, those of one key as they come, and which of them have a new key."""
+        rows = self._key_rows()
+        found = None if rows is None else _order_by_words(rows)
+        if found is not None:
+            return found
         keys = self._comparable_keys()
         if keys is not None:
             order = keys.argsort(kind="stable")
@@ -263,9 +281,9 @@ class Packed:
 
     def _comparable_keys(self) -> NDArray[np.bytes_] | None:
         """The keys, padded with zeros, unless that is a waste."""
-        matrix = self._key_matrix()
-        if matrix is not None:
-            return matrix.view(f"S{matrix.shape[1]}")[:, 0]
+        rows = self.key_rows()
+        if rows is not None:
+            return rows.view(f"S{rows.shape[1]}")[:, 0]
         sizes = self.lengths[:, 0]
         longest = int(sizes.max())
         if longest * len(sizes) > _MOST_PADDING * int(sizes.sum()):
@@ -273,24 +291,39 @@ class Packed:
         return np.array(self.keys(), f"S{longest}")
 
 
-def _order_by_one_word(rows: Bytes) -> Order | None:
-    """Positions of distinct rows in ascending order, if eight bytes tell nearly all apart: the
-    first, or those from where any two differ. To sort numbers takes a tenth of sorting strings."""
+def _order_by_words(rows: Bytes) -> tuple[Order, Flags] | None:
+    """Positions of rows in ascending order, those of equal rows as they come, and which of them
+    differ from the one before; ``None`` where :func:`_order_by_one_word` has none."""
+    found = _order_by_one_word(rows, "stable")
+    if found is None:
+        return None
+    order, tied = found
+    is_new = np.ones(len(rows), np.bool_)
+    if len(tied):
+        is_new[tied + 1] = (rows[order[tied]] != rows[order[tied + 1]]).any(axis=1)
+    return order, is_new
+
+
+def _order_by_one_word(rows: Bytes, kind: _Kind) -> tuple[Order, Order] | None:
+    """Positions of rows in ascending order, and after which of them comes one that is the same in
+    the eight bytes that were looked at, if these tell nearly all apart: the first, or those from
+    where any two differ. To sort numbers takes a tenth of sorting strings. ``kind``: ``"stable"``,
+    which finds runs that are sorted already, keeps equal rows as they come."""
     last = rows.shape[1] - _WORD
     if last < 0:
         return None
-    order = _order_from(rows, 0)
-    if order is None and last:
+    found = _order_from(rows, 0, kind)
+    if found is None and last:
         same: Flags = (rows == rows[0]).all(axis=0)
-        order = _order_from(rows, min(int(same.argmin()), last)) if same[0] else None
-    return order
+        found = _order_from(rows, min(int(same.argmin()), last), kind) if same[0] else None
+    return found
 
 
-def _order_from(rows: Bytes, at: int) -> Order | None:
-    """Positions of rows in order of what they have from ``at`` on; ``None`` if many have the same
-    eight bytes there."""
+def _order_from(rows: Bytes, at: int, kind: _Kind) -> tuple[Order, Order] | None:
+    """Positions of rows in order of what they have from ``at`` on, and where the same eight bytes
+    come twice; ``None`` if there are many such."""
     words = np.ascontiguousarray(rows[:, at : at + _WORD]).view(">u8")[:, 0].astype(np.uint64)
-    order = words.argsort()
+    order = words.argsort(kind=kind)
     words = words.take(order)
     tied = (words[1:] == words[:-1]).nonzero()[0]
     if len(tied) * _WORD > len(rows):
@@ -299,7 +332,7 @@ def _order_from(rows: Bytes, at: int) -> Order | None:
     for group in groups:
         few = slice(group[0], group[-1] + 2)
         order[few] = sorted(order[few], key=lambda position: rows[position].tobytes())
-    return order
+    return order, tied
 
 
 def pack(

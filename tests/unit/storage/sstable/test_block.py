@@ -19,9 +19,9 @@ from seerdb.storage.sstable.block import (
     HEADER_SIZE,
     Block,
     Columns,
-    encode_blocks,
 )
 from seerdb.storage.sstable.block_cache import BlockCache
+from seerdb.storage.sstable.blocks import encode_blocks
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.value import Version
@@ -33,7 +33,7 @@ def encode(entries: list[Entry]) -> bytes:
     hashes = np.array([key_hash(entry.key) for entry in entries], np.uint64)
     is_new = np.array([True, *(a.key != b.key for a, b in pairwise(entries))])
     [payload] = encode_blocks(packed(entries), hashes, is_new, [0, len(entries)])
-    return payload
+    return bytes(payload)
 
 
 def decode(payload: bytes) -> Block:

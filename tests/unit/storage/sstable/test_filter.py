@@ -14,7 +14,7 @@ from seerdb.storage.sstable.filter import Filter, _masks, build_filter, key_hash
 
 def filter_of(keys: list[bytes], bits_per_key: int) -> Filter:
     """A filter over ``keys``."""
-    payload = build_filter(np.array([*map(key_hash, keys)], np.uint64), bits_per_key)
+    payload = build_filter([np.array([*map(key_hash, keys)], np.uint64)], bits_per_key)
     return Filter(payload, name="tables/t.sst", offset=0)
 
 
@@ -37,7 +37,8 @@ def test_few_absent_keys_pass(bits_per_key: int, bound: float, pattern: bytes) -
 @given(st.lists(st.integers(0, (1 << 64) - 1), max_size=60), st.integers(1, 64))
 def test_its_bytes_are_what_the_format_says(hashes: list[int], bits_per_key: int) -> None:
     """One key after the other, as the docstring of the module describes it."""
-    payload = build_filter(np.array(hashes, np.uint64), bits_per_key)
+    pieces = [np.array(few, np.uint64) for few in (hashes[:20], [], hashes[20:])]
+    payload = build_filter(pieces, bits_per_key)
     mask_bits, tests, *zeros = payload[:8]
     assert (tests, zeros) == (2, [0] * 6)
     words = np.frombuffer(payload[8:], np.uint64).tolist()
@@ -69,11 +70,11 @@ def test_a_filter_over_no_keys_passes_nothing() -> None:
 
 
 def test_no_bits_means_no_filter() -> None:
-    assert build_filter(np.arange(3, dtype=np.uint64), 0) == b""
+    assert build_filter([np.arange(3, dtype=np.uint64)], 0) == b""
 
 
 def test_a_filter_takes_the_bits_it_was_given() -> None:
-    payload = build_filter(np.arange(64_000, dtype=np.uint64), 10)
+    payload = build_filter([np.arange(64_000, dtype=np.uint64)], 10)
     assert len(payload) == pytest.approx(64_000 * 10 / 8, rel=0.01)
     table_filter = Filter(payload, name="", offset=0)
     assert len(payload) <= table_filter.memory <= len(payload) + 500

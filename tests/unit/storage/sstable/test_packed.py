@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.storage.entry import DELETE, PUT
-from seerdb.storage.sstable.packed import NOTHING, Packed, _order_by_one_word, gather, join
+from seerdb.storage.sstable.packed import NOTHING, Packed, _Kind, _order_by_one_word, gather, join
 from tests.unit.storage.sstable.samples import Entry, packed
 
 ALIKE = st.binary(min_size=3, max_size=3)
@@ -126,13 +126,28 @@ def test_the_order_of_distinct_keys(
     assert [keys[position] for position in order] == sorted(keys)
 
 
-def test_a_few_keys_that_begin_alike_are_put_in_order_one_by_one() -> None:
+@pytest.mark.parametrize("kind", ["quicksort", "stable"])
+def test_a_few_keys_that_begin_alike_are_put_in_order_one_by_one(kind: _Kind) -> None:
     keys = [b"%08d" % (n * 7 % 100) + b"%08d" % (n % 3) for n in range(100)]
     keys += [b"%08d" % n + b"%08d" % 9 for n in (3, 4, 50)] + [b"%08d" % 50 + b"%08d" % 8]
     matrix = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 16)
-    order = _order_by_one_word(matrix)
-    assert order is not None
-    assert [keys[position] for position in order] == sorted(keys)
+    found = _order_by_one_word(matrix, kind)
+    assert found is not None
+    assert [keys[position] for position in found[0]] == sorted(keys)
+
+
+@pytest.mark.parametrize("common", [b"", b"in common:"])
+def test_a_few_keys_that_come_again_are_told_from_those_that_only_begin_alike(
+    common: bytes,
+) -> None:
+    """Where eight bytes tell nearly all apart."""
+    keys = [common + b"%08dx" % (n * 7 % 100) for n in range(100)]
+    newer = [Entry(key, 9) for key in keys]
+    older = [Entry(keys[at], 1) for at in (3, 60)]
+    others = [Entry(common + b"%08dy" % n, 5) for n in (3, 4)]
+    newest, dropped = pack([*newer, *others, *older]).newest()
+    assert rows(newest) == sorted([*newer, *others])
+    assert rows(dropped) == sorted(older)
 
 
 def test_one_long_key_among_short_ones_is_not_paid_by_all() -> None:

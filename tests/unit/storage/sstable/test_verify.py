@@ -19,7 +19,7 @@ from tests.unit.storage.sstable.samples import Entry, add, build, in_order, meta
 class Careless(TableBuilder):
     """Takes entries in any order."""
 
-    def _check(self, entries: Packed, keys: list[bytes]) -> None:
+    def _check(self, entries: Packed, *, ascends: bool) -> None:
         self._seq_bounds |= set(entries.seqs.tolist())
 
 
