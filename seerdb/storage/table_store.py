@@ -262,13 +262,13 @@ class TableStore:
         data = memoryview(
             self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
         )
+        places = [reader.block_range(number) for number in range(first, last)]
+        stored = [bytes(data[at - start : at - start + length]) for at, length in places]
         blocks = []
-        for number in range(first, last):
-            offset, length = reader.block_range(number)
-            stored = bytes(data[offset - start : offset - start + length])
-            blocks.append(reader.decode_block(number, stored))
+        for number, block in enumerate(reader.decode_blocks(first, stored), first):
+            blocks.append(block)
             if fill and self._disk is not None:
-                self._disk.write(handle.meta.id, number, stored)
+                self._disk.write(handle.meta.id, number, stored[number - first])
             pace()
         return blocks
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import zstandard
 from crc32c import crc32c
@@ -19,7 +21,9 @@ from seerdb.storage.sstable.format import (
     decode_footer,
     encode_footer,
     seal,
+    seal_all,
     unseal,
+    unseal_all,
 )
 
 NAME = "tables/t.sst"
@@ -48,6 +52,19 @@ def opened(stored: bytes) -> bytes:
 def test_what_was_sealed_is_unsealed(piece: bytes, times: int, compressed: bool) -> None:
     payload = piece * times
     assert opened(seal(payload, compressor() if compressed else None)) == payload
+
+
+def opened_together(stored: list[bytes]) -> list[bytes]:
+    """The payloads of parts that lie back to back, the first at 7."""
+    offsets = list(accumulate(map(len, stored), initial=7))[:-1]
+    return unseal_all(stored, name=NAME, offsets=offsets)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=5), st.integers(1, 20), st.booleans())
+def test_parts_come_back_together(pieces: list[bytes], times: int, compressed: bool) -> None:
+    payloads = [piece * times for piece in pieces]
+    stored = seal_all(payloads, compressor() if compressed else None)
+    assert opened_together(stored) == payloads
 
 
 def test_compressible_parts_are_compressed_and_others_are_not() -> None:
@@ -106,6 +123,23 @@ def test_a_length_or_frame_that_lies_is_corruption(
     with pytest.raises(CorruptionError) as raised:
         opened(resealed(body, codec, raw_length))
     assert raised.value.offset == 7
+    if body.endswith(b"more"):  # the frames of several are not looked behind
+        return
+    whole = seal(b"abc" * 50, compressor())
+    with pytest.raises(CorruptionError) as raised:
+        opened_together([whole, resealed(body, codec, raw_length), whole])
+    assert raised.value.offset == 7 + len(whole)
+
+
+def test_the_damaged_one_of_several_is_named() -> None:
+    parts = [seal(b"abc" * 50, compressor()) for _ in range(3)]
+    parts[1] = parts[1][:-1] + bytes([parts[1][-1] ^ 1])
+    with pytest.raises(ChecksumError) as damaged:
+        opened_together(parts)
+    assert damaged.value.offset == 7 + len(parts[0])
+    parts[1] = b"cut"
+    with pytest.raises(TruncatedError):
+        opened_together(parts)
 
 
 FOOTER = Footer(100, 120, 140, 160)
