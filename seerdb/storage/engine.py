@@ -42,7 +42,7 @@ from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.opening import Opened, open_database
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.outward import check_may_wait
-from seerdb.storage.pace import GivingWay, Pace, at_full_speed
+from seerdb.storage.pace import Pace, at_full_speed
 from seerdb.storage.pinning import Pins
 from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
@@ -161,7 +161,9 @@ class Engine:
         components, options = self.components, self.options
         clock, listener = components.clock, components.listener
         self.outputs = outputs = TableOutputs(self.manifest.epoch, clock)
-        self.publisher = publisher = Publisher(self.live, self.manifest, self.tables, self.pins)
+        self.publisher = publisher = Publisher(
+            self.live, self.manifest, self.tables, self.pins, self._pace_for
+        )
         self.runner = runner = self._job_runner()
         self._remote = self._remote_runner()
         self.table_format = table_format = self._table_format(opened)
@@ -289,9 +291,7 @@ class Engine:
     def _pace_for(self, purpose: Purpose) -> Pace:
         if self.runtime.workers.is_inline or purpose is Purpose.INGEST:
             return at_full_speed
-        gauges, is_flush = self.gauges, purpose is Purpose.FLUSH
-        rests = gauges.rests_of_flush if is_flush else gauges.rests_of_compaction
-        return GivingWay(self.components.clock, rests)
+        return self.gauges.pace_for(purpose, self.components.clock)
 
     def _remote_runner(self) -> DaskRunner | None:
         stores, cluster = self.stores, self.runtime.cluster

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from seerdb.clock import Clock
 from seerdb.errors import DiskFullError
 from seerdb.options import Options
 from seerdb.storage.files import FileSystem
 from seerdb.storage.lanes import Lane
-from seerdb.storage.pace import LONG_REST, NO_REST, REST
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.pace import (
+    LONG_REST,
+    NO_REST,
+    REST,
+    SHORT_STRETCH_SECONDS,
+    STRETCH_SECONDS,
+    GivingWay,
+    Pace,
+)
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.state import LiveState
@@ -108,6 +118,22 @@ class Gauges:
         if self.has_many_runs or self._compaction.is_awaited:
             return NO_REST
         return REST if self.rests_of_flush() else LONG_REST
+
+    def rests_of_warming(self) -> int:
+        """How much the bringing of new tables into memory gives way to reads: whoever waits for a
+        merge, but not where writers would, and not when the database closes."""
+        return NO_REST if self.flush_is_behind() or not self._compaction.tries_again else REST
+
+    def pace_for(self, purpose: Purpose, clock: Clock) -> Pace:
+        """Of one job in a thread of this process; for ``READ``, of bringing tables into memory."""
+        match purpose:
+            case Purpose.READ:
+                return GivingWay(clock, self.rests_of_warming, SHORT_STRETCH_SECONDS)
+            case Purpose.FLUSH:
+                rests = self.rests_of_flush
+            case _:
+                rests = self.rests_of_compaction
+        return GivingWay(clock, rests, STRETCH_SECONDS)
 
     def _fill(self) -> float:
         return min(self._live.current.active.size / self._options.memtable_capacity, 1.0)

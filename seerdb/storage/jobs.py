@@ -27,7 +27,8 @@ from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStat
 from seerdb.storage.object_store.stack import stack
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import Pace, at_full_speed
-from seerdb.storage.workers import Pool, Workers, numbers_at, patiently
+from seerdb.storage.worker_processes import Pool, numbers_at, patiently
+from seerdb.storage.workers import Workers
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -119,13 +120,14 @@ class ProcessRunner:
         merges_are_urgent: Callable[[], bool],
     ) -> None:
         self._workers = workers
+        self._processes = workers.processes
         self._location = location
         self._meter = meter
         self._merges_are_urgent = merges_are_urgent
 
     @property
     def at_once(self) -> int:
-        """As many as there are processes for merges; see ``workers.py``."""
+        """As many as there are processes for merges; see ``worker_processes.py``."""
         return self._workers.compactions
 
     def run(
@@ -142,7 +144,8 @@ class ProcessRunner:
             if control is None:
                 result, statistics = self._run(purpose, *call)
             else:
-                with self._workers.shared_numbers() as (place, numbers), control.shared(numbers):
+                share = self._processes.shared_numbers
+                with share() as (place, numbers), control.shared(numbers):
                     result, statistics = self._run(purpose, *call, place)
         except BrokenProcessPool as error:
             raise UnavailableError("a worker process died; its job runs again") from error
@@ -151,7 +154,7 @@ class ProcessRunner:
 
     def _run(self, purpose: Purpose, *call: Any) -> Any:
         """Which processes a job goes to, and what it gives way to there."""
-        run = self._workers.run_in_process
+        run = self._processes.run
         if purpose is not Purpose.COMPACTION:
             return run(Pool.PROMPT, *call)
         if self._merges_are_urgent():

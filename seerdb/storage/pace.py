@@ -1,8 +1,9 @@
-"""The pace of a job that runs in a thread beside the user's own.
+"""The pace of work in a thread beside the user's own.
 
 Python runs one thread at a time, so a merge beside a loop of puts would take half of the loop's
 time. A job that nobody waits for gives way instead: after each short stretch of work it rests for
-several times as long, and the others have the processor to themselves.
+several times as long, and the others have the processor to themselves. So does what brings a new
+table into memory, in stretches that a reader hardly notices.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from seerdb.clock import Clock
 
 STRETCH_SECONDS = 0.002
 """Of work, between two rests."""
+
+SHORT_STRETCH_SECONDS = 0.0002
+"""The same where reads are to go on meanwhile: less than a thread waits for its turn."""
 
 NO_REST, REST, LONG_REST = 0, 3, 9
 """How many times as long as it worked a job rests."""
@@ -37,8 +41,11 @@ class GivingWay:
     """A pace that rests after each stretch of work, so many times as long as ``rests`` says then.
     What the job had to wait for counts as rest. For one thread."""
 
-    def __init__(self, clock: Clock, rests: Callable[[], int]) -> None:
+    def __init__(
+        self, clock: Clock, rests: Callable[[], int], stretch: float = STRETCH_SECONDS
+    ) -> None:
         self._clock = clock
+        self._stretch = stretch
         self._rests = rests
         self._begin_stretch()
 
@@ -48,7 +55,7 @@ class GivingWay:
     def __call__(self, entries: int = 0) -> None:
         """See :class:`Pace`."""
         worked = self._clock.thread_time() - self._worked
-        if worked < STRETCH_SECONDS:
+        if worked < self._stretch:
             return
         rested = self._clock.monotonic() - self._since - worked
         left = worked * self._rests() - rested

@@ -20,6 +20,8 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.memtable import Memtable
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.pace import Pace
 from seerdb.storage.pinning import Pins
 from seerdb.storage.state import LiveState
 from seerdb.storage.table_store import TableStore
@@ -40,11 +42,18 @@ class Publisher:
     """
 
     def __init__(
-        self, live: LiveState, manifest: ManifestWriter, tables: TableStore, pins: Pins
+        self,
+        live: LiveState,
+        manifest: ManifestWriter,
+        tables: TableStore,
+        pins: Pins,
+        pace_for: Callable[[Purpose], Pace],
     ) -> None:
+        """``pace_for``: the pace at which tables are brought into memory, for ``READ``."""
         self._live = live
         self._manifest = manifest
         self._tables = tables
+        self._pace_for = pace_for
         self.pins = pins
         """Of the newest version that is shown."""
         self._lock = threading.Lock()
@@ -86,7 +95,9 @@ class Publisher:
     ) -> None:
         """``table`` holds what ``memtable`` held; the log is needed from ``log_start`` on.
         ``warm``: reads may look for all of it, not for its description only."""
-        warmed = warm_flushed(self._tables, table, whole=warm) if table and self.warms else None
+        warmed = None
+        if table is not None and self.warms:
+            warmed = warm_flushed(self._tables, table, self._pace_for(Purpose.READ), whole=warm)
         with self._lock:
             self._settle()
             state = self._manifest.commit(
@@ -103,15 +114,18 @@ class Publisher:
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:
         """``outputs`` hold what ``inputs`` held; those that are no outputs leave the caches."""
-        warmed = warm_merged(self._tables, inputs, outputs) if self.warms else None
+        warmed = None
+        if self.warms:
+            warmed = warm_merged(self._tables, inputs, outputs, self._pace_for(Purpose.READ))
         with self._lock:
             self._settle()
             state = self._manifest.commit(add=outputs, remove=inputs, reason="compaction")
-            rows = self._live.current.layout.rows
-            self._live.replace_layout(Layout(state.version, self._tables, rows))
+            former = self._live.current.layout
+            self._live.replace_layout(Layout(state.version, self._tables, former.rows))
             self.pins.follow(state.version)
         self._tables.drop_cached(set(inputs) - {table.id for table in outputs})
-        del warmed  # held until the layout holds what it warmed
+        # Held until the layout holds what it warmed, and what is cached of the inputs is dropped.
+        del warmed, former
 
     def ingested(self, tables: Sequence[TableMeta], seq: int, settled: Callable[[], None]) -> None:
         """``tables`` hold the commit ``seq``, as a new run above all others.

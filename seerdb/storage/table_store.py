@@ -20,6 +20,7 @@ from seerdb.storage.disk_tier import DiskTier
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.pace import Pace, at_full_speed
 from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.packed import NOTHING, Packed
@@ -195,20 +196,29 @@ class TableStore:
             raise ClosedError("the database was closed during this read; open it again") from error
         return list(results)
 
-    def load_range(self, handle: TableHandle, first: int, last: int, *, fill: bool) -> list[Block]:
+    def load_range(
+        self,
+        handle: TableHandle,
+        first: int,
+        last: int,
+        *,
+        fill: bool,
+        pace: Pace = at_full_speed,
+    ) -> list[Block]:
         """Blocks ``first`` to ``last`` (exclusive); what is missing comes by one GET a gap.
-        ``fill`` as for :meth:`load`."""
+        ``fill`` as for :meth:`load`; ``pace`` is kept after each block."""
         reader = self.open(handle)
         blocks: list[Block | None] = []
         for number in range(first, last):
             block = reader.slots[number] or self._block_from_disk(handle, reader, number)
             blocks.append(block)
+            pace()
         position = 0
         while position < len(blocks):
             if blocks[position] is None:
                 end = self._gap_end(reader, blocks, first, position)
-                fetched = self._fetch(handle, reader, first + position, first + end, fill=fill)
-                blocks[position:end] = fetched
+                gap = first + position, first + end
+                blocks[position:end] = self._fetch(handle, reader, *gap, fill=fill, pace=pace)
             position += 1
         loaded = [block for block in blocks if block is not None]
         if fill:
@@ -238,20 +248,26 @@ class TableStore:
         return end
 
     def _fetch(
-        self, handle: TableHandle, reader: TableReader, first: int, last: int, *, fill: bool
+        self,
+        handle: TableHandle,
+        reader: TableReader,
+        first: int,
+        last: int,
+        *,
+        fill: bool,
+        pace: Pace = at_full_speed,
     ) -> list[Block]:
         start = reader.block_range(first)[0]
         offset, length = reader.block_range(last - 1)
-        data = memoryview(
-            self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
-        )
+        stored = self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
         blocks = []
-        for number in range(first, last):
-            offset, length = reader.block_range(number)
-            stored = bytes(data[offset - start : offset - start + length])
-            blocks.append(reader.decode_block(number, stored))
+        for number, block in enumerate(reader.decode_blocks(first, last, stored), first):
+            blocks.append(block)
             if fill and self._disk is not None:
-                self._disk.write(handle.meta.id, number, stored)
+                offset, length = reader.block_range(number)
+                begin = offset - start
+                self._disk.write(handle.meta.id, number, stored[begin : begin + length])
+            pace()
         return blocks
 
     def not_on_disk(self, handle: TableHandle) -> list[int]:

@@ -1,7 +1,8 @@
 """Warming: bringing a new table's blocks into memory before reads look at it.
 
 Without it every flush and every compaction would be a cliff: what was answered from memory a
-moment ago would take a request to the bucket. Nothing here changes an answer.
+moment ago would take a request to the bucket. Nothing here changes an answer, and nobody waits for
+it long: taking blocks apart is work for the interpreter that answers reads, so it keeps a pace.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import groupby
 
 from seerdb.ids import TableId
 from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.pace import Pace, at_full_speed
 from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.table_store import TableHandle, TableStore
@@ -40,7 +42,9 @@ KeyRange = tuple[bytes, bytes]
 """From a key up to, not including, another."""
 
 
-def warm_flushed(tables: TableStore, table: TableMeta, *, whole: bool) -> TableHandle:
+def warm_flushed(
+    tables: TableStore, table: TableMeta, pace: Pace = at_full_speed, *, whole: bool
+) -> TableHandle:
     """Load all of a table that was a memtable, if ``whole`` and there is room to spare; always its
     tail.
 
@@ -49,12 +53,16 @@ def warm_flushed(tables: TableStore, table: TableMeta, *, whole: bool) -> TableH
     handle = tables.handle(table)
     reader = tables.open(handle)
     if whole and reader.properties.raw_bytes * FLUSH_SHARE <= tables.spare_memory:
-        _load(tables, handle, range(reader.block_count))
+        for _ in _load(tables, handle, range(reader.block_count), pace):
+            pass
     return handle
 
 
 def warm_merged(
-    tables: TableStore, inputs: Iterable[TableId], outputs: Iterable[TableMeta]
+    tables: TableStore,
+    inputs: Iterable[TableId],
+    outputs: Iterable[TableMeta],
+    pace: Pace = at_full_speed,
 ) -> list[TableHandle]:
     """Load what overlaps those blocks of ``inputs`` that are read often, and the tails, if some
     of theirs were in memory; see ``warm_flushed``."""
@@ -65,16 +73,21 @@ def warm_merged(
     for handle in handles if readers else ():
         reader = tables.open(handle)
         numbers = range(reader.block_count)
-        load_hot(
-            tables, handle, [n for n in numbers if _overlaps(hot, starts, _range_of(reader, n))]
-        )
+        wanted = [n for n in numbers if _overlaps(hot, starts, _range_of(reader, n))]
+        load_hot(tables, handle, wanted, pace)
     return handles
 
 
-def load_hot(tables: TableStore, handle: TableHandle, numbers: Sequence[int]) -> None:
+def load_hot(
+    tables: TableStore,
+    handle: TableHandle,
+    numbers: Sequence[int],
+    pace: Pace = at_full_speed,
+) -> None:
     """Load blocks that are as good as asked for again."""
-    for block in _load(tables, handle, numbers):
-        block.visited = True
+    for blocks in _load(tables, handle, numbers, pace):
+        for block in blocks:
+            block.visited = True
 
 
 def _hot_ranges(tables: TableStore, reader: TableReader) -> Iterator[KeyRange]:
@@ -104,12 +117,12 @@ def _overlaps(ranges: list[KeyRange], starts: list[bytes], wanted: KeyRange) -> 
     return candidate >= 0 and ranges[candidate][1] > wanted[0]
 
 
-def _load(tables: TableStore, handle: TableHandle, numbers: Sequence[int]) -> list[Block]:
-    """Load blocks, neighbours by one request."""
-    blocks: list[Block] = []
+def _load(
+    tables: TableStore, handle: TableHandle, numbers: Sequence[int], pace: Pace
+) -> Iterator[list[Block]]:
+    """Load blocks, neighbours by one request; what each brought, before the next is made."""
     for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
         neighbours = [number for _, number in group]
         for start in range(0, len(neighbours), _BLOCKS_AT_ONCE):
             some = neighbours[start : start + _BLOCKS_AT_ONCE]
-            blocks += tables.load_range(handle, some[0], some[-1] + 1, fill=True)
-    return blocks
+            yield tables.load_range(handle, some[0], some[-1] + 1, fill=True, pace=pace)

@@ -38,7 +38,7 @@ from seerdb.storage import gauges as gauges_module
 from seerdb.storage.jobs import ProcessRunner
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.pieces import Body
-from seerdb.storage.workers import Pool
+from seerdb.storage.worker_processes import Pool
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
@@ -85,7 +85,7 @@ def test_the_same_everywhere(open_db: OpenDB, background: str) -> None:
 
 
 def worker_of_flushes(db: DB) -> int:
-    worker: int = db._engine.runtime.workers.run_in_process(Pool.PROMPT, os.getpid)
+    worker: int = db._engine.runtime.workers.processes.run(Pool.PROMPT, os.getpid)
     return worker
 
 

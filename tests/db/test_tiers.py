@@ -236,6 +236,19 @@ def test_an_opening_during_an_outage_waits_for_nothing(open_db: OpenDB) -> None:
     assert world.warm.wait(60)
 
 
+def test_a_merge_leaves_nothing_of_its_inputs_in_memory(open_db: OpenDB) -> None:
+    """Nobody could ask for it any more, and what is asked for had to go for it."""
+    db = open_db(background="inline")
+    fill(db, range(0, COUNT, 2))
+    fill(db, range(1, COUNT, 2))
+    assert db.multi_get([key(number) for number in range(COUNT)]) == [VALUE] * COUNT
+    db.compact()
+    [run] = db._engine.live.current.layout.runs
+    readers = [handle.reader for handle in run.handles]
+    in_use = sum(block is not None for each in readers if each for block in each.slots)
+    assert db._engine.runtime.cache.statistics().entries == in_use > 0
+
+
 @pytest.mark.integration
 def test_a_worker_process_leaves_its_copies_to_the_serving_one(
     open_db: OpenDB, moto_server: S3Server

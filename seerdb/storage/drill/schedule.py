@@ -202,8 +202,9 @@ class Drills:
         if around.workers.background != "process":
             return job.run(control)
         try:
-            with around.workers.shared_numbers() as (place, numbers), control.shared(numbers):
-                made: DrillReport = around.workers.run_alone(run_in_worker, job, place)
+            processes = around.workers.processes
+            with processes.shared_numbers() as (place, numbers), control.shared(numbers):
+                made: DrillReport = processes.run_alone(run_in_worker, job, place)
         except BrokenProcessPool as error:
             raise UnavailableError("the process of the drill died; it is tried again") from error
         return made

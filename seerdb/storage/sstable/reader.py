@@ -6,6 +6,7 @@ The reader does no I/O: whoever owns it fetches the tail once, and blocks as nee
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import le, lt
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +18,7 @@ from seerdb.storage.entry import RangeTombstone, RangeTombstones
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block, entries_in
 from seerdb.storage.sstable.blocks import packed_blocks
+from seerdb.storage.sstable.compressor import Payload
 from seerdb.storage.sstable.filter import PASS_ALL, Filter, prefix_hash, shared_prefix
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
@@ -109,7 +111,16 @@ class TableReader:
         """
         offset, length = self.block_range(index)
         self._check_length(stored, length, offset)
-        payload = unseal(stored, name=self._name, offset=offset)
+        return self._block(index, unseal(stored, name=self._name, offset=offset))
+
+    def decode_blocks(self, first: int, last: int, stored: bytes) -> Iterator[Block]:
+        """The blocks ``first`` to ``last`` (exclusive), at least one, whose bytes are ``stored``,
+        each as by :meth:`decode_block`, for less."""
+        for index, payload in enumerate(self._unsealed(first, last, stored), first):
+            yield self._block(index, bytes(payload))
+
+    def _block(self, index: int, payload: bytes) -> Block:
+        offset = self._offsets[index]
         block = Block(payload, name=self._name, offset=offset)
         if self.properties.max_seq == UNASSIGNED_SEQ:
             block.assign_seq(self.meta.max_seq)
@@ -120,11 +131,8 @@ class TableReader:
     def pack_blocks(self, first: int, last: int, stored: bytes) -> Packed:
         """The entries of the blocks ``first`` to ``last`` (exclusive), at least one; ``stored`` are
         their bytes. Raises as :meth:`decode_block` does."""
-        begin, end = self._offsets[first], self._offsets[last]
-        self._check_length(stored, end - begin, begin)
-        borders = [border - begin for border in self._offsets[first : last + 1]]
-        payloads = unseal_all(stored, borders, name=self._name, offset=begin)
-        entries = packed_blocks(payloads, name=self._name, offset=begin)
+        payloads = self._unsealed(first, last, stored)
+        entries = packed_blocks(payloads, name=self._name, offset=self._offsets[first])
         if self.properties.max_seq == UNASSIGNED_SEQ:
             entries = entries.with_seq(self.meta.max_seq)
         ends = list(accumulate(map(entries_in, payloads)))
@@ -135,6 +143,12 @@ class TableReader:
                 for key in keys:
                     self._check_place(key, index)
         return entries
+
+    def _unsealed(self, first: int, last: int, stored: bytes) -> Sequence[Payload]:
+        begin, end = self._offsets[first], self._offsets[last]
+        self._check_length(stored, end - begin, begin)
+        borders = [border - begin for border in self._offsets[first : last + 1]]
+        return unseal_all(stored, borders, name=self._name, offset=begin)
 
     def _are_placed(self, first_keys: list[bytes], last_keys: list[bytes], first: int) -> bool:
         """Whether blocks with these keys, of which the first is the block ``first``, are where the

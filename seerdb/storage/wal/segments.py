@@ -22,8 +22,9 @@ from seerdb.errors import DiskError
 from seerdb.storage.files import File, FileSystem
 from seerdb.storage.wal.format import SegmentHeader, encode_header
 
-SPARES_KEPT = 2
-"""Released segments beyond this many are removed."""
+SPARES_KEPT = 3
+"""Released segments beyond this many are removed. With one less, when two memtables are sealed
+before one is flushed, and then both are, a segment is removed and another filled with zeros."""
 
 _SEGMENT = re.compile(r"([0-9]{20})\.wal\Z")
 _SPARE = re.compile(r"(spare|unready)-([0-9]{1,18})\Z")

@@ -24,7 +24,6 @@ from seerdb.storage.lanes import Lane
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Run, Version
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.pace import LONG_REST, NO_REST, REST
 from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, delay, rate
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
@@ -435,30 +434,3 @@ def test_without_a_least_free_disk_the_disk_is_not_asked() -> None:
     rig.files.free_space = 1
     hold_back(rig, 1 << 20)
     assert rig.clock.slept == 0
-
-
-def test_a_flush_gives_way_until_another_memtable_waits_and_the_next_fills() -> None:
-    rig = Rig(memtable_capacity=1024)
-    rig.seal(2)
-    assert (rig.gauges.rests_of_flush(), rig.gauges.rests_of_compaction()) == (REST, REST)
-    rig.live.current.active.put(1, b"k", b"v", 300)
-    assert rig.gauges.flush_is_behind()
-    assert (rig.gauges.rests_of_flush(), rig.gauges.rests_of_compaction()) == (NO_REST, LONG_REST)
-
-
-def test_a_flush_hurries_while_somebody_waits_for_it() -> None:
-    rig = Rig()
-    rig.lane.is_awaited = True
-    assert rig.gauges.rests_of_flush() == NO_REST
-    assert not rig.gauges.flush_is_behind()
-
-
-def test_a_compaction_gives_way_until_there_are_many_runs_or_somebody_waits() -> None:
-    rig = Rig()
-    rig.pile_up(URGENT_RUNS)
-    assert rig.gauges.rests_of_compaction() == REST
-    rig.pile_up(URGENT_RUNS + 1)
-    assert rig.gauges.rests_of_compaction() == NO_REST
-    rig.pile_up(1)
-    rig.compaction.is_awaited = True
-    assert rig.gauges.rests_of_compaction() == NO_REST

@@ -21,7 +21,14 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
 from seerdb.storage.pace import Pace
-from seerdb.storage.workers import PROCESSES, SHARED_JOBS, Pool, Workers, patiently
+from seerdb.storage.worker_processes import (
+    PROCESSES,
+    SHARED_JOBS,
+    Pool,
+    WorkerProcesses,
+    patiently,
+)
+from seerdb.storage.workers import Workers
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 
@@ -91,10 +98,10 @@ def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
     assert meter.total_requests() == 4
 
 
-class AskedWorkers(Workers):
+class AskedProcesses(WorkerProcesses):
     """Run nothing, and tell where it was to be run."""
 
-    def run_in_process(self, pool: Pool, function: Callable[..., Any], *args: Any) -> Any:
+    def run(self, pool: Pool, function: Callable[..., Any], *args: Any) -> Any:
         return (pool, function is patiently), ()
 
 
@@ -103,7 +110,8 @@ class AskedWorkers(Workers):
 def test_merges_have_processes_of_their_own_and_are_patient_unless_urgent(
     purpose: Purpose, control: JobControl | None
 ) -> None:
-    workers, urgent = AskedWorkers("process", SystemClock()), False
+    workers, urgent = Workers("process", SystemClock()), False
+    workers.processes = AskedProcesses()
     runner = ProcessRunner(workers, StoreLocation("/"), RequestMeter(), lambda: urgent)
     is_merge = purpose is Purpose.COMPACTION
     pool = Pool.MERGES if is_merge else Pool.PROMPT
@@ -148,7 +156,7 @@ def test_a_process_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path, worker
     again.rate = 1 << 20
     runner.run(run_copy, Copy("a", "b"), Purpose.COMPACTION, again)
     assert again.counts == (0, 5, 0)
-    assert len(set(workers._places)) == SHARED_JOBS, "all numbers can be shared again"
+    assert len(set(workers.processes._places)) == SHARED_JOBS, "all numbers can be shared again"
 
 
 def test_errors_come_back_whole(tmp_path: Path, workers: Workers) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from seerdb.storage.pace import LONGEST_REST_SECONDS, NO_REST, REST, STRETCH_SECONDS, GivingWay
+from seerdb.storage.pace import (
+    LONGEST_REST_SECONDS,
+    NO_REST,
+    REST,
+    SHORT_STRETCH_SECONDS,
+    STRETCH_SECONDS,
+    GivingWay,
+)
 from seerdb.testing.clock import FakeClock
 
 
@@ -25,6 +32,14 @@ def test_a_job_rests_after_each_stretch_of_work() -> None:
     job = Job(urgent=False)
     rests = [round(job.step(STRETCH_SECONDS / 2), 6) for _ in range(6)]
     assert rests == [0, REST * STRETCH_SECONDS] * 3
+
+
+def test_stretches_may_be_shorter() -> None:
+    clock = FakeClock()
+    pace = GivingWay(clock, lambda: REST, SHORT_STRETCH_SECONDS)
+    clock.advance(SHORT_STRETCH_SECONDS)
+    pace()
+    assert round(clock.slept, 6) == round(REST * SHORT_STRETCH_SECONDS, 6)
 
 
 def test_a_job_that_somebody_waits_for_does_not_rest() -> None:

@@ -15,15 +15,15 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError
-from seerdb.storage.workers import (
+from seerdb.storage.worker_processes import (
     JOB_NICENESS,
     PATIENT_NICENESS,
     PROCESSES,
     Pool,
-    Workers,
     _JobContext,
     patiently,
 )
+from seerdb.storage.workers import Workers
 
 PATIENCE = 60
 
@@ -47,20 +47,20 @@ def processes() -> Iterator[Workers]:
 
 @pytest.mark.parametrize("pool", Pool)
 def test_worker_processes_run_return_raise_and_come_back(processes: Workers, pool: Pool) -> None:
-    worker = processes.run_in_process(pool, os.getpid)
+    worker = processes.processes.run(pool, os.getpid)
     assert worker != os.getpid()
     with pytest.raises(ValueError, match="invalid literal"):
-        processes.run_in_process(pool, int, "x")
+        processes.processes.run(pool, int, "x")
     with pytest.raises(BrokenProcessPool):
-        processes.run_in_process(pool, os._exit, 1)
-    assert processes.run_in_process(pool, os.getpid) not in (worker, os.getpid())
+        processes.processes.run(pool, os._exit, 1)
+    assert processes.processes.run(pool, os.getpid) not in (worker, os.getpid())
 
 
 @pytest.mark.parametrize("pool", Pool)
 def test_a_worker_that_dies_leaves_all_others_alone(pool: Pool, tmp_path: Path) -> None:
     workers, gate = Workers("process", SystemClock()), tmp_path / "gate"
     os.mkfifo(gate)
-    run = workers.run_in_process
+    run = workers.processes.run
     [other] = set(Pool) - {pool}
     elsewhere = run(other, os.getpid)
     with ThreadPoolExecutor(1) as caller:
@@ -84,21 +84,21 @@ def test_a_patient_job_is_behind_all_others_and_the_next_one_where_it_was(
 ) -> None:
     here = os.getpriority(*NICENESS)
     job, patient = min(here + JOB_NICENESS, 19), PATIENT_NICENESS
-    worker = processes.run_in_process(pool, os.getpid)
+    worker = processes.processes.run(pool, os.getpid)
     assert [
-        processes.run_in_process(pool, os.getpriority, *NICENESS),
-        processes.run_in_process(pool, patiently, os.getpriority, *NICENESS),
-        processes.run_in_process(pool, os.getpriority, *NICENESS),
+        processes.processes.run(pool, os.getpriority, *NICENESS),
+        processes.processes.run(pool, patiently, os.getpriority, *NICENESS),
+        processes.processes.run(pool, os.getpriority, *NICENESS),
     ] == [job, patient, job]
-    assert processes.run_in_process(pool, patiently, os.getpid) == worker
+    assert processes.processes.run(pool, patiently, os.getpid) == worker
     assert os.getpriority(os.PRIO_PROCESS, worker) == job
-    assert processes.run_alone(os.getpriority, *NICENESS) == patient
+    assert processes.processes.run_alone(os.getpriority, *NICENESS) == patient
     assert os.getpriority(*NICENESS) == here
 
 
 def test_a_patient_job_raises_what_it_raised(processes: Workers) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        processes.run_in_process(Pool.MERGES, patiently, int, "x")
+        processes.processes.run(Pool.MERGES, patiently, int, "x")
 
 
 def read_whole(path: str) -> str:
@@ -111,7 +111,7 @@ def test_merges_in_all_of_their_processes_keep_no_flush_waiting(tmp_path: Path) 
     gates = [tmp_path / str(number) for number in range(most)]
     for gate in gates:
         os.mkfifo(gate)
-    run = workers.run_in_process
+    run = workers.processes.run
     with ThreadPoolExecutor(most + 1) as callers, ExitStack() as opened:
         merges = [callers.submit(run, Pool.MERGES, read_whole, str(gate)) for gate in gates]
         held = [opened.enter_context(gate.open("w")) for gate in gates]  # until the merge reads
@@ -128,13 +128,13 @@ def test_processes_are_started_when_they_are_needed_and_ended_by_the_close() -> 
     before, workers = set(active_children()), Workers("process", SystemClock())
     assert set(active_children()) == before
     for _ in range(3):
-        workers.run_in_process(Pool.PROMPT, os.getpid)
+        workers.processes.run(Pool.PROMPT, os.getpid)
     assert len(set(active_children()) - before) == 1, "one is enough for one after the other"
-    started = {workers.run_in_process(pool, os.getpid) for pool in Pool}
+    started = {workers.processes.run(pool, os.getpid) for pool in Pool}
     assert {child.pid for child in set(active_children()) - before} == started
     workers.close()
     assert set(active_children()) == before
     for pool in Pool:
         for _ in range(PROCESSES[pool] + 1):
             with pytest.raises(ClosedError, match="close it after its databases"):
-                workers.run_in_process(pool, os.getpid)
+                workers.processes.run(pool, os.getpid)

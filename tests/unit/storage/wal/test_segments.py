@@ -107,6 +107,20 @@ def test_only_a_few_spares_are_kept() -> None:
     assert list_segments(files, "wal") == []
 
 
+def test_two_flushes_at_a_time_make_no_segments_anew() -> None:
+    """At every second one a segment was removed, and another filled with zeros."""
+    files = disk()
+    pool = SegmentPool(files, "wal", SIZE)
+    for first in range(1, 9, 2):
+        before = files.operations
+        for segment in (first, first + 1):
+            take(pool, segment)
+            pool.prepare()
+        for segment in (first, first + 1):
+            pool.recycle(segment)
+    assert not any("unready" in step or "remove" in step for step in files.trace[before:])
+
+
 def test_a_segment_of_another_size_is_removed() -> None:
     files = disk()
     pool = SegmentPool(files, "wal", SIZE)
@@ -125,14 +139,14 @@ def test_recycling_what_is_gone_is_no_error() -> None:
 
 def test_spares_of_an_earlier_process_are_adopted_or_removed() -> None:
     files = disk()
-    for number, size in ((3, SIZE), (4, 100), (5, SIZE), (6, SIZE)):
+    for number, size in ((3, SIZE), (4, 100), (5, SIZE), (6, SIZE), (7, SIZE)):
         files.open(f"wal/spare-{number}", create=True).allocate(size)
     pool = SegmentPool(files, "wal", SIZE)
-    assert (pool.spares, spares(files)) == (SPARES_KEPT, ["spare-3", "spare-5"])
-    for segment in (1, 2, 3):
+    assert (pool.spares, spares(files)) == (SPARES_KEPT, ["spare-3", "spare-5", "spare-6"])
+    for segment in (1, 2, 3, 4):
         take(pool, segment)
     pool.prepare()
-    assert spares(files) == ["spare-9"]
+    assert len(spares(files)) == 1
 
 
 def test_what_was_not_ready_to_be_a_spare_is_removed_by_the_next_process() -> None:
