@@ -111,11 +111,6 @@ def _encode_alike(
     return (payloads[start : start + size] for start in range(0, len(payloads), size))
 
 
-def _are_alike(borders: Sequence[int]) -> bool:
-    """Whether there are as many entries from each to the next."""
-    return len({stop - start for start, stop in pairwise(borders)}) == 1
-
-
 def _offset_planes(entries: Packed, start: int, stop: int) -> bytes:
     if entries.shape and stop - start <= MAX_STRIDE:
         return stride_for(*entries.shape, stop - start).offset_planes
