@@ -55,6 +55,11 @@ class Server(ABC):
         """Where it listens."""
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Those on which all of its processes listen once it is up."""
+        return (self.port,)
+
     @abstractmethod
     def start(self) -> None:
         """Start every process with ``spawn``."""
@@ -108,10 +113,12 @@ class Server(ABC):
 
     def _listens(self) -> bool:
         try:
-            with socket.create_connection((HOST, self.port), timeout=1):
-                return True
+            for port in self.ports:
+                with socket.create_connection((HOST, port), timeout=1):
+                    pass
         except OSError:
             return False
+        return True
 
     def _log(self, number: int) -> str:
         return (self._directory / f"process-{number}.log").read_text(errors="replace")

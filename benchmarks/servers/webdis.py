@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.servers.base import HOST, Pair, Server, ServerFailedError, free_port, http_request
@@ -19,8 +20,15 @@ class WebdisServer(Server):
     name: ClassVar[str] = "webdis"
     programs: ClassVar[tuple[str, ...]] = ("webdis", "redis-server")
 
-    def start(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self._redis_port = free_port()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (self.port, self._redis_port)
+
+    def start(self) -> None:
         options = {
             "--bind": HOST,
             "--port": str(self._redis_port),

@@ -77,6 +77,9 @@ def serve(  # noqa: PLR0913 - one for each flag
         standby=standby or None,
         advertise=advertise,
     )
+    # Of worker processes. numpy would start a thread for each processor in each, which nothing
+    # uses and which all spin for a while, just when a flush begins.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from seerdb_api.server import serve as run
 
     raise typer.Exit(run(settings))
