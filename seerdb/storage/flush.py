@@ -1,23 +1,25 @@
 """Flush: a sealed memtable, or the run of WAL segments that holds the same, becomes a table of the
 bucket (I5).
 
-A job in this process is given the memtable. Anywhere else it replays the segments from the local
-disk and needs nothing of the serving process's memory. It builds the table in memory, uploads it by
-one request, reads it back and compares. The engine then commits the manifest edit and swaps the
-state.
+A job in this process is given the memtable. Anywhere else it reads the segments from the local disk
+and needs nothing of the serving process's memory; it makes a memtable of them only where they hold
+more than puts and deletes. It builds the table in memory, uploads it by one request, reads it back
+and compares. The engine then commits the manifest edit and swaps the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+
+import numpy as np
 
 from seerdb.ids import TableId
 from seerdb.storage.blob.aside import Aside
 from seerdb.storage.blob.writer import BlobWriter
 from seerdb.storage.digest import NONE, Digest, digest
-from seerdb.storage.entry import DELETE, PUT
+from seerdb.storage.entry import DELETE, PUT, RangeTombstone
 from seerdb.storage.files import FileSystem
 from seerdb.storage.manifest.version import BlobRef, TableMeta
 from seerdb.storage.memtable import Memtable
@@ -28,10 +30,11 @@ from seerdb.storage.object_store.upload import upload as upload_object
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.pinning import leave_copy
+from seerdb.storage.plain_log import read_plain
 from seerdb.storage.proof import Flushed, LocalSegments, prove
 from seerdb.storage.replay import replay_sealed
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
-from seerdb.storage.sstable.packed import Packed, gather, join, pack
+from seerdb.storage.sstable.packed import NOTHING, Order, Packed, gather, join, pack
 from seerdb.storage.value import Value, encode_values
 
 _GATHERED = 4096
@@ -104,66 +107,108 @@ class FlushResult:
     """Why it could not be told whether the table holds what the log has; see ``proof.py``."""
 
 
+@dataclass(frozen=True)
+class _Contents:
+    """What is to be flushed: the ``entries`` at the positions ``order``, which is that of their
+    keys. The ``large``, at the end of ``entries``, are pointers to the values of ``moved``.
+    ``overwrites``: some key was written more than once."""
+
+    entries: Packed
+    order: Order
+    overwrites: bool
+    first_us: int
+    last_us: int
+    last_seq: int
+    tombstones: Sequence[RangeTombstone] = ()
+    large: Packed = NOTHING
+    moved: Sequence[tuple[bytes, int, Value]] = ()
+
+
 def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) -> FlushResult:
     """Build, prove and upload the table. Durable when it returns; it counts once the manifest says
     so. Raises: ``CorruptionError`` unless it holds what the log has."""
-    memtable, after = job.memtable, job.after
+    blobs = job.format.blob_writer(store, job.table)
+    contents = _logged(job, files, pace) if job.memtable is None else None
+    if contents is None:
+        contents = _sealed(job, files, blobs, pace)
+    built = _built(job.format, contents, pace)
+    after = job.after if job.memtable is not None else 0
+    log = LocalSegments(files, job.directory, job.segments, after)
+    unproved = prove(_flushed(contents, built), log)
+    pace()
+    if built is None:
+        return FlushResult(None, contents.last_seq, unproved)
+    refs = blobs.finish(built.pointed)
+    table = upload(store, job.table, built, level=0, run=job.run, blobs=refs)
+    leave_copy(files, job.copies, table.id, built)
+    return FlushResult(table, contents.last_seq, unproved)
+
+
+def _logged(job: FlushJob, files: FileSystem, pace: Pace) -> _Contents | None:
+    """What the segments hold; ``None`` where that takes a memtable to tell, or has large values."""
+    log = read_plain(files, job.directory, job.segments, pace)
+    threshold = job.format.blob_threshold
+    if log is None or (threshold and int(log.entries.lengths[:, 1].max()) >= threshold):
+        return None
+    entries, order = log.entries, log.entries.latest()
+    return _Contents(
+        entries, order, len(order) < len(entries), log.first_us, log.last_us, log.last_seq
+    )
+
+
+def _sealed(job: FlushJob, files: FileSystem, blobs: BlobWriter, pace: Pace) -> _Contents:
+    """What the memtable holds, which is made if there is none; large values go to ``blobs``."""
+    memtable = job.memtable
     if memtable is None:
         memtable = replay_sealed(files, job.directory, job.segments, pace, job.format.operator)
-        after = 0
-    blobs = job.format.blob_writer(store, job.table)
     aside = Aside(blobs, special=memtable.special)
     small = gather(_pieces(memtable, aside, pace), memtable.size)
     large = packed(aside.with_pointers(pace), special=True)
     entries = join([each for each in (small, large) if len(each)] or [small])
-    built = _built(job.format, entries, memtable, pace)
-    log = LocalSegments(files, job.directory, job.segments, after)
-    unproved = prove(_flushed(memtable, built, small, large, aside.entries), log)
-    pace()
-    if built is None:
-        return FlushResult(None, memtable.last_seq, unproved)
-    refs = blobs.finish(built.pointed)
-    table = upload(store, job.table, built, level=0, run=job.run, blobs=refs)
-    leave_copy(files, job.copies, table.id, built)
-    return FlushResult(table, memtable.last_seq, unproved)
+    return _Contents(
+        entries,
+        entries.order() if len(entries) else np.empty(0, np.intp),
+        len(memtable.newest) < len(memtable.values),
+        memtable.first_us,
+        memtable.last_us,
+        memtable.last_seq,
+        memtable.tombstones.tombstones,
+        large,
+        aside.entries,
+    )
 
 
-def _built(
-    table_format: TableFormat, entries: Packed, memtable: Memtable, pace: Pace
-) -> BuiltTable | None:
-    """The table of a memtable; ``None`` when there is nothing in it."""
-    tombstones = memtable.tombstones.tombstones
-    if not len(entries) and not tombstones:
+def _built(table_format: TableFormat, contents: _Contents, pace: Pace) -> BuiltTable | None:
+    """The table; ``None`` when there is nothing in it."""
+    if not len(contents.entries) and not contents.tombstones:
         return None
     builder = table_format.builder()
-    if len(entries):
-        for stretch in entries.stretches(entries.order(), _ADDED):
-            builder.add(stretch)
-            pace()
-    builder.add_range_tombstones(tombstones)
-    return builder.finish(memtable.first_us, memtable.last_us)
+    for stretch in contents.entries.stretches(contents.order, _ADDED):
+        builder.add(stretch)
+        pace()
+    builder.add_range_tombstones(contents.tombstones)
+    return builder.finish(contents.first_us, contents.last_us)
 
 
-def _flushed(
-    memtable: Memtable,
-    built: BuiltTable | None,
-    small: Packed,
-    large: Packed,
-    moved: list[tuple[bytes, int, Value]],
-) -> Flushed:
-    """What is to be proved. ``large`` are pointers to the values of ``moved``."""
+def _flushed(contents: _Contents, built: BuiltTable | None) -> Flushed:
+    """What is to be proved."""
+    moved, large = contents.moved, contents.large
 
     def originals() -> Iterator[Packed]:
         for start in range(0, len(moved), _MOVED):
             columns = map(list, zip(*moved[start : start + _MOVED], strict=True))
             yield packed(Chunk(*columns), special=True)
 
+    def entries() -> Iterator[Packed]:
+        small = contents.order[contents.order < len(contents.entries) - len(large)]
+        return chain([contents.entries.take(small)], originals())
+
     sums = Digest.read(built.entries, built.digest) if built else NONE
     return Flushed(
         sums=sum(map(digest, originals()), sums - digest(large)),
-        entries=lambda: chain([small], originals()),
-        tombstones=memtable.tombstones.tombstones,
-        overwrites=len(memtable.newest) < len(memtable.values),
+        entries=entries,
+        tombstones=contents.tombstones,
+        overwrites=contents.overwrites,
     )
 
 

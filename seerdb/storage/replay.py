@@ -13,6 +13,7 @@ from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, memory_of
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.wal.format import SINGLE, decode_columns
+from seerdb.storage.wal.frames import Take
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 
 WalRecord = tuple[int, int, bytes]
@@ -131,8 +132,17 @@ def replay_sealed(
         pace()
 
     for segment in segments:
-        scan = scan_segment(files, directory, segment, take=take)
-        if classify(scan, is_last=False) is not Condition.SOUND:
-            raise scan.error()
+        scan_sealed(files, directory, segment, take)
         replayed.append(segment)
     return replay.memtable(replayed)
+
+
+def scan_sealed(files: FileSystem, directory: str, segment: int, take: Take) -> None:
+    """Give ``take`` the records of a segment, some at a time.
+
+    Raises: ``CorruptionError`` for anything but a whole, sealed segment, when the records before
+    the damage were taken.
+    """
+    scan = scan_segment(files, directory, segment, take=take)
+    if classify(scan, is_last=False) is not Condition.SOUND:
+        raise scan.error()

@@ -10,13 +10,13 @@ import pytest
 
 from seerdb import DB, CorruptionError
 from seerdb.events import WorkFailed
-from seerdb.storage import flush, merge
+from seerdb.storage import flush, merge, plain_log
 from seerdb.storage.compaction import run as compaction
 from seerdb.storage.entry import NO_TOMBSTONES
 from seerdb.storage.jobs import LocalRunner
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk
-from seerdb.storage.replay import Replay
+from seerdb.storage.replay import Replay, WalRecord
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.table_store import TableStore
 from tests.fixtures.database import ROOMY, WAL, World, fill
@@ -257,6 +257,7 @@ def test_a_replay_that_skips_a_record_is_not_flushed(monkeypatch: Patch) -> None
     """As in a worker process, which has nothing but the log."""
     db = World().open(**ROOMY)
     fill(db, 20)
+    db.put(b"k", b"v", ttl=1_000.0)
     monkeypatch.setattr(LocalRunner, "shares_memory", False)
     take = Replay.take
     with monkeypatch.context() as broken:
@@ -264,7 +265,31 @@ def test_a_replay_that_skips_a_record_is_not_flushed(monkeypatch: Patch) -> None
         with pytest.raises(CorruptionError, match="lose, double or change"):
             db.flush()
     db.flush()
-    assert db.digest().entries == 20
+    assert db.digest().entries == 21
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_plain_log_is_taken_for_is_not_flushed_if_it_is_wrong(
+    fault: Callable[[Packed], Packed], monkeypatch: Patch
+) -> None:
+    db = World().open(**ROOMY)
+    for number in range(20):
+        db.put(b"k%04d" % number, b"value %04d" % number)
+    before = db.digest()
+    monkeypatch.setattr(LocalRunner, "shares_memory", False)
+    singles = plain_log._singles
+
+    def wrong(records: list[WalRecord]) -> Packed | None:
+        entries = singles(records)
+        return entries and fault(entries)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(plain_log, "_singles", wrong)
+        with pytest.raises(CorruptionError, match="lose, double or change"):
+            db.flush()
+    assert not db._table_ids()
+    db.flush()
+    assert db.digest() == before
 
 
 def test_operands_and_what_they_are_folded_to_are_left_out_and_all_else_is_not() -> None:

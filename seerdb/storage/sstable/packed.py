@@ -243,6 +243,13 @@ class Packed:
         found = None if rows is None else _order_by_one_word(rows, "quicksort")
         return self._order()[0] if found is None else found[0]
 
+    def latest(self) -> Order:
+        """Of each key the position of the last entry, in order of the keys. Requires: at least one
+        entry."""
+        order, is_new = self._order()
+        is_last: Flags = np.append(is_new[1:], True)
+        return order.compress(is_last)
+
     def newest(self) -> tuple[Packed, Packed]:
         """Of each key the first entry, in order of the keys; and all others, which are older.
 

@@ -290,7 +290,7 @@ def _in_body(body: bytes) -> Iterator[Operations]:
     for start in places[is_batch & ~is_single].tolist():
         _, length, _, seq, _ = RECORD_FIELDS.unpack_from(body, start)
         payload = body[start + RECORD_HEADER_SIZE : start + RECORD_HEADER_SIZE + length]
-        even = _even_batch(payload, seq)
+        even = even_batch(payload, seq)
         if even is not None:
             yield even
         else:
@@ -299,17 +299,19 @@ def _in_body(body: bytes) -> Iterator[Operations]:
         yield columns.packed()
 
 
-def _even_batch(payload: bytes, seq: int) -> Operations | None:
+def even_batch(payload: bytes, seq: int) -> Operations | None:
     """The operations of a large batch, if all have keys of one length and values of one."""
     count = int.from_bytes(payload[:4], "little")
-    if count <= _FEW:
-        return None
     keys_at = 4 + 7 * count
+    if count <= _FEW or len(payload) < keys_at:
+        return None
     kinds = np.frombuffer(payload, np.uint8, count, 4)
     key_sizes = np.frombuffer(payload, "<u2", count, 4 + count)
     value_sizes = np.frombuffer(payload, "<u4", count, 4 + 3 * count)
     key, value = int(key_sizes[0]), int(value_sizes[0])
     if (key_sizes != key).any() or (value_sizes != value).any():
+        return None
+    if len(payload) != keys_at + count * (key + value):
         return None
     keys = np.frombuffer(payload, np.uint8, count * key, keys_at)
     values = np.frombuffer(payload, np.uint8, count * value, keys_at + count * key)
