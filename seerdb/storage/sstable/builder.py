@@ -68,6 +68,7 @@ class BuiltTable:
 
 _BLOCKS_AT_ONCE = 32
 """Blocks of the usual size that stay in the processor's cache from one step to the next."""
+_WORD = 8
 _WITHOUT_END = bytes((PUT, DELETE, BLOB))
 
 
@@ -131,7 +132,11 @@ class _Stretch(NamedTuple):
 
 
 def _ascends(rows: Bytes) -> bool:
-    """Whether each row is above the one before."""
+    """Whether each row is above the one before: mostly its first eight bytes tell."""
+    if rows.shape[1] >= _WORD:
+        words = rows[:, :_WORD].view(">u8")[:, 0].astype(np.uint64)
+        if (words[1:] > words[:-1]).all():
+            return True
     keys = rows.view(f"S{rows.shape[1]}")[:, 0]
     return bool((keys[1:] > keys[:-1]).all())
 
