@@ -182,18 +182,21 @@ def _multiply_rows(rows: Bytes, hashes: Numbers) -> None:
     count, size = rows.shape
     width = -(-size // 8)
     step = max(1, min(count, _BYTES_AT_ONCE // (8 * width)))
-    words = np.zeros((step, width), np.uint64)
-    padded = words.view(np.uint8)[:, :size]
+    words, spare = np.zeros((step, width), np.uint64), np.empty((step, width), np.uint64)
+    # A row is copied as one item: as bytes it would take twice as long.
+    item = f"V{size}"
+    items, padded = rows.view(item)[:, 0], words.view(np.uint8)[:, :size].view(item)[:, 0]
     for start in range(0, count, step):
         few = min(step, count - start)
-        padded[:few] = rows[start : start + few]
-        _multiply(words[:few], hashes[start : start + few])
+        padded[:few] = items[start : start + few]
+        _multiply(words[:few], spare[:few], hashes[start : start + few])
 
 
-def _multiply(words: Numbers, hashes: Numbers) -> None:
-    """What rows of ``words`` add to ``z``, into ``hashes``; they are not to be used afterwards."""
-    words ^= words >> np.uint64(32)
-    np.dot(words, _MULTIPLIERS[1 : words.shape[1] + 1], out=hashes)
+def _multiply(words: Numbers, spare: Numbers, hashes: Numbers) -> None:
+    """What rows of ``words`` add to ``z``, into ``hashes``; they are not to be used afterwards, nor
+    is ``spare``, an array of the same shape."""
+    words ^= np.right_shift(words, np.uint64(32), out=spare)
+    np.einsum("ij,j", words, _MULTIPLIERS[1 : words.shape[1] + 1], out=hashes)
 
 
 def hash_pieces(
@@ -238,7 +241,7 @@ def _multiply_few(data: Bytes, starts: Places, sizes: Places, hashes: Numbers) -
             rows = rows_at[starts[chosen] - begin].view(np.uint64).reshape(len(chosen), size // 8)
             rows[:, -_ROUND // 8 :] &= _TAILS[sizes[chosen] % _ROUND]
             summed_words = np.empty(len(chosen), np.uint64)
-            _multiply(rows, summed_words)
+            _multiply(rows, np.empty_like(rows), summed_words)
             hashes[chosen] = summed_words
 
 

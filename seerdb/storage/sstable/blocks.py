@@ -145,7 +145,8 @@ def _packed_alike(payloads: Sequence[Payload]) -> Packed | None:
         return None
     numbers = np.zeros((blocks, count, _SEQ_SIZE), np.uint8)
     planes = table[:, seqs - kinds : offsets - kinds].reshape(blocks, seq_planes, count)
-    numbers[:, :, :seq_planes] = planes.transpose(0, 2, 1)
+    for plane in range(seq_planes):
+        numbers[:, :, plane] = planes[:, plane]
     parts = b"".join([payload[HEADER_SIZE:parts_end] for payload in payloads])
     return Packed(
         np.frombuffer(parts, np.uint8),

@@ -4,6 +4,9 @@ zstd's level 1 entropy-codes what its negative levels leave as it is. Where that
 text, it is worth it; where values are half noise it saves a few percent, and takes twice as long,
 then and whenever the block is read. So a table tries both now and then, and
 goes on with what paid.
+
+The fast way passes over what repeats fewer than seven bytes. Without entropy coding that saves
+little, and each such match takes its time, then and whenever the block is read.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ import zstandard
 
 Payload = bytes | memoryview
 
-_FAST, _THOROUGH = -3, 1
+_FAST = zstandard.ZstdCompressionParameters(
+    compression_level=-3, min_match=7, hash_log=13, write_content_size=False
+)
+_THOROUGH = 1
 _WORTH_IT = 16
 """The thorough level is used when it saves at least one byte in so many."""
 _TRY_EVERY = 1023
@@ -25,8 +31,8 @@ class Compressor:
     """Compresses the parts of one table, in order. For one thread."""
 
     def __init__(self) -> None:
-        self._fast = _at_level(_FAST)
-        self._thorough = _at_level(_THOROUGH)
+        self._fast = zstandard.ZstdCompressor(compression_params=_FAST)
+        self._thorough = zstandard.ZstdCompressor(level=_THOROUGH, write_content_size=False)
         self._chosen = self._fast
         self._until_next_try = 0
 
@@ -65,7 +71,3 @@ class Compressor:
 def views(made: zstandard.BufferWithSegmentsCollection) -> list[memoryview]:
     """What one call has made of each of many, without a copy."""
     return [memoryview(made[number]) for number in range(len(made))]  # type: ignore[arg-type]
-
-
-def _at_level(level: int) -> zstandard.ZstdCompressor:
-    return zstandard.ZstdCompressor(level=level, write_content_size=False)

@@ -105,9 +105,9 @@ class Packed:
         """The keys of some entries."""
         if not self.shape:
             return list(map(self.key, positions))
-        rows = self._rows(self.shape)[np.asarray(positions, np.intp), : self.shape[0]]
-        column: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0].tolist()
-        return column
+        column = _items(self._rows(self.shape)[:, : self.shape[0]])
+        keys: list[bytes] = column[np.asarray(positions, np.intp)].tolist()
+        return keys
 
     def value(self, position: int) -> bytes:
         """The value of one entry, as it is stored."""
@@ -116,10 +116,10 @@ class Packed:
 
     def keys(self) -> list[bytes]:
         """All keys."""
-        matrix = self.key_rows()
-        if matrix is not None:
-            column: list[bytes] = matrix.view(f"V{matrix.shape[1]}")[:, 0].tolist()
-            return column
+        rows = self._key_rows()
+        if rows is not None:
+            keys: list[bytes] = _items(rows).tolist()
+            return keys
         starts = self._starts()
         return self._cut(starts, starts + self.lengths[:, 0])
 
@@ -142,7 +142,9 @@ class Packed:
     def key_rows(self) -> Bytes | None:
         """A row of bytes for each key, if all are of one length."""
         found = self._key_rows()
-        return None if found is None else np.ascontiguousarray(found)
+        if found is None:
+            return None
+        return np.ascontiguousarray(_items(found)).view(np.uint8).reshape(found.shape)
 
     def _key_rows(self) -> Bytes | None:
         """The same, of which each row may lie apart."""
@@ -298,6 +300,13 @@ class Packed:
         return np.array(self.keys(), f"S{longest}")
 
 
+def _items(rows: Bytes) -> NDArray[np.void]:
+    """Rows of bytes, where they lie, as one item each: numpy copies that in a fourth of the time
+    that it takes for the bytes of a row."""
+    items: NDArray[np.void] = rows.view(f"V{rows.shape[1]}")[:, 0]
+    return items
+
+
 def _order_by_words(rows: Bytes) -> tuple[Order, Flags] | None:
     """Positions of rows in ascending order, those of equal rows as they come, and which of them
     differ from the one before; ``None`` where :func:`_order_by_one_word` has none."""
@@ -329,7 +338,7 @@ def _order_by_one_word(rows: Bytes, kind: _Kind) -> tuple[Order, Order] | None:
 def _order_from(rows: Bytes, at: int, kind: _Kind) -> tuple[Order, Order] | None:
     """Positions of rows in order of what they have from ``at`` on, and where the same eight bytes
     come twice; ``None`` if there are many such."""
-    words = np.ascontiguousarray(rows[:, at : at + _WORD]).view(">u8")[:, 0].astype(np.uint64)
+    words = rows[:, at : at + _WORD].view(">u8")[:, 0].astype(np.uint64)
     order = words.argsort(kind=kind)
     words = words.take(order)
     tied = (words[1:] == words[:-1]).nonzero()[0]
