@@ -92,9 +92,10 @@ def shared_prefix(start: bytes | None, end: bytes | None, size: int) -> bytes | 
 
 def _modulo(numbers: npt.NDArray[np.uint64], divisor: int) -> npt.NDArray[np.uint64]:
     """As ``numbers % divisor``, in a fraction of the time: by way of numpy's quick division."""
-    multiples = numbers // np.uint64(divisor)
-    multiples *= np.uint64(divisor)
-    return np.subtract(numbers, multiples, out=multiples)
+    remainders = numbers // np.uint64(divisor)
+    remainders *= np.uint64(divisor)
+    np.subtract(numbers, remainders, out=remainders)
+    return remainders
 
 
 class Filter:
