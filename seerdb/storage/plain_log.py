@@ -1,5 +1,5 @@
 """Sealed segments that hold nothing but puts and deletes, straight from their records to packed
-entries. Most logs do, and to make a memtable of them is half of what a flush elsewhere costs.
+entries. Most logs do, and a memtable of them would cost a sixth to a half of a flush elsewhere.
 """
 
 from __future__ import annotations
