@@ -15,6 +15,7 @@ from seerdb.clock import Clock
 from seerdb_api import keys
 from seerdb_api.errors import reply_to
 from seerdb_api.metrics import Series
+from seerdb_api.outbox import Outbox
 from seerdb_api.reply import Reply, send_reply
 from seerdb_api.requests import OTHER, SLOW_SECONDS, request_id_for
 from seerdb_api.service import Service
@@ -28,6 +29,8 @@ class FastPath:
     def __init__(self, app: FastAPI, clock: Clock) -> None:
         self.service: Service = app.state.service
         self.now = clock.monotonic
+        self.outbox = Outbox()
+        """Of the connections that are served without the framework."""
         self._app = app
         self._keys: keys.Keys = app.state.keys
         metrics = app.state.metrics.requests

@@ -70,6 +70,7 @@ class KeyProtocol(HttpToolsProtocol):
         fast = config.app
         assert isinstance(fast, FastPath)
         self._now = fast.now
+        self._outbox = fast.outbox
         self._record = fast.record
         self._service = fast.service
         self._lag_headers = fast.service.lag_headers
@@ -93,6 +94,7 @@ class KeyProtocol(HttpToolsProtocol):
         if held:
             data = held + data
         if not self._answered(data, may_hold=not held):
+            self._outbox.send()
             super().data_received(data)
 
     def on_message_begin(self) -> None:
@@ -107,11 +109,13 @@ class KeyProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The client sends no more; one whose write waits may still read."""
+        self._outbox.send()
         self._last = True
         return self._write is not None
 
     def shutdown(self) -> None:
         """The server stops: close, after the reply to the request that is being served."""
+        self._outbox.send()
         self._last = True
         if self._write is not None:
             return
@@ -197,7 +201,7 @@ class KeyProtocol(HttpToolsProtocol):
             sent = _FOUND % (size, at, at if at > seq else seq, lag)
             if method == b"GET":
                 sent += value
-        self.transport.write(sent)
+        self._outbox.post(self.transport, sent)
         self._rest(method, status, started)
         return True
 
