@@ -33,7 +33,9 @@ def open_database(settings: ServiceSettings) -> Database:
     if settings.standby:
         standby = Standby.open(settings.data_dir, settings.options, components=components)
         return StandbyDatabase(standby, settings.max_lag)
-    return DB.open(settings.data_dir, settings.options, components=components)
+    db = DB.open(settings.data_dir, settings.options, components=components)
+    db.prepare()
+    return db
 
 
 def log_event(event: Event) -> None:

@@ -352,6 +352,13 @@ class DB(Backups, Reader):
         level = self._level if durability is None else _level(durability)
         return self._engine.commit(batch, level, expect)
 
+    def prepare(self) -> None:
+        """Have at hand what the first writes would do without, or wait for: a log segment that is
+        not only reserved but written, and a process for flushes where they run in one. Blocks for
+        a fraction of a second with a new database; for servers, before they listen."""
+        self._engine.runtime.workers.prepare()
+        self._engine.background.prepare_log(self._engine.log.pool)
+
     def submit(
         self,
         batch: Batch,

@@ -166,6 +166,10 @@ class Background:
         self.log = self.lane("log", work)
         return self.log
 
+    def prepare_log(self, pool: SegmentPool) -> None:
+        """Wait until a segment is ready, or cannot be made now."""
+        self.log.wake_and_wait(lambda: pool.spares > 0)
+
     def add_ship(self, shipper: Shipper, retention: SegmentRetention) -> Lane:
         """Ship the log, then let go of its segments; and tell once if that is over for good."""
         is_told = False

@@ -81,6 +81,10 @@ def _start_worker(board: Any) -> None:
     threading.Thread(target=_end_with_parent, name="seerdb-parent", daemon=True).start()
 
 
+def _be_ready() -> None:
+    """The first job of a process that is started before there is one."""
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -148,6 +152,16 @@ class _Processes:
         finally:
             self._idle.put(process)
 
+    def prepare(self) -> None:
+        """Start one, if none is; does not wait until it can work."""
+        process = self._idle.get()
+        try:
+            if process is None and not self._is_closed:
+                process = self._start()
+                process.submit(_be_ready)
+        finally:
+            self._idle.put(process)
+
     def close(self) -> None:
         """End them; waits for what runs."""
         self._is_closed = True
@@ -198,6 +212,11 @@ class WorkerProcesses:
         then gets a new one.
         """
         return self._pools[pool].run(function, *args)
+
+    def prepare(self, pool: Pool) -> None:
+        """Start a process of ``pool``, if none is, for the first job not to wait for one that
+        starts."""
+        self._pools[pool].prepare()
 
     def run_alone(self, function: Callable[..., Any], *args: Any) -> Any:
         """As :meth:`run`, in a process of its own, :func:`patiently`, for what may take hours: no

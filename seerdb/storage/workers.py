@@ -158,6 +158,11 @@ class Workers:
         """Whether background work runs in the caller."""
         return self.background == "inline"
 
+    def prepare(self) -> None:
+        """Start the process that the first flush would wait for, where they run in processes."""
+        if self.background == "process":
+            self.processes.prepare(Pool.PROMPT)
+
     def submit_lane(self, run: Callable[[], None]) -> None:
         """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`."""
         self._submit(self._lanes, run)

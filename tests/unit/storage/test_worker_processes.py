@@ -138,3 +138,14 @@ def test_processes_are_started_when_they_are_needed_and_ended_by_the_close() -> 
         for _ in range(PROCESSES[pool] + 1):
             with pytest.raises(ClosedError, match="close it after its databases"):
                 workers.processes.run(pool, os.getpid)
+
+
+def test_a_process_that_was_prepared_takes_the_first_job() -> None:
+    before, workers = set(active_children()), Workers("process", SystemClock())
+    for _ in range(2):
+        workers.processes.prepare(Pool.PROMPT)
+    [prepared] = set(active_children()) - before
+    assert workers.processes.run(Pool.PROMPT, os.getpid) == prepared.pid
+    workers.close()
+    workers.processes.prepare(Pool.PROMPT)
+    assert set(active_children()) == before
