@@ -12,19 +12,14 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from random import Random
 from time import perf_counter
 
 from benchmarks import costs
 from benchmarks.cases import BATCH_SIZE, INGEST_CASES, Task, Timing
 from benchmarks.processes import MIB, family_memory, wait_until_quiet
-from benchmarks.simulator.loads import FLUSH_ENTRIES
-from benchmarks.simulator.tree import FLUSH_SIZE, SimulatedTree
 from benchmarks.workload import overwriting
+from benchmarks.write_model import GIGABYTE, WriteModel
 from seerdb import DB
-from seerdb.storage.compaction.policy.cost import levels, write_amplification
-from seerdb.storage.compaction.policy.given import LAZY_LEVELED, PolicyOptions
-from seerdb.storage.status.statistics import Statistics
 
 TENTHS = 10
 KEY_SHARE = 0.5
@@ -33,7 +28,6 @@ KEY_SHARE = 0.5
 _WARM_TENTHS = 3
 _LOOK_EVERY = 10
 """Batches between two looks at the size of the tree."""
-_GIGABYTE = 1e9
 
 Batches = Iterator[list[tuple[bytes, bytes]]]
 
@@ -41,18 +35,17 @@ Batches = Iterator[list[tuple[bytes, bytes]]]
 def sustained_ingest(case: str, task: Task) -> Timing:
     """Load in tenths, each with its rate and the memory after it, then let the tree come to rest.
 
-    ``rss_mib_..`` is the memory of this process and its workers. ``write`` is, after three tenths,
-    bytes written to tables for each that a flush wrote; ``write_textbook`` what the cost model says
-    of trees of these sizes, ``write_simulated`` what the policy does when merges take no time.
-    ``space`` is the tables' size over what a full merge leaves of them, at rest; ``space_at_end``
-    the same right after the last flush.
+    ``rss_mib_..`` is the memory of this process and its workers. ``write..`` are, after three
+    tenths, bytes written to tables for each that a flush wrote: counted, and by the models of
+    ``write_model.py``. ``space`` is the tables' size over what a full merge leaves of them, at
+    rest; ``space_at_end`` the same right after the last flush.
     """
     tenth = max(1, task.entries // BATCH_SIZE // TENTHS)
     entries = tenth * TENTHS * BATCH_SIZE
     batches = overwriting(entries, int(entries * KEY_SHARE), BATCH_SIZE, task.seed)
     path = str(Path(task.directory) / case)
     with DB.open(path, background=INGEST_CASES[case]) as db:
-        model = _Model(db)
+        model = WriteModel(db, KEY_SHARE)
         opened = costs.requests(db)
         detail: dict[str, float] = {}
         rates, memories = [], []
@@ -74,7 +67,7 @@ def sustained_ingest(case: str, task: Task) -> Timing:
     return Timing(case, entries, sum(tenth * BATCH_SIZE / rate for rate in rates), detail)
 
 
-def _write(db: DB, batches: Batches, model: _Model) -> float:
+def _write(db: DB, batches: Batches, model: WriteModel) -> float:
     """Seconds spent in calls of the database."""
     seconds = 0.0
     for number, pairs in enumerate(batches):
@@ -90,13 +83,13 @@ def _write(db: DB, batches: Batches, model: _Model) -> float:
 
 
 def _after(
-    db: DB, model: _Model, entries: int, at_end: int, opened: costs.Requests
+    db: DB, model: WriteModel, entries: int, at_end: int, opened: costs.Requests
 ) -> dict[str, float]:
     """What the database has counted, at rest; merges all of it for an exact measure of space."""
     statistics = db.statistics()
     asked = costs.since(opened, costs.requests(db))
     _count, dollars = costs.total(asked)
-    gigabytes = statistics.amplifications.user_bytes / _GIGABYTE
+    gigabytes = statistics.amplifications.user_bytes / GIGABYTE
     at_rest = statistics.table_bytes
     stalls = statistics.stalls
     db.compact()
@@ -115,63 +108,3 @@ def _after(
         "stalled_seconds": stalls.stalled_seconds + stalls.slowed_seconds,
         "overwritten": 1 - live.table_entries / entries,
     }
-
-
-class _Model:
-    """What the cost model says of the writes of a tree, summed up while it grows.
-
-    As in the simulator, the beginning does not count: a small tree is hardly merged at all.
-    """
-
-    def __init__(self, db: DB) -> None:
-        self._db = db
-        self._options = PolicyOptions.of(db.options, has_merges=False)
-        self._warm = db.statistics()
-        self._flushed = 0
-        self._written = 0.0
-
-    def begin(self) -> None:
-        """Count from now on."""
-        self._warm = self._db.statistics()
-        self._flushed = self._warm.flushes.bytes
-        self._written = 0.0
-
-    def look(self) -> None:
-        """Count what was flushed since the last look as written to a tree of this size."""
-        statistics = self._db.statistics()
-        flushed = statistics.flushes.bytes
-        if flushed > self._flushed:
-            count = levels(statistics.table_bytes, self._options)
-            each = write_amplification(LAZY_LEVELED, count, self._options.size_ratio)
-            self._written += (flushed - self._flushed) * each
-            self._flushed = flushed
-
-    def amplifications(self, end: Statistics) -> dict[str, float]:
-        """Measured, by the book, and of a simulated tree."""
-        flushed = end.flushes.bytes - self._warm.flushes.bytes
-        merged = end.compactions.bytes_written - self._warm.compactions.bytes_written
-        write, textbook = 1 + merged / flushed, self._written / flushed
-        return {
-            "write": write,
-            "write_textbook": textbook,
-            "write_simulated": self._simulated(end),
-            "write_off_percent": abs(write / textbook - 1) * 100,
-        }
-
-    def _simulated(self, end: Statistics) -> float:
-        """As many flushes, of keys that are overwritten as often, in proportion."""
-        scale = FLUSH_SIZE * end.flushes.flushes / end.flushes.bytes
-        options = PolicyOptions(
-            base_size=max(1, round(self._options.base_size * scale)),
-            table_size=max(1, round(self._options.table_size * scale)),
-            block_size=max(1, round(self._options.block_size * scale)),
-        )
-        tree, random = SimulatedTree(LAZY_LEVELED, options), Random(1)
-        keys = max(1, round(end.flushes.flushes * FLUSH_ENTRIES * KEY_SHARE))
-        flushed = merged = 0
-        for number in range(end.flushes.flushes):
-            if number == self._warm.flushes.flushes:
-                flushed, merged = tree.flushed, tree.merged
-            tree.flush([(random.randrange(keys), True) for _ in range(FLUSH_ENTRIES)])
-            tree.settle(FLUSH_ENTRIES, 0, 0)
-        return 1 + (tree.merged - merged) / (tree.flushed - flushed)

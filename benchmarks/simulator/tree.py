@@ -6,6 +6,7 @@ Bytes are counted as of uncompressed entries of a fixed size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from msgspec.structs import replace
@@ -31,6 +32,24 @@ OPTIONS = PolicyOptions(
 _FADES = 0.85
 """What a flush ago counts, to the adaptive policy."""
 _MANY_PLANS = 1_000
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A plan that is being done, and the tables that it makes."""
+
+    plan: Plan
+    made: list[TableMeta]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it reads and writes: none where tables are only moved."""
+        return 0 if self.plan.move else self.plan.size + self.written
+
+    @property
+    def written(self) -> int:
+        """Bytes that it writes."""
+        return 0 if self.plan.move else sum(table.size for table in self.made)
 
 
 class SimulatedTree:
@@ -79,17 +98,42 @@ class SimulatedTree:
 
         Raises ``RuntimeError`` when it never is.
         """
+        self.count(puts, gets, scans)
+        for _ in range(_MANY_PLANS):
+            merge = self.begin()
+            if merge is None:
+                return
+            self.finish(merge)
+        raise RuntimeError("the policy is never content")
+
+    def count(self, puts: int, gets: int, scans: int) -> None:
+        """So many operations more."""
         counts = (puts, gets, scans)
         self._recent = tuple(  # type: ignore[assignment]
             _FADES * before + now for before, now in zip(self._recent, counts, strict=True)
         )
-        for _ in range(_MANY_PLANS):
-            plan = self._next_plan()
-            if plan is None:
-                return
-            check_plan(self.version, plan)
-            self._apply(plan)
-        raise RuntimeError("the policy is never content")
+
+    def begin(self, running: Sequence[Merge] = ()) -> Merge | None:
+        """What the policy wants next, beside what is ``running``; the tree is as it was."""
+        plans = [merge.plan for merge in running]
+        plan = self._next_plan(plans)
+        if plan is None:
+            return None
+        check_plan(self.version, plan, plans)
+        return Merge(plan, _moved(plan) if plan.move else self._merge(plan))
+
+    def finish(self, merge: Merge) -> None:
+        """What it makes takes the place of its inputs."""
+        gone = [table.id for table in merge.plan.tables]
+        if merge.plan.move:
+            self.moves += 1
+        else:
+            self.merges += 1
+            self.largest_merge = max(self.largest_merge, merge.plan.size)
+            self.merged += merge.written
+            for table in gone:
+                del self._rows[table]
+        self.version = self.version.changed(add=merge.made, remove=gone)
 
     def tables_asked(self, key: int) -> int:
         """How many tables a lookup has to ask for a key, filters aside, until one has it."""
@@ -102,26 +146,12 @@ class SimulatedTree:
                         return asked
         return asked
 
-    def _next_plan(self) -> Plan | None:
+    def _next_plan(self, running: Sequence[Plan]) -> Plan | None:
         puts, gets, scans = self._recent
         given = PolicyStatistics(puts=puts, gets=gets, scans=scans, shape=self.shape)
         self.shape = choose(self.version, given, self._options)
         given = PolicyStatistics(puts=puts, gets=gets, scans=scans, shape=self.shape)
-        return self._policy(self.version, given, self._options)
-
-    def _apply(self, plan: Plan) -> None:
-        gone = [table.id for table in plan.tables]
-        if plan.move:
-            self.moves += 1
-            made = [replace(table, level=plan.level, run=plan.run) for table in plan.tables]
-        else:
-            self.merges += 1
-            self.largest_merge = max(self.largest_merge, plan.size)
-            made = self._merge(plan)
-            self.merged += sum(table.size for table in made)
-            for table in gone:
-                del self._rows[table]
-        self.version = self.version.changed(add=made, remove=gone)
+        return self._policy(self.version, given, self._options, running)
 
     def _merge(self, plan: Plan) -> list[TableMeta]:
         rows: dict[int, bool] = {}
@@ -159,6 +189,10 @@ class SimulatedTree:
         )
         self._rows[table.id] = held
         return table
+
+
+def _moved(plan: Plan) -> list[TableMeta]:
+    return [replace(table, level=plan.level, run=plan.run) for table in plan.tables]
 
 
 def _size(is_put: bool) -> int:  # noqa: FBT001 - what a row is

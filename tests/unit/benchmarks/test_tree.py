@@ -19,9 +19,9 @@ from benchmarks.fill_runs import RUNS, main, parts
 from benchmarks.goals import SUSTAINED, judge
 from benchmarks.report import print_report
 from benchmarks.results import EMBEDDED, Results, Sample
-from benchmarks.sustained import TENTHS, _Model
+from benchmarks.sustained import TENTHS
 from benchmarks.workload import KEY_SIZE, VALUE_SIZE, overwriting
-from seerdb import DB, DBOptions
+from seerdb import DB
 
 ENTRIES = 2_000
 MACHINE = {"cpu": "a", "cores": 2, "python": "b", "load_average": 0.0}
@@ -90,32 +90,6 @@ def test_a_sustained_load_is_told_by_the_tenth(tmp_path: Path) -> None:
     assert detail["overwritten"] == pytest.approx(0.568, abs=0.02)
     assert detail["flush_put_per_gb"] == pytest.approx(1e9 / (10_000 * (KEY_SIZE + VALUE_SIZE)))
     assert detail["dollars_per_gb"] > 0
-
-
-def test_writes_of_a_tree_are_held_against_the_model_and_a_simulation(tmp_path: Path) -> None:
-    settings = DBOptions().memtable_capacity(64 << 10).background("inline").durability("memory")
-    with settings.open(str(tmp_path / "db")) as db:
-        model = _Model(db)
-        for number, pairs in enumerate(overwriting(20_000, 10_000, 100)):
-            if number == 60:
-                model.begin()
-                begun = db.statistics()
-            with db.batch() as batch:
-                for key, value in pairs:
-                    batch.put(key, value)
-            model.look()
-        db.flush()
-        model.look()
-        end = db.statistics()
-        seen = model.amplifications(end)
-    flushed = end.flushes.bytes - begun.flushes.bytes
-    merged = end.compactions.bytes_written - begun.compactions.bytes_written
-    assert seen["write"] == (flushed + merged) / flushed
-    assert seen["write_textbook"] >= 5
-    assert seen["write_off_percent"] == pytest.approx(
-        abs(seen["write"] / seen["write_textbook"] - 1) * 100
-    )
-    assert seen["write_simulated"] == pytest.approx(seen["write"], rel=0.1)
 
 
 def test_requests_since_a_moment_are_those_on_top_of_it(tmp_path: Path) -> None:
