@@ -34,7 +34,11 @@ def open_database(settings: ServiceSettings) -> Database:
         standby = Standby.open(settings.data_dir, settings.options, components=components)
         return StandbyDatabase(standby, settings.max_lag)
     db = DB.open(settings.data_dir, settings.options, components=components)
-    db.prepare()
+    try:
+        db.prepare()
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

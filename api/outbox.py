@@ -16,8 +16,8 @@ MOST_WAITING = 64
 class Outbox:
     """Belongs to one event loop.
 
-    Whatever else writes to a transport, or closes it, calls :meth:`send` before: a connection's
-    replies keep their order.
+    Who writes to a transport otherwise, or closes it, in a pass in which it may have a reply here,
+    calls :meth:`send` before: the replies of a connection keep their order.
     """
 
     def __init__(self) -> None:

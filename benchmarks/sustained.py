@@ -18,7 +18,7 @@ from benchmarks import costs
 from benchmarks.cases import BATCH_SIZE, INGEST_CASES, Task, Timing
 from benchmarks.processes import MIB, family_memory, wait_until_quiet
 from benchmarks.workload import overwriting
-from benchmarks.write_model import GIGABYTE, WriteModel
+from benchmarks.write_model import BYTES_A_GIGABYTE, WriteModel
 from seerdb import DB
 
 TENTHS = 10
@@ -89,7 +89,7 @@ def _after(
     statistics = db.statistics()
     asked = costs.since(opened, costs.requests(db))
     _count, dollars = costs.total(asked)
-    gigabytes = statistics.amplifications.user_bytes / GIGABYTE
+    gigabytes = statistics.amplifications.user_bytes / BYTES_A_GIGABYTE
     at_rest = statistics.table_bytes
     stalls = statistics.stalls
     db.compact()

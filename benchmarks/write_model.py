@@ -22,7 +22,7 @@ from seerdb.storage.pressure import Reason
 from seerdb.storage.status.statistics import Statistics
 from seerdb.storage.worker_processes import PROCESSES, Pool
 
-GIGABYTE = 1e9
+BYTES_A_GIGABYTE = 1e9
 
 
 class WriteModel:
@@ -73,7 +73,7 @@ class WriteModel:
             "write_modelled": modelled,
             "write_off_percent": abs(write / modelled - 1) * 100,
             "flush_seconds": speeds.flush_seconds,
-            "merge_seconds_per_gb": speeds.merge_seconds * GIGABYTE,
+            "merge_seconds_per_gb": speeds.merge_seconds * BYTES_A_GIGABYTE,
         }
 
     def _speeds(self) -> Speeds:

@@ -10,9 +10,6 @@ import pytest
 
 from seerdb import DB, DBOptions
 from seerdb.storage import os_files
-from seerdb.storage.worker_processes import Pool, WorkerProcesses
-from seerdb_api.database import open_database
-from seerdb_api.settings import ServiceSettings
 
 PATIENCE = 60
 OPTIONS = DBOptions(background="thread", wal_segment_size=1 << 20, min_free_disk=0)
@@ -41,24 +38,3 @@ def test_the_first_segment_is_written_before_prepare_returns(
         prepared.result(PATIENCE)
         db.put(b"a", b"1")
         assert reserved == []
-
-
-def test_a_server_begins_with_all_that_its_first_writes_need(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[Pool] = []
-    prepare = WorkerProcesses.prepare
-
-    def noting(processes: WorkerProcesses, pool: Pool) -> None:
-        started.append(pool)
-        prepare(processes, pool)
-
-    monkeypatch.setattr(WorkerProcesses, "prepare", noting)
-    values = {"wal_segment_size": 1 << 20, "min_free_disk": 0, "data_dir": str(tmp_path)}
-    for background, processes in (("process", [Pool.PROMPT]), ("thread", []), ("inline", [])):
-        db = open_database(ServiceSettings.build({**values, "background": background}))
-        assert isinstance(db, DB)
-        assert db._engine.log.pool.spares == 1
-        db.close()
-        assert started == processes
-        started.clear()

@@ -14,7 +14,7 @@ from benchmarks.simulator.loads import FLUSH_ENTRIES
 from benchmarks.simulator.timed import Speeds, TimedTree
 from benchmarks.simulator.tree import FLUSH_SIZE, SimulatedTree
 from benchmarks.workload import overwriting
-from benchmarks.write_model import GIGABYTE, WriteModel
+from benchmarks.write_model import BYTES_A_GIGABYTE, WriteModel
 from seerdb import DBOptions
 from seerdb.storage.admission import ReasonStatistics
 from seerdb.storage.compaction.policy.adaptive import SHAPES
@@ -253,4 +253,4 @@ def test_speeds_are_those_of_the_load_without_what_runs_held_back(
     )
     seen = model.amplifications(end)
     assert seen["flush_seconds"] == pytest.approx(2 * quarter / end.flushes.flushes)
-    assert seen["merge_seconds_per_gb"] == pytest.approx((30 + 50) / 10_000 * GIGABYTE)
+    assert seen["merge_seconds_per_gb"] == pytest.approx((30 + 50) / 10_000 * BYTES_A_GIGABYTE)
