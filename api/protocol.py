@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from uvicorn import Config
@@ -47,14 +47,6 @@ _DELETED = b"HTTP/1.1 204 No Content\r\n" + _WRITTEN
 _CLOSE = b"connection: close\r\n"
 
 
-class _Write(NamedTuple):
-    """A write that the committer has and that is not answered."""
-
-    method: bytes
-    head: bytes
-    started: float
-
-
 class KeyProtocol(HttpToolsProtocol):
     """One connection. Requires: the configured app is a :class:`fast.FastPath`, no ``Date`` or
     ``Server`` headers, no access log, no limit of concurrency."""
@@ -79,7 +71,7 @@ class KeyProtocol(HttpToolsProtocol):
         self._body_limit = min(settings.body_limit, MAX_PLAIN_BODY)
         self._parsing = False  # uvicorn's parser is inside of a message
         self._held = b""  # a plain request whose body has not come
-        self._write: _Write | None = None
+        self._write: tuple[bytes, bytes, float] | None = None  # unanswered: method, head, start
         self._after = b""  # what came while a write waits
         self._last = False  # close once it is answered
         self._rested = 0.0  # when the last plain request was answered
@@ -213,7 +205,7 @@ class KeyProtocol(HttpToolsProtocol):
         else:
             batch.delete(key)
         self._service.submit(batch, None, None, self.finish)
-        self._write = _Write(method, head, started)
+        self._write = (method, head, started)
         return True
 
     def finish(self, outcome: Outcome) -> None:
@@ -221,23 +213,23 @@ class KeyProtocol(HttpToolsProtocol):
 
         A client that has gone is not answered; its write is counted all the same.
         """
-        write = self._write
-        assert write is not None
+        assert self._write is not None
+        method, head, started = self._write
         self._write = None
-        db = self._service.db
-        seq = db.visible_seq
+        service = self._service
+        seq = service.db.visible_seq
         status = 204
         close = _CLOSE if self._last else b""
         if isinstance(outcome, Exception):
-            request_id = request_id_for(dict(fields_of(write.head)))
+            request_id = request_id_for(dict(fields_of(head)))
             reply = reply_to(outcome.with_traceback(None), request_id, seq)
             status = reply[0]
             sent = encoded(reply, lines_of(self._lag_headers()) + close)
-        elif write.method == b"PUT":
-            sent = _PUT % (outcome, self._durability, db.epoch, seq, close)
+        elif method == b"PUT":
+            sent = _PUT % (outcome, self._durability, service.epoch, seq, close)
         else:
-            sent = _DELETED % (self._durability, db.epoch, seq, close)
-        self._rest(write.method, status, write.started)
+            sent = _DELETED % (self._durability, service.epoch, seq, close)
+        self._rest(method, status, started)
         if self.transport.is_closing():
             return
         self.transport.write(sent)

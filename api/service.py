@@ -6,7 +6,7 @@ The protocols are the part of ``seerdb.DB`` that HTTP uses; tests implement them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -29,9 +29,11 @@ ADMIN_THREADS = 4
 each other."""
 
 Outcome = int | Exception
-Sink = Callable[[list[tuple[Any, Outcome]]], None]
+Sink = Callable[[Iterable[tuple[Any, Outcome]]], None]
 Ticket = Callable[[Outcome], None]
 """Told what a commit ended in, on the event loop."""
+Submission = tuple[Batch, str | None, tuple[bytes, int] | None, Ticket]
+"""A batch, its durability, the key and seq (0 means absent) it expects, and whom to tell."""
 
 
 class LevelSize(Protocol):
@@ -240,21 +242,16 @@ class Database(Protocol):
     ) -> Iterator[Entry]:
         """Entries of ``[start, end)`` as of now, or of an instant; each step may wait."""
 
-    def submit(
-        self,
-        batch: Batch,
-        *,
-        durability: str | None = None,
-        expect: tuple[bytes, int] | None = None,
-        ticket: object,
-        sink: Sink,
-    ) -> None:
-        """Hand ``batch`` to the committer and return at once.
+    def submit_all(
+        self, submissions: Sequence[Submission], sink: Sink
+    ) -> Sequence[tuple[Any, Exception]]:
+        """Hand batches to the committer and return at once, with the tickets of those that are
+        refused and why.
 
-        Later ``sink`` is called on the committer's thread, once for each group, with the
-        ticket and the seq or the error of all submissions that share ``sink``.
-        ``expect``: commit only if this key's seq is this; 0 means absent. All writers wait
-        while the key is fetched, so have it in memory.
+        Later ``sink`` is called on the committer's thread, with the ticket and the seq or the
+        error of each of some others. It runs through them once, soon, on any thread: by that they
+        become visible. All writers wait while a key that is expected to have some seq is fetched,
+        so have it in memory.
         """
 
     def flush(self) -> Any:
@@ -327,10 +324,12 @@ class Service:
         self.db: Database
         self._loop: asyncio.AbstractEventLoop
         self._sink: Sink = self._deliver
-        self._submissions: list[tuple[Batch, str | None, tuple[bytes, int] | None, Ticket]] = []
+        self._submissions: list[Submission] = []
         self._readers: CapacityLimiter
         self._operators: CapacityLimiter
         self._replica: Replica | None = None
+        self.epoch = 0
+        """Of the writer; 0 where there is none here."""
         self.is_replica = False
         """Whether replies tell how far this node is behind."""
         self.is_stopping = False
@@ -346,6 +345,7 @@ class Service:
     def serve(self, db: Database) -> None:
         """Answer requests that come from now on with ``db``; others go on with what they have."""
         self.db = db
+        self.epoch = db.epoch
         self._replica = db if isinstance(db, Replica) else None
         self.is_replica = self._replica is not None
 
@@ -384,8 +384,7 @@ class Service:
     ) -> None:
         """Commit ``batch`` and tell ``ticket`` what it ended in, never before this returns.
 
-        What the loop's present turn submits is handed over together: the committer, which waits
-        for it, would else begin a group, and with it a sync, for the first one alone.
+        What the loop's present turn submits is handed over together, to share a sync.
         """
         if not self._submissions:
             self._loop.call_soon(self._hand_over)
@@ -393,12 +392,12 @@ class Service:
 
     def _hand_over(self) -> None:
         submissions, self._submissions = self._submissions, []
-        submit, sink = self.db.submit, self._sink
-        for batch, durability, expect, ticket in submissions:
-            try:
-                submit(batch, durability=durability, expect=expect, ticket=ticket, sink=sink)
-            except Exception as error:  # noqa: BLE001 - it is the outcome
-                self._loop.call_soon(ticket, error)
+        try:
+            refused = self.db.submit_all(submissions, self._sink)
+        except Exception as error:  # noqa: BLE001 - it is the outcome
+            refused = [(ticket, error) for *_, ticket in submissions]
+        for ticket, reason in refused:
+            self._loop.call_soon(ticket, reason)
 
     @property
     def lag(self) -> Lag | None:
@@ -418,7 +417,7 @@ class Service:
     def written(self, durability: str | None) -> list[Header]:
         """The headers of a reply to a write that asked for ``durability`` and was committed."""
         level = durability or self.settings.options.durability
-        epoch = b"%d" % self.db.epoch
+        epoch = b"%d" % self.epoch
         return [
             (b"seerdb-durability", level.encode()),
             (b"seerdb-epoch", epoch),
@@ -433,10 +432,13 @@ class Service:
         """Run an operator's request in a thread."""
         return await to_thread.run_sync(call, limiter=self._operators)
 
-    def _deliver(self, results: list[tuple[Ticket, Outcome]]) -> None:
+    def _deliver(self, results: Iterable[tuple[Ticket, Outcome]]) -> None:
         """On the committer's thread: one wake-up of the loop for the whole group."""
-        if not self._loop.is_closed():
+        try:
             self._loop.call_soon_threadsafe(self._tell, iter(results))
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
 
     def _tell(self, results: Iterator[tuple[Ticket, Outcome]]) -> None:
         try:

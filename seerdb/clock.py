@@ -60,8 +60,9 @@ class ForwardClock:
         """The latest time that was told, to whoever may have gone by it."""
         self.committed_us = reached_us
         """Time of the newest commit. Set by the one who commits, to ever later times."""
-        self.committing = False
-        """Set by the one who commits, before the time of a commit is taken until all see it."""
+        self.unseen_us: int | None = None
+        """A time no later than that of any commit on its way, if there is one. Set by the one who
+        commits, before the time of a commit is taken until all see it."""
 
     def now_us(self) -> int:
         """Microseconds since 1970, no less than any time told before."""
@@ -72,8 +73,8 @@ class ForwardClock:
 
     def settled_us(self) -> int:
         """A time before which no commit will yet appear."""
-        now = self.now_us()
-        return self.committed_us if self.committing else now
+        now, unseen = self.now_us(), self.unseen_us
+        return now if unseen is None else unseen
 
     def now_ns(self) -> int:
         """As :meth:`now_us`, in nanoseconds."""

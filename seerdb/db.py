@@ -10,11 +10,10 @@ from typing import Any, Final, Self
 from msgspec.structs import replace
 
 from seerdb.backups import Backups
-from seerdb.errors import FencedError, InvalidRequestError
+from seerdb.errors import FencedError, InvalidRequestError, SeerDBError
 from seerdb.options import DBOptions, Options
 from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
-from seerdb.storage.commit import LEVELS, OBJECT
 from seerdb.storage.content import ContentDigest, content_digest
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
@@ -24,7 +23,7 @@ from seerdb.storage.outward import check_may_wait
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
 from seerdb.storage.replication.feed import LogCursor, LogFeed
-from seerdb.storage.request import Sink
+from seerdb.storage.request import LEVELS, OBJECT, ListSink, Outcome, Sink, Submission, level_of
 from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
 from seerdb.storage.runtime import Components
 from seerdb.storage.scan import Wanted
@@ -299,7 +298,7 @@ class DB(Backups, Reader):
             check_key(key)
         if type(value) is not bytes or len(value) > 1 << 30:
             check_value(value)
-        level = self._level if durability is None else _level(durability)
+        level = self._level if durability is None else level_of(durability)
         if expect is None and level != OBJECT and ttl is None:
             return self._committer.put(key, value, level)
         batch = Batch()
@@ -338,7 +337,7 @@ class DB(Backups, Reader):
         """A batch to be used with ``with``: committed atomically on leaving, dropped on an
         exception. Its ``seq`` is set then (0 for an empty batch, which commits nothing), and
         it is empty, to be used again."""
-        level = self._level if durability is None else _level(durability)
+        level = self._level if durability is None else level_of(durability)
         return WriteBatch(lambda batch: self._engine.commit(batch, level, None))
 
     def write(self, batch: Batch, *, durability: str | None = None) -> int:
@@ -349,7 +348,7 @@ class DB(Backups, Reader):
     def _commit(
         self, batch: Batch, durability: str | None, expect: tuple[bytes, int] | None
     ) -> int:
-        level = self._level if durability is None else _level(durability)
+        level = self._level if durability is None else level_of(durability)
         return self._engine.commit(batch, level, expect)
 
     def prepare(self) -> None:
@@ -366,7 +365,7 @@ class DB(Backups, Reader):
         durability: str | None = None,
         expect: tuple[bytes, int] | None = None,
         ticket: object = None,
-        sink: Sink,
+        sink: Callable[[list[Outcome]], None],
     ) -> None:
         """Commit a batch without waiting: for event loops. Takes the operations out of the
         batch, which is empty then; if it raises, the batch is as it was.
@@ -379,10 +378,23 @@ class DB(Backups, Reader):
         ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
         Raises at once what can be told at once, ``BusyError`` among it.
         """
-        if not len(batch):
-            raise InvalidRequestError("an empty batch cannot be submitted")
-        level = self._level if durability is None else _level(durability)
-        self._engine.submit(batch, level, expect, ticket, sink)
+        submitted = batch.copy()
+        submission = submitted, durability, expect, ticket
+        for _, error in self.submit_all([submission], ListSink(sink)):
+            raise error
+        batch.clear()
+
+    def submit_all(
+        self, submissions: Iterable[Submission], sink: Sink
+    ) -> list[tuple[object, SeerDBError]]:
+        """:meth:`submit` each (batch, durability, expect, ticket), and sync the log once for all.
+        Returns the tickets of those that are refused, with what :meth:`submit` would raise. The
+        batches of the others belong to the database from then on.
+
+        ``sink`` gets an iterable instead of a list, and runs through it once, soon, on a thread of
+        its choice: by that the commits become visible, if no other write has made them so before.
+        """
+        return self._engine.submit(submissions, self._level, sink)
 
     @property
     def epoch(self) -> int:
@@ -470,15 +482,6 @@ class DB(Backups, Reader):
         """
         self._engine.check_open()
         return self._engine.verify()
-
-
-def _level(durability: str) -> int:
-    level = LEVELS.get(durability)
-    if level is None:
-        raise InvalidRequestError(
-            f"durability must be one of {', '.join(LEVELS)}, not {durability!r}"
-        )
-    return level
 
 
 def _entry(key: bytes, version: Shown | None) -> Entry | None:

@@ -18,7 +18,7 @@ class ReadOnly(ABC):
         """Raises ``ReadOnlyError``: the process that has the database open for writing does it."""
         self.refuse()
 
-    submit = flush = compact = _refused
+    submit = submit_all = flush = compact = _refused
     # The log is followed at the primary, or in the bucket; the past is the primary's to tell.
     follow = seq_at = history = restore_in_place = _refused
     checkpoint = checkpoints = drop_checkpoint = _refused

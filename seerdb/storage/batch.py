@@ -92,6 +92,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.kinds)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there are puts in it, that never expire, and nothing else."""
+        count = self.kinds.count(PUT)
+        return count == len(self.kinds) and count > 0
+
     def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
         """Set ``key`` to ``value``, for ``ttl`` seconds (default: for good)."""
         if type(key) is not bytes or not 0 < len(key) <= MAX_KEY_SIZE:

@@ -18,7 +18,7 @@ from seerdb.storage.background import Background
 from seerdb.storage.batch import Batch
 from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.cluster import MOST_AT_ONCE
-from seerdb.storage.commit import OBJECT, SYNC_AHEAD_BYTES, Committer
+from seerdb.storage.commit import Committer
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.load import OperationCounts, RecentLoad
 from seerdb.storage.compaction.planner import Planner
@@ -48,13 +48,14 @@ from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.remote_jobs import DaskRunner, require_shared
-from seerdb.storage.request import Sink, Ticket
+from seerdb.storage.request import OBJECT, Sink, Submission, Ticket
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.sampling import GetSampler
 from seerdb.storage.shipping import Shipping
 from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
+from seerdb.storage.sync_schedule import SYNC_AHEAD_BYTES
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_open
@@ -263,7 +264,7 @@ class Engine:
             sync_interval=options.sync_interval,
             lease=opened.keeper,
         )
-        self.background.add_log(self.log.pool, self.committer.sync_ahead)
+        self.background.add_log(self.log.pool, self.committer.syncs.ahead)
         self.background.add_lease(opened.keeper, self.live, self.shipper)
         self.ingester = Ingester(
             self.committer,
@@ -363,24 +364,19 @@ class Engine:
         return seq
 
     def submit(
-        self,
-        batch: Batch,
-        level: int,
-        expect: tuple[bytes, int] | None,
-        ticket: object,
-        sink: Sink,
-    ) -> None:
-        """Commit without waiting; see :meth:`Committer.submit`."""
+        self, submissions: Iterable[Submission], level: int, sink: Sink
+    ) -> list[tuple[object, SeerDBError]]:
+        """Commit without waiting; see :meth:`Pipeline.submit`."""
         self.check_open()
         if self._inbox_thread is None:
             self._serve_inbox()
-        self.committer.submit(batch, level, expect, ticket, sink)
+        return self.committer.pipeline.submit(submissions, level, sink)
 
     def _serve_inbox(self) -> None:
         with self._start_lock:
             if self._inbox_thread is None:
                 self._inbox_thread = self.runtime.workers.start_loop(
-                    self.committer.serve_inbox, "seerdb-commit"
+                    self.committer.pipeline.serve, "seerdb-commit"
                 )
 
     def flush(self) -> int:
@@ -484,7 +480,7 @@ class Engine:
     def _release(self) -> None:
         self.poison.set(ClosedError("the database is closed; open it again"))
         if self._inbox_thread is not None:
-            self.committer.stop_inbox()
+            self.committer.pipeline.stop()
             self._inbox_thread.join()
         self.background.close()
         self.shipper.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from seerdb.errors import ClosedError, FencedError, PoisonedError
 
@@ -44,3 +45,20 @@ class Poison:
             f"no write is taken since an earlier one failed ({reason}); "
             "reads go on; open the database again to recover"
         )
+
+
+class FailingAll:
+    """Where an error is one of the whole database: ``fail`` latches it. An interrupt goes on, any
+    other error ends here, and every waiter gets it as what poisoned the database."""
+
+    def __init__(self, fail: Callable[[BaseException], object]) -> None:
+        self._fail = fail
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if error is None:
+            return False
+        self._fail(error)
+        return isinstance(error, Exception)

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from seerdb.errors import InvalidRequestError, SeerDBError
+from seerdb.options import Durability
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import MERGE, PUT
 from seerdb.storage.operators import MergeOperator, check_operand
-from seerdb.storage.outward import call_out
 from seerdb.storage.wal.format import encode_operations, encode_put
+
+LEVELS = {level.value: rank for rank, level in enumerate(Durability)}
+MEMORY, INTERVAL, LOCAL, OBJECT = range(4)
 
 Outcome = tuple[object, int | Exception]
 """A ticket and the seq of its commit, or why there was none."""
-Sink = Callable[[list[Outcome]], None]
+Sink = Callable[[Iterable[Outcome]], None]
+"""Runs through what it is told once, soon, on any thread: commits become visible by that."""
+
+
+class ListSink:
+    """A sink that gets a list, of what is visible by then. Equal to that of the same sink."""
+
+    def __init__(self, sink: Callable[[list[Outcome]], None]) -> None:
+        self._sink = sink
+
+    def __call__(self, outcomes: Iterable[Outcome]) -> None:
+        self._sink(list(outcomes))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ListSink) and other._sink == self._sink
+
+    def __hash__(self) -> int:
+        return hash(self._sink)
+
+
 Ticket = tuple[Sink, object, int]
 """Who is told, once the commit of that seq is in the bucket, and for what."""
+
+
+Submission = tuple[Batch, str | None, tuple[bytes, int] | None, object]
+"""A batch that nobody waits for; its durability, if not the database's; a key and the seq that
+it must have; a ticket."""
+
+RECORD_OVERHEAD = 64
+"""At least what the log adds to the payload of a record."""
 
 
 class Request:
@@ -37,6 +67,7 @@ class Request:
         "payload",
         "seq",
         "sink",
+        "size",
         "ticket",
         "values",
     )
@@ -54,6 +85,8 @@ class Request:
             self.payload = encode_put(self.keys[0], self.values[0])
         else:
             self.payload = encode_operations(self.kinds, self.keys, self.values)
+        self.size = len(self.payload) + RECORD_OVERHEAD
+        """Bytes that it takes in the log, no less."""
         self.level = level
         self.expect = expect
         self.ticket = ticket
@@ -62,29 +95,20 @@ class Request:
         self.seq = 0
         self.error: SeerDBError | None = None
 
-
-def settle(
-    group: list[Request], error: SeerDBError | None, shipped: int
-) -> tuple[dict[Sink, list[Outcome]], list[Ticket]]:
-    """Mark each request as done. Returns what there is to tell, by sink, and whom to tell later:
-    those of the level ``shipped``, unless there is an ``error``."""
-    sinks: dict[Sink, list[Outcome]] = {}
-    tickets: list[Ticket] = []
-    for request in group:
-        request.error = error
-        request.done = True
-        if request.sink is None:
-            continue
-        if error is None and request.level == shipped:
-            tickets.append((request.sink, request.ticket, request.seq))
-        else:
-            sinks.setdefault(request.sink, []).append((request.ticket, error or request.seq))
-    return sinks, tickets
+    def fail(self, error: SeerDBError) -> None:
+        """It ended in ``error``."""
+        self.error = error
+        self.done = True
 
 
-def tell(sink: Sink, outcomes: list[Outcome]) -> None:
-    """Raises what the sink raises."""
-    call_out(sink, outcomes)
+def level_of(durability: str) -> int:
+    """The rank of a durability. Raises ``InvalidRequestError``."""
+    level = LEVELS.get(durability)
+    if level is None:
+        raise InvalidRequestError(
+            f"durability must be one of {', '.join(LEVELS)}, not {durability!r}"
+        )
+    return level
 
 
 def ready(batch: Batch, operator: MergeOperator | None, now_us: Callable[[], int]) -> Batch:
@@ -92,7 +116,7 @@ def ready(batch: Batch, operator: MergeOperator | None, now_us: Callable[[], int
 
     Raises ``InvalidRequestError`` where it merges what cannot be merged.
     """
-    if batch.kinds.count(PUT) == len(batch.kinds):
+    if batch.is_plain:
         return batch
     if MERGE in batch.kinds:
         _check_merges(batch, operator)

@@ -48,8 +48,9 @@ from seerdb.storage.manifest.store import read_record
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import wal_name
+from seerdb.storage.outward import call_out
 from seerdb.storage.pieces import Pieces
-from seerdb.storage.request import Ticket, tell
+from seerdb.storage.request import Ticket
 from seerdb.storage.wal.format import (
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
@@ -180,7 +181,7 @@ class Shipper:
         """Tell the tickets that nobody serves any more."""
         for sink, ticket, seq in self._take_tickets():
             closed = ClosedError("the database was closed before the write was in the bucket")
-            tell(sink, [(ticket, seq if self._is_safe(seq) else closed)])
+            call_out(sink, [(ticket, seq if self._is_safe(seq) else closed)])
 
     def statistics(self, visible_seq: int) -> ShipStatistics:
         """A copy of the counters. Never waits for disk or bucket."""
@@ -215,7 +216,7 @@ class Shipper:
         except SeerDBError as failure:
             error = failure
         for sink, ticket, seq in tickets:
-            tell(sink, [(ticket, error or seq)])
+            call_out(sink, [(ticket, error or seq)])
         return True
 
     def _take_tickets(self) -> list[Ticket]:

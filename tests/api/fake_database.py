@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from seerdb.errors import (
     LostError,
     NotFoundError,
 )
-from seerdb_api.service import Sink
+from seerdb_api.service import Sink, Submission
 
 PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY = 1, 2, 3, 4, 5
 
@@ -271,19 +271,15 @@ class FakeDatabase:
         seq = as_of if isinstance(as_of, int) else 0
         return {key: entry for key, entry in self.entries.items() if entry.seq <= seq}
 
-    def submit(
-        self,
-        batch: Batch,
-        *,
-        durability: str | None = None,
-        expect: tuple[bytes, int] | None = None,
-        ticket: object,
-        sink: Sink,
-    ) -> None:
+    def submit_all(
+        self, submissions: Sequence[Submission], sink: Sink
+    ) -> list[tuple[Any, Exception]]:
         if self.failure is not None:
             raise self.failure
-        self.durabilities.append(durability)
-        sink([(ticket, self._outcome(batch, expect))])
+        for batch, durability, expect, ticket in submissions:
+            self.durabilities.append(durability)
+            sink([(ticket, self._outcome(batch, expect))])
+        return []
 
     def flush(self) -> Report:
         if self.failure is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from seerdb import Batch, errors
 from seerdb.testing.clock import FakeClock
 from seerdb_api.app import create_app
 from seerdb_api.fast import FastPath
-from seerdb_api.service import Outcome, Service, Ticket
+from seerdb_api.service import Outcome, Service, Sink, Submission, Ticket
 from seerdb_api.settings import ServiceSettings
 from tests.api.client import Answer, Client
 from tests.api.fake_database import FakeDatabase
@@ -120,10 +121,11 @@ class GroupingDatabase(FakeDatabase):
         self.waiting: list[tuple[Any, ...]] = []
         self.sinks: set[int] = set()
 
-    def submit(self, batch: Any, **how: Any) -> None:
-        self.waiting.append((batch, how["ticket"]))
-        self.sinks.add(id(how["sink"]))
-        self.sink = how["sink"]
+    def submit_all(self, submissions: Sequence[Submission], sink: Sink) -> list[Any]:
+        self.waiting += [(batch, ticket) for batch, _, _, ticket in submissions]
+        self.sinks.add(id(sink))
+        self.sink = sink
+        return []
 
     def commit_group(self, fate: Exception | None = None) -> None:
         results = [(ticket, fate or self._apply(batch)) for batch, ticket in self.waiting]

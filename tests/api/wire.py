@@ -6,8 +6,9 @@ import asyncio
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -21,7 +22,7 @@ from seerdb_api import server as served
 from seerdb_api.app import create_app
 from seerdb_api.fast import FastPath
 from seerdb_api.protocol import MAX_PLAIN_BODY
-from seerdb_api.service import Database
+from seerdb_api.service import Database, Sink, Submission, Ticket
 from seerdb_api.settings import ServiceSettings
 from tests.api.fake_database import FakeDatabase
 
@@ -150,8 +151,13 @@ class WaitingDatabase(FakeDatabase):
         super().__init__()
         self.submissions: queue.Queue[Callable[[], None]] = queue.Queue()
 
-    def submit(self, batch: Batch, *, ticket: object, sink: Any, **_: Any) -> None:
-        self.submissions.put(lambda: sink([(ticket, self._apply(batch))]))
+    def submit_all(self, submissions: Sequence[Submission], sink: Sink) -> list[Any]:
+        for batch, _, _, ticket in submissions:
+            self.submissions.put(partial(self._commit, batch, ticket, sink))
+        return []
+
+    def _commit(self, batch: Batch, ticket: Ticket, sink: Sink) -> None:
+        sink([(ticket, self._apply(batch))])
 
     def commit_next(self) -> None:
         self.submissions.get(timeout=WAIT)()

@@ -59,6 +59,19 @@ def no_sync(patch: Patch) -> None:
     patch.setattr(LogWriter, "sync", sync)
 
 
+def sync_nothing_beside(patch: Patch) -> None:
+    patch.setattr(Committer, "sync_beside", lambda committer: committer._flight.written)
+
+
+def take_what_is_appended_for_synced(patch: Patch) -> None:
+    def syncing(committer: Committer) -> int:
+        sync(committer)
+        return MAX_SEQ
+
+    sync = Committer.sync_beside
+    patch.setattr(Committer, "sync_beside", syncing)
+
+
 def acknowledge_first(patch: Patch) -> None:
     append = LogWriter.append
     late: dict[int, bytes] = {}

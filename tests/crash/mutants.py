@@ -26,6 +26,7 @@ from tests.crash import (
     test_every_operation,
     test_flush_order,
     test_ingest,
+    test_pipeline,
     test_seq_after_crash,
     test_shipped_log,
     test_shipping,
@@ -70,8 +71,19 @@ def crashes() -> None:
     test_every_operation.test_a_crash_at_every_operation("plain")
 
 
+def crashes_in_flight() -> None:
+    test_pipeline.test_a_crash_at_every_operation_while_commits_are_in_flight("none")
+
+
 MUTANTS = [
     Mutant("sync is skipped", "I1", bugs.no_sync, crashes),
+    Mutant("what is in flight is not synced", "I1", bugs.sync_nothing_beside, crashes_in_flight),
+    Mutant(
+        "what is appended during a sync is told with it",
+        "I1",
+        bugs.take_what_is_appended_for_synced,
+        crashes_in_flight,
+    ),
     Mutant(
         "a write is acknowledged before it is appended",
         "I1",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from seerdb.storage.compaction.plan import BOTTOM_LEVEL
@@ -116,14 +114,14 @@ def test_what_expires_while_a_commit_is_on_its_way_is_remembered() -> None:
     db.put(b"k", int64(1), ttl=10)
     db.flush()
     world.clock.advance(9.5)
-    apply = db._engine.committer._publish
+    publish = db._engine.committer.publish
 
-    def late(group: list[Any], last: int) -> None:
+    def late(upto: int) -> None:
         world.clock.advance(1)
         db._engine.compactor.ask()
         db._engine.compactor.compact_one()
-        apply(group, last)
+        publish(upto)
 
-    db._engine.committer._publish = late  # type: ignore[method-assign]
+    db._engine.committer.publish = late  # type: ignore[method-assign]
     db.merge(b"k", int64(1))
     everywhere(db, None)

@@ -22,7 +22,7 @@ def test_a_forward_clock_never_goes_back() -> None:
 
 def test_what_is_settled_is_before_the_commit_on_its_way() -> None:
     clock = ForwardClock(FakeClock(1000.0))
-    clock.committing, clock.committed_us = True, 999_000_000
+    clock.unseen_us = 999_000_000
     assert clock.settled_us() == 999_000_000
-    clock.committing = False
+    clock.unseen_us = None
     assert clock.settled_us() == 1_000_000_000

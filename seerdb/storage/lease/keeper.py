@@ -132,12 +132,17 @@ class LeaseKeeper:
                     self.failure = InternalError(f"renewing the lease ended in {error!r}")
                     self.failure.__cause__ = error
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether the lease is held for long enough that a group of writes may begin."""
+        return self._clock.monotonic() < self.until - self.seconds * SPARE
+
     def require(self) -> None:
         """What a group of writes needs to begin. Raises: ``UnavailableError``: nothing is written,
         and writes are taken again as soon as a renewal succeeds; ``FencedError``."""
         if self._thread is None and self._clock.monotonic() >= self._due:
             self._beat()
-        if self._clock.monotonic() < self.until - self.seconds * SPARE:
+        if self.is_sure:
             return
         if isinstance(self.failure, FencedError):
             raise FencedError(str(self.failure)) from self.failure

@@ -105,6 +105,8 @@ class LogWriter:
         self._synced = 0
         self._syncs = 0
         self._sync_seconds = 0.0
+        self.synced_at = clock.monotonic()
+        """When the last sync ended, by the monotonic clock."""
         # Set once, by the first failure:
         self._cause: BaseException | None = None
 
@@ -137,6 +139,11 @@ class LogWriter:
     def appended(self) -> int:
         """Bytes of all frames since this writer was made."""
         return self._bytes_before + self._bytes_here
+
+    @property
+    def is_buffered(self) -> bool:
+        """Whether :meth:`append` leaves what it writes to the system, and so takes no time."""
+        return self._alignment == 1
 
     def statistics(self) -> LogStatistics:
         """Counts since this writer was made."""
@@ -265,7 +272,8 @@ class LogWriter:
             self._synced = position
             self._frames = {}
             self._syncs += 1
-            self._sync_seconds += self._clock.monotonic() - started
+            self.synced_at = self._clock.monotonic()
+            self._sync_seconds += self.synced_at - started
 
     def seal(self, last_seq: int, record_count: int) -> SegmentInfo:
         """Finish the segment: ``record_count`` batches, the last of ``last_seq``

@@ -13,12 +13,13 @@ from seerdb.errors import (
     SeerDBError,
 )
 from seerdb.ids import MAX_SEQ
-from seerdb.storage.commit import LOCAL, Committer
+from seerdb.storage.batch import Batch
+from seerdb.storage.commit import Committer
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.poison import Poison
-from seerdb.storage.request import Sink
+from seerdb.storage.request import LOCAL, Sink
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.value import Version as StoredVersion
@@ -113,6 +114,18 @@ class Rig:
     ) -> int:
         expected = None if expect is None else (key, expect)
         return self.committer.commit(batch_of([("put", key, value)]), level, expected)
+
+    def submit(
+        self,
+        batch: Batch,
+        level: int,
+        expect: tuple[bytes, int] | None,
+        ticket: object,
+        sink: Sink,
+    ) -> None:
+        submission = batch, None, expect, ticket
+        for _, error in self.committer.pipeline.submit([submission], level, sink):
+            raise error
 
     @property
     def syncs(self) -> int:

@@ -13,7 +13,7 @@ from seerdb.errors import (
 )
 from seerdb.ids import MAX_SEQ
 from seerdb.storage import commit
-from seerdb.storage.commit import INTERVAL, LOCAL, MEMORY, OBJECT
+from seerdb.storage.request import INTERVAL, LOCAL, MEMORY, OBJECT
 from seerdb.storage.wal.reader import scan_segment
 from seerdb.testing.clock import FakeClock
 from tests.unit.storage.commit_rig import Rig

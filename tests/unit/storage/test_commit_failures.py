@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from seerdb.errors import (
     DiskError,
     PoisonedError,
 )
-from seerdb.storage import commit
-from seerdb.storage.commit import LOCAL, MEMORY
+from seerdb.storage import sync_schedule
 from seerdb.storage.memtable import Memtable
+from seerdb.storage.request import LOCAL, MEMORY
 from seerdb.storage.wal.reader import scan_segment
 from tests.unit.storage.commit_rig import Rig
 from tests.unit.storage.test_batch import batch_of
@@ -38,7 +39,7 @@ def test_a_failed_sync_fails_all_of_the_group_and_everything_after() -> None:
         rig.committer.position,
         rig.committer.position,
         rig.committer.rotate,
-        lambda: rig.committer.submit(batch_of([("put", b"e", b"")]), LOCAL, None, 1, print),
+        lambda: rig.submit(batch_of([("put", b"e", b"")]), LOCAL, None, 1, print),
     ):
         with pytest.raises(PoisonedError):
             call()
@@ -112,16 +113,16 @@ def test_who_waits_behind_an_interrupted_writer_is_told() -> None:
     assert rig.entries().keys() == {b"a", b"d"}
 
 
-@pytest.mark.parametrize("verb", ["sync_ahead", "position", "rotate"])
+@pytest.mark.parametrize("verb", ["syncs.ahead", "position", "rotate"])
 def test_a_sync_that_fails_outside_of_a_write_poisons_as_well(
     verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "SYNC_AHEAD_BYTES", 1)
+    monkeypatch.setattr(sync_schedule, "SYNC_AHEAD_BYTES", 1)
     rig = Rig()
     rig.put(b"a", level=MEMORY)
     rig.files.fail_sync()
     with pytest.raises(PoisonedError):
-        getattr(rig.committer, verb)()
+        attrgetter(verb)(rig.committer)()
     with pytest.raises(PoisonedError):
         rig.put(b"b")
     assert len(rig.env.causes) == 1

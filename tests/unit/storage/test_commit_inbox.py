@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
@@ -15,16 +16,17 @@ from seerdb.errors import (
 )
 from seerdb.storage import commit, inbox
 from seerdb.storage.batch import Batch
-from seerdb.storage.commit import LOCAL, MEMORY, OBJECT
-from seerdb.storage.request import Outcome, Sink
+from seerdb.storage.request import LOCAL, MEMORY, OBJECT, Outcome, Sink
 from tests.unit.storage.commit_rig import Rig
 from tests.unit.storage.test_batch import batch_of
 
 PATIENCE = 60
 
 
-def forget(_: list[Outcome]) -> None:
+def forget(outcomes: Iterable[Outcome]) -> None:
     """A sink for what nobody asks about."""
+    for _ in outcomes:
+        pass
 
 
 class Served:
@@ -35,12 +37,13 @@ class Served:
         self.told: list[list[Outcome]] = []
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self.rig.committer.serve_inbox)
+        self.rig.committer.pipeline._inbox._ended = False  # served again, as no database is
+        self._thread = threading.Thread(target=self.rig.committer.pipeline.serve)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.rig.committer.stop_inbox()
+        self.rig.committer.pipeline.stop()
         self._thread.join(PATIENCE)
 
     def submit(
@@ -50,7 +53,10 @@ class Served:
         level: int = LOCAL,
         expect: tuple[bytes, int] | None = None,
     ) -> None:
-        self.rig.committer.submit(batch, level, expect, ticket, self.told.append)
+        self.rig.submit(batch, level, expect, ticket, self.hear)
+
+    def hear(self, outcomes: Iterable[Outcome]) -> None:
+        self.told.append(list(outcomes))
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -89,7 +95,7 @@ def fill_inbox(rig: Rig, sink: Sink, size: int = 100) -> int:
     """Submit rows of ``size`` bytes until it is too much; how many were taken."""
     for taken in itertools.count():
         try:
-            rig.committer.submit(batch_of([("put", b"k", bytes(size))]), MEMORY, None, taken, sink)
+            rig.submit(batch_of([("put", b"k", bytes(size))]), MEMORY, None, taken, sink)
         except BusyError:
             return taken
     raise AssertionError("unreachable")
@@ -107,9 +113,9 @@ def test_the_bounds_of_the_inbox_hold_while_it_is_served(monkeypatch: pytest.Mon
         waiting += fill_inbox(rig, refill)
         levels.append(waiting)
 
-    def refill(outcomes: list[Outcome]) -> None:
+    def refill(outcomes: Iterable[Outcome]) -> None:
         nonlocal waiting
-        waiting -= len(outcomes)
+        waiting -= len(list(outcomes))
         if len(levels) < 5:
             fill()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from seerdb.storage.commit import INTERVAL, MEMORY
+from seerdb.storage.request import INTERVAL, MEMORY
 from tests.unit.storage.commit_rig import Rig
 
 

@@ -9,9 +9,10 @@ from seerdb.errors import (
     PoisonedError,
     SeerDBError,
 )
-from seerdb.storage.commit import LOCAL, MEMORY, SYNC_AHEAD_BYTES
 from seerdb.storage.pace import at_full_speed
 from seerdb.storage.replay import replay_sealed
+from seerdb.storage.request import LOCAL, MEMORY
+from seerdb.storage.sync_schedule import SYNC_AHEAD_BYTES
 from tests.unit.storage.commit_rig import Rig
 from tests.unit.storage.memtables import versions
 
@@ -89,11 +90,11 @@ def test_a_sync_ahead_leaves_little_for_the_end_of_a_segment() -> None:
     value = bytes(1 << 20)
     for _ in range(SYNC_AHEAD_BYTES >> 21):
         rig.put(b"a", value, level=MEMORY)
-    rig.committer.sync_ahead()
+    rig.committer.syncs.ahead()
     assert rig.syncs == 0, "it is not worth it yet"
     while rig.log.unsynced < SYNC_AHEAD_BYTES:
         rig.put(b"a", value, level=MEMORY)
-    rig.committer.sync_ahead()
+    rig.committer.syncs.ahead()
     assert (rig.syncs, rig.log.unsynced) == (1, 0)
     rig.put(b"a", value, level=MEMORY)
     rig.committer.rotate()

@@ -1,0 +1,38 @@
+"""What the write path needs of its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.request import Ticket
+
+
+class CommitEnv(Protocol):
+    """Called by whoever leads, so that all writers wait, and with nothing in flight."""
+
+    def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
+        """Slow the writer down as the pressure demands, when ``appended`` bytes of log have been
+        written in all; returns at how many to ask again."""
+
+    def admit(self) -> None:
+        """Wait until one more memtable may be sealed. Raises ``BusyError``, ``DiskFullError``."""
+
+    def sealed(self, memtable: Memtable) -> None:
+        """A memtable was sealed; have it flushed."""
+
+    def poisoned(self, cause: BaseException) -> None:
+        """The write path failed for good."""
+
+    def current_seq(self, key: bytes) -> int:
+        """The seq of the newest version of ``key``; 0 when it is absent or deleted.
+
+        All writers wait for the answer: who expects something has the key loaded before.
+        """
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Make a call later on another thread."""
+
+    def ship(self, seq: int, tickets: list[Ticket]) -> None:
+        """Tell each ticket its seq once everything up to ``seq`` is in the bucket."""
