@@ -55,8 +55,8 @@ from seerdb.storage.wal.writer import LogWriter
 MAX_GROUP_BYTES = 4 << 20
 MAX_GROUP_REQUESTS = 1024
 
-AT_ONCE_BYTES = 64 << 10
-"""What is written without waiting: more would keep the thread that submits it, an event loop."""
+AT_ONCE_BYTES = 256 << 10
+"""What is appended at once: more would keep the thread that submits it, an event loop, for long."""
 
 
 class Committer:
@@ -157,6 +157,8 @@ class Committer:
         if request.error is not None:
             raise request.error
         return request.seq
+
+    # What the pipeline needs: see pipeline.Leader.
 
     def check(self) -> None:
         self._poison.check()
@@ -361,10 +363,11 @@ class Committer:
         return now
 
     def _fail(self, error: BaseException) -> SeerDBError:
-        if self._poison.set(error):
-            self._env.poisoned(error)
+        is_news = self._poison.set(error)
         failure = self._poison.error()
         self._flight.fail(failure)
+        if is_news:
+            self._env.poisoned(error)
         return failure
 
     def _make_room(self, size: int) -> None:
@@ -476,7 +479,7 @@ class Committer:
             commits=commits,
             operations=operations,
             user_bytes=max(0, size - ENTRY_OVERHEAD * operations),
-            groups=flight.groups + lone_puts + self._inserts,
+            groups=flight.groups + lone_puts,
             largest_group=flight.largest_group,
             queued=len(self._queue),
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -19,7 +20,7 @@ from seerdb import (
     UnavailableError,
 )
 from seerdb.storage import inbox
-from seerdb.storage.request import Outcome
+from seerdb.storage.request import Outcome, Submission
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import ROOMY, World
 
@@ -260,3 +261,23 @@ def test_what_can_be_told_at_once_is_raised(
     with pytest.raises(error):
         call(db, told)
     assert (told.calls, db.visible_seq) == ([], 0)
+
+
+def test_many_are_submitted_in_one_call_and_share_a_sync() -> None:
+    world = World(**ROOMY)
+    db = world.open()
+    db.put(b"warm", b"1", durability="local")
+    waiting: queue.SimpleQueue[Iterable[Outcome]] = queue.SimpleQueue()
+    before = db.statistics().wal.syncs
+    submissions: list[Submission] = [(put(b"%02d" % n), "local", None, n) for n in range(20)]
+    submissions[7] = put(b"07"), "never", None, 7
+    [(refused, error)] = db.submit_all(submissions, waiting.put)
+    assert (refused, type(error)) == (7, InvalidRequestError)
+    outcomes = waiting.get(timeout=PATIENCE)
+    assert db.statistics().wal.syncs == before + 1
+    assert len(list(world.lose_power(1).open().scan())) == 20, "durable before they are visible"
+    assert [ticket for ticket, _ in outcomes] == [n for n in range(20) if n != 7]
+    assert len(list(db.scan())) == 20
+    db.close()
+    with pytest.raises(ClosedError):
+        db.submit_all([(put(b"a"), None, None, 1)], waiting.put)

@@ -114,7 +114,7 @@ WAITS: dict[str, Callable[[Line], None]] = {
     "a lower level": lambda line: line.submit(b"a", level=MEMORY),
     "a higher level": lambda line: line.submit(b"a", level=OBJECT),
     "an expectation": lambda line: line.submit(b"a", expect=(b"a", 0)),
-    "a large group": lambda line: line.submit(*(b"%03d" % each for each in range(300))),
+    "a large group": lambda line: line.submit(*(b"%04d" % each for each in range(1300))),
 }
 
 
