@@ -42,6 +42,7 @@ class Flight:
         self._lease = lease
         self.written = 0
         """The newest seq in flight that is in the log, while anything is in flight."""
+        self._failure: SeerDBError | None = None  # set once, under the lock of the state
         # Guarded by the lock of the state:
         self._groups: deque[Group] = deque()
         self.commits = self.operations = self.groups = self.largest_group = 0
@@ -69,13 +70,15 @@ class Flight:
     def publish(self, upto: int) -> None:
         """Show what is in flight up to the seq ``upto``. Requires: it is as durable as it asked.
 
-        If it raises (a lease that ran out, an interrupt), nothing that is still in flight may be
-        published any more: see :meth:`fail`.
+        If it raises (a lease that ran out, an interrupt, what :meth:`fail` was told), nothing may
+        be published any more, and :meth:`fail` is to be called.
         """
         live, groups = self._live, self._groups
         with live.lock:
             if not groups or groups[0].last > upto:
                 return
+            if self._failure is not None:  # of a commit before these, or beside
+                raise self._failure
             if self._lease is not None:
                 self._lease.confirm()
             active = live.current.active
@@ -100,6 +103,7 @@ class Flight:
     def fail(self, error: SeerDBError) -> None:
         """Give up all that is in flight. Requires: the database is poisoned."""
         with self._live.lock:
+            self._failure = error
             while self._groups:
                 for request in self._groups.popleft().requests:
                     request.fail(error)

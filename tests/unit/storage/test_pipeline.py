@@ -10,7 +10,8 @@ import pytest
 
 from seerdb.errors import ConflictError, DiskError, FencedError, PoisonedError
 from seerdb.storage.batch import Batch
-from seerdb.storage.request import LOCAL, MEMORY, OBJECT, Outcome
+from seerdb.storage.memtable import Memtable
+from seerdb.storage.request import LOCAL, MEMORY, OBJECT, Outcome, Request
 from seerdb.storage.wal.reader import scan_segment
 from tests.unit.storage.commit_rig import Rig
 from tests.unit.storage.test_batch import batch_of
@@ -248,6 +249,22 @@ def test_an_append_that_fails_fails_all_in_flight() -> None:
     outcomes = line.told.run_through()
     assert [type(error) for _, error in outcomes] == [PoisonedError] * 2
     assert line.rig.entries().keys() == {b"first"}
+
+
+def test_nothing_is_published_over_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread was about to append when it failed, and knew nothing of it yet."""
+    line = Line()
+    line.submit(b"a")
+    monkeypatch.setattr(Memtable, "put", lambda *_: 1 // 0)
+    line.committer.sync_beside()
+    line.committer.publish(2)
+    monkeypatch.undo()
+    line.committer._append([late := Request(batch_of([("put", b"b", b"v")]), LOCAL, None)], LOCAL)
+    line.committer.publish(line.committer.sync_beside())
+    assert isinstance(late.error, PoisonedError)
+    assert line.rig.live.visible_seq == 1
+    line.serve()
+    assert [type(error) for _, error in line.told.run_through()] == [PoisonedError]
 
 
 def test_a_lease_that_ends_between_sync_and_sink_acknowledges_nothing() -> None:
