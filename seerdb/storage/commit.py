@@ -219,12 +219,8 @@ class Committer:
         flight = self._flight
         synced = flight.written
         if flight:
-            try:
+            with self._failing:
                 self._log.sync()
-            except BaseException as error:
-                self._fail(error)
-                if not isinstance(error, Exception):
-                    raise
         return synced
 
     @contextmanager
