@@ -13,7 +13,7 @@ from seerdb.backups import Backups
 from seerdb.errors import FencedError, InvalidRequestError, SeerDBError
 from seerdb.options import DBOptions, Options
 from seerdb.snapshot import Snapshot
-from seerdb.storage.batch import Batch, WriteBatch, check_key, check_value
+from seerdb.storage.batch import Batch, WriteBatch, check_key
 from seerdb.storage.content import ContentDigest, content_digest
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
@@ -23,7 +23,15 @@ from seerdb.storage.outward import check_may_wait
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
 from seerdb.storage.replication.feed import LogCursor, LogFeed
-from seerdb.storage.request import LEVELS, OBJECT, ListSink, Outcome, Sink, Submission, level_of
+from seerdb.storage.request import (
+    LEVELS,
+    MEMORY,
+    ListSink,
+    Outcome,
+    Sink,
+    Submission,
+    level_of,
+)
 from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
 from seerdb.storage.runtime import Components
 from seerdb.storage.scan import Wanted
@@ -294,13 +302,12 @@ class DB(Backups, Reader):
         ``ConflictError`` otherwise. ``ttl``: in so many seconds, rounded up to the next whole
         second of the clock, the value is gone.
         """
-        if type(key) is not bytes or not 0 < len(key) <= 65_535:
-            check_key(key)
-        if type(value) is not bytes or len(value) > 1 << 30:
-            check_value(value)
         level = self._level if durability is None else level_of(durability)
-        if expect is None and level != OBJECT and ttl is None:
-            return self._committer.put(key, value, level)
+        if level == MEMORY and expect is None and ttl is None:
+            put_alone = self._committer.lone_put  # called by attribute, it would be searched for
+            seq = put_alone(key, value)
+            if seq:
+                return seq
         batch = Batch()
         batch.put(key, value, ttl)
         return self._engine.commit(batch, level, None if expect is None else (key, expect))

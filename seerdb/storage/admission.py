@@ -100,7 +100,7 @@ class Admission:
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
         """Sleep as the pressure demands for what was written since the last call, or until the
-        pressure is gone. Returns at how many bytes of log to call again.
+        pressure is gone. Returns how many bytes may be written until the next call.
 
         ``appended``: bytes of log written since the open.
         """
@@ -112,7 +112,7 @@ class Admission:
         else:
             self._slowed_by = None
         self._looked_at = appended
-        return appended + room(self._gauges.worst().severity, self._most_room)
+        return room(self._gauges.worst().severity, self._most_room)
 
     def _slow_down(self, gauge: Gauge, size: int) -> None:
         count = self._counts[gauge.reason]

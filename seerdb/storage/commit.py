@@ -33,6 +33,7 @@ from seerdb.storage.batch import Batch
 from seerdb.storage.commit_env import CommitEnv
 from seerdb.storage.flight import Flight
 from seerdb.storage.lease.keeper import LeaseKeeper
+from seerdb.storage.lone_put import LonePut, led_put, lone_put_into
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.outward import check_may_wait
 from seerdb.storage.pipeline import Pipeline
@@ -81,12 +82,13 @@ class Committer:
         self._poison = poison
         self._capacity = memtable_capacity
         self._lease = lease
-        self._alone_at = MEMORY if lease is None else None  # the level at which puts need no leader
         self._mutex = threading.Lock()
         self._first_seq = self._segment_seq = live.visible_seq + 1  # of this committer's life
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
         self.pipeline = Pipeline(self)
+        self.lone_put: LonePut = led_put
+        """For a put at level ``memory``; another one with each segment."""
         self._flight = Flight(live, clock, lease)
         self._failing = FailingAll(self._fail)
         self.syncs = SyncSchedule(
@@ -98,48 +100,12 @@ class Committer:
             call_later=env.call_later,
             failed=self._fail,
         )
-        # Guarded by the state's lock; what lone puts may take of the space, 0 while they may not:
-        self._room = 0
         # Guarded by the mutex.
         self._unstarted = True
         self._space = 0  # bytes that may be written before somebody has to make room
-        self._hold_back_at = 0  # bytes of log in all
+        self._hold_back_at = 0  # bytes of memtables in all
         self._inserts = 0
         self._sealed_bytes = 0  # of memtables
-
-    def put(self, key: bytes, value: bytes, level: int) -> int:
-        """Commit one put."""
-        live, lock = self._live, self._live.lock
-        if level == self._alone_at and not self._queue and lock.acquire(False):  # noqa: FBT003 - by name costs more
-            error: BaseException | None = None
-            try:
-                room = self._room - len(key) - len(value) - ENTRY_OVERHEAD
-                if room > 0 and self._poison.cause is None:
-                    clock = self._clock
-                    wall_ns = clock.wall_ns  # called by attribute, it would be searched for
-                    now = wall_ns() // 1000
-                    if now < clock.told_us:  # what was seen to expire must not outlive a crash
-                        now = clock.told_us
-                    if now > clock.committed_us:
-                        clock.committed_us = now
-                    seq = live.visible_seq + 1
-                    try:
-                        self._log.append_put(seq, clock.committed_us, key, value)
-                        live.current.active.put(seq, key, value, self._room - room)
-                        self._room, live.visible_seq = room, seq
-                    except BaseException as failure:  # noqa: BLE001 - raised below
-                        error, is_news = failure, self._poison.set(failure)
-                    else:
-                        return seq
-            finally:
-                lock.release()
-            if error is not None:
-                if is_news:
-                    self._env.poisoned(error)
-                raise self._poison.error() if isinstance(error, Exception) else error
-        batch = Batch()
-        batch.put(key, value)
-        return self.commit(batch, level, None)
 
     def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None) -> int:
         """Commit a batch and return its seq; waits until it is durable as ``level`` asks,
@@ -232,20 +198,28 @@ class Committer:
                 yield
             finally:
                 if not self._flight:
-                    self._room = self._space = self._measured_space()
+                    self._space = self._measured_space()
+                    active = self._live.current.active
+                    active.limit = active.size + self._space
 
     def _close_room(self) -> None:
         """No lone put from here on."""
         with self._live.lock:
-            if self._room:
-                self._space, self._room = self._room, 0
+            active = self._live.current.active
+            if active.limit:
+                self._space, active.limit = active.limit - active.size, 0
 
     def _measured_space(self) -> int:
         if self._unstarted:
             return 0
         left = self._capacity - self._live.current.active.size
-        unhindered = self._hold_back_at - self._log.appended
+        unhindered = self._hold_back_at - self._written
         return max(0, min(left, self._log.room, unhindered))
+
+    @property
+    def _written(self) -> int:
+        """Bytes of all memtables; the log has fewer."""
+        return self._sealed_bytes + self._live.current.active.size
 
     def _commit_group(self) -> None:
         """Commit the next requests, and all that is in flight before them."""
@@ -371,8 +345,9 @@ class Committer:
         if self._unstarted:
             self._start_segment()
         log = self._log
-        if log.appended >= self._hold_back_at:
-            self._hold_back_at = self._env.hold_back(log.appended, self.syncs.if_due)
+        if self._written >= self._hold_back_at:
+            unhindered = self._env.hold_back(log.appended, self.syncs.if_due)
+            self._hold_back_at = self._written + unhindered
         active = self._live.current.active
         if active and (active.size >= self._capacity or not log.fits(size)):
             self.syncs.if_due()
@@ -390,6 +365,7 @@ class Committer:
         except SeerDBError as error:
             raise self._fail(error) from error
         self._unstarted = True
+        self.lone_put = led_put
         operator = live.current.active.operator
         live.current.active.last_us = self._clock.committed_us
         sealed = live.rotate(Memtable([log.segment + 1], operator))
@@ -402,6 +378,19 @@ class Committer:
         self._log.start(self._live.current.active.segments[0], self._segment_seq)
         self._live.current.active.first_us = self._timestamp()
         self._unstarted = False
+        if self._lease is None:
+            self.lone_put = self._lone_put()
+
+    def _lone_put(self) -> LonePut:
+        return lone_put_into(
+            self._live.current.active,
+            self._log.put_appender(),
+            live=self._live,
+            clock=self._clock,
+            queue=self._queue,
+            poison=self._poison,
+            poisoned=self._env.poisoned,
+        )
 
     def rotate(self) -> int:
         """Seal the active memtable if it holds anything; returns the seq it reaches."""
@@ -450,7 +439,8 @@ class Committer:
         try:
             self._land()
             with self._live.lock:
-                self._room = self._space = self._hold_back_at = 0  # the next write asks again
+                # The next write asks again.
+                self._live.current.active.limit = self._space = self._hold_back_at = 0
                 place, synced = self.place(), self._log.synced
         finally:
             self._mutex.release()
@@ -470,7 +460,7 @@ class Committer:
         lone_puts = commits - self._inserts - flight.commits
         operations = flight.operations + lone_puts
         # What lone puts add is counted by the memtables alone.
-        size = self._sealed_bytes + self._live.current.active.size
+        size = self._written
         return CommitStatistics(
             commits=commits,
             operations=operations,

@@ -14,7 +14,7 @@ class CommitEnv(Protocol):
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
         """Slow the writer down as the pressure demands, when ``appended`` bytes of log have been
-        written in all; returns at how many to ask again."""
+        written in all; returns how many may be written until the next call."""
 
     def admit(self) -> None:
         """Wait until one more memtable may be sealed. Raises ``BusyError``, ``DiskFullError``."""

@@ -92,6 +92,7 @@ class Memtable:
         "first_us",
         "last_seq",
         "last_us",
+        "limit",
         "newest",
         "older",
         "oldest_operand",
@@ -120,6 +121,7 @@ class Memtable:
         self.ranged = False
         self.special = False
         self.size = 0
+        self.limit = 0
         self.last_seq = 0
         self.first_us = 0
         self.last_us = 0
@@ -146,7 +148,7 @@ class Memtable:
         Requires: ``seq`` above every seq applied before.
         """
         if self.pinned:
-            self._keep((key,))
+            self.keep((key,))
         values = self.values
         place = len(values)
         self.seqs.append(seq)
@@ -187,7 +189,7 @@ class Memtable:
         self.values += values
         fresh = dict(zip(keys, range(start, start + len(keys)), strict=True))
         if self.pinned:
-            self._keep(fresh)
+            self.keep(fresh)
         self.newest.update(fresh)
 
     def add_versions(self, versions: dict[bytes, Version]) -> None:
@@ -274,7 +276,8 @@ class Memtable:
             self.plain, self.ranged = False, True
             self.tombstones = self.tombstones.with_added(tombstones)
 
-    def _keep(self, keys: Iterable[bytes]) -> None:
+    def keep(self, keys: Iterable[bytes]) -> None:
+        """Note what is about to be overwritten, as far as a snapshot may need it."""
         newest, seqs, pinned = self.newest, self.seqs, self.pinned
         for key in keys:
             place = newest.get(key)

@@ -15,7 +15,7 @@ from seerdb.storage.wal.format import (
     encode_frame,
     encode_header,
     encode_operations,
-    encode_put_record,
+    encode_put,
     encode_record,
     encode_seal,
 )
@@ -42,7 +42,7 @@ BATCHES = {
 
 def encode_version_1() -> bytes:
     """What today's code writes for BATCHES: two frames and the seal."""
-    put = encode_put_record(1001, 1_700_000_000_000_001, b"key", b"value", SALT)
+    put = encode_record(1001, 1_700_000_000_000_001, encode_put(b"key", b"value"), SALT)
     first = _frame(put, synced=HEADER_SIZE)
     records = []
     for seq in (1002, 1003, 1009):

@@ -72,7 +72,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from crc32c import crc32c
 
@@ -296,17 +296,24 @@ def encode_record(seq: int, timestamp_us: int, payload: bytes, salt: int) -> byt
     return _U32.pack(crc32c(body, salt)) + body
 
 
-def encode_put_record(seq: int, timestamp_us: int, key: bytes, value: bytes, salt: int) -> bytes:
-    """The record of a single put, in one step: the bytes of ``encode_record(…, encode_put(…))``."""
-    key_length = len(key)
-    value_length = len(value)
-    length = SINGLE_SIZE + key_length + value_length
-    body = (
-        _RECORD_OF_SINGLE.pack(length, BATCH, seq, timestamp_us, 1, PUT, key_length, value_length)
-        + key
-        + value
-    )
-    return _U32.pack(crc32c(body, salt)) + body
+PutFrame: TypeAlias = tuple[Callable[..., bytes], Callable[..., None], bytes, int, int]
+"""How the frame of a single put is made, for one length of key and of value:
+
+- what packs the record without its CRC: payload length, type, seq, time, count, kind, the two
+  lengths, key and value
+- what packs the whole into a buffer, at an offset: header, CRC, the record
+- the header, the payload length, and the bytes of the whole
+"""
+
+
+def put_frame(key_length: int, value_length: int, *, salt: int, synced: int) -> PutFrame:
+    """See :data:`PutFrame`. The bytes are those of ``encode_frame`` of
+    ``encode_record(…, encode_put(…))``."""
+    record = struct.Struct(f"{_RECORD_OF_SINGLE.format}{key_length}s{value_length}s")
+    stored = _U32.size + record.size
+    frame = struct.Struct(f"<{FRAME_HEADER_SIZE}sI{record.size}s")
+    header = encode_frame_header(stored, salt=salt, synced=synced)
+    return record.pack, frame.pack_into, header, record.size - _RECORD.size, frame.size
 
 
 def encode_seal(last_seq: int, timestamp_us: int, records: int, salt: int) -> bytes:

@@ -14,29 +14,34 @@ import struct
 import threading
 from collections.abc import Callable
 from mmap import mmap
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import zstandard
 from crc32c import crc32c
 
 from seerdb.clock import Clock
 from seerdb.errors import ClosedError, InternalError, PoisonedError
+from seerdb.storage.entry import PUT
 from seerdb.storage.files import File, FileSystem
 from seerdb.storage.wal.format import (
+    BATCH,
     DIRECT_ALIGNMENT,
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
     SEAL_FRAME_SIZE,
+    PutFrame,
     SegmentHeader,
     aligned,
     encode_frame,
-    encode_frame_header,
     encode_put,
-    encode_put_record,
     encode_record,
     encode_seal,
+    put_frame,
 )
 from seerdb.storage.wal.segments import SegmentInfo, SegmentPool
+
+PutAppender: TypeAlias = Callable[[int, int, bytes, bytes, tuple[int, int]], None]
+"""Appends a put, given its seq, time in microseconds, key and value, and the lengths of these."""
 
 _COMPRESSION_LEVEL = 1
 _FRAMES_KEPT = 1024
@@ -94,7 +99,7 @@ class LogWriter:
         self._header = SegmentHeader(database_id, 0, epoch, 0, 0, 0, self._alignment)
         self._salt = 0
         self._position = 0
-        self._frames: dict[int, bytes] = {}
+        self._frames: dict[tuple[int, int], PutFrame] = {}
         self._mapping: mmap | bytearray = bytearray()
         self._mapped = 0  # bytes that may be written to the mapping
         self._segments = 0
@@ -222,36 +227,39 @@ class LogWriter:
             )
         )
 
-    def append_put(self, seq: int, timestamp_us: int, key: bytes, value: bytes) -> None:
-        """:meth:`append` of one put that is a group of its own and that no sync follows.
+    def put_appender(self) -> PutAppender:
+        """What appends to the active segment, and no other, a put that is a group of its own and
+        that no sync follows: what :meth:`append` would, in fewer steps where it is mapped."""
+        mapping, salt = self._mapping, self._salt
 
-        The same bytes, made and written in fewer steps.
-        """
-        salt = self._salt
-        if not self._plain:
-            self.append(encode_record(seq, timestamp_us, encode_put(key, value), salt))
-            return
-        record = encode_put_record(seq, timestamp_us, key, value, salt)
-        frame = (self._frames.get(len(record)) or self._frame_of(len(record))) + record
-        position = self._position
-        end = position + len(frame)
-        if end > self._mapped:
-            self._write(frame)
-            return
-        try:
-            self._mapping[position:end] = frame
-        except BaseException as error:
-            self._poison(error)
-            raise
-        self._position = end
+        def append_put(
+            seq: int, timestamp_us: int, key: bytes, value: bytes, sizes: tuple[int, int]
+        ) -> None:
+            pack, pack_into, header, payload, size = self._frames.get(sizes) or self._frame(sizes)
+            position = self._position
+            end = position + size
+            if end > self._mapped:
+                self.append(encode_record(seq, timestamp_us, encode_put(key, value), salt))
+                return
+            key_size, value_size = sizes
+            record = pack(
+                payload, BATCH, seq, timestamp_us, 1, PUT, key_size, value_size, key, value
+            )
+            try:
+                pack_into(mapping, position, header, crc32c(record, salt), record)
+            except BaseException as error:
+                self._poison(error)
+                raise
+            self._position = end
 
-    def _frame_of(self, length: int) -> bytes:
-        """The header of a frame of ``length`` bytes, kept until the next sync or segment."""
+        return append_put
+
+    def _frame(self, sizes: tuple[int, int]) -> PutFrame:
+        """The frame of a put of such ``sizes``, kept until the next sync or segment."""
         if len(self._frames) >= _FRAMES_KEPT:
             self._frames = {}
-        header = encode_frame_header(length, salt=self._salt, synced=self._synced)
-        self._frames[length] = header
-        return header
+        self._frames[sizes] = frame = put_frame(*sizes, salt=self._salt, synced=self._synced)
+        return frame
 
     def sync(self) -> None:
         """Make everything appended before the call durable. Free when it already is.

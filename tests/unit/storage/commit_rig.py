@@ -19,7 +19,7 @@ from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.poison import Poison
-from seerdb.storage.request import LOCAL, Sink
+from seerdb.storage.request import LOCAL, MEMORY, Sink
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.value import Version as StoredVersion
@@ -38,7 +38,7 @@ class FakeEnv:
     def __init__(self, live: LiveState) -> None:
         self._live = live
         self.admitted = 0
-        self.pressure: Callable[[int, Callable[[], None]], int] = lambda at, _: at + (1 << 40)
+        self.pressure: Callable[[int, Callable[[], None]], int] = lambda *_: 1 << 40
         self.refusal: BaseException | None = None
         self.unreadable: SeerDBError | None = None
         self.memtables: list[Memtable] = []
@@ -79,7 +79,7 @@ class Rig:
     """A committer with everything around it."""
 
     def __init__(self, **settings: Any) -> None:
-        self.files = CrashableFileSystem()
+        self.files: Any = settings.get("files") or CrashableFileSystem()
         self.files.make_directory("wal")
         self.clock = FakeClock()
         self.log = LogWriter(
@@ -106,7 +106,7 @@ class Rig:
             poison=self.poison,
             memtable_capacity=settings.get("capacity", 1 << 20),
             sync_interval=0.5,
-            lease=None,
+            lease=settings.get("lease"),
         )
 
     def put(
@@ -114,6 +114,11 @@ class Rig:
     ) -> int:
         expected = None if expect is None else (key, expect)
         return self.committer.commit(batch_of([("put", key, value)]), level, expected)
+
+    def put_alone(self, key: bytes, value: bytes = b"v", level: int = MEMORY) -> int:
+        """As ``DB.put`` does it: without a leader where that is possible."""
+        seq = self.committer.lone_put(key, value) if level == MEMORY else 0
+        return seq or self.put(key, value, level)
 
     def submit(
         self,

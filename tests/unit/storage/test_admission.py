@@ -235,9 +235,7 @@ def test_memtables_of_several_segments_count_all_of_them() -> None:
 def hold_back(rig: Rig, written: int) -> int:
     """Tell of ``written`` bytes more; returns how many may be written now."""
     rig.appended += written
-    return rig.admission.hold_back(rig.appended, lambda: rig.waits.append(rig.clock.slept)) - (
-        rig.appended
-    )
+    return rig.admission.hold_back(rig.appended, lambda: rig.waits.append(rig.clock.slept))
 
 
 def statistics_of(rig: Rig, reason: str) -> ReasonStatistics:

@@ -36,7 +36,7 @@ def test_only_what_must_be_durable_is_synced(level: int, syncs: int) -> None:
     before = rig.syncs
     rig.put(b"a", level=level)
     assert rig.syncs - before == syncs
-    assert rig.committer.put(b"b", b"v", level) == 3
+    assert rig.put_alone(b"b", b"v", level) == 3
     assert rig.syncs - before == 2 * syncs
 
 
@@ -129,7 +129,7 @@ def test_an_expectation_that_cannot_be_checked_concerns_only_its_write() -> None
 
 def test_a_lone_put_waits_while_somebody_leads() -> None:
     rig = Rig()
-    put, queue = rig.committer.put, rig.committer._queue
+    put, queue = rig.put_alone, rig.committer._queue
     assert [put(b"warm", b"v", MEMORY), put(b"alone", b"v", MEMORY)] == [1, 2]
     with ThreadPoolExecutor(1) as pool:
         with rig.committer._leading():
@@ -148,7 +148,7 @@ def test_time_in_the_log_never_goes_back() -> None:
     rig.put(b"b")
     rig.clock.set_now(1.0)
     rig.put(b"c")
-    rig.committer.put(b"d", b"v", MEMORY)
+    rig.put_alone(b"d", b"v", MEMORY)
     stamps = [record[1] for record in scan_segment(rig.files, "wal", 1).records]
     start = FakeClock().now_ns() // 1000
     assert stamps == [start + 5_000_000, *[start + 60_000_000] * 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_a_failed_sync_fails_all_of_the_group_and_everything_after() -> None:
     for call in (
         lambda: rig.put(b"e"),
         lambda: rig.put(b"e", level=MEMORY),
-        lambda: rig.committer.put(b"e", b"v", MEMORY),
+        lambda: rig.put_alone(b"e", b"v", MEMORY),
         rig.committer.position,
         rig.committer.position,
         rig.committer.rotate,
@@ -53,19 +54,56 @@ def test_a_failed_append_poisons(level: int) -> None:
     rig.put(b"a")
     rig.files.no_space = True
     with pytest.raises(PoisonedError):
-        rig.committer.put(b"b", b"v", level)
+        rig.put_alone(b"b", b"v", level)
     rig.files.no_space = False
     with pytest.raises(PoisonedError):
         rig.put(b"c")
     assert rig.entries() == {b"a": (1, b"v")}
 
 
-INTERRUPTED: dict[str, tuple[str, str, int]] = {
-    "the append of a lone put": ("append_put", "log", MEMORY),
-    "the apply of a lone put": ("apply", "memtable", MEMORY),
-    "the append of a group": ("append", "log", LOCAL),
-    "the sync of a group": ("sync", "log", LOCAL),
-    "the apply of a group": ("apply", "memtable", LOCAL),
+def _interrupts_log(name: str) -> Callable[[Rig, pytest.MonkeyPatch], None]:
+    """An interrupt at the end of that call of the log."""
+
+    def patch(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = getattr(rig.log, name)
+
+        def interrupted(*args: Any) -> None:
+            real(*args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(rig.log, name, interrupted)
+
+    return patch
+
+
+def _interrupts_lone_append(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a lone put; its function is made anew with each segment."""
+    append = rig.log.put_appender()
+
+    def interrupted(*args: Any) -> None:
+        append(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rig.log, "put_appender", lambda: interrupted)
+    rig.committer.lone_put = rig.committer._lone_put()
+
+
+def _interrupts_apply(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt before the memtable changes."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    rig.live.snapshot()  # so that it keeps what is overwritten
+    monkeypatch.setattr(Memtable, "keep", interrupted)
+
+
+INTERRUPTED = {
+    "the append of a lone put": (_interrupts_lone_append, MEMORY),
+    "the apply of a lone put": (_interrupts_apply, MEMORY),
+    "the append of a group": (_interrupts_log("append"), LOCAL),
+    "the sync of a group": (_interrupts_log("sync"), LOCAL),
+    "the apply of a group": (_interrupts_apply, LOCAL),
 }
 
 
@@ -75,26 +113,16 @@ def test_an_interrupt_never_lets_a_seq_be_used_twice(
 ) -> None:
     """Ctrl-C after the log was written and before the memtable was: the next write once took
     the same seq, and the log could not be opened any more."""
-    name, place, level = INTERRUPTED[when]
+    patch, level = INTERRUPTED[when]
     rig = Rig()
     rig.put(b"a", level=MEMORY)
-    owner = {"log": rig.log, "memtable": Memtable}[place]
-    if place == "memtable":
-        name = "put"
-    real = getattr(owner, name)
-
-    def interrupted(*args: Any) -> None:
-        if place != "memtable":
-            real(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(owner, name, interrupted)
+    patch(rig, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        rig.committer.put(b"b", b"v", level)
+        rig.put_alone(b"b", b"v", level)
     monkeypatch.undo()
     for again in (MEMORY, LOCAL):
         with pytest.raises(PoisonedError, match="KeyboardInterrupt"):
-            rig.committer.put(b"c", b"v", again)
+            rig.put_alone(b"c", b"v", again)
     assert [record[0] for record in scan_segment(rig.files, "wal", 1).records] == [1, 2]
     assert rig.live.visible_seq == 1
 

@@ -24,29 +24,29 @@ class Pressure:
         if self.waits:
             before_waiting()
         self.while_leading()
-        return appended + self.unhindered
+        return self.unhindered
 
 
 def test_the_pressure_is_asked_for_by_bytes_of_log() -> None:
     rig = Rig()
     pressure = Pressure(rig, 1000)
     for number in range(100):
-        rig.committer.put(b"%03d" % number, b"v" * 10, MEMORY)
+        rig.put_alone(b"%03d" % number, b"v" * 10, MEMORY)
     rig.put(b"group")
     asked = pressure.asked
     assert asked[0] == 0
     steps = [after - before for before, after in pairwise(asked)]
-    assert all(1000 <= step < 1200 for step in steps)
+    assert all(200 < step < 1000 for step in steps), "as the memtable counts, which is more"
     assert len(steps) > 5
 
 
 def test_a_put_at_level_memory_asks_for_nothing_while_it_has_room() -> None:
     rig = Rig()
     pressure = Pressure(rig, 1 << 40)
-    rig.committer.put(b"a", b"v", MEMORY)
+    rig.put_alone(b"a", b"v", MEMORY)
     pressure.asked.clear()
     for number in range(100):
-        rig.committer.put(b"%03d" % number, b"v", MEMORY)
+        rig.put_alone(b"%03d" % number, b"v", MEMORY)
     assert pressure.asked == []
 
 

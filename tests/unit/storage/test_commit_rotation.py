@@ -34,7 +34,7 @@ def test_a_full_memtable_is_sealed_before_the_write_that_overflows_it() -> None:
 def test_a_full_segment_is_sealed_with_its_memtable(level: int) -> None:
     rig = Rig(segment_size=16 << 10)
     for number in range(100):
-        rig.committer.put(b"%03d" % number, bytes(1000), level)
+        rig.put_alone(b"%03d" % number, bytes(1000), level)
     assert len(rig.env.memtables) >= 6
     assert len(rig.entries()) == 100
     for memtable in rig.env.memtables:
@@ -48,10 +48,10 @@ def test_a_refused_memtable_refuses_the_write_and_changes_nothing() -> None:
     rig.env.refusal = BusyError("slow down", retry_after_seconds=2.0)
     for level in (LOCAL, MEMORY):
         with pytest.raises(BusyError, match="slow down"):
-            rig.committer.put(b"b", b"v", level)
+            rig.put_alone(b"b", b"v", level)
     assert (rig.live.visible_seq, rig.env.memtables) == (1, [])
     rig.env.refusal = None
-    assert rig.committer.put(b"b", b"v", MEMORY) == 2
+    assert rig.put_alone(b"b", b"v", MEMORY) == 2
     assert len(rig.env.memtables) == 1
 
 

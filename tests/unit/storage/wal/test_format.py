@@ -5,6 +5,7 @@ import struct
 
 import pytest
 import zstandard
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from seerdb.errors import (
 from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT
 from seerdb.storage.wal import format as wal_format
 from seerdb.storage.wal.format import (
+    BATCH,
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
     MAX_COMPRESSED_BODY,
@@ -29,12 +31,11 @@ from seerdb.storage.wal.format import (
     decode_header,
     decode_operations,
     encode_frame,
-    encode_frame_header,
     encode_header,
     encode_operations,
     encode_put,
-    encode_put_record,
     encode_record,
+    put_frame,
 )
 from tests.unit.storage.wal.samples import HEADER, SALT, flipped, frame, put, seal
 
@@ -67,11 +68,19 @@ def documented_sizes() -> list[int]:
     return [end for end, later in zip(ends, [*ends[1:], 0], strict=True) if later < end]
 
 
+def packed_put(seq: int, stamp: int, key: bytes, value: bytes, salt: int, *, synced: int) -> bytes:
+    """What ``put_frame`` makes of a put."""
+    sizes = len(key), len(value)
+    pack, pack_into, header, payload, size = put_frame(*sizes, salt=salt, synced=synced)
+    record = pack(payload, BATCH, seq, stamp, 1, PUT, *sizes, key, value)
+    buffer = bytearray(5 + size)
+    pack_into(buffer, 5, header, crc32c(record, salt), record)
+    return bytes(buffer[5:])
+
+
 def test_the_documented_example_is_what_is_written() -> None:
     stamp = 1_700_000_000_000_000
-    record = encode_put_record(7, stamp, b"k", b"hello", 0x5EEDB0A7)
-    header = encode_frame_header(len(record), salt=0x5EEDB0A7, synced=4096)
-    assert documented_example() == header + record
+    assert documented_example() == packed_put(7, stamp, b"k", b"hello", 0x5EEDB0A7, synced=4096)
 
 
 def test_the_documented_tables_have_the_sizes_in_the_code() -> None:
@@ -101,11 +110,12 @@ def test_a_single_put_has_the_bytes_of_a_batch_of_one(key: bytes, value: bytes) 
     st.binary(max_size=300),
     st.integers(1, (1 << 32) - 1),
 )
-def test_the_fused_record_has_the_bytes_of_the_composed_one(
+def test_the_fused_frame_has_the_bytes_of_the_composed_one(
     seq: int, stamp: int, key: bytes, value: bytes, salt: int
 ) -> None:
-    composed = encode_record(seq, stamp, encode_put(key, value), salt)
-    assert encode_put_record(seq, stamp, key, value, salt) == composed
+    record = encode_record(seq, stamp, encode_put(key, value), salt)
+    composed = encode_frame(record, salt=salt, synced=stamp, alignment=1, compress=None)
+    assert packed_put(seq, stamp, key, value, salt, synced=stamp) == composed
 
 
 def test_the_longest_key_fits() -> None:

@@ -59,6 +59,10 @@ def record(log: LogWriter, seq: int, value: bytes = b"value") -> bytes:
     return encode_record(seq, seq, encode_put(b"key", value), log.salt)
 
 
+def append_put(log: LogWriter, seq: int, timestamp_us: int, key: bytes, value: bytes) -> None:
+    log.put_appender()(seq, timestamp_us, key, value, (len(key), len(value)))
+
+
 def synced_claims(files: FileSystem, segment: int = 1) -> list[tuple[int, int]]:
     """Offset and ``synced`` of each frame of plain single puts."""
     data = files.open_read(f"wal/{segment:020d}.wal").read_at(0, SIZE)
@@ -76,7 +80,7 @@ def test_what_is_appended_is_read_back() -> None:
     files = disk()
     log = started(files)
     log.append(record(log, 1) + record(log, 2))
-    log.append_put(3, 30, b"key3", b"value3")
+    append_put(log, 3, 30, b"key3", b"value3")
     scan = scan_segment(files, "wal", 1)
     assert seqs(scan) == [1, 2, 3]
     assert scan.records[2] == (3, 30, encode_put(b"key3", b"value3"))
@@ -93,7 +97,7 @@ def test_every_mode_works_on_the_real_disk(tmp_path: Path, compression: str, dir
     log = writer(files, str(tmp_path), compression=compression, direct=direct)
     for segment in (1, 2):
         log.start(segment, segment * 10)
-        log.append_put(segment * 10, 5, b"key", b"v" * 1000)
+        append_put(log, segment * 10, 5, b"key", b"v" * 1000)
         log.append(record(log, segment * 10 + 1, b"v" * 5000))
         log.sync()
         assert log.position % (4096 if direct else 1) == 0
@@ -137,16 +141,22 @@ def test_the_setting_decides_between_fdatasync_and_fsync(sync: str, call: str) -
     assert files.trace[-1].startswith(call)
 
 
-def test_frames_claim_just_what_was_synced_before_them() -> None:
-    files = disk()
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_frames_claim_just_what_was_synced_before_them(
+    is_mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = OsFileSystem() if is_mapped else disk()
+    files.make_directory("wal")
     log = started(files)
     length = len(record(log, 1)) + FRAME_FIELDS.size
     log.append(record(log, 1))
-    log.append_put(2, 2, b"key", b"value")
+    append = log.put_appender()
+    append(2, 2, b"key", b"value", (3, 5))
     log.sync()
     log.append(record(log, 3))
     log.sync()
-    log.append_put(4, 4, b"key", b"value")
+    append(4, 4, b"key", b"value", (3, 5))
     starts = [HEADER_SIZE + number * length for number in range(4)]
     claims = [HEADER_SIZE, HEADER_SIZE, starts[2], starts[3]]
     assert synced_claims(files) == list(zip(starts, claims, strict=True))
@@ -196,7 +206,7 @@ def test_one_segment_at_a_time() -> None:
         log.start(2, 1)
     log.seal(0, 0)
     with pytest.raises(ClosedError):
-        log.append_put(1, 1, b"k", b"v")
+        append_put(log, 1, 1, b"k", b"v")
     log.sync()
     log.start(2, 1)
     assert (log.segment, log.position, log.synced) == (2, HEADER_SIZE, HEADER_SIZE)
@@ -257,7 +267,7 @@ def test_a_failed_append_poisons() -> None:
     files.no_space = False
     for attempt in (
         lambda: log.append(record(log, 2)),
-        lambda: log.append_put(2, 2, b"k", b"v"),
+        lambda: append_put(log, 2, 2, b"k", b"v"),
         log.sync,
         lambda: log.seal(1, 1),
         lambda: log.start(2, 2),
@@ -332,7 +342,7 @@ def test_statistics_count_what_was_done() -> None:
     files.make_directory("wal")
     log = started(files, clock=clock)
     log.append(record(log, 1))
-    log.append_put(2, 2, b"k", b"v")
+    append_put(log, 2, 2, b"k", b"v")
     log.sync()
     log.append(record(log, 3))
     log.sync()
