@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import ne
 from random import Random
 
 import numpy as np
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.storage.entry import DELETE, PUT
-from seerdb.storage.sstable.packed import NOTHING, Packed, _Kind, _order_by_one_word, gather, join
+from seerdb.storage.sstable.packed import (
+    NOTHING,
+    Packed,
+    _Kind,
+    _order_by_one_word,
+    _order_by_words,
+    gather,
+    join,
+)
 from tests.unit.storage.sstable.samples import Entry, packed
 
 ALIKE = st.binary(min_size=3, max_size=3)
@@ -148,6 +157,38 @@ def test_a_few_keys_that_come_again_are_told_from_those_that_only_begin_alike(
     newest, dropped = pack([*newer, *others, *older]).newest()
     assert rows(newest) == sorted([*newer, *others])
     assert rows(dropped) == sorted(older)
+
+
+def test_keys_that_come_often_are_put_in_order_as_numbers() -> None:
+    """However many come again, among them those of which others only begin alike."""
+    keys = [b"%08dxx" % (n * 7 % 50) for n in range(400)]
+    keys[30:33] = [b"%08dxa" % n for n in (7, 8, 7)]
+    keys[200:203] = [b"%08dxz" % n for n in (7, 7, 49)]
+    keys[210:212] = [b"00000900xz", b"00000900xa"]
+    matrix = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 10)
+    found = _order_by_words(matrix)
+    assert found is not None
+    order, is_new = found
+    assert order.tolist() == sorted(range(len(keys)), key=keys.__getitem__), "as they came"
+    sorted_keys = sorted(keys)
+    assert is_new.tolist() == [True, *map(ne, sorted_keys[1:], sorted_keys)]
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda word, rest: word * 8 + rest,
+            st.sampled_from([b"a", b"b", b"c"]),
+            st.sampled_from([b"xx", b"xx", b"xx", b"xx", b"xy"]),
+        ),
+        min_size=1,
+        max_size=200,
+    )
+)
+def test_of_each_key_the_last_is_the_latest(keys: list[bytes]) -> None:
+    latest = pack([Entry(key, seq) for seq, key in enumerate(keys)]).latest()
+    last = {key: position for position, key in enumerate(keys)}
+    assert latest.tolist() == [last[key] for key in sorted(last)]
 
 
 def test_one_long_key_among_short_ones_is_not_paid_by_all() -> None:
