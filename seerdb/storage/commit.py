@@ -5,7 +5,7 @@ queue becomes one frame of the WAL and at most one sync, however many writers wa
 writer leads at once and waits for nobody. What nobody waits for takes these steps on several
 threads, see ``pipeline.py``; a leader finishes first what of that is in flight. A put that no sync
 follows does without: the state lock is enough for it, as long as nobody leads, nothing is in
-flight and there is room.
+flight and there is room, see ``lone_put.py``.
 
 A group:  room (rotate when the memtable or its segment is full)
        →  check the expectation, give each request the next seq, encode
