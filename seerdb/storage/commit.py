@@ -379,9 +379,9 @@ class Committer:
         self._live.current.active.first_us = self._timestamp()
         self._unstarted = False
         if self._lease is None:
-            self.lone_put = self._lone_put()
+            self.lone_put = self._new_lone_put()
 
-    def _lone_put(self) -> LonePut:
+    def _new_lone_put(self) -> LonePut:
         return lone_put_into(
             self._live.current.active,
             self._log.put_appender(),

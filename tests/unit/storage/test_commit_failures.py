@@ -85,7 +85,7 @@ def _interrupts_lone_append(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rig.log, "put_appender", lambda: interrupted)
-    rig.committer.lone_put = rig.committer._lone_put()
+    rig.committer.lone_put = rig.committer._new_lone_put()
 
 
 def _interrupts_apply(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

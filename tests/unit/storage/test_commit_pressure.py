@@ -27,7 +27,7 @@ class Pressure:
         return self.unhindered
 
 
-def test_the_pressure_is_asked_for_by_bytes_of_log() -> None:
+def test_the_pressure_is_asked_for_by_bytes_of_memtables() -> None:
     rig = Rig()
     pressure = Pressure(rig, 1000)
     for number in range(100):
@@ -36,7 +36,7 @@ def test_the_pressure_is_asked_for_by_bytes_of_log() -> None:
     asked = pressure.asked
     assert asked[0] == 0
     steps = [after - before for before, after in pairwise(asked)]
-    assert all(200 < step < 1000 for step in steps), "as the memtable counts, which is more"
+    assert all(200 < step < 1000 for step in steps), "of log, which has fewer"
     assert len(steps) > 5
 
 
