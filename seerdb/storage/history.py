@@ -22,10 +22,11 @@ from seerdb.errors import CorruptionError, DiskError, HistoryError, NotFoundErro
 from seerdb.storage.files import FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
-from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.replay import check_database
 from seerdb.storage.ship import list_shipped
 from seerdb.storage.timeline import Mark, Timeline, read_timeline
 from seerdb.storage.value import SECOND_US
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import HEADER_SIZE, decode_header
 from seerdb.storage.wal.reader import read_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -36,7 +37,7 @@ class Stretch(NamedTuple):
 
     first: int
     last: int
-    read: Callable[[], list[WalRecord]]
+    read: Callable[[], list[Record]]
     is_near: bool
     """Whether it is on the local disk."""
 
@@ -46,7 +47,7 @@ class Instant(NamedTuple):
 
     base: Mark
     """The tables to start from, and"""
-    records: list[WalRecord]
+    records: list[Record]
     """what was committed after them."""
     seq: int
     """The newest commit that counts."""
@@ -60,7 +61,7 @@ class Log:
 
     stretches: list[Stretch]
 
-    def after(self, seq: int) -> Iterator[list[WalRecord]]:
+    def after(self, seq: int) -> Iterator[list[Record]]:
         """The records after ``seq``, without a gap, until there are no more that follow.
 
         A part that is damaged or gone counts as missing if another has the same records. Raises:
@@ -96,7 +97,7 @@ def _best(stretches: list[Stretch], seq: int) -> Stretch | None:
     return max(fitting, key=lambda each: (each.is_near, each.last), default=None)
 
 
-def _following(records: list[WalRecord], seq: int) -> list[WalRecord]:
+def _following(records: list[Record], seq: int) -> list[Record]:
     later = [record for record in records if record[0] > seq]
     return [
         record
@@ -118,8 +119,8 @@ def shipped_log(store: ObjectStore, database_id: str) -> list[Stretch]:
 
 def _shipped_reader(
     store: ObjectStore, database_id: str, name: str, first: int, last: int
-) -> Callable[[], list[WalRecord]]:
-    def read() -> list[WalRecord]:
+) -> Callable[[], list[Record]]:
+    def read() -> list[Record]:
         scan = read_segment(store.get(name), name, None)
         check_database(scan, database_id)
         if scan.damages:
@@ -155,8 +156,8 @@ def local_log(
 
 def _segment_reader(
     files: FileSystem, path: str, segment: int, size: int | None, database_id: str
-) -> Callable[[], list[WalRecord]]:
-    def read() -> list[WalRecord]:
+) -> Callable[[], list[Record]]:
+    def read() -> list[Record]:
         scan = read_segment(_read_file(files, path, size), path, segment)
         check_database(scan, database_id)
         return scan.records
@@ -199,7 +200,7 @@ def at_time(timeline: Timeline, log: Log, time_us: int, *, is_live: bool = False
     base = timeline.base(time_us)
     if base is None:
         raise _before(timeline, when(time_us))
-    records: list[WalRecord] = []
+    records: list[Record] = []
     is_closed = False
     for following in log.after(base.last_seq):
         count = bisect_right(following, time_us, key=lambda record: record[1])
@@ -243,8 +244,8 @@ def _first_with_most(timeline: Timeline, seq: int) -> Mark | None:
     return next((mark for mark in marks if mark.last_seq == most), None) if position else None
 
 
-def _up_to(timeline: Timeline, log: Log, base: Mark, seq: int) -> list[WalRecord]:
-    records: list[WalRecord] = []
+def _up_to(timeline: Timeline, log: Log, base: Mark, seq: int) -> list[Record]:
+    records: list[Record] = []
     reached = base.last_seq
     if reached < seq:
         for following in log.after(reached):

@@ -45,10 +45,11 @@ from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.operators import MergeOperator, check_portable, find_operator
 from seerdb.storage.overtaken import find_overtaken, in_words
 from seerdb.storage.recovery import Recovery, quarantine, recover
-from seerdb.storage.replay import Replay, WalRecord
+from seerdb.storage.replay import Replay
 from seerdb.storage.runtime import Components
 from seerdb.storage.ship import begin_branch, list_shipped, newest_shipped, read_shipped
 from seerdb.storage.stores import Stores
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import encode_record
 from seerdb.storage.wal.segments import list_segments
 from seerdb.storage.wal.writer import LogWriter
@@ -296,7 +297,7 @@ class _Opening:
         branch = recovery.branch_seq
         self._shipped_seq = min(newest, recovery.last_seq if branch is None else branch)
 
-    def _take_shipped(self, recovery: Recovery, records: list[WalRecord]) -> None:
+    def _take_shipped(self, recovery: Recovery, records: list[Record]) -> None:
         self._shipped_records = len(records)
         if records:
             recovery.relog += records

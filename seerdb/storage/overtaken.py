@@ -11,7 +11,7 @@ Nothing is changed here, and nothing is locked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from seerdb.events import LogOvertaken, LostCommits
@@ -22,7 +22,7 @@ from seerdb.storage.lineage import Lineage
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.ship import list_shipped, newest_shipped
-from seerdb.storage.wal.frames import Record
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.reader import Condition, classify, header_of, scan_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
 
@@ -168,7 +168,7 @@ def _read(files: FileSystem, directory: str, survived: Callable[[int], int]) -> 
 def _read_one(files: FileSystem, directory: str, segment: int, *, is_last: bool) -> Held:
     runs: list[Run] = []
 
-    def take(records: list[Record]) -> None:
+    def take(records: Sequence[Record]) -> None:
         first, last = records[0][0], records[-1][0]
         if last - first + 1 == len(records):
             runs.append((first, last))

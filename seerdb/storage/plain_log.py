@@ -4,23 +4,20 @@ entries. Most logs do, and a memtable of them would cost a sixth to a half of a 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.files import FileSystem
 from seerdb.storage.pace import Pace
-from seerdb.storage.replay import WalRecord, scan_sealed
-from seerdb.storage.sstable.packed import Bytes, Lengths, Packed, join, pack
+from seerdb.storage.replay import scan_sealed
+from seerdb.storage.singles import packed_singles
+from seerdb.storage.sstable.packed import Packed, join, pack
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.entries import even_batch
-from seerdb.storage.wal.format import SINGLE_SIZE, decode_columns
+from seerdb.storage.wal.format import decode_columns
 
 _PLAIN = bytes((PUT, DELETE))
-_HEAD = np.dtype([("count", "<u4"), ("kind", "u1"), ("key", "<u2"), ("value", "<u4")])
-assert _HEAD.itemsize == SINGLE_SIZE
 
 
 class PlainLog(NamedTuple):
@@ -45,13 +42,17 @@ def read_plain(
     Raises: ``CorruptionError`` for anything but whole, sealed segments.
     """
     pieces: list[Packed] = []
-    first: WalRecord | None = None
-    last: WalRecord | None = None
+    first: Record | None = None
+    last: Record | None = None
 
-    def take(records: list[WalRecord]) -> None:
+    def take(records: Sequence[Record]) -> None:
         nonlocal first, last
-        singles = _singles(records)
-        pieces.extend(_batches(records) if singles is None else (singles,))
+        singles = packed_singles(records)
+        if singles is None:
+            pieces.extend(_batches(records))
+        else:
+            _check(singles.kinds.tobytes())
+            pieces.append(singles)
         first, last = first or records[0], records[-1]
         pace()
 
@@ -65,39 +66,11 @@ def read_plain(
     return PlainLog(join(pieces), first[1], last[1], last[0])
 
 
-def _singles(records: Sequence[WalRecord]) -> Packed | None:
-    """Records of one operation each; ``None`` if there is another among them."""
-    seqs, _, payloads = zip(*records, strict=True)
-    sizes = np.fromiter(map(len, payloads), np.int64, len(payloads))
-    if int(sizes.min()) < SINGLE_SIZE:
-        return None
-    data = np.frombuffer(b"".join(payloads), np.uint8)
-    starts = sizes.cumsum() - sizes
-    heads = data[starts[:, np.newaxis] + np.arange(SINGLE_SIZE)].view(_HEAD)[:, 0]
-    lengths = np.stack((heads["key"], heads["value"]), axis=1).astype(np.int64)
-    if (heads["count"] != 1).any() or (lengths.sum(axis=1) + SINGLE_SIZE != sizes).any():
-        return None
-    kinds = heads["kind"].copy()
-    _check(kinds.tobytes())
-    columns = np.frombuffer(array("Q", seqs), np.uint64), kinds
-    if (lengths == lengths[0]).all():
-        rows = data.reshape(len(records), -1)[:, SINGLE_SIZE:]
-        key_size, value_size = lengths[0].tolist()
-        return Packed(rows.ravel(), *columns, shape=(key_size, value_size))
-    return Packed(_without_heads(data, starts), *columns, lengths=lengths)
-
-
-def _without_heads(data: Bytes, starts: Lengths) -> Bytes:
-    is_kept = np.ones(len(data), np.bool_)
-    is_kept[starts[:, np.newaxis] + np.arange(SINGLE_SIZE)] = False
-    return data[is_kept]
-
-
-def _batches(records: Sequence[WalRecord]) -> list[Packed]:
+def _batches(records: Sequence[Record]) -> list[Packed]:
     """Records of any number of operations: each large even one by a few calls, and all between two
     of these together."""
     pieces: list[Packed] = []
-    others: list[WalRecord] = []
+    others: list[Record] = []
     for record in records:
         seq, _, payload = record
         even = even_batch(payload, seq)
@@ -113,7 +86,7 @@ def _batches(records: Sequence[WalRecord]) -> list[Packed]:
     return pieces + _one_by_one(others)
 
 
-def _one_by_one(records: Sequence[WalRecord]) -> list[Packed]:
+def _one_by_one(records: Sequence[Record]) -> list[Packed]:
     kinds: list[bytes] = []
     seqs: list[int] = []
     keys: list[bytes] = []

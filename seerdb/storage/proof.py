@@ -29,9 +29,10 @@ from seerdb.storage.digest import NONE, Digest, Numbers, digest, summed
 from seerdb.storage.entry import DELETE_RANGE, MERGE, RangeTombstone, RangeTombstones
 from seerdb.storage.files import FileSystem
 from seerdb.storage.sstable.packed import Packed
-from seerdb.storage.wal.entries import Flags, Operations, operations_in
+from seerdb.storage.wal.entries import Operations, operations_in
 from seerdb.storage.wal.reader import Condition, classify, scan_segment
 from seerdb.storage.wal.segments import segment_path
+from seerdb.storage.wal.starts import Flags
 
 
 class Flushed(NamedTuple):

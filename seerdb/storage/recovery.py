@@ -17,7 +17,8 @@ from seerdb.errors import CorruptionError
 from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.operators import MergeOperator
-from seerdb.storage.replay import Replay, WalRecord, check_database
+from seerdb.storage.replay import Replay, check_database
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import decode_columns
 from seerdb.storage.wal.frames import Take
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
@@ -31,7 +32,7 @@ class Recovery:
 
     memtables: list[Memtable] = field(default_factory=list)
     """Sealed, oldest first; their segments are sound."""
-    relog: list[WalRecord] = field(default_factory=list)
+    relog: list[Record] = field(default_factory=list)
     """Records to be written to a new segment before ``quarantine`` and ``release`` happen."""
     quarantine: list[int] = field(default_factory=list)
     release: list[int] = field(default_factory=list)
@@ -179,7 +180,7 @@ class _Recoverer:
         self._relog(segment)
         self._stopped = self._mode == "point_in_time"
 
-    def _records_of(self, segment: int) -> list[WalRecord]:
+    def _records_of(self, segment: int) -> list[Record]:
         salvage = self._mode == "salvage"
         try:
             records = self._scan(segment, salvage=salvage).records
@@ -215,7 +216,7 @@ def recover(
     ).run(log_start)
 
 
-def _decodes(record: WalRecord) -> bool:
+def _decodes(record: Record) -> bool:
     """Whether a record whose checksum is right also makes sense."""
     try:
         decode_columns(record[2])

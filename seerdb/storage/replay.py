@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 from seerdb.errors import CorruptionError
@@ -12,13 +15,14 @@ from seerdb.storage.files import FileSystem
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, memory_of
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
+from seerdb.storage.singles import packed_singles
+from seerdb.storage.sstable.packed import Packed
+from seerdb.storage.wal.columns import Record, RecordColumns
 from seerdb.storage.wal.format import SINGLE, decode_columns
 from seerdb.storage.wal.frames import Take
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 
-WalRecord = tuple[int, int, bytes]
-"""Seq, timestamp in microseconds, payload."""
-
+_PLAIN = bytes((PUT, DELETE))
 _SIMPLE = bytes((PUT, DELETE, DELETE_RANGE))
 """Kinds that tell the new version without the one before."""
 
@@ -52,10 +56,30 @@ class Replay:
         # Not in the memtable yet, which is quicker for many at once.
         self._ranges: list[RangeTombstone] = []
 
-    def take(self, records: list[WalRecord]) -> None:
+    def take(self, records: Sequence[Record]) -> None:
         """Apply the next records, at least one. Raises: ``CorruptionError``."""
         if records[0][0] <= self._after:
-            records = [record for record in records if record[0] > self._after]
+            records = records[bisect_right(records, self._after, key=itemgetter(0)) :]
+            if not len(records):
+                return
+        entries = packed_singles(records) if isinstance(records, RecordColumns) else None
+        if entries is not None and not entries.kinds.tobytes().translate(None, _PLAIN):
+            self._add(entries)
+        else:
+            self._take_each(records)
+        if not self.records:
+            self._memtable.first_us = records[0][1]
+        self.records += len(records)
+        self.last_seq, self._memtable.last_us, _ = records[-1]
+
+    def _add(self, entries: Packed) -> None:
+        """Apply puts and deletes."""
+        values: list[bytes | None] = [*entries.values()]
+        for place in (entries.kinds == DELETE).nonzero()[0].tolist():
+            values[place] = None
+        self._memtable.add(entries.keys(), array("Q", entries.seqs.tobytes()), values)
+
+    def _take_each(self, records: Iterable[Record]) -> None:
         memtable, unpack, fixed = self._memtable, SINGLE.unpack_from, SINGLE.size
         newest, seqs, values = memtable.newest, memtable.seqs, memtable.values
         for seq, time_us, payload in records:
@@ -70,11 +94,6 @@ class Replay:
                     values.append(payload[split:] if kind == PUT else None)
                     continue
             self._apply(seq, time_us, *decode_columns(payload, f"the batch of seq {seq}"))
-        if records:
-            if not self.records:
-                self._memtable.first_us = records[0][1]
-            self.records += len(records)
-            self.last_seq, self._memtable.last_us, _ = records[-1]
 
     def _apply(
         self, seq: int, time_us: int, kinds: bytes, keys: list[bytes], values: list[bytes]
@@ -127,7 +146,7 @@ def replay_sealed(
     replay = Replay(operator=operator)
     replayed: list[int] = []
 
-    def take(records: list[WalRecord]) -> None:
+    def take(records: Sequence[Record]) -> None:
         replay.take(records)
         pace()
 

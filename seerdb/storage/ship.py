@@ -35,7 +35,8 @@ from seerdb.errors import CorruptionError
 from seerdb.ids import MAX_SEQ, Epoch, SeqNo
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name, wal_name
-from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.replay import check_database
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.reader import read_segment
 
 Fetch = Callable[[list[str]], Iterable[bytes]]
@@ -83,7 +84,7 @@ def read_shipped(
     strict: bool,
     listed: Iterable[ShippedObject] | None = None,
     fetch: Fetch | None = None,
-) -> list[WalRecord]:
+) -> list[Record]:
     """The shipped records after seq ``after``, in order and without a gap.
 
     ``listed`` is what :func:`list_shipped` gave, if it was asked already. ``fetch`` gets the
@@ -94,7 +95,7 @@ def read_shipped(
     needed = [
         each for each in (list_shipped(store) if listed is None else listed) if after < each.last
     ]
-    records: dict[int, WalRecord] = {}
+    records: dict[int, Record] = {}
     try:
         bodies = (fetch or partial(map, store.get))([each.name for each in needed])
         for (name, first, last, end), data in zip(needed, bodies, strict=True):
@@ -108,7 +109,7 @@ def read_shipped(
         return _contiguous(records, after, stop_at_gap=True)
 
 
-def _records_of(data: bytes, database_id: str, name: str, first: int, last: int) -> list[WalRecord]:
+def _records_of(data: bytes, database_id: str, name: str, first: int, last: int) -> list[Record]:
     scan = read_segment(data, name, None)
     check_database(scan, database_id)
     records = [record for record in scan.records if first <= record[0] <= last]
@@ -123,8 +124,8 @@ def _records_of(data: bytes, database_id: str, name: str, first: int, last: int)
 
 
 def _contiguous(
-    records: dict[int, WalRecord], after: int, *, stop_at_gap: bool = False
-) -> list[WalRecord]:
+    records: dict[int, Record], after: int, *, stop_at_gap: bool = False
+) -> list[Record]:
     ordered = [records[seq] for seq in sorted(records)]
     for position, record in enumerate(ordered):
         if record[0] != after + 1 + position:

@@ -15,10 +15,10 @@ from seerdb.storage.history import Instant, Log
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.reads import Reads, View
-from seerdb.storage.replay import WalRecord
 from seerdb.storage.state import State
 from seerdb.storage.timeline import Mark
 from seerdb.storage.value import SECOND_US, Shown
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import SINGLE, decode_columns
 
 
@@ -84,7 +84,7 @@ def _in_tables(
         yield KeyVersion(mark.last_seq, None, None)
 
 
-def _applied(memtable: Memtable, records: list[WalRecord], key: bytes) -> Iterator[tuple[int, int]]:
+def _applied(memtable: Memtable, records: list[Record], key: bytes) -> Iterator[tuple[int, int]]:
     """Apply what ``records`` do to ``key``, and tell seq and time after each that does."""
     unpack, fixed = SINGLE.unpack_from, SINGLE.size
     for seq, time_us, payload in records:

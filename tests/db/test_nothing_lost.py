@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from seerdb.storage.entry import NO_TOMBSTONES
 from seerdb.storage.jobs import LocalRunner
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk
-from seerdb.storage.replay import Replay, WalRecord
+from seerdb.storage.replay import Replay
+from seerdb.storage.singles import packed_singles
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.wal.columns import Record
 from tests.fixtures.database import ROOMY, WAL, World, fill
 
 Patch = pytest.MonkeyPatch
@@ -277,14 +279,13 @@ def test_what_a_plain_log_is_taken_for_is_not_flushed_if_it_is_wrong(
         db.put(b"k%04d" % number, b"value %04d" % number)
     before = db.digest()
     monkeypatch.setattr(LocalRunner, "shares_memory", False)
-    singles = plain_log._singles
 
-    def wrong(records: list[WalRecord]) -> Packed | None:
-        entries = singles(records)
+    def wrong(records: Sequence[Record]) -> Packed | None:
+        entries = packed_singles(records)
         return entries and fault(entries)
 
     with monkeypatch.context() as broken:
-        broken.setattr(plain_log, "_singles", wrong)
+        broken.setattr(plain_log, "packed_singles", wrong)
         with pytest.raises(CorruptionError, match="lose, double or change"):
             db.flush()
     assert not db._table_ids()

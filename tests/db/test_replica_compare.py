@@ -9,11 +9,11 @@ import pytest
 from seerdb import DB, CorruptionError, Replica, UnavailableError
 from seerdb.events import WorkFailed
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.replay import WalRecord
 from seerdb.storage.replication.contents import Contents
 from seerdb.storage.replication.format import Message, MessageReader
 from seerdb.storage.replication.live import LiveTail
 from seerdb.storage.value import Value
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import encode_put
 from tests.fixtures.database import ROOMY, World, fill
 from tests.fixtures.follower import contents, follow, stream
@@ -162,7 +162,7 @@ def take_one_of_another_epoch(monkeypatch: Patch) -> None:
     other = encode_put(b"k0104", b"of a writer that was taken over")
     apply = Contents._apply
 
-    def mixed(self: Contents, records: list[WalRecord]) -> None:
+    def mixed(self: Contents, records: list[Record]) -> None:
         apply(self, [*records[:4], (*records[4][:2], other), *records[5:]])
 
     monkeypatch.setattr(Contents, "_apply", mixed)

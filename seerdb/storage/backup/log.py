@@ -17,7 +17,8 @@ from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
-from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.replay import check_database
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.reader import read_segment
 from seerdb.storage.workers import InlineExecutor
 
@@ -102,7 +103,7 @@ def records(
     after: int,
     upto: int,
     threads: Executor | None = None,
-) -> Iterator[list[WalRecord]]:
+) -> Iterator[list[Record]]:
     """The commits after ``after`` up to ``upto`` in order, an object's at a time; ``threads`` fetch
     some ahead.
 
@@ -132,7 +133,7 @@ def _fetched(
         place += count
 
 
-def decode_stretch(stretch: Stretch, data: bytes, database_id: str) -> list[WalRecord]:
+def decode_stretch(stretch: Stretch, data: bytes, database_id: str) -> list[Record]:
     """The commits that count of an object. Raises: ``CorruptionError`` unless it is sound and
     holds what its name says."""
     scan = read_segment(data, stretch.name, None)

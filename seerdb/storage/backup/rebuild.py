@@ -20,7 +20,8 @@ from seerdb.storage.manifest.version import Run, TableMeta
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import at_full_speed
-from seerdb.storage.replay import Replay, WalRecord
+from seerdb.storage.replay import Replay
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import decode_operations, encode_operations
 
 MEMTABLE_BYTES = 64 << 20
@@ -73,7 +74,7 @@ class Rebuilder:
         crossing = _Crossing(source, self._target)
         return run_compaction(job, OsFileSystem(), crossing, at_full_speed).tables
 
-    def replay(self, groups: Iterable[Sequence[WalRecord]], run: int) -> Iterator[TableMeta]:
+    def replay(self, groups: Iterable[Sequence[Record]], run: int) -> Iterator[TableMeta]:
         """Tables of commits, in order, the first of which forms run ``run`` of level 0 and each
         other one a newer run. Durable when yielded."""
         replay, size = Replay(), 0
@@ -101,7 +102,7 @@ class Rebuilder:
         if table is not None:
             yield table
 
-    def _kept(self, records: Sequence[WalRecord]) -> list[WalRecord]:
+    def _kept(self, records: Sequence[Record]) -> list[Record]:
         if self._start is None and self._end is None:
             return list(records)
         kept = []

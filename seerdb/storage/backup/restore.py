@@ -49,8 +49,8 @@ from seerdb.storage.object_store.names import (
     manifest_name,
     table_name,
 )
-from seerdb.storage.replay import WalRecord
 from seerdb.storage.rows import bounds
+from seerdb.storage.wal.columns import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,8 +273,8 @@ class _Restoration:
         return list(self._rebuilder.replay(self._counted(groups, stretches), newest + 1))
 
     def _counted(
-        self, groups: Iterator[list[WalRecord]], stretches: list[Stretch]
-    ) -> Iterator[list[WalRecord]]:
+        self, groups: Iterator[list[Record]], stretches: list[Stretch]
+    ) -> Iterator[list[Record]]:
         for group, stretch in zip(groups, stretches, strict=False):
             yield group
             self._carrier.done(stretch.size)

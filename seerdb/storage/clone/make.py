@@ -44,7 +44,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import LOANS_NAME, checkpoint_name, manifest_name
-from seerdb.storage.replay import WalRecord
+from seerdb.storage.wal.columns import Record
 
 ATTEMPTS = 8
 """Newer states of the source that may get in between before a clone of the newest gives up."""
@@ -212,7 +212,7 @@ class _Making:
         rebuilder = Rebuilder(self._target, self._epoch, None, None)
         return rebuilder.replay(self._records(), newest + 1)
 
-    def _records(self) -> Iterator[list[WalRecord]]:
+    def _records(self) -> Iterator[list[Record]]:
         start = self._start
         for group in records(
             self._source.own,

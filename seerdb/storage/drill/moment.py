@@ -21,12 +21,13 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import hold_name
 from seerdb.storage.operators import find_operator
 from seerdb.storage.reads import Reads, View
-from seerdb.storage.replay import Replay, WalRecord
+from seerdb.storage.replay import Replay
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.timeline import state_of
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.workers import InlineExecutor
 
 CACHE_BYTES = 32 << 20
@@ -37,7 +38,7 @@ def digest_of(
     state: ManifestState,
     second: int,
     clock: Clock,
-    records: tuple[WalRecord, ...] = (),
+    records: tuple[Record, ...] = (),
 ) -> ContentDigest:
     """Of the tables of ``state`` and of ``records`` after it, without what expires by ``second``.
 

@@ -21,13 +21,13 @@ from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.operators import MergeOperator
-from seerdb.storage.replay import WalRecord
 from seerdb.storage.replication.compare import compare
 from seerdb.storage.replication.running import AppliedDigest, Commit, Mark
 from seerdb.storage.replication.shipped import Listing, Piece
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import SINGLE, decode_columns
 
 APPLIED_AT_ONCE = 256
@@ -114,7 +114,7 @@ class Contents:
         if self.diverged is not None:
             raise self.diverged
 
-    def _apply(self, records: list[WalRecord]) -> None:
+    def _apply(self, records: list[Record]) -> None:
         operations = [_decoded(*record) for record in records]
         live = self.live
         with live.lock:
@@ -224,7 +224,7 @@ class Contents:
         self.applied = other.applied
 
 
-def _without_gap(records: list[WalRecord], seq: int) -> int:
+def _without_gap(records: list[Record], seq: int) -> int:
     """How many of ``records``, whose seqs rise, follow ``seq`` one by one."""
     if not records or records[-1][0] == seq + len(records):
         return len(records)

@@ -23,7 +23,8 @@ from seerdb.storage.object_store.names import (
     wal_epoch_prefix,
     wal_name,
 )
-from seerdb.storage.replay import WalRecord, check_database
+from seerdb.storage.replay import check_database
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import SegmentHeader
 from seerdb.storage.wal.reader import SegmentScan, read_segment
 
@@ -87,7 +88,7 @@ class Piece(NamedTuple):
 
     epoch: int
     header: SegmentHeader
-    records: list[WalRecord]
+    records: list[Record]
 
 
 class ShippedLog:

@@ -125,6 +125,9 @@ class Packed:
 
     def values(self) -> list[bytes]:
         """All values, as they are stored."""
+        if self.shape and self.shape[1]:
+            values: list[bytes] = _items(self._rows(self.shape)[:, self.shape[0] :]).tolist()
+            return values
         return self._cut(self.ends - self.lengths[:, 1], self.ends)
 
     def _cut(self, starts: Lengths, ends: Lengths) -> list[bytes]:

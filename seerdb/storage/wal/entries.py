@@ -2,15 +2,14 @@
 not checked, for whoever asks compares them with something else.
 
 Most frames hold one record of one operation. Where those are of one size, they are rows of a
-matrix; else their salt tells where they are. A frame of many records is walked, and so are frames
-among which somebody has written their salt.
+matrix. A frame of many records is walked.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -27,19 +26,18 @@ from seerdb.storage.wal.format import (
     RECORD_HEADER_SIZE,
     SINGLE_SIZE,
     SegmentHeader,
-    aligned,
     decode_columns,
     decode_header,
 )
+from seerdb.storage.wal.starts import Flags, end_of_frame, gather, salt_of, whole_frames
 
-Flags: TypeAlias = NDArray[np.bool_]
 ReadAt = Callable[[int, int], bytes]
 """Up to so many bytes (second) from an offset (first) on."""
 
 READ_BYTES = 1 << 20
 """How much is looked at together, unless a single frame is larger."""
 
-_STORED = struct.Struct("<4xI")
+_LENGTH = struct.Struct("<4xI")
 _HEADS = RECORD_HEADER_SIZE + SINGLE_SIZE
 _FIELDS = {
     "length": ("<u4", 4),
@@ -138,76 +136,22 @@ def operations_from(
     length = READ_BYTES
     try:
         while data := read_at(at, length):
-            starts, end = _frames(data, header)
+            starts, end = whole_frames(data, header)
             if end:
                 at, length = at + end, READ_BYTES
                 if starts[-1] + _FRAME.itemsize > len(data):
                     data += bytes(_FRAME.itemsize)
                 yield from _operations(np.frombuffer(data, np.uint8), starts)
-            elif len(data) == length and data.startswith(_salt(header)):
-                length = _end(data, 0, header)  # a frame that is larger
+            elif len(data) == length and data.startswith(salt_of(header)):
+                length = end_of_frame(data, 0, header)  # a frame that is larger
             else:
                 return
     except (IndexError, ValueError, struct.error, zstandard.ZstdError) as error:
         raise CorruptionError("frames do not hold together", name=name, offset=at) from error
 
 
-def _salt(header: SegmentHeader) -> bytes:
-    return header.salt.to_bytes(4, "little")
-
-
-def _end(data: bytes, start: int, header: SegmentHeader) -> int:
-    """Where the frame at ``start`` ends, padding and all."""
-    stored: int = _STORED.unpack_from(data, start)[0]
-    return aligned(start + FRAME_HEADER_SIZE + stored, header.alignment)
-
-
-def _frames(data: bytes, header: SegmentHeader) -> tuple[Places, int]:
-    """Where the whole frames at the beginning of ``data`` start, and where the last one ends."""
-    salt = _salt(header)
-    if not data.startswith(salt) or len(data) < FRAME_HEADER_SIZE:
-        return np.empty(0, np.int64), 0
-    size = _end(data, 0, header)
-    same = _of_one_size(data, size)
-    starts = size * np.arange(same)
-    rest = size * same
-    if data.startswith(salt, rest):
-        found = _by_salt(data, rest, header)
-        starts = np.concatenate((starts, _walked(data, rest, header) if found is None else found))
-        if _end(data, int(starts[-1]), header) > len(data):
-            starts = starts[:-1]
-    return starts, _end(data, int(starts[-1]), header) if len(starts) else 0
-
-
-def _of_one_size(data: bytes, size: int) -> int:
-    """How many whole frames at the beginning are as large as the first, ``size``."""
-    begins = np.ndarray((len(data) // size,), "<u8", data, strides=(size,))
-    differs: Flags = begins != int.from_bytes(data[:8], "little")
-    return int(differs.argmax()) if differs.any() else len(begins)
-
-
-def _by_salt(data: bytes, start: int, header: SegmentHeader) -> Places | None:
-    """Where the salt is from ``start`` on; ``None`` if frames do not begin everywhere there. The
-    last frame may not be whole."""
-    found = (np.frombuffer(data, np.uint8)[start : len(data) - 7] == header.salt & 255).nonzero()[0]
-    begins = np.ndarray((len(data) - 7,), "V8", data, strides=(1,))[found + start].view("<u4")
-    is_frame: Flags = begins[::2] == header.salt
-    starts: Places = found[is_frame] + start
-    ends = starts + FRAME_HEADER_SIZE + begins[1::2][is_frame]
-    ends = -(-ends // header.alignment) * header.alignment
-    return starts if len(starts) and (ends[:-1] == starts[1:]).all() else None
-
-
-def _walked(data: bytes, start: int, header: SegmentHeader) -> Places:
-    starts, salt = [], _salt(header)
-    while data.startswith(salt, start) and start + FRAME_HEADER_SIZE <= len(data):
-        starts.append(start)
-        start = _end(data, start, header)
-    return np.array(starts, np.int64)
-
-
 def _operations(data: Bytes, starts: Places) -> Iterator[Operations]:
-    heads = _gather(data, starts, _FRAME)
+    heads = gather(data, starts, _FRAME)
     is_single = (heads["raw"] == 0) & (heads["type"] == BATCH) & (heads["count"] == 1)
     is_single &= heads["length"] + np.uint32(RECORD_HEADER_SIZE) == heads["stored"]
     if is_single.all():
@@ -233,12 +177,6 @@ def _decompressed(body: bytes, size: int) -> bytes:
     return zstandard.ZstdDecompressor().decompress(
         body, max_output_size=min(size, MAX_COMPRESSED_BODY)
     )
-
-
-def _gather(data: Bytes, starts: Places, form: np.dtype[np.void]) -> NDArray[np.void]:
-    size = form.itemsize
-    windows = np.ndarray((len(data) - size + 1,), f"V{size}", data.data, strides=(1,))
-    return windows[starts].view(form)
 
 
 def _singles(data: Bytes, starts: Places, heads: NDArray[np.void]) -> Operations:
@@ -274,14 +212,14 @@ def _in_body(body: bytes) -> Iterator[Operations]:
     at, records = 0, []
     while at < len(body):
         records.append(at)
-        at += RECORD_HEADER_SIZE + _STORED.unpack_from(body, at)[0]
+        at += RECORD_HEADER_SIZE + _LENGTH.unpack_from(body, at)[0]
     if at > len(body):
         raise IndexError("a record is cut short")
     if not records:
         return
     data = np.frombuffer(body + bytes(_RECORD.itemsize), np.uint8)
     places = np.array(records, np.int64)
-    heads = _gather(data, places, _RECORD)
+    heads = gather(data, places, _RECORD)
     is_batch = heads["type"] == BATCH
     is_single = is_batch & (heads["count"] == 1)
     if is_single.any():

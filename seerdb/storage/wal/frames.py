@@ -1,7 +1,8 @@
 """Walks the frames of one segment. What it finds is judged in ``reader.py``.
 
-Two walkers take turns: a tight loop over plain frames in which nothing is wrong, and a careful
-one for the frame at which the loop stopped (compressed, SEAL, damaged, or simply the end).
+Three walkers take turns: many plain frames at once where nothing is wrong (``sound.py``), a tight
+loop over fewer of them, and a careful one for the frame at which the loop stopped (compressed,
+SEAL, damaged, or simply the end).
 
 A length is used only after it was compared with the bytes that are there; decompression is
 bounded by ``MAX_COMPRESSED_BODY``.
@@ -9,12 +10,13 @@ bounded by ``MAX_COMPRESSED_BODY``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import zstandard
 from crc32c import crc32c
 
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import (
     BATCH,
     FRAME_CRC_OFFSET,
@@ -30,18 +32,20 @@ from seerdb.storage.wal.format import (
     aligned,
     decode_frame_header,
 )
+from seerdb.storage.wal.sound import is_worth_it, sound_records
 from seerdb.storage.wal.window import Window
 
-Record = tuple[int, int, bytes]
-"""seq, timestamp in microseconds, payload of a BATCH."""
 Stamp = tuple[int, int]
 """seq and timestamp of a record."""
-Take = Callable[[list[Record]], object]
-"""Takes the next records, at least one, out of a list that changes afterwards."""
+Take = Callable[[Sequence[Record]], object]
+"""Takes the next records, at least one: ``RecordColumns``, or out of a list that changes
+afterwards."""
 
 _CRC_SIZE = 4
 _ANY_FRAME = FRAME_HEADER_SIZE + RECORD_HEADER_SIZE
 _LENGTHS_KEPT = 1024
+_MANY = 1 << 20
+"""Bytes that are looked at together while all is in order."""
 
 
 class Damage(NamedTuple):
@@ -101,6 +105,7 @@ class FrameReader:
         self._decompressor = zstandard.ZstdDecompressor()
         self._last_seq = header.first_seq - 1
         self._synced: int | None = None
+        self._columns_from = HEADER_SIZE  # what is before is not worth another look
         # Of the bodies behind headers that were found sound: between two syncs they repeat.
         self._lengths: dict[bytes, int] = {}
 
@@ -116,25 +121,48 @@ class FrameReader:
         self._hand_over()
 
     def _hand_over(self) -> None:
-        records = self.records
-        if records:
-            self.first = self.first or records[0][:2]
-            self.last = records[-1][:2]
-            self.count += len(records)
-            self._last_seq = records[-1][0]
-            self._take(records)
-            records.clear()
+        if self.records:
+            self._give(self.records)
+            self.records.clear()
+
+    def _give(self, records: Sequence[Record]) -> None:
+        first, last = records[0][:2], records[-1][:2]
+        self.first, self.last = self.first or first, last
+        self.count += len(records)
+        self._last_seq = last[0]
+        self._take(records)
 
     def _read_plain_frames(self, offset: int) -> int:
         """Take sound, uncompressed frames of BATCH records; the offset of the first other."""
         needed = _ANY_FRAME
         while needed:
+            offset = self._read_columns(offset)
             data, position = self._window.at(offset, needed)
             if len(data) - position < needed:
                 break
             reached, needed = self._find_plain_records(data, position)
             offset += reached - position
             self._hand_over()
+        return offset
+
+    def _read_columns(self, offset: int) -> int:
+        """Take sound, uncompressed frames of BATCH records, as long as there are many; the offset
+        of the first other."""
+        while offset >= self._columns_from:
+            data, position = self._window.at(offset, _ANY_FRAME)
+            size = min(_MANY, self._size - offset)
+            if len(data) - position < _ANY_FRAME or not is_worth_it(
+                data, position, self._header, size
+            ):
+                break
+            data, position = self._window.at(offset, size)
+            found = sound_records(data[position:], self._header, self._last_seq)
+            if found is None:
+                self._columns_from = offset + len(data) - position
+                break
+            records, end = found
+            offset += end
+            self._give(records)
         return offset
 
     def _find_plain_records(self, data: bytes, start: int) -> tuple[int, int]:

@@ -18,8 +18,9 @@ from enum import Enum
 
 from seerdb.errors import ChecksumError, CorruptionError, DiskError, TruncatedError
 from seerdb.storage.files import FileSystem
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
-from seerdb.storage.wal.frames import Damage, FrameReader, Record, Stamp, Take
+from seerdb.storage.wal.frames import Damage, FrameReader, Stamp, Take
 from seerdb.storage.wal.segments import segment_path
 from seerdb.storage.wal.window import Window
 

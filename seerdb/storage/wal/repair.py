@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from seerdb.storage.files import File, FileSystem
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import (
     HEADER_SIZE,
     SegmentHeader,
@@ -18,7 +19,6 @@ from seerdb.storage.wal.format import (
     encode_record,
     encode_seal,
 )
-from seerdb.storage.wal.frames import Record
 from seerdb.storage.wal.reader import SegmentScan, scan_segment
 from seerdb.storage.wal.segments import SegmentInfo, segment_path
 

@@ -25,8 +25,8 @@ from seerdb.storage.object_store.names import (
     table_name,
     wal_name,
 )
-from seerdb.storage.replay import WalRecord
 from seerdb.storage.ship import read_shipped
+from seerdb.storage.wal.columns import Record
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.unit.storage.manifest.samples import open_writer, table
@@ -198,7 +198,7 @@ parts_of_log = st.sets(
 """Names of shipped objects; those of no records are branches."""
 
 
-def recovered(names: set[str], after: int) -> list[list[WalRecord] | None]:
+def recovered(names: set[str], after: int) -> list[list[Record] | None]:
     """What a recovery reads of these beyond ``after``, strictly (``None``: it is refused) or
     not. Each epoch has records of its own."""
     store = MemoryObjectStore()
@@ -206,7 +206,7 @@ def recovered(names: set[str], after: int) -> list[list[WalRecord] | None]:
         epoch, first, last = cast("tuple[int, int, int]", parse_wal_name(name))
         records = [put(seq, b"of epoch %d" % epoch) for seq in range(first, last + 1)]
         store.put(name, segment(frame(*records)) if records else b"")
-    found: list[list[WalRecord] | None] = []
+    found: list[list[Record] | None] = []
     for strict in (True, False):
         try:
             found.append(read_shipped(store, HEADER.database_id.hex(), after, strict=strict))

@@ -8,8 +8,8 @@ from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.history import Log, Span, Stretch, at_seq, at_time, shipped_log, spans
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import wal_name
-from seerdb.storage.replay import WalRecord
 from seerdb.storage.timeline import Mark, Timeline
+from seerdb.storage.wal.columns import Record
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.wal.samples import HEADER, frame, put, segment
 
@@ -26,7 +26,7 @@ def timeline(*marks: tuple[float, int, str]) -> Timeline:
     return made
 
 
-def records(*each: tuple[int, float]) -> list[WalRecord]:
+def records(*each: tuple[int, float]) -> list[Record]:
     return [(seq, int(at * SECOND), b"") for seq, at in each]
 
 
@@ -36,7 +36,7 @@ def stretch(*each: tuple[int, float], is_near: bool = False) -> Stretch:
 
 
 def failing(first: int, last: int, error: Exception) -> Stretch:
-    def read() -> list[WalRecord]:
+    def read() -> list[Record]:
         raise error
 
     return Stretch(first, last, read, is_near=False)
@@ -46,7 +46,7 @@ WHOLE = Log([stretch((1, 1.0), (2, 2.0)), stretch((3, 3.0), (4, 4.0), (5, 5.0))]
 MARKS = timeline((0.0, 0, ""), (2.5, 2, ""), (4.5, 3, ""))
 
 
-def seqs(found: list[WalRecord]) -> list[int]:
+def seqs(found: list[Record]) -> list[int]:
     return [record[0] for record in found]
 
 
@@ -133,7 +133,7 @@ def test_parts_of_the_log_complete_each_other_and_near_ones_are_read_first() -> 
     read: list[str] = []
 
     def noted(name: str, part: Stretch) -> Stretch:
-        def note() -> list[WalRecord]:
+        def note() -> list[Record]:
             read.append(name)
             return part.read()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,9 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.operators import BUILT_IN
 from seerdb.storage.pace import at_full_speed
-from seerdb.storage.replay import Replay, WalRecord, replay_sealed
+from seerdb.storage.replay import Replay, replay_sealed
 from seerdb.storage.value import SECOND_US
+from seerdb.storage.wal.columns import Record, RecordColumns
 from seerdb.storage.wal.format import SINGLE, encode_operations, encode_put
 from seerdb.storage.wal.segments import segment_path
 from seerdb.testing.files import CrashableFileSystem
@@ -21,32 +24,39 @@ from tests.unit.storage.memtables import versions
 from tests.unit.storage.test_batch import OPERATIONS, SPECIAL_OPERATIONS, batch_of
 from tests.unit.storage.wal.samples import HEADER, flipped, frame, put, seal, segment
 
+Form = Callable[[list[Record]], Sequence[Record]]
+FORMS: list[Form] = [list, RecordColumns.of]
 
-def replayed(records: list[WalRecord], after: int = 0) -> Memtable:
+
+def replayed(records: list[Record], after: int = 0) -> Memtable:
     replay = Replay(after)
     for record in records:
         replay.take([record])
     return replay.memtable([1])
 
 
-def written(seq: int, *operations: Operation) -> WalRecord:
+def written(seq: int, *operations: Operation) -> Record:
     batch = batch_of(list(operations)).normalised()
     return seq, seq * 10, encode_operations(batch.kinds, batch.keys, batch.values)
 
 
-@given(st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), max_size=12), st.booleans())
+@given(
+    st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), max_size=12)
+    | st.lists(st.lists(OPERATIONS, min_size=1, max_size=1), max_size=12),
+    st.sampled_from([None, *FORMS]),
+)
 def test_a_replayed_memtable_is_the_one_that_was_written(
-    batches: list[list[Operation]], at_once: bool
+    batches: list[list[Operation]], at_once: Form | None
 ) -> None:
     live = Memtable([1])
-    records: list[WalRecord] = []
+    records: list[Record] = []
     for seq, operations in enumerate(batches, 1):
         batch = batch_of(operations).normalised()
         live.apply(seq, batch.kinds, batch.keys, batch.values)
         records.append(written(seq, *operations))
     if at_once and records:
         replay = Replay()
-        replay.take(records)
+        replay.take(at_once(records))
         again = replay.memtable([1])
     else:
         again = replayed(records)
@@ -102,24 +112,29 @@ def test_a_single_operation_is_taken_for_what_it_is() -> None:
     assert [tuple(each) for each in memtable.tombstones.tombstones] == [(b"c", b"d", 4)]
 
 
-def test_a_batch_that_looks_like_a_single_put_is_none() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_that_looks_like_a_single_put_is_none(form: Form) -> None:
     """Read as one, its columns have lengths that add up too."""
     columns = (b"\1\1", [b"", b"x"], [b"", b"v" * 249])
     payload = encode_operations(*columns)
     _, _, key_length, value_length = SINGLE.unpack_from(payload)
     assert SINGLE.size + key_length + value_length == len(payload)
-    memtable = replayed([(1, 1, payload)])
+    replay = Replay()
+    replay.take(form([(1, 1, payload)]))
+    memtable = replay.memtable([1])
     assert versions(memtable) == {b"": (1, b""), b"x": (1, b"v" * 249)}
 
 
-def test_what_the_tables_hold_is_left_out() -> None:
-    records = [(seq, seq, encode_put(b"k%d" % seq, b"v")) for seq in range(1, 8)]
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_tables_hold_is_left_out(form: Form) -> None:
+    records = form([(seq, seq, encode_put(b"k%d" % seq, b"v")) for seq in range(1, 8)])
     replay = Replay(after=4)
     replay.take(records[:3])
     assert (replay.records, replay.last_seq) == (0, 0)
     replay.take(records[3:6])
     replay.take(records[6:])
     assert (replay.records, replay.last_seq) == (3, 7)
+    assert replay.memtable([1]).first_us == 5
     assert list(replay.memtable([1]).newest) == [b"k5", b"k6", b"k7"]
 
 
@@ -139,10 +154,11 @@ def test_the_size_is_that_of_every_version_and_of_each_key_once() -> None:
         encode_operations(b"\1\2", [b"a", b"b"], [b"v", b""])[:-1],
     ],
 )
-def test_a_batch_that_makes_no_sense_is_named_by_its_seq(payload: bytes) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_that_makes_no_sense_is_named_by_its_seq(payload: bytes, form: Form) -> None:
     replay = Replay()
     with pytest.raises(CorruptionError) as caught:
-        replay.take([(1, 1, encode_put(b"k", b"v")), (2, 2, payload)])
+        replay.take(form([(1, 1, encode_put(b"k", b"v")), (2, 2, payload)]))
     assert caught.value.name == "the batch of seq 2"
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from seerdb import Replica
-from seerdb.storage.replay import WalRecord
 from seerdb.storage.replication.contents import Contents
 from seerdb.storage.replication.shipped import Piece
+from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import SegmentHeader
 from tests.fixtures.database import ROOMY, World
 from tests.fixtures.follower import contents, follow
 
 
-def piece(epoch: int, segment: int, records: list[WalRecord]) -> Piece:
+def piece(epoch: int, segment: int, records: list[Record]) -> Piece:
     """Of a segment that begins with the first of the records."""
     header = SegmentHeader(bytes(16), segment, epoch, records[0][0], 0, 1, 1)
     return Piece(epoch, header, records)
