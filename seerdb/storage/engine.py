@@ -374,6 +374,7 @@ class Engine:
 
     def _serve_inbox(self) -> None:
         with self._start_lock:
+            self.check_open()
             if self._inbox_thread is None:
                 self._inbox_thread = self.runtime.workers.start_loop(
                     self.committer.pipeline.serve, "seerdb-commit"
@@ -457,7 +458,8 @@ class Engine:
             if self.poison.cause is None:
                 self._close_cleanly()
         finally:
-            self._closed = True
+            with self._start_lock:
+                self._closed = True
             self._release()
 
     def _close_cleanly(self) -> None:

@@ -67,10 +67,17 @@ class Inbox:
             self._bell.put(_Sign.MORE)
 
     def wait(self) -> bool:
-        """Wait for :meth:`ring`; whether to go on after that, which :meth:`stop` ends."""
-        if not self._ended:
-            self._ended = self._bell.get() is _Sign.END
-        return not self._ended
+        """Wait for :meth:`ring`; whether to go on. After :meth:`stop` once more: what comes later
+        than that look finds :attr:`has_ended`."""
+        if self._ended:
+            return False
+        self._ended = self._bell.get() is _Sign.END
+        return True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._ended
 
     def stop(self) -> None:
         """Let :meth:`wait` end, after what was rung for before."""

@@ -11,6 +11,7 @@ thread that syncs commits it as any other leader would.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -56,6 +57,7 @@ class Pipeline:
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
         self._inbox = Inbox()
+        self._serving = threading.RLock()  # a sink may submit
         # In the order of the log; appended to under the commit mutex, taken by the serving thread.
         self._untold: deque[tuple[Sink, list[Request]]] = deque()
 
@@ -63,7 +65,7 @@ class Pipeline:
         self, submissions: Iterable[Submission], level: int, sink: Sink
     ) -> list[tuple[object, SeerDBError]]:
         """Commit batches without waiting, at ``level`` where they name none; ``sink`` hears of
-        them on the serving thread.
+        them on the serving thread, or at once on this one if that has ended meanwhile.
 
         Returns the tickets of those that are refused and why (``BusyError`` when too much waits
         already, ``InvalidRequestError``). The batches of the others may not be used any more.
@@ -88,6 +90,8 @@ class Pipeline:
             if not self._leader.append_at_once(requests):
                 self._leader.enqueue(requests)
             self._inbox.ring()
+            if self._inbox.has_ended:
+                self.serve()
         return refused
 
     def _ready(self, batch: Batch) -> Batch:
@@ -112,16 +116,17 @@ class Pipeline:
         """Finish what is submitted, until :meth:`stop`. Raises what a sink raises; called again
         it goes on with what is left."""
         leader, untold, wait = self._leader, self._untold, self._inbox.wait
-        while True:
-            has_to_wait = leader.append_queued()
-            synced = leader.sync_beside()
-            while untold and (untold[0][1][-1].seq <= synced or untold[0][1][-1].done):
-                self._tell(synced)
-            if has_to_wait:
-                leader.lead()
-            elif not wait() and not untold:
-                break
-        leader.publish(synced)
+        with self._serving:
+            while True:
+                has_to_wait = leader.append_queued()
+                synced = leader.sync_beside()
+                while untold and (untold[0][1][-1].seq <= synced or untold[0][1][-1].done):
+                    self._tell(synced)
+                if has_to_wait:
+                    leader.lead()
+                elif not wait() and not untold:
+                    break
+            leader.publish(synced)
 
     def stop(self) -> None:
         """Let :meth:`serve` return once it has served what was submitted."""

@@ -20,6 +20,7 @@ from seerdb import (
     UnavailableError,
 )
 from seerdb.storage import inbox
+from seerdb.storage.engine import Engine
 from seerdb.storage.request import Outcome, Submission
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import ROOMY, World
@@ -282,3 +283,37 @@ def test_many_are_submitted_in_one_call_and_share_a_sync() -> None:
     db.close()
     with pytest.raises(ClosedError):
         db.submit_all([(put(b"a"), None, None, 1)], waiting.put)
+
+
+def test_what_is_submitted_while_another_thread_closes_is_told(
+    db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    committer = db._engine.committer
+    check = committer.check
+
+    def check_and_lose_the_race() -> None:
+        check()
+        monkeypatch.undo()
+        db.close()
+
+    monkeypatch.setattr(committer, "check", check_and_lose_the_race)
+    db.submit(put(b"late"), ticket="late", sink=told)
+    [(ticket, error)] = told.calls[-1]
+    assert (ticket, type(error)) == ("late", ClosedError)
+
+
+def test_no_thread_is_started_when_another_has_closed(
+    db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = Engine._serve_inbox
+
+    def lose_the_race(engine: Engine) -> None:
+        db.close()
+        serve(engine)
+
+    monkeypatch.setattr(Engine, "_serve_inbox", lose_the_race)
+    before = threading.enumerate()
+    with pytest.raises(ClosedError):
+        db.submit(put(b"late"), sink=Told())
+    assert not [thread.name for thread in threading.enumerate() if thread not in before]

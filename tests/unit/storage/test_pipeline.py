@@ -10,6 +10,7 @@ import pytest
 
 from seerdb.errors import ConflictError, DiskError, FencedError, PoisonedError
 from seerdb.storage.batch import Batch
+from seerdb.storage.inbox import Inbox
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.request import LOCAL, MEMORY, OBJECT, Outcome, Request
 from seerdb.storage.wal.reader import scan_segment
@@ -66,6 +67,7 @@ class Line:
         """Let the serving thread do all there is to do, on this one."""
         self.committer.pipeline.stop()
         self.committer.pipeline.serve()
+        self.committer.pipeline._inbox._ended = False  # served again, as no database is
 
     def logged(self) -> list[int]:
         return [record[0] for record in scan_segment(self.rig.files, "wal", 1).records]
@@ -344,3 +346,46 @@ def test_a_sink_that_raises_costs_the_others_nothing_even_at_the_end() -> None:
         line.committer.pipeline.serve()
     line.committer.pipeline.serve()
     assert line.told.run_through() == [(b"b", 3)]
+
+
+def test_what_is_queued_while_the_serving_thread_ends_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = Line()
+    wait = Inbox.wait
+
+    def wait_and_be_late(inbox: Inbox) -> bool:
+        goes_on = wait(inbox)
+        if goes_on:
+            inbox._ended = False  # as the one who submits still sees it
+            line.submit(b"late", expect=(b"late", 0))
+            inbox._ended = True
+        return goes_on
+
+    monkeypatch.setattr(Inbox, "wait", wait_and_be_late)
+    line.committer.pipeline.stop()
+    line.committer.pipeline.serve()
+    assert line.told.run_through() == [(b"late", 2)]
+
+
+def test_what_is_submitted_when_nobody_serves_any_more_is_told_at_once() -> None:
+    line = Line()
+    line.committer.pipeline.stop()
+    line.committer.pipeline.serve()
+    line.submit(b"a")
+    line.submit(b"b", expect=(b"b", 0))
+    assert line.told.run_through() == [(b"a", 2), (b"b", 3)]
+
+
+def test_a_sink_may_submit_even_then() -> None:
+    line = Line()
+    line.committer.pipeline.stop()
+    line.committer.pipeline.serve()
+
+    def submit_again(outcomes: Iterable[Outcome]) -> None:
+        line.told(list(outcomes))
+        line.submit(b"again")
+
+    batch = batch_of([("put", b"a", b"v")])
+    line.committer.pipeline.submit([(batch, None, None, b"a")], LOCAL, submit_again)
+    assert line.told.run_through() == [(b"a", 2), (b"again", 3)]
