@@ -162,6 +162,7 @@ def merge_memory(
 def ingest(
     *,
     entries: Entries = _SUSTAINED,
+    rounds: Rounds = 3,
     background: Background = "thread,process",
     quick: Quick = False,
     work: Work = WORK,
@@ -169,7 +170,8 @@ def ingest(
 ) -> None:
     """A sustained load: rates, amplifications, memory and requests; minutes."""
     with _refusals_explained():
-        plans = _ours_alone([f"ingest_{where}" for where in _words(background)], entries)
+        cases = [f"ingest_{where}" for where in _words(background)]
+        plans = _ours_alone(cases, entries, rounds=rounds)
     _measure("ingest", plans, work, tag, quick=quick)
 
 
@@ -267,11 +269,13 @@ def plot(file: Annotated[Path, typer.Argument(help="A result file.")]) -> None:
 
 
 def _ours_alone(
-    cases: Iterable[str], entries: str, idle_seconds: float = IDLE_SECONDS
+    cases: Iterable[str], entries: str, idle_seconds: float = IDLE_SECONDS, rounds: int = 1
 ) -> list[Plan]:
-    """A fresh process for each of ``cases``, once."""
+    """A fresh process for each round of each of ``cases``."""
     sizes = _numbers(entries)
-    return [embedded.Plan(sizes, 1, (OURS,), (case,), idle_seconds=idle_seconds) for case in cases]
+    return [
+        embedded.Plan(sizes, rounds, (OURS,), (case,), idle_seconds=idle_seconds) for case in cases
+    ]
 
 
 def _measure(kind: str, plans: list[Plan], work: Path, tag: str, *, quick: bool = False) -> None:
