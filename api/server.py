@@ -16,6 +16,7 @@ from seerdb_api.app import create_app
 from seerdb_api.database import open_database
 from seerdb_api.fast import FastPath
 from seerdb_api.logs import configure_logging
+from seerdb_api.process import prepare
 from seerdb_api.protocol import KeyProtocol
 from seerdb_api.service import Service
 from seerdb_api.settings import ServiceSettings
@@ -26,9 +27,6 @@ GRACEFUL_SECONDS = 20
 """How long a stop waits for requests that are still being answered."""
 FENCED = 4
 """The exit code of a conflict, as for all commands."""
-SWITCH_INTERVAL = 0.0005
-"""Seconds after which a thread that wants to run gets its turn. Python's 5 ms would let the event
-loop keep the committer waiting, freshly back from its sync, for longer than the sync took."""
 
 
 def serve(settings: ServiceSettings) -> int:
@@ -39,7 +37,7 @@ def serve(settings: ServiceSettings) -> int:
     opening the database raises. Requires: the main thread.
     """
     configure_logging(settings.log_format)
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    prepare()
     db = open_database(settings)
     try:
         clock = SystemClock()
