@@ -18,6 +18,8 @@ from seerdb.storage.wal.entries import even_batch
 from seerdb.storage.wal.format import decode_columns
 
 _PLAIN = bytes((PUT, DELETE))
+_FEWEST = 8
+"""Records that are worth the calls: those of compressed frames come one by one."""
 
 
 class PlainLog(NamedTuple):
@@ -47,7 +49,7 @@ def read_plain(
 
     def take(records: Sequence[Record]) -> None:
         nonlocal first, last
-        singles = packed_singles(records)
+        singles = packed_singles(records) if len(records) >= _FEWEST else None
         if singles is None:
             pieces.extend(_batches(records))
         else:

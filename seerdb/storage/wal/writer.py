@@ -60,8 +60,8 @@ class LogStatistics(NamedTuple):
 class LogWriter:
     """The one writer of a log directory.
 
-    ``start``, ``append``, ``append_put``, ``seal`` and ``close`` belong to one thread at a time
-    (the commit mutex); ``sync`` and ``pool`` may be used from any other thread meanwhile.
+    ``start``, ``append``, what ``put_appender`` gives, ``seal`` and ``close`` belong to one thread
+    at a time (the commit mutex); ``sync`` and ``pool`` may be used from any other meanwhile.
 
     The first failure of a write or sync poisons the writer, because nobody knows what reached
     the disk: it is raised as it is, and every later call raises ``PoisonedError`` with it as
