@@ -9,7 +9,6 @@ once the manifest names it, so a worker that dies costs time and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from random import Random
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +17,7 @@ from seerdb.errors import UnavailableError
 from seerdb.storage.allocator import keep_freed_pieces, keeping_freed_memory
 from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
+from seerdb.storage.job_process import ProcessDied
 from seerdb.storage.kept import held_names
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import BorrowingObjectStore
@@ -27,7 +27,8 @@ from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStat
 from seerdb.storage.object_store.stack import stack
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import Pace, at_full_speed
-from seerdb.storage.worker_processes import Pool, numbers_at, patiently
+from seerdb.storage.shared_numbers import numbers_at
+from seerdb.storage.worker_processes import Pool, patiently
 from seerdb.storage.workers import Workers
 
 Job = TypeVar("Job")
@@ -147,7 +148,7 @@ class ProcessRunner:
                 share = self._processes.shared_numbers
                 with share() as (place, numbers), control.shared(numbers):
                     result, statistics = self._run(purpose, *call, place)
-        except BrokenProcessPool as error:
+        except ProcessDied as error:
             raise UnavailableError("a worker process died; its job runs again") from error
         self._meter.merge(statistics)
         return result

@@ -11,6 +11,8 @@ import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
 
 from seerdb.errors import InvalidRequestError, MergeError
 from seerdb.options import MAX_VALUE_SIZE
@@ -114,10 +116,19 @@ def find_operator(name: str) -> MergeOperator:
     return operator
 
 
+class _Elsewhere(pickle.Unpickler):
+    """What a worker process can find, which does not run the program that started it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__main__":
+            raise pickle.UnpicklingError(f"{name} is in the program itself, not in a module")
+        return super().find_class(module, name)
+
+
 def check_portable(name: str, operator: MergeOperator) -> None:
     """Raise ``InvalidRequestError`` unless other processes can use the operator."""
     try:
-        pickle.dumps(operator)
+        _Elsewhere(BytesIO(pickle.dumps(operator))).load()
     except Exception as error:  # whatever pickling a user's object raises
         raise InvalidRequestError(
             f"merge operator {name!r} cannot go to worker processes: {error}; make it of "

@@ -1,4 +1,4 @@
-"""Threads, which only this module and ``worker_processes.py`` start: executors, and a timer.
+"""Threads, which only this module starts in a process with databases: executors, and a timer.
 
 A database costs no thread while it has nothing to do: those of :class:`Workers` are shared by all
 databases of the process; see ``lanes.py``.
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from seerdb.clock import Clock
 from seerdb.errors import ClosedError
+from seerdb.storage.job_process import require_interpreter
 from seerdb.storage.worker_processes import PROCESSES, RUNTIME_CLOSED, Pool, WorkerProcesses
 
 T = TypeVar("T")
@@ -139,9 +140,12 @@ class Workers:
     ``background`` is where jobs run: ``inline`` starts no thread at all for background work
     (lanes then run in the caller of :meth:`Lane.wake`), ``thread`` or ``process``.
     ``compactions`` is how many run at once where they do not run here; ``None``: in the processes.
+    Raises ``InvalidRequestError`` where no processes can be started.
     """
 
     def __init__(self, background: str, clock: Clock, compactions: int | None = None) -> None:
+        if background == "process":
+            require_interpreter()
         self.background = background
         self.compactions = compactions or PROCESSES[Pool.MERGES]
         self.clock = clock

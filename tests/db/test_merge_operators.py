@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 import seerdb
@@ -181,9 +183,25 @@ def test_registering() -> None:
             seerdb.register_merge_operator(name, operator)  # type: ignore[arg-type]
 
 
+def in_main(older: bytes, newer: bytes) -> bytes:
+    return older + newer
+
+
 def test_an_operator_for_worker_processes_must_be_able_to_go_there() -> None:
     seerdb.register_merge_operator("test_merging.local", lambda older, newer: older + newer)
     world = World(**ROOMY)
     with pytest.raises(InvalidRequestError, match="background='thread'"):
         world.open(merge_operator="test_merging.local", background="process")
     world.open(merge_operator="test_merging.local").close()
+
+
+def test_an_operator_of_the_program_itself_cannot_go_to_worker_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "in_main", in_main, raising=False)
+    monkeypatch.setattr(in_main, "__module__", "__main__")
+    seerdb.register_merge_operator("test_merging.main", in_main)
+    world = World(**ROOMY)
+    with pytest.raises(InvalidRequestError, match="in_main is in the program itself"):
+        world.open(merge_operator="test_merging.main", background="process")
+    world.open(merge_operator="test_merging.main").close()

@@ -19,7 +19,7 @@ from seerdb.storage.backup.places import (
 from seerdb.storage.control import JobControl
 from seerdb.storage.drill.run import DrillReport, run_drill
 from seerdb.storage.object_store.location import StoreLocation
-from seerdb.storage.worker_processes import numbers_at
+from seerdb.storage.shared_numbers import numbers_at
 
 
 @dataclass(frozen=True)

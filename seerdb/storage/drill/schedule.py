@@ -9,7 +9,6 @@ sooner.
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from threading import Lock
 
@@ -25,6 +24,7 @@ from seerdb.storage.drill.outcome import DrillOutcome, load_outcome, save_outcom
 from seerdb.storage.drill.places import DrillJob, run_in_worker
 from seerdb.storage.drill.run import DrillReport, run_drill
 from seerdb.storage.files import FileSystem
+from seerdb.storage.job_process import ProcessDied
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
@@ -205,7 +205,7 @@ class Drills:
             processes = around.workers.processes
             with processes.shared_numbers() as (place, numbers), control.shared(numbers):
                 made: DrillReport = processes.run_alone(run_in_worker, job, place)
-        except BrokenProcessPool as error:
+        except ProcessDied as error:
             raise UnavailableError("the process of the drill died; it is tried again") from error
         return made
 
