@@ -16,6 +16,7 @@ from typing import NamedTuple
 import zstandard
 from crc32c import crc32c
 
+from seerdb.errors import InternalError
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import (
     BATCH,
@@ -127,6 +128,8 @@ class FrameReader:
 
     def _give(self, records: Sequence[Record]) -> None:
         first, last = records[0][:2], records[-1][:2]
+        if self.last is not None and first[0] <= self.last[0]:
+            raise InternalError(f"seq {first[0]} of a log is handed over after {self.last[0]}")
         self.first, self.last = self.first or first, last
         self.count += len(records)
         self._last_seq = last[0]
@@ -162,6 +165,7 @@ class FrameReader:
                 break
             records, end = found
             offset += end
+            self._hand_over()
             self._give(records)
         return offset
 
