@@ -7,6 +7,7 @@ lanes, and takes them down again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from threading import Lock
 from typing import NoReturn
 
@@ -305,7 +306,8 @@ class Engine:
         self.background.log.wake()
         self.background.flush.wake()
         self.background.compaction.wake()
-        self.shipping.attach(self.background.ship, self.committer.position)
+        telling = partial(self.background.telling_of_the_fence, "ship")
+        self.shipping.attach(self.background.ship, self.committer.position, telling)
         self.background.begin_warm_up()
         if not self.runtime.workers.is_inline:
             self.call_later(LOOK_SECONDS, self._look_again)
@@ -359,8 +361,7 @@ class Engine:
             self.reads.seq_of(expect[0])
         seq = self.committer.commit(batch, level, expect)
         if level == OBJECT:
-            with self.background.telling_of_the_fence("ship"):
-                self.shipper.ship(seq)
+            self.shipper.ship(seq)
         return seq
 
     def submit(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -112,6 +112,8 @@ class Shipper:
         self._clock = clock
         self.conflict: ConflictError | None = None
         """Why nothing is shipped any more."""
+        self.telling: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Around the look for who took over: no write is told of that before the database is."""
         # Guarded by the lock.
         self._lock = threading.Lock()
         self._attempt: tuple[Stretch, str] | None = None
@@ -350,7 +352,7 @@ class Shipper:
     def _check_epoch(self) -> None:
         """Raise ``FencedError`` if somebody with a higher epoch continues the manifest."""
         state = self._manifest.state
-        with suppress(NotFoundError):
+        with self.telling(), suppress(NotFoundError):
             number = state.number + 1
             while read_record(self._store, number).epoch == state.epoch:
                 number += 1

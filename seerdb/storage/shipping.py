@@ -9,7 +9,7 @@ segments are shipped when they are sealed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from seerdb.errors import ClosedError, CorruptionError
 from seerdb.ids import MAX_SEQ
@@ -61,10 +61,15 @@ class Shipping:
             age = (opened.clock.now_us() - times[0]) / 1e6
             self.backlog.mark(0, workers.clock.monotonic() - age)
 
-    def attach(self, lane: Lane, position: Callable[[float], Place | None]) -> None:
+    def attach(
+        self,
+        lane: Lane,
+        position: Callable[[float], Place | None],
+        telling: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         """``lane`` does the work of the shipper from now on; it has what earlier lives left.
-        ``position``: as in :class:`LocalLog`."""
-        self._lane, self._position = lane, position
+        ``position``: as in :class:`LocalLog`; ``telling``: as in :class:`Shipper`."""
+        self._lane, self._position, self.shipper.telling = lane, position, telling
         lane.wake()
 
     def _reach(self, wait: float) -> Place | None:

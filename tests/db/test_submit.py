@@ -15,6 +15,7 @@ from seerdb import (
     BusyError,
     ClosedError,
     ConflictError,
+    FencedError,
     InvalidRequestError,
     PoisonedError,
     UnavailableError,
@@ -234,6 +235,26 @@ def test_object_level_is_told_once_it_is_in_the_bucket(open_db: OpenDB) -> None:
     assert ticket == "outage"
     assert isinstance(error, UnavailableError)
     assert world.lose_machine().open().get(b"a") == b"1"
+
+
+def test_who_is_told_of_another_writer_finds_this_one_stopped() -> None:
+    world = World(takes_tables=False)
+    db, told, stopped = world.open(), Told(), []
+    db.put(b"a", b"1")
+    world.open("other").put(b"b", b"2")
+
+    def sink(outcomes: list[Outcome]) -> None:
+        stopped.append(db.is_fenced)
+        told(outcomes)
+
+    db.submit(put(b"c"), ticket="object", sink=sink, durability="object")
+    [(_, error)] = told.wait(1)
+    assert isinstance(error, FencedError)
+    assert stopped == [True], "nothing is acknowledged from here on"
+    with pytest.raises(FencedError):
+        db.put(b"d", b"3", durability="local")
+    with pytest.raises(FencedError):
+        db.submit(put(b"d"), sink=sink)
 
 
 def test_closing_tells_every_ticket_exactly_once(open_db: OpenDB) -> None:
