@@ -211,7 +211,8 @@ class Lane:
         return bug
 
     def close(self) -> None:
-        """Take no more turns; waits for those under way."""
+        """Take no more turns; waits for those under way. Ends what waits for the work."""
         with self._condition:
             self._closed = True
+            self._condition.notify_all()  # who waits for what nobody will do
             self._condition.wait_for(lambda: not self._running)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from seerdb import (
     DB,
     BusyError,
     ChecksumError,
+    ClosedError,
     Components,
     DiskFullError,
     Event,
@@ -397,3 +399,21 @@ def test_an_overtaken_writer_stops() -> None:
     first.close()
     assert second.put(b"b", b"2") > 1
     second.close()
+
+
+@pytest.mark.parametrize("background", ["thread", "process"])
+def test_a_merge_that_is_asked_for_beside_the_close_is_refused(
+    tmp_path: Path, background: str
+) -> None:
+    db = DB.open(str(tmp_path / "data"), background=background, min_free_disk=0)
+    for _ in range(3):
+        db.put(b"a", b"1")
+        db.flush()
+    db.begin_closing()
+    with ThreadPoolExecutor(1) as beside:
+        merge = beside.submit(db.compact)
+        while not db._engine.compactor._requests and not merge.done():
+            pass
+        db.close()
+        with pytest.raises(ClosedError):
+            merge.result(PATIENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
 
@@ -123,6 +123,20 @@ def test_a_wake_during_the_work_means_another_look(workers: Workers) -> None:
     assert looks.acquire(timeout=PATIENCE)
     lane.close()
     assert not looks.acquire(blocking=False), "two wakes are one more look"
+
+
+def test_who_waits_for_a_lane_learns_of_its_end(workers: Workers) -> None:
+    lane, looked = Lane("compaction", lambda: False, workers, Failures()), threading.Event()
+
+    def never() -> bool:
+        looked.set()
+        return False
+
+    with ThreadPoolExecutor(1) as waiting:
+        outcome = waiting.submit(lane.wake_and_outwait, never)
+        assert looked.wait(PATIENCE)
+        lane.close()
+        assert outcome.result(PATIENCE) is False
 
 
 def test_a_failure_is_told_and_tried_again_later_and_later(workers: Workers) -> None:
