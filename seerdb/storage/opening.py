@@ -50,12 +50,10 @@ from seerdb.storage.runtime import Components
 from seerdb.storage.ship import begin_branch, list_shipped, newest_shipped, read_shipped
 from seerdb.storage.stores import Stores
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.wal.format import encode_record
+from seerdb.storage.wal.repair import frame_bodies
 from seerdb.storage.wal.segments import list_segments
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.storage.workers import Workers
-
-_RELOG_RECORDS = 1000
 
 
 @dataclass
@@ -433,13 +431,8 @@ class _Opening:
         # No later than what came before: what was lost in between is no gap in the log.
         first = before + 1
         log.start(segment, first)
-        for position in range(0, len(records), _RELOG_RECORDS):
-            group = records[position : position + _RELOG_RECORDS]
-            log.append(
-                b"".join(
-                    encode_record(seq, stamp, payload, log.salt) for seq, stamp, payload in group
-                )
-            )
+        for body in frame_bodies(log.salt, records):
+            log.append(body)
         log.seal(records[-1][0], len(records))
         replay = Replay(operator=operator)
         replay.take(records)

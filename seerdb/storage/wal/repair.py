@@ -6,7 +6,7 @@ starts a new segment. Nothing is ever written behind a torn tail: it is cut off 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from seerdb.storage.files import File, FileSystem
 from seerdb.storage.wal.columns import Record
@@ -47,29 +47,9 @@ def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> Segm
         file.close()
 
 
-def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
-    """Put a sealed segment with the records of ``scan`` in its place, in one atomic step."""
-    path = segment_path(directory, scan.header.segment)
-    records = scan_segment(files, directory, scan.header.segment).records
-    draft = f"{path}.rewrite"
-    files.remove(draft)
-    file = files.open(draft, create=True)
-    try:
-        file.write_at(0, encode_header(scan.header))
-        position = HEADER_SIZE
-        for body in _bodies(scan.header.salt, records):
-            frame = _frame(scan.header, body, synced=HEADER_SIZE)
-            file.write_at(position, frame)
-            position += len(frame)
-        info = _seal(file, scan, position)
-    finally:
-        file.close()
-    files.rename(draft, path)
-    files.sync_directory(directory)
-    return info
-
-
-def _bodies(salt: int, records: list[Record]) -> Iterator[bytes]:
+def frame_bodies(salt: int, records: Iterable[Record]) -> Iterator[bytes]:
+    """The records, encoded with ``salt``, in bodies of frames: no matter how many there are, each
+    is large enough not to waste headers, and has little more than a large record."""
     body: list[bytes] = []
     size = 0
     for seq, timestamp_us, payload in records:
@@ -80,6 +60,28 @@ def _bodies(salt: int, records: list[Record]) -> Iterator[bytes]:
             body, size = [], 0
     if body:
         yield b"".join(body)
+
+
+def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
+    """Put a sealed segment with the records of ``scan`` in its place, in one atomic step."""
+    path = segment_path(directory, scan.header.segment)
+    records = scan_segment(files, directory, scan.header.segment).records
+    draft = f"{path}.rewrite"
+    files.remove(draft)
+    file = files.open(draft, create=True)
+    try:
+        file.write_at(0, encode_header(scan.header))
+        position = HEADER_SIZE
+        for body in frame_bodies(scan.header.salt, records):
+            frame = _frame(scan.header, body, synced=HEADER_SIZE)
+            file.write_at(position, frame)
+            position += len(frame)
+        info = _seal(file, scan, position)
+    finally:
+        file.close()
+    files.rename(draft, path)
+    files.sync_directory(directory)
+    return info
 
 
 def _seal(file: File, scan: SegmentScan, position: int) -> SegmentInfo:

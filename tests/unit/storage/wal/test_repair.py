@@ -5,13 +5,13 @@ import random
 import pytest
 
 from seerdb.errors import DiskFullError
-from seerdb.storage.wal.format import HEADER_SIZE
+from seerdb.storage.wal.format import HEADER_SIZE, encode_put
 from seerdb.storage.wal.reader import Condition, classify, scan_segment
-from seerdb.storage.wal.repair import seal_recovered
+from seerdb.storage.wal.repair import frame_bodies, seal_recovered
 from seerdb.storage.wal.segments import SegmentInfo, segment_path
 from seerdb.testing.crash import CrashError
 from seerdb.testing.files import CrashableFileSystem
-from tests.unit.storage.wal.samples import HEADER, flipped, frame, put, segment, seqs
+from tests.unit.storage.wal.samples import HEADER, SALT, flipped, frame, put, read, segment, seqs
 
 PATH = segment_path("wal", 3)
 
@@ -70,6 +70,18 @@ def test_many_records_around_a_damaged_one_are_cut_into_frames_again() -> None:
     files = disk_with(data[:-5])
     repaired(files)
     assert seqs(scan_segment(files, "wal", 3)) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000, 3 << 20])
+def test_records_of_any_size_fit_into_frames(size: int) -> None:
+    """A thousand records made a frame, which has no room for a thousand large ones."""
+    records = [(seq, seq * 10, encode_put(b"key", bytes(size))) for seq in range(1, 301)]
+    if size > 1 << 20:
+        records = records[:5]
+    bodies = list(frame_bodies(SALT, iter(records)))
+    assert all(len(body) < (2 << 20) + size for body in bodies)
+    assert all(len(body) >= 1 << 20 for body in bodies[:-1]), "and headers are not wasted"
+    assert read(segment(*map(frame, bodies))).records == records
 
 
 def test_corruption_is_cut_off_with_all_that_follows() -> None:
