@@ -238,7 +238,8 @@ class Options:
     drill_rate: int = _setting(0, _integer(0, 1 << 40))
     """Bytes a second that a drill may read and write; 0: as many as it can."""
     min_free_disk: int = _setting(GIB, _integer(0, 1 << 50))
-    """Writes are refused while the local disk has less than this free."""
+    """Writes are refused once they need another log segment and the local disk has less than this
+    free."""
     lease: float = _setting(0.0, _lease)
     """Seconds that a lease in the bucket runs, without which this writer acknowledges nothing; it
     is renewed three times as often. A standby takes over when it has run out. 0: no lease, and

@@ -343,6 +343,7 @@ class Committer:
     def _make_room(self, size: int) -> None:
         """Freeze before write: a full memtable is sealed before the group that overflows it."""
         if self._unstarted:
+            self._env.check_disk()
             self._start_segment()
         log = self._log
         if self._written >= self._hold_back_at:

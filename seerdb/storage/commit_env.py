@@ -19,6 +19,9 @@ class CommitEnv(Protocol):
     def admit(self) -> None:
         """Wait until one more memtable may be sealed. Raises ``BusyError``, ``DiskFullError``."""
 
+    def check_disk(self) -> None:
+        """Raise ``DiskFullError`` unless there is room for one more segment."""
+
     def sealed(self, memtable: Memtable) -> None:
         """A memtable was sealed; have it flushed."""
 

@@ -329,6 +329,9 @@ class Engine:
     def admit(self) -> None:
         self.admission.admit()
 
+    def check_disk(self) -> None:
+        self.admission.check_disk()
+
     def sealed(self, memtable: Memtable) -> None:
         event = MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
         try:

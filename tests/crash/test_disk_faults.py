@@ -131,6 +131,20 @@ def test_writes_are_refused_below_the_free_space_that_must_stay() -> None:
     assert dict(world.lose_machine().open().scan()) == rows
 
 
+def test_the_first_write_needs_a_segment_and_so_free_space() -> None:
+    world = World(min_free_disk=1 << 20)
+    rows = fill(world.open(), 3)
+    after = world.kill()
+    after.files.free_space = 1 << 19
+    db = after.open()
+    with pytest.raises(DiskFullError, match="min_free_disk"):
+        db.put(b"refused", b"")
+    assert dict(db.scan()) == rows, "reads go on"
+    after.files.free_space = 1 << 30
+    db.put(b"taken", b"")
+    assert dict(db.scan()) == rows | {b"taken": b""}
+
+
 @pytest.mark.parametrize("operation", ["sync", "remove", "rename", "write", "create"])
 def test_an_opening_that_fails_at_the_disk_leaves_the_directory_unlocked(
     operation: str, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,9 @@ class FakeEnv:
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
         return self.pressure(appended, before_waiting)
 
+    def check_disk(self) -> None:
+        """There is room."""
+
     def admit(self) -> None:
         self.admitted += 1
         if self.refusal is not None:
