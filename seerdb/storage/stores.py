@@ -1,5 +1,8 @@
-"""The bucket of one database: one connection, one meter and breaker, a stack per purpose; and
-those of the buckets that a clone borrows from."""
+"""The bucket of one database: one connection, one meter, a stack per purpose; and those of the
+buckets that a clone borrows from.
+
+What people read has a breaker of its own: a bucket that is full takes nothing more, but gives.
+"""
 
 from __future__ import annotations
 
@@ -35,22 +38,24 @@ class Stores:
     ) -> None:
         self.location = location
         self.meter = RequestMeter(clock)
-        self.breaker = CircuitBreaker(clock)
+        self._breaker, self._read_breaker = CircuitBreaker(clock), CircuitBreaker(clock)
         self._inner = self._heartbeat = inner
         self._clock = clock
         self._random = random
         self._open_other = open_other or self._at
-        self._own = self._over(inner, self.breaker)
+        self._own = self._over(inner, self._breaker, self._read_breaker)
         self._stacks = self._own
         self._lent: dict[Lender, tuple[ObjectStore, dict[Purpose, ObjectStore]]] = {}
 
-    def _over(self, inner: ObjectStore, breaker: CircuitBreaker) -> dict[Purpose, ObjectStore]:
+    def _over(
+        self, inner: ObjectStore, breaker: CircuitBreaker, read_breaker: CircuitBreaker
+    ) -> dict[Purpose, ObjectStore]:
         return {
             purpose: stack(
                 inner,
                 meter=self.meter,
                 purpose=purpose,
-                breaker=breaker,
+                breaker=read_breaker if purpose is Purpose.READ else breaker,
                 clock=self._clock,
                 random=self._random,
             )
@@ -67,8 +72,8 @@ class Stores:
         if not lenders:
             return
         for lender in lenders:
-            inner = self._open_other(lender.url)
-            self._lent[lender] = inner, self._over(inner, CircuitBreaker(self._clock))
+            inner, breaker = self._open_other(lender.url), CircuitBreaker(self._clock)
+            self._lent[lender] = inner, self._over(inner, breaker, breaker)
         self._stacks = {
             purpose: BorrowingObjectStore(
                 own, debt, [stacks[purpose] for _, stacks in self._lent.values()], held
@@ -86,6 +91,12 @@ class Stores:
         if location is not None and location.directory is None:
             self._heartbeat = location.open(patience)
         return MeteredObjectStore(self._heartbeat, self.meter, Purpose.LEASE, self._clock)
+
+    @property
+    def broken(self) -> CircuitBreaker | None:
+        """The breaker that is open, if one is."""
+        breakers = self._breaker, self._read_breaker
+        return next((breaker for breaker in breakers if breaker.is_open), None)
 
     def of(self, purpose: Purpose) -> ObjectStore:
         """The store whose requests are counted under ``purpose``."""

@@ -401,6 +401,23 @@ def test_an_overtaken_writer_stops() -> None:
     second.close()
 
 
+def test_a_bucket_that_takes_nothing_more_is_read_all_the_same() -> None:
+    """Its refusals to take anything opened the breaker, and then reads were not tried either."""
+    world = World(block_cache_capacity=0)
+    db = world.open()
+    db.put(b"a", b"1")
+    db.flush()
+    for operation in ("put", "put_if_absent"):
+        world.store.fail(operation, times=1 << 30)
+    for number in range(8):
+        db.put(b"%d" % number, b"2", durability="local")
+        with pytest.raises(UnavailableError):
+            db.flush()
+        assert db.get(b"a") == b"1"
+    assert db.statistics().store_breaker_open
+    assert "bucket" in {check.name for check in db.health() if not check.ok}
+
+
 @pytest.mark.parametrize("background", ["thread", "process"])
 def test_a_merge_that_is_asked_for_beside_the_close_is_refused(
     tmp_path: Path, background: str

@@ -58,14 +58,14 @@ def drill_health(drills: DrillStatistics) -> list[HealthCheck]:
 
 
 def _store_health(engine: Engine) -> HealthCheck:
-    breaker = engine.stores.breaker
-    if not breaker.is_open:
+    broken = engine.stores.broken
+    if broken is None:
         return HealthCheck("bucket", ok=True, detail="reachable")
     left = engine.options.wal_budget - engine.gauges.wal_bytes
     return HealthCheck(
         "bucket",
         ok=False,
-        detail=f"degraded: {breaker.last_error}; writes go on for {max(left, 0):,} bytes more",
+        detail=f"degraded: {broken.last_error}; writes go on for {max(left, 0):,} bytes more",
     )
 
 

@@ -141,20 +141,20 @@ def gather(follower: Follower) -> ReplicaStatistics:
         disk_cache=caches.disk_cache(follower),
         store_requests=requests,
         costs=costs.costs(requests, 0, prices),
-        store_breaker_open=follower.stores.breaker.is_open,
+        store_breaker_open=follower.stores.broken is not None,
     )
 
 
 def health(follower: Follower, max_lag: float) -> list[HealthCheck]:
     """What a working replica fulfils. Never waits for disk or bucket."""
-    tail, breaker, lane = follower.tail, follower.stores.breaker, follower.lane
+    tail, broken, lane = follower.tail, follower.stores.broken, follower.lane
     lag = tail.lag.measure(follower.seq)
     behind = "catching up" if lag.seconds is None else f"{lag.seconds:.1f} seconds"
     checks = [
         HealthCheck(
             "bucket",
-            ok=not breaker.is_open,
-            detail=f"unreachable: {breaker.last_error}" if breaker.is_open else "reachable",
+            ok=broken is None,
+            detail=f"unreachable: {broken.last_error}" if broken else "reachable",
         ),
         HealthCheck(
             "follow",

@@ -236,7 +236,7 @@ def gather(engine: Engine) -> Statistics:
         disk_cache=caches.disk_cache(engine),
         store_requests=requests,
         costs=costs.costs(requests, table_bytes + blobs.bytes, prices),
-        store_breaker_open=engine.stores.breaker.is_open,
+        store_breaker_open=engine.stores.broken is not None,
         recovery=_recovery(engine),
         takeover=engine.opened.takeover,
         workers=[
