@@ -447,6 +447,7 @@ class Engine:
         """See :meth:`seerdb.DB.begin_closing`."""
         self.background.begin_closing()
         self.compactor.cancel()
+        self.background.compaction.nudge()
         if self._remote is not None:
             self._remote.close()
 

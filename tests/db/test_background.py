@@ -419,7 +419,7 @@ def test_a_bucket_that_takes_nothing_more_is_read_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("background", ["thread", "process"])
-def test_a_merge_that_is_asked_for_beside_the_close_is_refused(
+def test_a_merge_that_is_asked_for_once_the_close_has_begun_is_refused_at_once(
     tmp_path: Path, background: str
 ) -> None:
     db = DB.open(str(tmp_path / "data"), background=background, min_free_disk=0)
@@ -427,10 +427,30 @@ def test_a_merge_that_is_asked_for_beside_the_close_is_refused(
         db.put(b"a", b"1")
         db.flush()
     db.begin_closing()
+    with pytest.raises(ClosedError, match="merges no more"):
+        db.compact()
+    db.close()
+
+
+def test_a_merge_that_waits_for_its_turn_when_the_close_begins_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = DB.open(str(tmp_path / "data"), min_free_disk=0)
+    for _ in range(3):
+        db.put(b"a", b"1")
+        db.flush()
+    compactor, looked = db._engine.compactor, threading.Event()
+
+    def nothing_is_free(_slot: int) -> bool:
+        if compactor._requests:
+            looked.set()
+        return False
+
+    monkeypatch.setattr(compactor, "compact_one", nothing_is_free)
     with ThreadPoolExecutor(1) as beside:
         merge = beside.submit(db.compact)
-        while not db._engine.compactor._requests and not merge.done():
-            pass
-        db.close()
-        with pytest.raises(ClosedError):
+        assert looked.wait(PATIENCE)
+        db.begin_closing()
+        with pytest.raises(ClosedError, match="merges no more"):
             merge.result(PATIENCE)
+    db.close()

@@ -96,18 +96,24 @@ class Compactor:
 
     def ask(self, start: bytes | None = None, end: bytes | None = None) -> Request:
         """Have all in ``[start, end)`` merged as soon as possible: wake the lane, and wait for what
-        is returned to be over."""
+        is returned to be over. After :meth:`cancel` it is at once."""
         request = Request(start, end)
         with self._lock:
             self._requests.append(request)
+        if self._is_cancelled:
+            self._refuse_requests()
         return request
 
     def cancel(self) -> None:
-        """End what runs, within about a second, and begin nothing more. What was made and not
-        published is garbage; nothing is lost."""
+        """End what runs, within about a second, and begin nothing more; nudge the lane, for what
+        was asked for is over. What was made and not published is garbage; nothing is lost."""
         self._is_cancelled = True
         for work in list(self._works.values()):
             work.control.cancel()
+        self._refuse_requests()
+
+    def _refuse_requests(self) -> None:
+        self._tell_requests(None, ClosedError("the database is being closed; it merges no more"))
 
     def pause(self) -> None:
         """Begin nothing before :meth:`resume`. What runs ends within about a second and is given
