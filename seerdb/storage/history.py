@@ -7,6 +7,12 @@ nothing. An instant that cannot be told raises ``HistoryError``, which names wha
 The tables to start from must not be from later than the instant, to the second: a merge leaves out
 what has expired by then. Where the log of such an early start is gone, a later one does as well if
 nothing in either may expire.
+
+Beside a writer a segment of the local log may be let go of between being listed and being read.
+Tables hold it then, and the bucket has it if it is to be shipped. So that is neither the end of
+the log nor a gap in it, but :class:`Released`: look again, at the log first and then at the
+timeline, and what was let go of is found in the one or told of by the other. It ends, as no segment
+comes back.
 """
 
 from __future__ import annotations
@@ -42,6 +48,10 @@ class Stretch(NamedTuple):
     """Whether it is on the local disk."""
 
 
+class Released(Exception):
+    """A segment of the local log was let go of since it was listed."""
+
+
 class Instant(NamedTuple):
     """What the database was at an instant."""
 
@@ -60,28 +70,38 @@ class Log:
     """The log, as far as it is there: parts that may overlap, in any order."""
 
     stretches: list[Stretch]
+    newest: int | None = None
+    """Of an open database, the commit up to which its past is read: where neither log nor tables
+    lead there, something is missing."""
 
     def after(self, seq: int) -> Iterator[list[Record]]:
         """The records after ``seq``, without a gap, until there are no more that follow.
 
         A part that is damaged or gone counts as missing if another has the same records. Raises:
-        ``CorruptionError`` and ``UnavailableError`` where no other has.
+        ``CorruptionError``, ``DiskError``, ``UnavailableError`` and :class:`Released` where no
+        other has.
         """
         left = [each for each in self.stretches if each.last > seq]
-        failure: CorruptionError | None = None
+        released = 0
+        failure: CorruptionError | DiskError | None = None
         while stretch := _best(left, seq + 1):
             left.remove(stretch)
             try:
                 records = _following(stretch.read(), seq)
-            except (DiskError, NotFoundError):
-                continue  # let go of since it was listed
-            except CorruptionError as damage:
+            except Released:
+                released = max(released, stretch.last)
+                continue
+            except NotFoundError:
+                continue  # collected since it was listed: no instant that is kept needs it
+            except (CorruptionError, DiskError) as damage:
                 failure = damage
                 continue
             if records:
                 failure = None
                 seq = records[-1][0]
                 yield records
+        if seq < released:
+            raise Released
         if failure is not None:
             raise failure
 
@@ -130,13 +150,26 @@ def _shipped_reader(
     return read
 
 
-def local_log(
-    files: FileSystem, directory: str, database_id: str, position: tuple[int, int, int]
-) -> list[Stretch]:
-    """What the local disk has of the log of an open database: segments that are not reused yet.
+def live_log(
+    files: FileSystem,
+    directory: str,
+    store: ObjectStore,
+    database_id: str,
+    position: tuple[int, int, int],
+) -> Log:
+    """All there is of the log of an open database up to a position, on its disk and in the bucket.
 
     ``position``: the active segment, how much of it is synced, and the last seq in that.
     """
+    # In this order: what is let go of on the disk meanwhile is in the bucket.
+    near = _local_log(files, directory, database_id, position)
+    return Log(near + shipped_log(store, database_id), newest=position[2])
+
+
+def _local_log(
+    files: FileSystem, directory: str, database_id: str, position: tuple[int, int, int]
+) -> list[Stretch]:
+    """The segments that are not reused yet."""
     active, synced, seq = position
     found: list[Stretch] = []
     for segment in sorted(list_segments(files, directory), reverse=True):
@@ -158,11 +191,23 @@ def _segment_reader(
     files: FileSystem, path: str, segment: int, size: int | None, database_id: str
 ) -> Callable[[], list[Record]]:
     def read() -> list[Record]:
-        scan = read_segment(_read_file(files, path, size), path, segment)
-        check_database(scan, database_id)
+        try:
+            scan = read_segment(_read_file(files, path, size), path, segment)
+            check_database(scan, database_id)
+        except (DiskError, CorruptionError):
+            _check_not_reused(files, path)
+            raise
+        _check_not_reused(files, path)
         return scan.records
 
     return read
+
+
+def _check_not_reused(files: FileSystem, path: str) -> None:
+    """Raise :class:`Released` unless what was read is the segment's: a file that is used again
+    loses its name first."""
+    if not files.exists(path):
+        raise Released(path)
 
 
 def _read_file(files: FileSystem, path: str, size: int | None) -> bytes:
@@ -191,11 +236,26 @@ def past_of(store: ObjectStore, since_us: int = 0) -> tuple[Timeline, Log]:
     return timeline, Log(shipped_log(store, timeline.state.database_id))
 
 
-def at_time(timeline: Timeline, log: Log, time_us: int, *, is_live: bool = False) -> Instant:
+def live_instant(look: Callable[[], tuple[Timeline, Log]], kind: str, wanted: int) -> Instant:
+    """The state of an open database at a ``seq`` or a ``time`` of those that are over.
+
+    ``look`` lists what there is, the log of :func:`live_log` before the timeline. Raises:
+    ``HistoryError``, ``CorruptionError``, ``DiskError``, ``UnavailableError``.
+    """
+    at = at_time if kind == "time" else at_seq
+    while True:
+        timeline, log = look()
+        try:
+            return at(timeline, log, wanted)
+        except Released:
+            continue
+
+
+def at_time(timeline: Timeline, log: Log, time_us: int) -> Instant:
     """The state at a time: all that was committed no later, and nothing else.
 
-    ``is_live``: the log has all that was ever committed, so a later time than that of the newest
-    commit is no time after the end. Raises: ``HistoryError``, and as :meth:`Log.after`.
+    Of an open database no time is after the end. Raises: ``HistoryError``, and as
+    :meth:`Log.after`.
     """
     base = timeline.base(time_us)
     if base is None:
@@ -212,9 +272,11 @@ def at_time(timeline: Timeline, log: Log, time_us: int, *, is_live: bool = False
     if not is_closed:
         later = next((mark for mark in timeline.marks if mark.last_seq > seq), None)
         if later is not None and not (later.ingested and later.last_seq == seq + 1):
-            raise _gap(seq + 1, later, when(time_us))
+            raise gap(seq + 1, later, when(time_us))
+        if later is None and log.newest is not None and log.newest > seq:
+            raise gap(seq + 1, None, when(time_us))
         newest_us = max(last_us, timeline.marks[-1].time_us)
-        if later is None and not is_live and time_us > newest_us:
+        if later is None and log.newest is None and time_us > newest_us:
             raise _after(when(time_us), when(newest_us))
     return Instant(base, records, seq, time_us)
 
@@ -255,9 +317,9 @@ def _up_to(timeline: Timeline, log: Log, base: Mark, seq: int) -> list[Record]:
                 break
     if reached < seq:
         later = next((mark for mark in timeline.marks if mark.last_seq > reached), None)
-        if later is None:
-            raise _after(f"seq {seq:,}", f"seq {reached:,}")
-        raise _gap(reached + 1, later, f"seq {seq:,}")
+        if later is None and (log.newest is None or log.newest < seq):
+            raise _after(f"seq {seq:,}", f"seq {max(reached, log.newest or 0):,}")
+        raise gap(reached + 1, later, f"seq {seq:,}")
     return records
 
 
@@ -278,11 +340,12 @@ def _after(what: str, newest: str) -> HistoryError:
     return HistoryError(f"{what} is after the end, which is {newest}")
 
 
-def _gap(first: int, later: Mark, what: str) -> HistoryError:
-    return HistoryError(
-        f"{what} cannot be told: the log from seq {first:,} on is not there; the next state that "
-        f"can is seq {later.last_seq:,} of {when(later.time_us)}"
-    )
+def gap(first: int, later: Mark | None, what: str) -> HistoryError:
+    """Why an instant cannot be told that is after ``first``, up to ``later`` or the end."""
+    message = f"{what} cannot be told: the log from seq {first:,} on is not there"
+    if later is not None:
+        message += f"; the next state that can is seq {later.last_seq:,} of {when(later.time_us)}"
+    return HistoryError(message)
 
 
 class Span(NamedTuple):

@@ -14,14 +14,14 @@ from seerdb.ids import TableId
 from seerdb.storage.backlog import Place
 from seerdb.storage.files import FileSystem
 from seerdb.storage.flush import FlushJob, TableFormat, run_flush
-from seerdb.storage.history import Instant, Log, at_seq, at_time, local_log, shipped_log
+from seerdb.storage.history import Instant, Log, live_instant, live_log
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 from seerdb.storage.pace import Pace
 from seerdb.storage.replay import Replay
-from seerdb.storage.timeline import read_timeline, state_of
+from seerdb.storage.timeline import Timeline, read_timeline, state_of
 
 MEMTABLE_BYTES = 64 << 20
 """Bytes of log that become one table."""
@@ -68,19 +68,9 @@ def run_rewind(job: RewindJob, files: FileSystem, store: ObjectStore, pace: Pace
     """Look, and make the tables; they are durable then.
 
     Raises: ``HistoryError`` for an instant that cannot be told, ``CorruptionError``,
-    ``UnavailableError``.
+    ``DiskError``, ``UnavailableError``.
     """
-    timeline = read_timeline(store, job.since_us)
-    assert timeline is not None, "there is a manifest: the database is open"
-    there = store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)
-    timeline.keep_whole({info.name for info in there})
-    timeline.forget(job.since_us)  # what is still there of earlier may go at any moment
-    near = local_log(files, job.wal, job.database_id, job.position)
-    log = Log(near + shipped_log(store, job.database_id))
-    if job.kind == "time":
-        instant = at_time(timeline, log, job.wanted, is_live=True)
-    else:
-        instant = at_seq(timeline, log, job.wanted)
+    instant = live_instant(lambda: _look(job, files, store), job.kind, job.wanted)
     version = state_of(store, instant.base).version
     run = 1 + max((run.number for run in version.runs), default=0)
     made: list[TableMeta] = []
@@ -92,6 +82,18 @@ def run_rewind(job: RewindJob, files: FileSystem, store: ObjectStore, pace: Pace
     return Then(
         Version.of([*version.tables, *made]), tuple(made), len(instant.records), instant.seq
     )
+
+
+def _look(job: RewindJob, files: FileSystem, store: ObjectStore) -> tuple[Timeline, Log]:
+    """What there is of the past."""
+    log = live_log(files, job.wal, store, job.database_id, job.position)
+    # Now, as it tells of the tables that hold what the log has let go of.
+    timeline = read_timeline(store, job.since_us)
+    assert timeline is not None, "there is a manifest: the database is open"
+    there = store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)
+    timeline.keep_whole({info.name for info in there})
+    timeline.forget(job.since_us)  # what is still there of earlier may go at any moment
+    return timeline, log
 
 
 def _memtables(job: RewindJob, instant: Instant) -> Iterator[Memtable]:

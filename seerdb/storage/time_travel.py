@@ -5,7 +5,8 @@ is (``reads.py``). Views are kept for a while: a scan in pages, or many reads as
 make one. What a view names stays in the bucket as long as the view is there, as for a snapshot.
 
 The log comes from the segments that are on this disk still, and from the bucket for what was let go
-of here.
+of here. Flushes go on beside: where one takes a segment away that is being read, the reading looks
+again and goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from seerdb.clock import ForwardClock
 from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
 from seerdb.storage.files import FileSystem
-from seerdb.storage.history import Instant, Log, at_seq, at_time, local_log, shipped_log, when
+from seerdb.storage.history import Instant, Log, live_instant, live_log, when
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.store import FetchMany
 from seerdb.storage.manifest.writer import ManifestWriter
@@ -33,7 +34,7 @@ from seerdb.storage.replay import Replay
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
-from seerdb.storage.timeline import Timeline, follow, read_timeline, state_of
+from seerdb.storage.timeline import Mark, Timeline, follow, read_timeline, state_of
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.versions import KeyVersion, versions
 
@@ -79,7 +80,7 @@ class TimeTravel:
         """The database as of an instant. Holds in memory what was committed between the tables of
         then and the instant.
 
-        Raises: ``InvalidRequestError``, ``HistoryError``, ``CorruptionError``,
+        Raises: ``InvalidRequestError``, ``HistoryError``, ``CorruptionError``, ``DiskError``,
         ``UnavailableError``.
         """
         wanted = instant_of(as_of)
@@ -111,33 +112,37 @@ class TimeTravel:
     def versions(self, key: bytes, reads: Reads) -> list[KeyVersion]:
         """What the key held since the retention begins; see :func:`versions`. Reads all of the log
         since then."""
-        log = self.log()
-        with self._lock:
-            marks = list(self._up_to_date().marks)
+        position = self._position()
+
+        def look() -> tuple[list[Mark], Log]:
+            with self._lock:
+                timeline, log = self._look(position)
+                return list(timeline.marks), log
+
         operator = self._sources.operator
-        return versions(key, marks, log, reads=reads, view_of=self.view_of, operator=operator)
+        return versions(key, look, reads=reads, view_of=self.view_of, operator=operator)
 
     def _make(self, kind: str, wanted: int) -> View:
         sources = self._sources
         if kind == "time" and wanted > (now := sources.clock.now_us()):
             raise HistoryError(f"{when(wanted)} has not come yet; it is {when(now)}")
-        log = self.log()
-        timeline = self._up_to_date()
-        if kind == "time":
-            instant = at_time(timeline, log, wanted, is_live=True)
-        else:
-            instant = at_seq(timeline, log, wanted)
-        return self.view_of(instant)
+        position = self._position()
+        return self.view_of(live_instant(lambda: self._look(position), kind, wanted))
 
-    def log(self) -> Log:
-        """All there is of the log, on this disk and in the bucket. Syncs first."""
+    def _position(self) -> tuple[int, int, int]:
+        """Up to where the log goes that is read: all that is committed by now. Syncs first."""
         check_may_wait("a read of the past")
+        position = self._sources.position()
+        assert position is not None, "it waits for writers as long as they take"
+        return position
+
+    def _look(self, position: tuple[int, int, int]) -> tuple[Timeline, Log]:
+        """What there is of the past up to a position. Requires: the lock."""
         sources = self._sources
         database = sources.manifest.state.database_id
-        position = sources.position()
-        assert position is not None, "it waits for writers as long as they take"
-        near = local_log(sources.files, sources.wal, database, position)
-        return Log(near + shipped_log(sources.store, database))
+        log = live_log(sources.files, sources.wal, sources.store, database, position)
+        # Now, as it tells of the tables that hold what the log has let go of.
+        return self._up_to_date(), log
 
     def view_of(self, instant: Instant) -> View:
         """What people see at an instant."""

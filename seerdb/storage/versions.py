@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from seerdb.storage.entry import DELETE_RANGE
-from seerdb.storage.history import Instant, Log
+from seerdb.storage.history import Instant, Log, Released, gap
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.reads import Reads, View
@@ -35,33 +35,41 @@ class KeyVersion(NamedTuple):
 
 def versions(
     key: bytes,
-    marks: list[Mark],
-    log: Log,
+    look: Callable[[], tuple[list[Mark], Log]],
     *,
     reads: Reads,
     view_of: Callable[[Instant], View],
     operator: MergeOperator | None,
 ) -> list[KeyVersion]:
-    """Every version of ``key`` from the first of ``marks`` on, oldest first; at the beginning the
-    one that was in effect then. What expires is no version.
+    """Every version of ``key`` from the first mark on, oldest first; at the beginning the one that
+    was in effect then. What expires is no version.
 
-    Raises: ``MergeError``, and as :meth:`Log.after`.
+    ``look`` lists what there is, as that of :func:`~seerdb.storage.history.live_instant` does.
+    Raises: ``MergeError``, ``CorruptionError``, ``DiskError``, ``UnavailableError``;
+    ``HistoryError`` when neither log nor tables lead to the newest commit.
     """
     found: list[KeyVersion] = []
+    marks, log = look()
+    first = marks[0].number
     mark: Mark | None = marks[0]
-    restores = {each.last_seq for each in marks[1:] if each.restored}
     while mark is not None:
+        restores = {each.last_seq for each in marks if each.restored and each.number > first}
         view = view_of(Instant(mark, [], mark.last_seq, mark.time_us))
         shown = reads.get_at(view, key) or (0, None)
         found += _in_tables(shown, mark, found[-1] if found else None, restores)
         state = State(Memtable([], operator), (), view.state.layout)
         reached = mark.last_seq
-        for records in log.after(reached):
-            for seq, time_us in _applied(state.active, records, key):
-                _, value = reads.get_at(View(state, seq, time_us // SECOND_US), key) or (0, None)
-                found.append(KeyVersion(seq, time_us / SECOND_US, value))
-            reached = records[-1][0]
+        while True:
+            try:
+                for records in log.after(reached):
+                    found += _in_log(state, records, key, reads)
+                    reached = records[-1][0]
+                break
+            except Released:
+                marks, log = look()
         mark = next((each for each in marks if each.last_seq > reached), None)
+    if log.newest is not None and log.newest > reached:
+        raise gap(reached + 1, None, "the history of a key")
     return found
 
 
@@ -82,6 +90,13 @@ def _in_tables(
     elif not mark.ingested:
         # After an ingest nothing but what that wrote is new: what is gone then has expired.
         yield KeyVersion(mark.last_seq, None, None)
+
+
+def _in_log(state: State, records: list[Record], key: bytes, reads: Reads) -> Iterator[KeyVersion]:
+    """The versions that ``records`` make of the key, applied to ``state`` one by one."""
+    for seq, time_us in _applied(state.active, records, key):
+        _, value = reads.get_at(View(state, seq, time_us // SECOND_US), key) or (0, None)
+        yield KeyVersion(seq, time_us / SECOND_US, value)
 
 
 def _applied(memtable: Memtable, records: list[Record], key: bytes) -> Iterator[tuple[int, int]]:

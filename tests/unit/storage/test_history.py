@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb.errors import CorruptionError, HistoryError, NotFoundError
-from seerdb.storage.history import Log, Span, Stretch, at_seq, at_time, shipped_log, spans
+from seerdb.errors import CorruptionError, DiskError, HistoryError, NotFoundError
+from seerdb.storage.history import (
+    Log,
+    Released,
+    Span,
+    Stretch,
+    at_seq,
+    at_time,
+    live_instant,
+    shipped_log,
+    spans,
+)
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import wal_name
 from seerdb.storage.timeline import Mark, Timeline
@@ -65,7 +75,7 @@ def seqs(found: list[Record]) -> list[int]:
 def test_a_time_begins_with_the_tables_of_then(
     second: float, base: int, applied: list[int], seq: int
 ) -> None:
-    found = at_time(MARKS, WHOLE, int(second * SECOND), is_live=True)
+    found = at_time(MARKS, Log(WHOLE.stretches, newest=5), int(second * SECOND))
     assert (found.base.last_seq, seqs(found.records), found.seq) == (base, applied, seq)
     assert found.time_us == second * SECOND
 
@@ -161,6 +171,40 @@ def test_damage_that_nothing_replaces_is_raised() -> None:
     with pytest.raises(CorruptionError, match="damaged"):
         list(log.after(0))
     assert [seqs(each) for each in Log([failing(1, 3, NotFoundError("gone"))]).after(0)] == []
+
+
+@pytest.mark.parametrize("error", [CorruptionError("damaged"), DiskError("broken"), Released()])
+def test_what_cannot_be_read_and_nothing_replaces_is_no_end(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        list(Log([stretch((1, 1.0)), failing(2, 3, error)]).after(0))
+
+
+def test_what_was_let_go_of_and_is_there_in_part_is_no_end() -> None:
+    log = Log([failing(1, 3, Released()), stretch((1, 1.0), (2, 2.0))])
+    found = log.after(0)
+    assert seqs(next(found)) == [1, 2]
+    with pytest.raises(Released):
+        next(found)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("seq", 5), ("time", 9 * SECOND)])
+def test_what_was_let_go_of_is_looked_for_again(kind: str, wanted: int) -> None:
+    gone = Log([failing(3, 5, Released())], newest=5)
+    merely_tables = timeline((0.0, 0, ""), (8.0, 5, ""))
+    for then in ((MARKS, Log(WHOLE.stretches, newest=5)), (merely_tables, Log([], newest=5))):
+        looks = [then, (MARKS, gone), (MARKS, gone)]
+        assert live_instant(looks.pop, kind, wanted).seq == 5
+        assert not looks
+
+
+def test_the_newest_commit_is_led_to_or_missed() -> None:
+    log = Log([stretch((4, 4.0))], newest=5)
+    with pytest.raises(HistoryError, match=r"the log from seq 5 on is not there$"):
+        at_time(MARKS, log, 9 * SECOND)
+    with pytest.raises(HistoryError, match=r"the log from seq 5 on is not there$"):
+        at_seq(MARKS, log, 5)
+    with pytest.raises(HistoryError, match="after the end, which is seq 5"):
+        at_seq(MARKS, log, 6)
 
 
 def test_the_shipped_log_leaves_out_what_a_branch_voids() -> None:
