@@ -82,7 +82,7 @@ class Reader(ABC):
     def close(self) -> None:
         """Release everything. Idempotent."""
         check_may_wait("closing a database")
-        self._try_get = self._refuse
+        self._engine.sampler.end(self._refuse)
         self._engine.close()
 
     def _refuse(self, key: bytes) -> Shown | Need | None:

@@ -21,6 +21,7 @@ from seerdb import (
     LockedError,
     SeerDBError,
 )
+from seerdb.storage.sampling import SAMPLE
 from tests.db.conftest import SMALL, OpenDB
 
 BAD_KEYS: list[tuple[Any, str]] = [
@@ -190,6 +191,21 @@ def test_a_closed_database_refuses(filled: DB, open_db: OpenDB, name: str) -> No
         with pytest.raises(ClosedError, match="the database is closed; open it again"):
             CALLS[name](filled)
     check_unchanged(open_db())
+
+
+def test_a_closed_database_refuses_gets_whatever_beside_it_looks_at_the_statistics(
+    filled: DB,
+) -> None:
+    begun = filled._try_get  # as a get that began before the close has it
+    filled.close()
+    for name in ("get", "try_get_entry"):
+        filled.stats()
+        with pytest.raises(ClosedError):
+            CALLS[name](filled)
+    for _ in range(SAMPLE):
+        begun(b"a")
+    with pytest.raises(ClosedError):
+        filled.get(b"a")
 
 
 def test_a_closed_database_still_says_how_it_is(filled: DB) -> None:
