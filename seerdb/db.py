@@ -10,8 +10,8 @@ from typing import Any, Final, Self
 from msgspec.structs import replace
 
 from seerdb.backups import Backups
-from seerdb.errors import FencedError, InvalidRequestError, SeerDBError
-from seerdb.options import DBOptions, Options
+from seerdb.errors import FencedError, SeerDBError
+from seerdb.options import DBOptions, Directory, Options, chosen, directory_name
 from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import Batch, WriteBatch, check_key
 from seerdb.storage.content import ContentDigest, content_digest
@@ -268,7 +268,7 @@ class DB(Backups, Reader):
     @classmethod
     def open(
         cls,
-        path: str,
+        path: Directory,
         options: Options | DBOptions | None = None,
         *,
         components: Components | None = None,
@@ -277,15 +277,12 @@ class DB(Backups, Reader):
         """Open or create the database whose local directory is ``path``.
 
         ``settings`` (see ``docs/configuration.md``) override ``options``. Raises:
-        ``InvalidRequestError`` for unknown or bad settings and for a store that cannot do
-        what safety needs, ``LockedError`` when another process has the directory,
-        ``UnavailableError``, ``CorruptionError``.
+        ``InvalidRequestError`` for unknown or bad settings, for a path that is no ``str`` or
+        ``os.PathLike`` of one, and for a store that cannot do what safety needs, ``LockedError``
+        when another process has the directory, ``UnavailableError``, ``CorruptionError``.
         """
-        if not path:
-            raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
-        base = options.values if isinstance(options, DBOptions) else {}
-        given = options if isinstance(options, Options) else Options.build(base)
-        return cls(Engine(path, given.with_values(settings), components or Components()))
+        directory, given = directory_name(path), chosen(options, settings)
+        return cls(Engine(directory, given, components or Components()))
 
     def put(  # as keywords only, options would cost a put in memory a fiftieth of its time
         self,

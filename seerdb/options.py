@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -29,6 +30,9 @@ MAX_TTL = 100 * 365 * 24 * 3600
 
 MAX_LAG = 30.0
 """Seconds that a replica may be behind before it says that it is not ready, unless it is told."""
+
+Directory = str | os.PathLike[str]
+"""How a directory is named."""
 
 T = TypeVar("T")
 
@@ -279,6 +283,44 @@ class Options:
 SETTING_NAMES = tuple(setting.name for setting in fields(Options))
 
 
+def directory_name(path: object) -> str:
+    """The name of a directory that is given as a ``str`` or an ``os.PathLike`` of one.
+
+    Raises ``InvalidRequestError`` for anything else, and for what no file system takes as a name.
+    """
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if isinstance(name, str) and name and _is_encodable(name):
+        return name
+    raise InvalidRequestError(
+        "the path must be a directory's name, a str without NUL or an os.PathLike of one, "
+        f"not {path!r}"
+    )
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
+def chosen(options: object, settings: Mapping[str, Any]) -> Options:
+    """``options``, which are ``Options``, ``DBOptions`` or ``None``, overridden by ``settings``.
+
+    Raises ``InvalidRequestError`` for any other options, and for settings that are unknown or bad.
+    """
+    if isinstance(options, DBOptions):
+        options = Options.build(options.values)
+    elif options is None:
+        options = Options()
+    elif not isinstance(options, Options):
+        raise InvalidRequestError(
+            f"options must be DBOptions, Options or None, not {type(options).__name__}; "
+            "settings are given by their names"
+        )
+    return options.with_values(settings)
+
+
 class _Setter(Generic[T]):
     """A chained method named like the setting it replaces."""
 
@@ -353,7 +395,7 @@ class DBOptions:
         shown = {n: "…" if n.endswith("store_options") else v for n, v in self.values.items()}
         return f"DBOptions({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
-    def open(self, path: str) -> DB:
+    def open(self, path: Directory) -> DB:
         """Open the database in directory ``path`` with these settings; see ``DB.open``."""
         from seerdb.db import DB
 

@@ -19,7 +19,11 @@ from seerdb import (
     DiskError,
     InvalidRequestError,
     LockedError,
+    Options,
+    Replica,
     SeerDBError,
+    Standby,
+    promote,
 )
 from seerdb.storage.sampling import SAMPLE
 from tests.db.conftest import SMALL, OpenDB
@@ -148,6 +152,48 @@ def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
     assert file.read_bytes() == b"precious"
     with pytest.raises(InvalidRequestError, match="path must be a directory's name"):
         DB.open("")
+
+
+class OfBytes:
+    def __fspath__(self) -> bytes:
+        return b"db"
+
+
+OPENED_BY: dict[str, Callable[..., object]] = {
+    "DB.open": DB.open,
+    "DBOptions.open": lambda path, *_: DBOptions(**SMALL).open(path),
+    "Replica.open": Replica.open,
+    "Standby.open": Standby.open,
+    "promote": promote,
+}
+
+
+@pytest.mark.parametrize("name", OPENED_BY)
+@pytest.mark.parametrize("path", [b"db", 1, None, OfBytes(), "", "a\0b", "\ud800"], ids=repr)
+def test_a_path_that_is_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRequestError, match="path must be a directory's name"):
+        OPENED_BY[name](path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", set(OPENED_BY) - {"DBOptions.open"})
+@pytest.mark.parametrize("options", [{"durability": "memory"}, {}, 7, "", False], ids=repr)
+def test_options_that_are_none(tmp_path: Path, name: str, options: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="options must be DBOptions, Options or None"):
+        OPENED_BY[name](str(tmp_path / "db"), options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_object_names_a_directory(tmp_path: Path) -> None:
+    for options in (DBOptions(**SMALL), Options(**SMALL)):
+        with DB.open(tmp_path / "db", options) as db:
+            db.put(b"a", b"1")
+            assert db.options.block_size == SMALL["block_size"]
+    with DBOptions(**SMALL).open(tmp_path / "db") as db:
+        assert db.get(b"a") == b"1"
 
 
 def put_9() -> Batch:
