@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from urllib.parse import unquote
 
 from seerdb.errors import InvalidRequestError
 
@@ -56,7 +57,8 @@ MIN_LEASE = 1.0
 MIN_DRILL_INTERVAL = 60.0
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
-_DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", re.ASCII)
+_DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
+MAX_PORT = 65_535
 
 
 def _number(low: float, high: float) -> Callable[[object], str | None]:
@@ -99,15 +101,29 @@ def _retention(value: object) -> str | None:
 
 
 def _background(value: object) -> str | None:
-    if value in _BACKGROUND or (isinstance(value, str) and _DASK.fullmatch(value)):
+    if value in _BACKGROUND:
         return None
+    if isinstance(value, str) and (dask := _DASK.fullmatch(value)):
+        port = int(dask[2])
+        return (
+            None
+            if 0 < port <= MAX_PORT
+            else f"must have a port between 1 and {MAX_PORT:,}, not {port:,}"
+        )
     return f"must be one of {', '.join(_BACKGROUND)}, 'dask://HOST:PORT', not {value!r}"
 
 
-def _store(value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value):
-        return None
+def store_complaint(value: object) -> str | None:
+    """What is wrong with the name of a store, if anything."""
+    if isinstance(value, str) and value not in ("", "file://"):
+        if _is_encodable(unquote(value) if value.startswith("file://") else value):
+            return None
+        return f"must not have NUL or lone surrogates in it, unlike {value!r}"
     return f"must be a URL or a directory, not {value!r}"
+
+
+def _store(value: object) -> str | None:
+    return None if value is None else store_complaint(value)
 
 
 def _lease(value: object) -> str | None:

@@ -131,7 +131,14 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"store": 7}, "store must be a URL or a directory"),
     ({"store_options": "key=1"}, "store_options must be a table"),
     ({"store_options": {"a": 1}}, "a directory takes no store_options"),
+    ({"store": "file://"}, "store must be a URL or a directory, not 'file://'"),
+    ({"store": "a\0b"}, "store must not have NUL"),
+    ({"store": "file:///tmp/a%00b"}, "store must not have NUL"),
+    ({"store": "s3://a\ud800b"}, "store must not have NUL or lone surrogates"),
+    ({"store": "~nobody-has-this-name/x"}, "no such home directory"),
     ({"store": "nope://x"}, "nope"),
+    ({"background": "dask://x:99999"}, "background must have a port between 1 and 65,535"),
+    ({"background": "dask://x:0"}, "not 0"),
     ({"min_free_disk": -1}, "min_free_disk must be between 0"),
 ]
 
@@ -194,6 +201,16 @@ def test_a_path_object_names_a_directory(tmp_path: Path) -> None:
             assert db.options.block_size == SMALL["block_size"]
     with DBOptions(**SMALL).open(tmp_path / "db") as db:
         assert db.get(b"a") == b"1"
+
+
+@pytest.mark.parametrize("below", ["", "/below", "/far/below"])
+def test_a_store_that_is_a_file(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"precious")
+    for store in (f"{file}{below}", f"file://{file}{below}"):
+        with pytest.raises(InvalidRequestError, match="store must be a URL or a directory"):
+            DB.open(tmp_path / "db", store=store, **SMALL)
+    assert file.read_bytes() == b"precious"
 
 
 def put_9() -> Batch:
