@@ -13,7 +13,7 @@ from seerdb.backups import Backups
 from seerdb.errors import FencedError, SeerDBError
 from seerdb.options import DBOptions, Directory, Options, chosen, directory_name
 from seerdb.snapshot import Snapshot
-from seerdb.storage.batch import Batch, WriteBatch, check_key
+from seerdb.storage.batch import Batch, WriteBatch, check_batch, check_key
 from seerdb.storage.content import ContentDigest, content_digest
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
@@ -347,6 +347,7 @@ class DB(Backups, Reader):
     def write(self, batch: Batch, *, durability: str | None = None) -> int:
         """Commit a batch atomically; returns its sequence number (of the newest commit if
         the batch is empty). The batch keeps its operations and may be written again."""
+        check_batch(batch)
         return self._commit(batch.copy(), durability, None) if len(batch) else self.visible_seq
 
     def _commit(
@@ -382,6 +383,7 @@ class DB(Backups, Reader):
         ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
         Raises at once what can be told at once, ``BusyError`` among it.
         """
+        check_batch(batch)
         submitted = batch.copy()
         submission = submitted, durability, expect, ticket
         for _, error in self.submit_all([submission], ListSink(sink)):

@@ -43,6 +43,12 @@ def check_value(value: object) -> None:
         )
 
 
+def check_batch(batch: object) -> None:
+    """Raise ``InvalidRequestError`` unless ``batch`` is a :class:`Batch`."""
+    if not isinstance(batch, Batch):
+        raise InvalidRequestError(f"a batch must be a Batch, not {type(batch).__name__}")
+
+
 def lifetime_us(ttl: object) -> int:
     """A time to live of ``ttl`` seconds, in microseconds.
 

@@ -89,8 +89,48 @@ BAD: dict[str, tuple[Callable[[Any], object], str]] = {
     "a negative limit": (lambda db: db.scan(limit=-1), "whole number from 0, not -1"),
     "a limit that is true": (lambda db: db.scan(limit=True), "not True"),
     "a limit that is a float": (lambda db: db.scan_entries(limit=1.0), "not 1.0"),
+    "a batch that is nothing": (lambda db: db.write(None), "a batch must be a Batch, not NoneType"),
+    "a batch that is empty, and a list": (lambda db: db.write([]), "not list"),
+    "a batch that is a list": (lambda db: db.write([b"a"]), "not list"),
+    "a submission of nothing": (lambda db: db.submit(None, sink=print), "not NoneType"),
     "entries backwards": (lambda db: db.scan_entries(b"b", b"a"), "before its end"),
 }
+
+WRITES: dict[str, Callable[..., object]] = {
+    "put": lambda db, **more: db.put(b"a", b"9", **more),
+    "delete": lambda db, **more: db.delete(b"a", **more),
+    "submit": lambda db, **more: db.submit(put_9(), sink=print, **more),
+    "delete_range": lambda db, **more: db.delete_range(b"a", b"z", **more),
+    "merge": lambda db, **more: db.merge(b"a", b"9", **more),
+    "batch": lambda db, **more: db.batch(**more),
+    "write": lambda db, **more: db.write(put_9(), **more),
+}
+
+
+@pytest.mark.parametrize("durability", [[], {}, "", 7, b"local", True], ids=repr)
+@pytest.mark.parametrize("write", WRITES)
+def test_a_bad_durability(filled: DB, write: str, durability: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="must be one of memory, interval, local, object"):
+        WRITES[write](filled, durability=durability)
+    check_unchanged(filled)
+
+
+@pytest.mark.parametrize("seq", ["2", 1.0, -1, True, False, [], b"1"], ids=repr)
+@pytest.mark.parametrize("write", ["put", "delete", "submit"])
+def test_a_bad_expectation(filled: DB, write: str, seq: Any) -> None:
+    expect = (b"a", seq) if write == "submit" else seq
+    with pytest.raises(InvalidRequestError, match="expect must be a seq, a whole number from 1"):
+        WRITES[write](filled, expect=expect)
+    check_unchanged(filled)
+
+
+@pytest.mark.parametrize("expect", [1, (), (b"a",), (b"a", 1, 1), [b"a", 1], b"a1"], ids=repr)
+def test_an_expectation_of_a_submission_that_is_no_pair(filled: DB, expect: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="expect must be a key and a seq"):
+        filled.submit(put_9(), sink=print, expect=expect)
+    with pytest.raises(InvalidRequestError, match="a key must be bytes"):
+        filled.submit(put_9(), sink=print, expect=("a", 1))
+    check_unchanged(filled)
 
 
 @pytest.mark.parametrize("case", BAD)
