@@ -13,7 +13,7 @@ from seerdb.backups import Backups
 from seerdb.errors import FencedError, SeerDBError
 from seerdb.options import DBOptions, Directory, Options, chosen, directory_name
 from seerdb.snapshot import Snapshot
-from seerdb.storage.batch import Batch, WriteBatch, check_batch, check_key
+from seerdb.storage.batch import Batch, WriteBatch, check_batch, check_key, check_keys
 from seerdb.storage.content import ContentDigest, content_digest
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
@@ -146,8 +146,7 @@ class Reader(ABC):
         fill: bool,  # noqa: FBT001
         as_of: AsOf | None,
     ) -> list[Shown | None]:
-        for key in keys:
-            check_key(key)
+        check_keys(keys)
         return self._engine.reads.get_many_at(self._view(as_of), keys, fill=fill)
 
     def scan(
@@ -195,10 +194,7 @@ class Reader(ABC):
         """A digest of all keys and values as of the commit ``seq``, or now: databases that show the
         same have the same. Reads everything. ``second``: what expires by that second since 1970
         does not count, to compare with a digest that was made then."""
-        view = self._view(seq)
-        if second is not None:
-            view = view._replace(second=second)
-        return content_digest(self._engine.reads, view)
+        return content_digest(self._engine.reads, self._view(seq), second)
 
     def snapshot(self) -> Snapshot:
         """The database as it is now, to be read later. Close it: it keeps memory and tables."""

@@ -89,6 +89,18 @@ BAD: dict[str, tuple[Callable[[Any], object], str]] = {
     "a negative limit": (lambda db: db.scan(limit=-1), "whole number from 0, not -1"),
     "a limit that is true": (lambda db: db.scan(limit=True), "not True"),
     "a limit that is a float": (lambda db: db.scan_entries(limit=1.0), "not 1.0"),
+    "a limit beyond all": (lambda db: db.scan(limit=1 << 70), "limit must be at most 9,223,372"),
+    "a limit of entries beyond all": (lambda db: db.scan_entries(limit=1 << 63), "at most"),
+    "a limit of a snapshot beyond all": (lambda db: db.snapshot().scan(limit=1 << 63), "at most"),
+    "keys that are nothing": (lambda db: db.multi_get(None), "list of keys, not NoneType"),
+    "keys that are a number": (lambda db: db.multi_get(7), "keys must be a list of keys, not int"),
+    "keys that end": (lambda db: db.multi_get(iter([b"a"])), "not list_iterator"),
+    "keys of entries": (lambda db: db.multi_get_entries(None), "list of keys, not NoneType"),
+    "keys of a snapshot": (lambda db: db.snapshot().multi_get(None), "not NoneType"),
+    "keys that are one": (lambda db: db.multi_get(b"a"), "a key must be bytes, not int"),
+    "a second that is text": (lambda db: db.digest(second="x"), "seconds since 1970, not 'x'"),
+    "a second before 1970": (lambda db: db.digest(second=-1), "seconds since 1970, not -1"),
+    "a second that is true": (lambda db: db.digest(second=True), "not True"),
     "a batch that is nothing": (lambda db: db.write(None), "a batch must be a Batch, not NoneType"),
     "a batch that is empty, and a list": (lambda db: db.write([]), "not list"),
     "a batch that is a list": (lambda db: db.write([b"a"]), "not list"),
@@ -128,8 +140,13 @@ def test_a_bad_expectation(filled: DB, write: str, seq: Any) -> None:
 def test_an_expectation_of_a_submission_that_is_no_pair(filled: DB, expect: Any) -> None:
     with pytest.raises(InvalidRequestError, match="expect must be a key and a seq"):
         filled.submit(put_9(), sink=print, expect=expect)
+    check_unchanged(filled)
+
+
+def test_an_expectation_of_a_submission_whose_key_is_none(filled: DB) -> None:
+    wrong: Any = "a", 1
     with pytest.raises(InvalidRequestError, match="a key must be bytes"):
-        filled.submit(put_9(), sink=print, expect=("a", 1))
+        filled.submit(put_9(), sink=print, expect=wrong)
     check_unchanged(filled)
 
 
