@@ -10,10 +10,10 @@ from typing import Any, Final, Self
 from msgspec.structs import replace
 
 from seerdb.backups import Backups
-from seerdb.errors import FencedError, InvalidRequestError, SeerDBError
-from seerdb.options import DBOptions, Options
+from seerdb.errors import FencedError, SeerDBError
+from seerdb.options import DBOptions, Directory, Options, chosen, directory_name
 from seerdb.snapshot import Snapshot
-from seerdb.storage.batch import Batch, WriteBatch, check_key
+from seerdb.storage.batch import Batch, WriteBatch, check_batch, check_key, check_keys
 from seerdb.storage.content import ContentDigest, content_digest
 from seerdb.storage.engine import Engine
 from seerdb.storage.ingest import IngestReport
@@ -82,7 +82,7 @@ class Reader(ABC):
     def close(self) -> None:
         """Release everything. Idempotent."""
         check_may_wait("closing a database")
-        self._try_get = self._refuse
+        self._engine.sampler.end(self._refuse)
         self._engine.close()
 
     def _refuse(self, key: bytes) -> Shown | Need | None:
@@ -146,8 +146,7 @@ class Reader(ABC):
         fill: bool,  # noqa: FBT001
         as_of: AsOf | None,
     ) -> list[Shown | None]:
-        for key in keys:
-            check_key(key)
+        check_keys(keys)
         return self._engine.reads.get_many_at(self._view(as_of), keys, fill=fill)
 
     def scan(
@@ -195,10 +194,7 @@ class Reader(ABC):
         """A digest of all keys and values as of the commit ``seq``, or now: databases that show the
         same have the same. Reads everything. ``second``: what expires by that second since 1970
         does not count, to compare with a digest that was made then."""
-        view = self._view(seq)
-        if second is not None:
-            view = view._replace(second=second)
-        return content_digest(self._engine.reads, view)
+        return content_digest(self._engine.reads, self._view(seq), second)
 
     def snapshot(self) -> Snapshot:
         """The database as it is now, to be read later. Close it: it keeps memory and tables."""
@@ -268,7 +264,7 @@ class DB(Backups, Reader):
     @classmethod
     def open(
         cls,
-        path: str,
+        path: Directory,
         options: Options | DBOptions | None = None,
         *,
         components: Components | None = None,
@@ -277,15 +273,12 @@ class DB(Backups, Reader):
         """Open or create the database whose local directory is ``path``.
 
         ``settings`` (see ``docs/configuration.md``) override ``options``. Raises:
-        ``InvalidRequestError`` for unknown or bad settings and for a store that cannot do
-        what safety needs, ``LockedError`` when another process has the directory,
-        ``UnavailableError``, ``CorruptionError``.
+        ``InvalidRequestError`` for unknown or bad settings, for a path that is no ``str`` or
+        ``os.PathLike`` of one, and for a store that cannot do what safety needs, ``LockedError``
+        when another process has the directory, ``UnavailableError``, ``CorruptionError``.
         """
-        if not path:
-            raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
-        base = options.values if isinstance(options, DBOptions) else {}
-        given = options if isinstance(options, Options) else Options.build(base)
-        return cls(Engine(path, given.with_values(settings), components or Components()))
+        directory, given = directory_name(path), chosen(options, settings)
+        return cls(Engine(directory, given, components or Components()))
 
     def put(  # as keywords only, options would cost a put in memory a fiftieth of its time
         self,
@@ -350,6 +343,7 @@ class DB(Backups, Reader):
     def write(self, batch: Batch, *, durability: str | None = None) -> int:
         """Commit a batch atomically; returns its sequence number (of the newest commit if
         the batch is empty). The batch keeps its operations and may be written again."""
+        check_batch(batch)
         return self._commit(batch.copy(), durability, None) if len(batch) else self.visible_seq
 
     def _commit(
@@ -385,6 +379,7 @@ class DB(Backups, Reader):
         ``NEEDS_IO``, call :meth:`get_entry` in a thread first.
         Raises at once what can be told at once, ``BusyError`` among it.
         """
+        check_batch(batch)
         submitted = batch.copy()
         submission = submitted, durability, expect, ticket
         for _, error in self.submit_all([submission], ListSink(sink)):

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from urllib.parse import unquote
 
 from seerdb.errors import InvalidRequestError
 
@@ -29,6 +31,9 @@ MAX_TTL = 100 * 365 * 24 * 3600
 
 MAX_LAG = 30.0
 """Seconds that a replica may be behind before it says that it is not ready, unless it is told."""
+
+Directory = str | os.PathLike[str]
+"""How a directory is named."""
 
 T = TypeVar("T")
 
@@ -52,7 +57,8 @@ MIN_LEASE = 1.0
 MIN_DRILL_INTERVAL = 60.0
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
-_DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}", re.ASCII)
+_DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
+MAX_PORT = 65_535
 
 
 def _number(low: float, high: float) -> Callable[[object], str | None]:
@@ -95,15 +101,29 @@ def _retention(value: object) -> str | None:
 
 
 def _background(value: object) -> str | None:
-    if value in _BACKGROUND or (isinstance(value, str) and _DASK.fullmatch(value)):
+    if value in _BACKGROUND:
         return None
+    if isinstance(value, str) and (dask := _DASK.fullmatch(value)):
+        port = int(dask[2])
+        return (
+            None
+            if 0 < port <= MAX_PORT
+            else f"must have a port between 1 and {MAX_PORT:,}, not {port:,}"
+        )
     return f"must be one of {', '.join(_BACKGROUND)}, 'dask://HOST:PORT', not {value!r}"
 
 
-def _store(value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value):
-        return None
+def store_complaint(value: object) -> str | None:
+    """What is wrong with the name of a store, if anything."""
+    if isinstance(value, str) and value not in ("", "file://"):
+        if _is_encodable(unquote(value) if value.startswith("file://") else value):
+            return None
+        return f"must not have NUL or lone surrogates in it, unlike {value!r}"
     return f"must be a URL or a directory, not {value!r}"
+
+
+def _store(value: object) -> str | None:
+    return None if value is None else store_complaint(value)
 
 
 def _lease(value: object) -> str | None:
@@ -280,6 +300,44 @@ class Options:
 SETTING_NAMES = tuple(setting.name for setting in fields(Options))
 
 
+def directory_name(path: object) -> str:
+    """The name of a directory that is given as a ``str`` or an ``os.PathLike`` of one.
+
+    Raises ``InvalidRequestError`` for anything else, and for what no file system takes as a name.
+    """
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if isinstance(name, str) and name and _is_encodable(name):
+        return name
+    raise InvalidRequestError(
+        "the path must be a directory's name, a str without NUL or an os.PathLike of one, "
+        f"not {path!r}"
+    )
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
+def chosen(options: object, settings: Mapping[str, Any]) -> Options:
+    """``options``, which are ``Options``, ``DBOptions`` or ``None``, overridden by ``settings``.
+
+    Raises ``InvalidRequestError`` for any other options, and for settings that are unknown or bad.
+    """
+    if isinstance(options, DBOptions):
+        options = Options.build(options.values)
+    elif options is None:
+        options = Options()
+    elif not isinstance(options, Options):
+        raise InvalidRequestError(
+            f"options must be DBOptions, Options or None, not {type(options).__name__}; "
+            "settings are given by their names"
+        )
+    return options.with_values(settings)
+
+
 class _Setter(Generic[T]):
     """A chained method named like the setting it replaces."""
 
@@ -354,7 +412,7 @@ class DBOptions:
         shown = {n: "…" if n.endswith("store_options") else v for n, v in self.values.items()}
         return f"DBOptions({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
-    def open(self, path: str) -> DB:
+    def open(self, path: Directory) -> DB:
         """Open the database in directory ``path`` with these settings; see ``DB.open``."""
         from seerdb.db import DB
 

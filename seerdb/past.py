@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from seerdb.storage.batch import check_key
 from seerdb.storage.checkpoints import Checkpoint, Checkpoints
 from seerdb.storage.engine import Engine
@@ -26,7 +28,7 @@ class Past:
             opened.clock,
             components,
         )
-        store, fetchers = engine.stores.of(Purpose.READ), engine.runtime.workers.fetchers
+        store = engine.stores.of(Purpose.READ)
         self._time_travel = TimeTravel(
             Sources(
                 store=store,
@@ -39,7 +41,7 @@ class Past:
                 operator=opened.operator,
                 new_row_cache=engine.runtime.new_row_cache,
                 call_later=engine.call_later,
-                fetch_many=lambda names: list(fetchers.map(store.get, names)),
+                fetch_many=partial(engine.tables.fetch_all, store.get),
             ),
             engine.options.history_retention,
         )

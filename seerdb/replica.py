@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
-from seerdb.options import MAX_LAG, DBOptions, Options
+from seerdb.options import MAX_LAG, DBOptions, Directory, Options, chosen, directory_name
 from seerdb.read_only import ReadOnly
 from seerdb.storage.lineage import Lineage
 from seerdb.storage.object_store.meter import Purpose
@@ -39,7 +39,7 @@ class Replica(ReadOnly, Reader):
     @classmethod
     def open(
         cls,
-        path: str,
+        path: Directory,
         options: Options | DBOptions | None = None,
         *,
         primary: str | None = None,
@@ -60,16 +60,13 @@ class Replica(ReadOnly, Reader):
         ``LockedError`` when another process has the directory, ``UnavailableError``,
         ``CorruptionError``.
         """
-        if not path:
-            raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
+        directory = directory_name(path)
         if primary is not None and not primary.startswith(("http://", "https://")):
             raise InvalidRequestError(f"primary must be an http or https URL, not {primary!r}")
         if not 0 < max_lag < math.inf:
             raise InvalidRequestError(f"max_lag must be seconds above 0, not {max_lag!r}")
-        base = options.values if isinstance(options, DBOptions) else {}
-        given = options if isinstance(options, Options) else Options.build(base)
-        parts = given.with_values(settings), components or Components()
-        return cls(Follower(path, *parts, primary), max_lag)
+        parts = chosen(options, settings), components or Components()
+        return cls(Follower(directory, *parts, primary), max_lag)
 
     @property
     def seq(self) -> int:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from seerdb.errors import ClosedError
-from seerdb.storage.batch import check_key
+from seerdb.storage.batch import check_key, check_keys
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
 from seerdb.storage.rows import bounds, keys, pairs, rows
@@ -62,8 +62,7 @@ class Snapshot:
 
     def multi_get(self, keys: list[bytes], *, fill_cache: bool = True) -> list[bytes | None]:
         """The values of several keys, in order."""
-        for key in keys:
-            check_key(key)
+        check_keys(keys)
         found = self._engine.reads.get_many_at(self._open_view(), keys, fill=fill_cache)
         return [version and version[1] for version in found]
 

@@ -10,9 +10,9 @@ from typing import Any, NoReturn, Self
 from msgspec.structs import replace
 
 from seerdb.db import DB
-from seerdb.errors import ConflictError, InvalidRequestError, ReadOnlyError
+from seerdb.errors import ConflictError, ReadOnlyError
 from seerdb.events import LogOvertaken
-from seerdb.options import MAX_LAG, DBOptions, Options
+from seerdb.options import MAX_LAG, DBOptions, Directory, Options, chosen, directory_name
 from seerdb.replica import Replica
 from seerdb.storage.engine import Engine
 from seerdb.storage.home import load_home
@@ -34,7 +34,7 @@ STANDBY_LEASE = 6.0
 
 
 def promote(
-    path: str,
+    path: Directory,
     options: Options | DBOptions | None = None,
     *,
     components: Components | None = None,
@@ -48,8 +48,8 @@ def promote(
     into ``quarantine/`` instead of refused. If the writer before keeps a lease and has not given it
     back, this waits until it has run out. Raises as ``DB.open``.
     """
-    given = _options(path, options, settings)
-    return DB(Engine(path, given, components or Components(), Bid(takes_over=True)))
+    directory, given = directory_name(path), chosen(options, settings)
+    return DB(Engine(directory, given, components or Components(), Bid(takes_over=True)))
 
 
 class Standby:
@@ -80,7 +80,7 @@ class Standby:
     @classmethod
     def open(
         cls,
-        path: str,
+        path: Directory,
         options: Options | DBOptions | None = None,
         *,
         components: Components | None = None,
@@ -91,10 +91,10 @@ class Standby:
         ``lease`` of 6 s unless they say otherwise. Makes no request. Raises:
         ``InvalidRequestError``.
         """
-        given = _options(path, options, settings)
+        directory, given = directory_name(path), chosen(options, settings)
         if not given.lease:
             given = given.with_values({"lease": STANDBY_LEASE})
-        return cls(path, given, components or Components())
+        return cls(directory, given, components or Components())
 
     def __enter__(self) -> Self:
         return self
@@ -215,11 +215,3 @@ class StandbyReplica(Replica):
         """Raises ``ReadOnlyError``, which names the primary if it is known."""
         self._follower.check_open()
         self._standby.refuse()
-
-
-def _options(path: str, options: Options | DBOptions | None, settings: dict[str, Any]) -> Options:
-    if not path:
-        raise InvalidRequestError(f"the path must be a directory's name, not {path!r}")
-    base = options.values if isinstance(options, DBOptions) else {}
-    given = options if isinstance(options, Options) else Options.build(base)
-    return given.with_values(settings)

@@ -33,6 +33,19 @@ def check_key(key: object) -> None:
         raise InvalidRequestError(f"a key must be 1 to {MAX_KEY_SIZE:,} bytes, not {len(key):,}")
 
 
+def check_keys(keys: object) -> None:
+    """Raise ``InvalidRequestError`` unless ``keys`` is a list, or alike, of keys."""
+    try:
+        for key in keys:  # type: ignore[attr-defined]
+            if type(key) is not bytes or not 0 < len(key) <= MAX_KEY_SIZE:
+                check_key(key)
+        len(keys)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise InvalidRequestError(
+            f"keys must be a list of keys, not {type(keys).__name__}"
+        ) from error
+
+
 def check_value(value: object) -> None:
     """Raise ``InvalidRequestError`` unless ``value`` is 0 bytes to 1 GiB."""
     if type(value) is not bytes:
@@ -41,6 +54,12 @@ def check_value(value: object) -> None:
         raise InvalidRequestError(
             f"a value must be at most {MAX_VALUE_SIZE:,} bytes, not {len(value):,}"
         )
+
+
+def check_batch(batch: object) -> None:
+    """Raise ``InvalidRequestError`` unless ``batch`` is a :class:`Batch`."""
+    if not isinstance(batch, Batch):
+        raise InvalidRequestError(f"a batch must be a Batch, not {type(batch).__name__}")
 
 
 def lifetime_us(ttl: object) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from seerdb.errors import InvalidRequestError
 from seerdb.storage.digest import NONE, digest
 from seerdb.storage.entry import PUT
 from seerdb.storage.reads import Reads, View
@@ -30,12 +31,23 @@ class ContentDigest(NamedTuple):
     """32 hex digits."""
 
 
-def content_digest(reads: Reads, view: View) -> ContentDigest:
-    """The digest of what ``view`` shows. Reads all of it, values in blobs too, and keeps nothing of
-    it in the caches. Raises as reads do."""
+def content_digest(reads: Reads, view: View, second: int | None = None) -> ContentDigest:
+    """The digest of what ``view`` shows, by its second or another one. Reads all of it, values in
+    blobs too, and keeps nothing of it in the caches. Raises as reads do, and
+    ``InvalidRequestError`` for what is no second since 1970."""
+    if second is not None:
+        _check_second(second)
+        view = view._replace(second=second)
     total = NONE
     for found in reads.scan(view, Wanted(None, None, fill=False)):
         keys, seqs, values = living(found)
         kinds = bytes((PUT,)) * len(keys)
         total += digest(pack(keys, seqs, kinds, values))  # type: ignore[arg-type]  # all are bytes
     return ContentDigest(view.at, view.second, total.entries, str(total))
+
+
+def _check_second(second: object) -> None:
+    if isinstance(second, bool) or not isinstance(second, int) or second < 0:
+        raise InvalidRequestError(
+            f"second must be a whole number of seconds since 1970, not {second!r}"
+        )

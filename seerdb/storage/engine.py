@@ -49,7 +49,7 @@ from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.remote_jobs import DaskRunner, require_shared
-from seerdb.storage.request import OBJECT, Sink, Submission, Ticket
+from seerdb.storage.request import OBJECT, Sink, Submission, Ticket, check_expectation
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.sampling import GetSampler
@@ -360,6 +360,7 @@ class Engine:
         """Commit and wait until durable as ``level`` says; see :meth:`Committer.commit`."""
         self.check_open()
         if expect is not None:
+            check_expectation(expect)
             # So that the check, for which all other writers wait, finds it in memory.
             self.reads.seq_of(expect[0])
         seq = self.committer.commit(batch, level, expect)

@@ -20,7 +20,14 @@ from seerdb.errors import InvalidRequestError, SeerDBError
 from seerdb.storage.batch import Batch
 from seerdb.storage.inbox import Inbox
 from seerdb.storage.outward import call_out
-from seerdb.storage.request import Outcome, Request, Sink, Submission, level_of
+from seerdb.storage.request import (
+    Outcome,
+    Request,
+    Sink,
+    Submission,
+    check_expectation,
+    level_of,
+)
 
 
 class Leader(Protocol):
@@ -77,6 +84,8 @@ class Pipeline:
         for batch, durability, expect, ticket in submissions:
             try:
                 asked = level if durability is None else level_of(durability)
+                if expect is not None:
+                    check_expectation(expect)
                 ready = batch if batch.is_plain else self._ready(batch)
             except SeerDBError as error:
                 refused.append((ticket, error))

@@ -8,7 +8,7 @@ import msgspec
 
 from seerdb.errors import InvalidRequestError, SeerDBError
 from seerdb.options import Durability
-from seerdb.storage.batch import Batch
+from seerdb.storage.batch import Batch, check_key
 from seerdb.storage.entry import MERGE, PUT
 from seerdb.storage.operators import MergeOperator, check_operand
 from seerdb.storage.wal.format import encode_operations, encode_put
@@ -103,12 +103,27 @@ class Request:
 
 def level_of(durability: str) -> int:
     """The rank of a durability. Raises ``InvalidRequestError``."""
-    level = LEVELS.get(durability)
+    try:
+        level = LEVELS.get(durability)
+    except TypeError:  # not hashable
+        level = None
     if level is None:
         raise InvalidRequestError(
             f"durability must be one of {', '.join(LEVELS)}, not {durability!r}"
         )
     return level
+
+
+def check_expectation(expect: object) -> None:
+    """Raise ``InvalidRequestError`` unless ``expect`` is a key and the seq it must have."""
+    if not isinstance(expect, tuple) or len(expect) != 2:
+        raise InvalidRequestError(f"expect must be a key and a seq, not {expect!r}")
+    key, seq = expect
+    check_key(key)
+    if isinstance(seq, bool) or not isinstance(seq, int) or seq < 0:
+        raise InvalidRequestError(
+            f"expect must be a seq, a whole number from 1, or 0 for an absent key; not {seq!r}"
+        )
 
 
 def ready(batch: Batch, operator: MergeOperator | None, now_us: Callable[[], int]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -51,6 +52,8 @@ def rows(
     """
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidRequestError(f"limit must be a whole number from 0, not {limit!r}")
+    if limit is not None and limit > sys.maxsize:
+        raise InvalidRequestError(f"limit must be at most {sys.maxsize:,}, not {limit:,}")
     pieces = (
         list(show(living(chunk)))[::-1] if reverse else show(living(chunk)) for chunk in chunks
     )

@@ -8,6 +8,7 @@ them. Between samples nothing is in the way.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Generic, TypeVar
 
 import msgspec
@@ -43,6 +44,8 @@ class GetSampler(Generic[R]):
     def __init__(self, live: LiveState, get: Get[R]) -> None:
         self._live = live
         self._get = get
+        self._lock = Lock()  # so that nothing replaces what it ends with
+        self._ended = False
         self._left = self._memtable = self._rows = self._tables = 0
 
     def attach(self, use: Callable[[Get[R]], None]) -> None:
@@ -53,7 +56,19 @@ class GetSampler(Generic[R]):
     def begin(self) -> None:
         """Count the next gets. Requires: attached."""
         self._left = SAMPLE
-        self._use(self._counted)
+        self._serve(self._counted)
+
+    def end(self, get: Get[R]) -> None:
+        """Once this returns, gets are served with ``get``, whatever else is asked for here.
+        Requires: attached."""
+        with self._lock:
+            self._ended = True
+            self._use(get)
+
+    def _serve(self, get: Get[R]) -> None:
+        with self._lock:
+            if not self._ended:
+                self._use(get)
 
     def statistics(self) -> GetSample:
         """What was counted so far."""
@@ -63,7 +78,7 @@ class GetSampler(Generic[R]):
     def _counted(self, key: bytes) -> R:
         self._left -= 1
         if self._left <= 0:
-            self._use(self._get)
+            self._serve(self._get)
         state = self._live.current
         if any(key in memtable.newest for memtable in state.memtables):
             self._memtable += 1

@@ -111,7 +111,14 @@ def sort(
     runs: list[SortedRun] = []
     gathered: dict[bytes, bytes] = {}
     size = number = 0
-    for number, (key, value) in enumerate(pairs, 1):
+    for number, pair in _numbered(pairs):
+        try:
+            key, value = pair
+        except (TypeError, ValueError) as error:
+            raise InvalidRequestError(
+                f"pair {number:,} cannot be ingested: it must be a key and a value, not "
+                f"{type(pair).__name__} {pair!r:.100}"
+            ) from error
         if (
             type(key) is not bytes
             or type(value) is not bytes
@@ -131,6 +138,15 @@ def sort(
         before_write()
         runs.append(_write_sorted(gathered, scratch))
     return runs
+
+
+def _numbered(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+    try:
+        return enumerate(pairs, 1)
+    except TypeError as error:
+        raise InvalidRequestError(
+            f"what is ingested must be pairs of a key and a value, not {type(pairs).__name__}"
+        ) from error
 
 
 def _refuse(number: int, key: object, value: object) -> None:

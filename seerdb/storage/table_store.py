@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from seerdb.errors import ClosedError, CorruptionError
+from seerdb.errors import CorruptionError
 from seerdb.ids import TableId
 from seerdb.storage.disk_tier import DiskTier
 from seerdb.storage.manifest.version import TableMeta
@@ -25,6 +25,7 @@ from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.packed import NOTHING, Packed
 from seerdb.storage.sstable.reader import TableReader
+from seerdb.storage.workers import side_by_side
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -190,11 +191,7 @@ class TableStore:
 
         Raises: what a call raises, or ``ClosedError`` when those threads have ended.
         """
-        try:
-            results = self._fetchers.map(fetch, wanted)
-        except RuntimeError as error:
-            raise ClosedError("the database was closed during this read; open it again") from error
-        return list(results)
+        return side_by_side(self._fetchers, fetch, wanted)
 
     def load_range(
         self,

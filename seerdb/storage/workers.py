@@ -79,6 +79,19 @@ def in_order(threads: Executor, call: Callable[[T], R], items: Iterable[T]) -> I
         yield waiting.popleft().result()
 
 
+def side_by_side(threads: Executor, call: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What ``call`` returns for each item, in the order of the items, all under way at once.
+
+    Raises: what a call raises, or ``ClosedError`` when ``threads``, which are those of a database,
+    have ended.
+    """
+    try:
+        results = threads.map(call, items)
+    except RuntimeError as error:
+        raise ClosedError("the database was closed during this read; open it again") from error
+    return list(results)
+
+
 def _tell_of_exception() -> None:
     """As the end of a thread is told of."""
     threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

@@ -19,8 +19,13 @@ from seerdb import (
     DiskError,
     InvalidRequestError,
     LockedError,
+    Options,
+    Replica,
     SeerDBError,
+    Standby,
+    promote,
 )
+from seerdb.storage.sampling import SAMPLE
 from tests.db.conftest import SMALL, OpenDB
 
 BAD_KEYS: list[tuple[Any, str]] = [
@@ -84,8 +89,69 @@ BAD: dict[str, tuple[Callable[[Any], object], str]] = {
     "a negative limit": (lambda db: db.scan(limit=-1), "whole number from 0, not -1"),
     "a limit that is true": (lambda db: db.scan(limit=True), "not True"),
     "a limit that is a float": (lambda db: db.scan_entries(limit=1.0), "not 1.0"),
+    "a limit beyond all": (lambda db: db.scan(limit=1 << 70), "limit must be at most 9,223,372"),
+    "a limit of entries beyond all": (lambda db: db.scan_entries(limit=1 << 63), "at most"),
+    "a limit of a snapshot beyond all": (lambda db: db.snapshot().scan(limit=1 << 63), "at most"),
+    "keys that are nothing": (lambda db: db.multi_get(None), "list of keys, not NoneType"),
+    "keys that are a number": (lambda db: db.multi_get(7), "keys must be a list of keys, not int"),
+    "keys that end": (lambda db: db.multi_get(iter([b"a"])), "not list_iterator"),
+    "keys of entries": (lambda db: db.multi_get_entries(None), "list of keys, not NoneType"),
+    "keys of a snapshot": (lambda db: db.snapshot().multi_get(None), "not NoneType"),
+    "keys that are one": (lambda db: db.multi_get(b"a"), "a key must be bytes, not int"),
+    "a second that is text": (lambda db: db.digest(second="x"), "seconds since 1970, not 'x'"),
+    "a second before 1970": (lambda db: db.digest(second=-1), "seconds since 1970, not -1"),
+    "a second that is true": (lambda db: db.digest(second=True), "not True"),
+    "an ingest of nothing": (lambda db: db.ingest(None), "pairs of a key and a value, not None"),
+    "an ingest of a number": (lambda db: db.ingest([1]), "pair 1 cannot .* a value, not int 1"),
+    "an ingest of three": (lambda db: db.ingest([(b"k", b"v", b"x")]), "not tuple "),
+    "an ingest of one": (lambda db: db.ingest([(b"k", b"v"), (b"l",)]), "pair 2 cannot be"),
+    "a batch that is nothing": (lambda db: db.write(None), "a batch must be a Batch, not NoneType"),
+    "a batch that is empty, and a list": (lambda db: db.write([]), "not list"),
+    "a batch that is a list": (lambda db: db.write([b"a"]), "not list"),
+    "a submission of nothing": (lambda db: db.submit(None, sink=print), "not NoneType"),
     "entries backwards": (lambda db: db.scan_entries(b"b", b"a"), "before its end"),
 }
+
+WRITES: dict[str, Callable[..., object]] = {
+    "put": lambda db, **more: db.put(b"a", b"9", **more),
+    "delete": lambda db, **more: db.delete(b"a", **more),
+    "submit": lambda db, **more: db.submit(put_9(), sink=print, **more),
+    "delete_range": lambda db, **more: db.delete_range(b"a", b"z", **more),
+    "merge": lambda db, **more: db.merge(b"a", b"9", **more),
+    "batch": lambda db, **more: db.batch(**more),
+    "write": lambda db, **more: db.write(put_9(), **more),
+}
+
+
+@pytest.mark.parametrize("durability", [[], {}, "", 7, b"local", True], ids=repr)
+@pytest.mark.parametrize("write", WRITES)
+def test_a_bad_durability(filled: DB, write: str, durability: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="must be one of memory, interval, local, object"):
+        WRITES[write](filled, durability=durability)
+    check_unchanged(filled)
+
+
+@pytest.mark.parametrize("seq", ["2", 1.0, -1, True, False, [], b"1"], ids=repr)
+@pytest.mark.parametrize("write", ["put", "delete", "submit"])
+def test_a_bad_expectation(filled: DB, write: str, seq: Any) -> None:
+    expect = (b"a", seq) if write == "submit" else seq
+    with pytest.raises(InvalidRequestError, match="expect must be a seq, a whole number from 1"):
+        WRITES[write](filled, expect=expect)
+    check_unchanged(filled)
+
+
+@pytest.mark.parametrize("expect", [1, (), (b"a",), (b"a", 1, 1), [b"a", 1], b"a1"], ids=repr)
+def test_an_expectation_of_a_submission_that_is_no_pair(filled: DB, expect: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="expect must be a key and a seq"):
+        filled.submit(put_9(), sink=print, expect=expect)
+    check_unchanged(filled)
+
+
+def test_an_expectation_of_a_submission_whose_key_is_none(filled: DB) -> None:
+    wrong: Any = "a", 1
+    with pytest.raises(InvalidRequestError, match="a key must be bytes"):
+        filled.submit(put_9(), sink=print, expect=wrong)
+    check_unchanged(filled)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -126,7 +192,14 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"store": 7}, "store must be a URL or a directory"),
     ({"store_options": "key=1"}, "store_options must be a table"),
     ({"store_options": {"a": 1}}, "a directory takes no store_options"),
+    ({"store": "file://"}, "store must be a URL or a directory, not 'file://'"),
+    ({"store": "a\0b"}, "store must not have NUL"),
+    ({"store": "file:///tmp/a%00b"}, "store must not have NUL"),
+    ({"store": "s3://a\ud800b"}, "store must not have NUL or lone surrogates"),
+    ({"store": "~nobody-has-this-name/x"}, "no such home directory"),
     ({"store": "nope://x"}, "nope"),
+    ({"background": "dask://x:99999"}, "background must have a port between 1 and 65,535"),
+    ({"background": "dask://x:0"}, "not 0"),
     ({"min_free_disk": -1}, "min_free_disk must be between 0"),
 ]
 
@@ -147,6 +220,58 @@ def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
     assert file.read_bytes() == b"precious"
     with pytest.raises(InvalidRequestError, match="path must be a directory's name"):
         DB.open("")
+
+
+class OfBytes:
+    def __fspath__(self) -> bytes:
+        return b"db"
+
+
+OPENED_BY: dict[str, Callable[..., object]] = {
+    "DB.open": DB.open,
+    "DBOptions.open": lambda path, *_: DBOptions(**SMALL).open(path),
+    "Replica.open": Replica.open,
+    "Standby.open": Standby.open,
+    "promote": promote,
+}
+
+
+@pytest.mark.parametrize("name", OPENED_BY)
+@pytest.mark.parametrize("path", [b"db", 1, None, OfBytes(), "", "a\0b", "\ud800"], ids=repr)
+def test_a_path_that_is_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRequestError, match="path must be a directory's name"):
+        OPENED_BY[name](path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", set(OPENED_BY) - {"DBOptions.open"})
+@pytest.mark.parametrize("options", [{"durability": "memory"}, {}, 7, "", False], ids=repr)
+def test_options_that_are_none(tmp_path: Path, name: str, options: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="options must be DBOptions, Options or None"):
+        OPENED_BY[name](str(tmp_path / "db"), options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_object_names_a_directory(tmp_path: Path) -> None:
+    for options in (DBOptions(**SMALL), Options(**SMALL)):
+        with DB.open(tmp_path / "db", options) as db:
+            db.put(b"a", b"1")
+            assert db.options.block_size == SMALL["block_size"]
+    with DBOptions(**SMALL).open(tmp_path / "db") as db:
+        assert db.get(b"a") == b"1"
+
+
+@pytest.mark.parametrize("below", ["", "/below", "/far/below"])
+def test_a_store_that_is_a_file(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"precious")
+    for store in (f"{file}{below}", f"file://{file}{below}"):
+        with pytest.raises(InvalidRequestError, match="store must be a URL or a directory"):
+            DB.open(tmp_path / "db", store=store, **SMALL)
+    assert file.read_bytes() == b"precious"
 
 
 def put_9() -> Batch:
@@ -190,6 +315,21 @@ def test_a_closed_database_refuses(filled: DB, open_db: OpenDB, name: str) -> No
         with pytest.raises(ClosedError, match="the database is closed; open it again"):
             CALLS[name](filled)
     check_unchanged(open_db())
+
+
+def test_a_closed_database_refuses_gets_whatever_beside_it_looks_at_the_statistics(
+    filled: DB,
+) -> None:
+    begun = filled._try_get  # as a get that began before the close has it
+    filled.close()
+    for name in ("get", "try_get_entry"):
+        filled.stats()
+        with pytest.raises(ClosedError):
+            CALLS[name](filled)
+    for _ in range(SAMPLE):
+        begun(b"a")
+    with pytest.raises(ClosedError):
+        filled.get(b"a")
 
 
 def test_a_closed_database_still_says_how_it_is(filled: DB) -> None:

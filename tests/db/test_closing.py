@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
 import pytest
 
 from seerdb import DB, ClosedError, Components
 from seerdb.events import WorkFailed
+from seerdb.storage.engine import Engine
 from tests.db.conftest import OpenDB
 from tests.fixtures.events import PATIENCE, Heard
 
@@ -42,3 +44,19 @@ def test_who_waits_for_a_merge_is_told_when_closing_begins_and_all_else_goes_on(
     db.close()
     assert heard.count(WorkFailed) == 0
     assert dict(open_db().scan()) == rows
+
+
+def test_reads_of_the_past_that_closing_overtakes_say_so(db: DB) -> None:
+    db.put(b"a", b"1")
+    fetchers = db._engine.runtime.workers.fetchers
+    with patch.object(Engine, "_release", lambda _: fetchers.shutdown()):
+        db.close()
+    with patch.object(Engine, "check_open"):  # they have passed it
+        for read in (
+            lambda: db.get(b"a", as_of=1),
+            lambda: db.seq_at(1),
+            lambda: db.history(b"a"),
+        ):
+            with pytest.raises(ClosedError, match="closed during this read"):
+                read()
+    db._engine._release()

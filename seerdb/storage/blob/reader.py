@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import groupby
 
-from seerdb.errors import ClosedError, CorruptionError, NotFoundError
+from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.storage.blob.format import open_value
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import blob_name
 from seerdb.storage.pointer import BlobPointer, Place
+from seerdb.storage.workers import side_by_side
 
 MAX_RANGE = 4 << 20
 """Most bytes of one GET, unless a single value has more."""
@@ -51,10 +52,7 @@ class BlobReader:
         self.fetched += len(wanted)
         if len(groups) < 2:
             return dict(pair for group in groups for pair in self._fetch(group))
-        try:
-            fetched = list(self._fetchers.map(self._fetch, groups))
-        except RuntimeError as error:
-            raise ClosedError("the database was closed during this read; open it again") from error
+        fetched = side_by_side(self._fetchers, self._fetch, groups)
         return dict(pair for values in fetched for pair in values)
 
     def _fetch(self, group: list[tuple[Place, BlobPointer]]) -> list[tuple[BlobPointer, bytes]]:

@@ -57,6 +57,7 @@ class LocalObjectStore:
 
     def __init__(self, directory: str) -> None:
         self._root = Path(directory).absolute()
+        _refuse_file(self._root)
         self._swept = False
 
     def __repr__(self) -> str:
@@ -235,6 +236,18 @@ def _checksum(descriptor: int) -> Checksum:
         checksum = crc32c(buffer[:count], checksum)
         size += count
     return Checksum(size, checksum)
+
+
+def _refuse_file(directory: Path) -> None:
+    """Raise ``InvalidRequestError`` where ``directory`` is something else, or is below that."""
+    for each in (directory, *directory.parents):
+        if os.path.isdir(each):  # noqa: PTH112 - where it cannot be told, requests will say so
+            return
+        if os.path.exists(each):  # noqa: PTH110
+            raise InvalidRequestError(
+                f"a store must be a URL or a directory, not {str(directory)!r}: {str(each)!r} is "
+                "no directory"
+            )
 
 
 def _make_directory(directory: Path) -> None:

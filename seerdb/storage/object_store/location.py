@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from seerdb.errors import InvalidRequestError
+from seerdb.options import store_complaint
 from seerdb.storage.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.local_store import LocalObjectStore
@@ -22,7 +23,8 @@ _PASSWORD = re.compile(r"//[^/@:]*:[^/@]*@")
 class StoreLocation:
     """A directory or an fsspec URL, and the options of its driver. Picklable.
 
-    A relative directory is made absolute at once, as another process may run elsewhere.
+    A relative directory is made absolute at once, as another process may run elsewhere. Raises
+    ``InvalidRequestError`` for a name that no store can have.
     ``repr`` and ``str`` mask secrets. ``debt``: what the database there borrows from others.
     """
 
@@ -31,6 +33,9 @@ class StoreLocation:
     debt: Debt = NO_DEBT
 
     def __post_init__(self) -> None:
+        complaint = store_complaint(self.url)
+        if complaint:
+            raise InvalidRequestError(f"a store {complaint}")
         directory = self.directory
         if directory is not None:
             object.__setattr__(self, "url", directory)
@@ -39,7 +44,12 @@ class StoreLocation:
     def directory(self) -> str | None:
         """The absolute path of the directory; ``None`` for a remote store."""
         path = unquote(self.url[7:]) if self.url.startswith("file://") else self.url
-        return None if "://" in path else str(Path(path).expanduser().absolute())
+        if "://" in path:
+            return None
+        try:
+            return str(Path(path).expanduser().absolute())
+        except RuntimeError as error:
+            raise InvalidRequestError(f"there is no such home directory: {path!r}") from error
 
     def other(self, url: str) -> StoreLocation:
         """Another place, that the same options reach."""

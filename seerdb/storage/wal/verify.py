@@ -60,7 +60,9 @@ def _verify(files: FileSystem, path: str) -> SegmentReport:
         data = read_whole(files, path)
         size = len(data)
         scan = read_segment(data, path, segment, salvage=True)
-        is_last = segment is None or segment >= list_segments(files, directory or ".")[-1]
+        # None, if this one is taken back meanwhile and the next has not begun.
+        others = list_segments(files, directory or ".")
+        is_last = segment is None or segment >= max(others, default=segment)
     except SeerDBError as error:
         return _unreadable(path, segment or 0, size, str(error))
     condition = classify(scan, is_last=is_last)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -61,6 +62,16 @@ def test_a_segment_with_a_successor_must_be_sealed() -> None:
     found = report(segment(*FRAMES), others=(4,))
     assert found.condition is Condition.CORRUPT
     assert "no SEAL" in found.problem
+
+
+def test_a_segment_that_is_taken_back_after_it_was_read_is_the_last() -> None:
+    files = CrashableFileSystem()
+    files.make_directory("wal")
+    path = segment_path("wal", 3)
+    files.open(path, create=True).write_at(0, segment(*FRAMES))
+    with patch("seerdb.storage.wal.verify.list_segments", return_value=[]):
+        (found,) = verify_segments(files, [path])
+    assert (found.condition, found.records) == (Condition.SOUND, 4)
 
 
 def test_damage_is_located_and_everything_sound_is_counted() -> None:
