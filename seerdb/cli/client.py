@@ -198,6 +198,8 @@ PROBLEMS: dict[str, type[SeerDBError]] = {
     "urn:seerdb:method-not-allowed": InvalidRequestError,
     "urn:seerdb:precondition-failed": ConflictError,
     "urn:seerdb:too-large": InvalidRequestError,
+    "urn:seerdb:target-too-long": InvalidRequestError,
+    "urn:seerdb:head-too-large": InvalidRequestError,
     "urn:seerdb:range-not-satisfiable": InvalidRequestError,
     "urn:seerdb:not-ready": UnavailableError,
     "urn:seerdb:behind": UnavailableError,

@@ -84,6 +84,8 @@ def test_each_problem_of_http_is_known(problem: object) -> None:
         "method-not-allowed": 2,
         "precondition-failed": 4,
         "too-large": 2,
+        "target-too-long": 2,
+        "head-too-large": 2,
         "range-not-satisfiable": 2,
         "not-ready": 5,
         "behind": 5,
