@@ -1,4 +1,5 @@
-"""What is refused while it is still bytes: heads without end, and whatever is no HTTP at all.
+"""What is refused while it is still bytes: heads without end, targets that name nothing, and
+whatever is no HTTP at all.
 
 The parser holds what it has of a head until that is whole, and tells of a line once it is whole. So
 what it told of is counted where it tells it, and what it has not told of by the pieces that came:
@@ -43,6 +44,7 @@ MAX_LINES = 256
 
 _HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,} bytes of them"
 _TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
+_FRAGMENT = "the request target holds a #, which is no part of one; in a key it is %23"
 _CLOSE = b"connection: close\r\n"
 
 
@@ -90,6 +92,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_url(url)
         if len(self.url) > MAX_TARGET:
             raise self._not_taken(TARGET_TOO_LONG, _TARGET_LIMIT)
+        if b"#" in url:
+            raise self._not_taken(INVALID_REQUEST, _FRAGMENT)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser saw a header line; those of a trailer count, and mean nothing."""

@@ -56,6 +56,8 @@ def flood(wire: Wire, piece: bytes, most: int) -> None:
         (CHUNKED + b"0\r\n" + b"x: y\r\n" * MAX_LINES + b"\r\n", 431, "head-too-large"),
         (request("GET", "/v1/kv/" + "k" * MAX_TARGET), 414, "target-too-long"),
         (request("GET", "/v1/kv?prefix=" + "k" * MAX_TARGET), 414, "target-too-long"),
+        (request("PUT", "/v1/kv/new#part", body=b"1"), 400, "invalid-request"),
+        (request("GET", "/v1/kv?prefix=a#b"), 400, "invalid-request"),
         (request("FETCH", "/v1/kv/a"), 400, "invalid-request"),
         (request("GET", "no/path"), 400, "invalid-request"),
         (request("GET", "/v1/kv/\xe4"), 400, "invalid-request"),
