@@ -1,5 +1,5 @@
-"""What is refused while it is still bytes: heads without end, targets that name nothing, and
-whatever is no HTTP at all.
+"""What is refused while it is still bytes: heads without end, targets that name nothing, codings
+that nobody undoes, and whatever is no HTTP at all.
 
 The parser holds what it has of a head until that is whole, and tells of a line once it is whole. So
 what it told of is counted where it tells it, and what it has not told of by the pieces that came:
@@ -27,6 +27,7 @@ from seerdb_api.errors import (
     HEAD_TOO_LARGE,
     INVALID_REQUEST,
     TARGET_TOO_LONG,
+    UNKNOWN_CODING,
     Problem,
     RefusalError,
     reply_to,
@@ -45,6 +46,8 @@ MAX_LINES = 256
 _HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,} bytes of them"
 _TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
 _FRAGMENT = "the request target holds a #, which is no part of one; in a key it is %23"
+_CODING = "the one transfer coding that is known here is chunked"
+_CODING_HEADER = b"transfer-encoding"
 _CLOSE = b"connection: close\r\n"
 
 
@@ -103,6 +106,9 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._not_taken(HEAD_TOO_LARGE, _HEAD_LIMITS)
         if self._headed:
             return
+        is_coding = len(name) == len(_CODING_HEADER) and name.lower() == _CODING_HEADER
+        if is_coding and value.strip().lower() != b"chunked":
+            raise self._not_taken(UNKNOWN_CODING, _CODING)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

@@ -200,6 +200,7 @@ PROBLEMS: dict[str, type[SeerDBError]] = {
     "urn:seerdb:too-large": InvalidRequestError,
     "urn:seerdb:target-too-long": InvalidRequestError,
     "urn:seerdb:head-too-large": InvalidRequestError,
+    "urn:seerdb:unknown-coding": InvalidRequestError,
     "urn:seerdb:range-not-satisfiable": InvalidRequestError,
     "urn:seerdb:not-ready": UnavailableError,
     "urn:seerdb:behind": UnavailableError,

@@ -67,6 +67,17 @@ def flood(wire: Wire, piece: bytes, most: int) -> None:
         (CHUNKED + b"zz\r\n", 400, "invalid-request"),
         (CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n", 400, "invalid-request"),
         (b"\x16\x03\x01\x02\x00\x01", 400, "invalid-request"),
+        (
+            request("PUT", "/v1/kv/new", "transfer-encoding: gzip, chunked") + b"0\r\n\r\n",
+            501,
+            "unknown-coding",
+        ),
+        (
+            request("PUT", "/v1/kv/new", "Transfer-Encoding: gzip", "transfer-encoding: chunked")
+            + b"0\r\n\r\n",
+            501,
+            "unknown-coding",
+        ),
     ],
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else None,
 )

@@ -86,6 +86,7 @@ def test_each_problem_of_http_is_known(problem: object) -> None:
         "too-large": 2,
         "target-too-long": 2,
         "head-too-large": 2,
+        "unknown-coding": 2,
         "range-not-satisfiable": 2,
         "not-ready": 5,
         "behind": 5,
