@@ -182,7 +182,9 @@ def test_a_stream_ends_when_its_reader_leaves(port: int) -> None:
 
 
 def test_a_port_that_is_taken_is_a_failure(tmp_path: Path, port: int) -> None:
-    process = start(tmp_path, port=port)
+    data = tmp_path / "data"
+    process = start(data, port=port)
     output, log = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
-    assert "address already in use" in log
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in log
+    assert not data.exists()
