@@ -197,7 +197,7 @@ def test_a_reader_that_goes_away_is_no_error(seerdb: Commands) -> None:
         assert (outcome.code, outcome.err) == (141, ""), arguments
 
 
-@pytest.mark.parametrize("command", ["get k", "flush"])
+@pytest.mark.parametrize("command", ["get k", "flush", "stats"])
 def test_a_reader_that_was_never_there_is_no_error(seerdb: Commands, command: str) -> None:
     seerdb("put", "k", "v")
     process = Process(*command.split(), environment={"SEERDB_URL": seerdb.url})
