@@ -53,15 +53,17 @@ def byte_string(name: str, description: str, example: str | None = None) -> Para
 
 
 def text(name: str, description: str, example: str | None = None) -> Parameter:
-    """A parameter whose value is text."""
+    """A parameter whose value is text, and not empty."""
 
     def read(value: bytes) -> str:
+        if not value:
+            raise ValueError("must not be empty; leave it out")
         try:
             return value.decode()
         except UnicodeDecodeError as error:
             raise ValueError("must be UTF-8") from error
 
-    return Parameter(name, f"{description}.", read, {"type": "string"}, example)
+    return Parameter(name, f"{description}.", read, {"type": "string", "minLength": 1}, example)
 
 
 def boolean(name: str, description: str, *, default: bool = False) -> Parameter:
