@@ -171,10 +171,10 @@ def parse_query(raw: bytes, parameters: tuple[Parameter, ...]) -> dict[str, Any]
             raise InvalidRequestError(f"unknown query parameter {name[:SHOWN_BYTES]!r}; {expected}")
         if name in values:
             raise InvalidRequestError(f"query parameter {name} is given twice")
+        given = unquote_to_bytes(value)
         try:
-            values[name] = known[name].read(unquote_to_bytes(value))
+            values[name] = known[name].read(given)
         except ValueError as error:
-            raise InvalidRequestError(
-                f"query parameter {name} {error}, not {value[:SHOWN_BYTES]!r}"
-            ) from error
+            shown = given[:SHOWN_BYTES].decode(errors="replace")
+            raise InvalidRequestError(f"query parameter {name} {error}, not {shown!r}") from error
     return values
