@@ -91,7 +91,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """The parser saw some of a target."""
-        self._tell(len(url))
+        self._untold = 0
+        self._told += len(url)
         super().on_url(url)
         if len(self.url) > MAX_TARGET:
             raise self._not_taken(TARGET_TOO_LONG, _TARGET_LIMIT)
@@ -100,9 +101,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser saw a header line; those of a trailer count, and mean nothing."""
-        self._tell(len(name) + len(value))
+        self._untold = 0
+        self._told += len(name) + len(value)
         self._lines += 1
-        if self._lines > MAX_LINES:
+        if self._told > MAX_HEAD or self._lines > MAX_LINES:
             raise self._not_taken(HEAD_TOO_LARGE, _HEAD_LIMITS)
         if self._headed:
             return
@@ -131,12 +133,6 @@ class GuardedProtocol(HttpToolsProtocol):
         error = sys.exception()
         detail = f"this is no HTTP/1.1 request: {error or msg}"
         self._refuse(self._wrong or RefusalError(INVALID_REQUEST, detail))
-
-    def _tell(self, size: int) -> None:
-        self._untold = 0
-        self._told += size
-        if self._told > MAX_HEAD:
-            raise self._not_taken(HEAD_TOO_LARGE, _HEAD_LIMITS)
 
     def _not_taken(self, problem: Problem, detail: str) -> RefusalError:
         """What a callback raises to end the parsing, which the parser does not hand on."""
