@@ -119,7 +119,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         settings = self._settings
         with _listening(settings.host, settings.port):
-            await super().startup(sockets)
+            for each in sockets or ():
+                each.listen(BACKLOG)  # uvloop would not raise what goes wrong
+        await super().startup(sockets)
         # All that was made so far stays: the collector need not walk through it again, which
         # would keep every request waiting for some 50 ms each time.
         gc.collect()
