@@ -88,7 +88,10 @@ NO_SUCH_PATH = Problem(404, "no-such-path", "No such path")
 METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "Method not allowed")
 PRECONDITION_FAILED = Problem(412, "precondition-failed", "The precondition does not hold")
 TOO_LARGE = Problem(413, "too-large", "The request body is too large")
+TARGET_TOO_LONG = Problem(414, "target-too-long", "The path and query are too long")
 RANGE_NOT_SATISFIABLE = Problem(416, "range-not-satisfiable", "The range is outside the value")
+HEAD_TOO_LARGE = Problem(431, "head-too-large", "The header lines are too many or too long")
+UNKNOWN_CODING = Problem(501, "unknown-coding", "The transfer coding is not known")
 NOT_READY = Problem(503, "not-ready", "The database is not ready", retryable=True)
 BEHIND = Problem(503, "behind", "This node does not have that commit yet", retryable=True)
 
@@ -98,7 +101,10 @@ OF_HTTP = (
     METHOD_NOT_ALLOWED,
     PRECONDITION_FAILED,
     TOO_LARGE,
+    TARGET_TOO_LONG,
     RANGE_NOT_SATISFIABLE,
+    HEAD_TOO_LARGE,
+    UNKNOWN_CODING,
     NOT_READY,
     BEHIND,
 )

@@ -4,7 +4,8 @@ Parsing a request into an ASGI scope and giving it a task costs several times wh
 needs to answer it. So a connection looks at arriving bytes first: one whole request for
 ``/v1/kv/{key}`` that asks for nothing but the key is answered at once (a read from memory) or
 with its group (a write). Everything else goes to uvicorn, unchanged, and from there to
-:class:`fast.FastPath`; both paths answer the same bytes.
+:class:`fast.FastPath`; both paths answer the same bytes. What is not to be let in is refused on
+that way, in :mod:`intake`.
 
 Written against uvicorn 0.54. Used of its ``HttpToolsProtocol``: the methods overridden below;
 ``config.app``, ``cycle.response_complete``, ``flow``, ``loop``, ``transport``,
@@ -19,13 +20,13 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from seerdb import Batch, NeedsIO
 from seerdb_api.errors import reply_to
 from seerdb_api.fast import FastPath
 from seerdb_api.head import fields_of, plain_body_length
+from seerdb_api.intake import GuardedProtocol
 from seerdb_api.keys import ABSENT
 from seerdb_api.reply import encoded, lines_of, seq_header
 from seerdb_api.requests import request_id_for
@@ -47,7 +48,7 @@ _DELETED = b"HTTP/1.1 204 No Content\r\n" + _WRITTEN
 _CLOSE = b"connection: close\r\n"
 
 
-class KeyProtocol(HttpToolsProtocol):
+class KeyProtocol(GuardedProtocol):
     """One connection. Requires: the configured app is a :class:`fast.FastPath`, no ``Date`` or
     ``Server`` headers, no access log, no limit of concurrency."""
 
@@ -64,12 +65,10 @@ class KeyProtocol(HttpToolsProtocol):
         self._now = fast.now
         self._outbox = fast.outbox
         self._record = fast.record
-        self._service = fast.service
         self._lag_headers = fast.service.lag_headers
         settings = fast.service.settings
         self._durability = settings.options.durability.encode()
         self._body_limit = min(settings.body_limit, MAX_PLAIN_BODY)
-        self._parsing = False  # uvicorn's parser is inside of a message
         self._held = b""  # a plain request whose body has not come
         self._write: tuple[bytes, bytes, float] | None = None  # unanswered: method, head, start
         self._after = b""  # what came while a write waits
@@ -88,16 +87,6 @@ class KeyProtocol(HttpToolsProtocol):
         if not self._answered(data, may_hold=not held):
             self._outbox.send()
             super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        """uvicorn's parser saw the first byte of a request."""
-        self._parsing = True
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        """uvicorn's parser saw the last byte of a request."""
-        super().on_message_complete()
-        self._parsing = False
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The client sends no more; one whose write waits may still read."""

@@ -53,15 +53,17 @@ def byte_string(name: str, description: str, example: str | None = None) -> Para
 
 
 def text(name: str, description: str, example: str | None = None) -> Parameter:
-    """A parameter whose value is text."""
+    """A parameter whose value is text, and not empty."""
 
     def read(value: bytes) -> str:
+        if not value:
+            raise ValueError("must not be empty; leave it out")
         try:
             return value.decode()
         except UnicodeDecodeError as error:
             raise ValueError("must be UTF-8") from error
 
-    return Parameter(name, f"{description}.", read, {"type": "string"}, example)
+    return Parameter(name, f"{description}.", read, {"type": "string", "minLength": 1}, example)
 
 
 def boolean(name: str, description: str, *, default: bool = False) -> Parameter:
@@ -169,10 +171,10 @@ def parse_query(raw: bytes, parameters: tuple[Parameter, ...]) -> dict[str, Any]
             raise InvalidRequestError(f"unknown query parameter {name[:SHOWN_BYTES]!r}; {expected}")
         if name in values:
             raise InvalidRequestError(f"query parameter {name} is given twice")
+        given = unquote_to_bytes(value)
         try:
-            values[name] = known[name].read(unquote_to_bytes(value))
+            values[name] = known[name].read(given)
         except ValueError as error:
-            raise InvalidRequestError(
-                f"query parameter {name} {error}, not {value[:SHOWN_BYTES]!r}"
-            ) from error
+            shown = given[:SHOWN_BYTES].decode(errors="replace")
+            raise InvalidRequestError(f"query parameter {name} {error}, not {shown!r}") from error
     return values

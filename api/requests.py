@@ -19,7 +19,7 @@ from seerdb.clock import Clock
 from seerdb_api import keys
 from seerdb_api.errors import METHOD_NOT_ALLOWED, NO_SUCH_PATH, Problem, problem_reply, reply_to
 from seerdb_api.metrics import RequestMetrics
-from seerdb_api.reply import Header, send_reply, to_response
+from seerdb_api.reply import Header, send_reply, seq_header, to_response
 from seerdb_api.service import Service
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.http")
@@ -142,11 +142,11 @@ class _Outgoing:
 async def answer_unrouted(routes: RouteTable, request: Request, error: HTTPException) -> Response:
     """The problem for a request that no route takes."""
     path = request.scope["path"]
-    headers: tuple[Header, ...] = ()
+    headers: tuple[Header, ...] = (seq_header(request.app.state.service.db.visible_seq),)
     problem: Problem = NO_SUCH_PATH
     detail = "there is nothing under this path; /docs lists what there is"
     if error.status_code == METHOD_NOT_ALLOWED.status:
         allowed = routes.allowed(path) or (error.headers or {})["Allow"]
         problem, detail = METHOD_NOT_ALLOWED, f"this path takes {allowed}"
-        headers = ((b"allow", allowed.encode()),)
+        headers = ((b"allow", allowed.encode()), *headers)
     return to_response(problem_reply(problem, detail, headers))

@@ -7,10 +7,11 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import uvicorn
 
+from seerdb import SeerDBError
 from seerdb.clock import SystemClock
 from seerdb_api.app import create_app
 from seerdb_api.database import open_database
@@ -30,26 +31,55 @@ FENCED = 4
 
 
 def serve(settings: ServiceSettings) -> int:
-    """Serve the database until told to stop; 0 after a clean stop, 1 when it cannot listen, 4 when
+    """Serve the database until told to stop; 0 after a clean stop, 1 when it cannot start, 4 when
     a standby that had taken over was taken over from: start it again.
 
     On SIGTERM or SIGINT: stop accepting, finish requests, flush and close the database. Raises what
-    opening the database raises. Requires: the main thread.
+    opening the database raises; and ``SeerDBError`` before that, when it cannot listen, for an
+    opening fences whoever writes. Requires: the main thread.
     """
     configure_logging(settings.log_format)
-    prepare()
-    db = open_database(settings)
-    try:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in _bound(settings.host, settings.port)]
+        prepare()
+        db = stack.enter_context(closing(open_database(settings)))
         clock = SystemClock()
         app = FastPath(create_app(settings, db, clock=clock), clock)
         server = _Server(_config(app, settings), settings, app.service)
-        with _stopping_on_signals(server):
-            server.run()
+        try:
+            with _stopping_on_signals(server):
+                server.run(sockets)
+        except SystemExit:  # uvicorn could not start, and has logged why
+            return 1
         return FENCED if settings.standby and app.service.db.is_fenced else 0
-    except SystemExit:  # uvicorn could not listen, and has logged why
-        return 1
-    finally:
-        db.close()
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets that have the addresses of ``host``, and to which nobody can connect yet."""
+    with _listening(host, port), ExitStack() as stack:
+        sockets = []
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind(address)
+            sockets.append(bound)
+        stack.pop_all()
+    return sockets
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    """Errors of the operating system in here are about listening."""
+    try:
+        yield
+    except (OSError, UnicodeError) as error:  # the latter for what can be the name of no host
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SeerDBError(f"cannot listen on {host} port {port}: {why}") from error
 
 
 def _config(app: FastPath, settings: ServiceSettings) -> uvicorn.Config:
@@ -87,12 +117,15 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        settings = self._settings
+        with _listening(settings.host, settings.port):
+            for each in sockets or ():
+                each.listen(BACKLOG)  # uvloop would not raise what goes wrong
         await super().startup(sockets)
         # All that was made so far stays: the collector need not walk through it again, which
         # would keep every request waiting for some 50 ms each time.
         gc.collect()
         gc.freeze()
-        settings = self._settings
         port = self.servers[0].sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         what = "replica, cache" if settings.replica else "data"

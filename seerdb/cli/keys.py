@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,7 +115,7 @@ def put(  # noqa: PLR0913 - an argument for each option
         raise InvalidRequestError("give either --if-absent or --if-seq")
     conditions = {"if-none-match": "*"} if if_absent else _if_seq(if_seq)
     target = key_target(key_bytes(key, as_hex=as_hex))
-    query = {"durability": durability, "ttl": None if ttl is None else f"{ttl:f}"}
+    query = {"durability": durability, "ttl": None if ttl is None else _decimal(ttl)}
     content = _value(value, file)
     with Client(url) as client:
         reply = client.request(
@@ -204,6 +205,11 @@ def range_query(
         for name, text in (("prefix", prefix), ("start", start), ("end", end))
         if text is not None
     }
+
+
+def _decimal(number: float) -> str:
+    """A number without an exponent, as people write it."""
+    return re.sub(r"(\.[0-9]*?)0+$", r"\1", f"{number:f}").removesuffix(".")
 
 
 def _if_seq(seq: int | None) -> dict[str, str]:

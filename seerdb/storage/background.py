@@ -239,9 +239,11 @@ class Background:
             self.failed(name, error, 1, 0)
             raise
 
-    def begin_closing(self) -> None:
-        """What is cancelled from now on is cancelled on purpose; writers wait for no lane."""
+    def begin_closing(self, cancel: Callable[[], None]) -> None:
+        """What ``cancel`` ends, and what is cancelled from now on, is cancelled on purpose; writers
+        wait for no lane."""
         self.is_closing = True
+        cancel()
         for lane in self.lanes:
             lane.nudge()
 

@@ -446,9 +446,7 @@ class Engine:
 
     def begin_closing(self) -> None:
         """See :meth:`seerdb.DB.begin_closing`."""
-        self.background.begin_closing()
-        self.compactor.cancel()
-        self.background.compaction.nudge()
+        self.background.begin_closing(self.compactor.cancel)
         if self._remote is not None:
             self._remote.close()
 

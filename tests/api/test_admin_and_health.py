@@ -165,3 +165,4 @@ def test_recovery_points_of_the_bucket_or_a_repository(client: Client) -> None:
     found = client.get("/v1/admin/recovery-points?from=s3%3A%2F%2Fb").json
     assert found == {"from": "s3://b", "ranges": []}
     client.get("/v1/admin/recovery-points?from=nowhere").problem(404, "not-found")
+    client.get("/v1/admin/recovery-points?from=").problem(400, "invalid-request")

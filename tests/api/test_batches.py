@@ -218,3 +218,14 @@ def test_unknown_parameters_and_methods_are_refused(client: Client, path: str) -
     answer = client.get(path)
     answer.problem(405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
+
+
+def test_of_a_name_that_stands_twice_the_last_counts(client: Client, db: FakeDatabase) -> None:
+    """The decoder does not tell; the documentation does."""
+    body = (
+        b'{"ops":[{"op":"put","key":"a","value":"1","key":"b"}],"ops":[{"op":"delete","key":"c"}]}'
+    )
+    assert client.post("/v1/batch", body).json == {"seq": 1, "count": 1}
+    body = b'{"ops":[{"op":"put","key":"a","value":"1","key":"b"}]}'
+    client.post("/v1/batch", body)
+    assert db.entries.keys() == {b"b"}

@@ -62,6 +62,7 @@ def test_wrong_methods(client: Client, path: str, allowed: str) -> None:
     answer = client.request("PATCH", path)
     assert answer.problem(405, "method-not-allowed")["detail"] == f"this path takes {allowed}"
     assert answer.headers["allow"] == allowed
+    assert answer.headers["seerdb-seq"] == "0"
 
 
 def test_wrong_methods_on_the_pages_of_the_framework(client: Client) -> None:

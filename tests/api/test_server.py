@@ -21,6 +21,18 @@ from seerdb_api.server import serve
 from seerdb_api.settings import ServiceSettings
 sys.exit(serve(ServiceSettings.build(json.loads(sys.argv[1]))))
 """
+TAKE_IT = """
+import socket
+from seerdb_api import server
+def opened(settings, opened=server.open_database):
+    global other
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    other.bind(("127.0.0.1", {port}))
+    other.listen()
+    return opened(settings)
+server.open_database = opened
+"""
 LIMIT = 1 << 20
 
 
@@ -143,7 +155,7 @@ def test_the_longest_request_line(port: int) -> None:
     with connection_to(port) as connection:
         assert ask(connection, "PUT", target, b"long")[0] == 204
         assert ask(connection, "GET", target)[:2] == (200, b"long")
-        assert ask(connection, "GET", target + "k")[0] == 400
+        assert ask(connection, "GET", target + "k")[0] == 414
     longest = {"op": "put", "key": "k" * 65_535, "value": "longest"}
     with connection_to(port) as connection:
         body = json.dumps({"ops": [longest]}).encode()
@@ -182,7 +194,23 @@ def test_a_stream_ends_when_its_reader_leaves(port: int) -> None:
 
 
 def test_a_port_that_is_taken_is_a_failure(tmp_path: Path, port: int) -> None:
-    process = start(tmp_path, port=port)
+    data = tmp_path / "data"
+    process = start(data, port=port)
     output, log = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
-    assert "address already in use" in log
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in log
+    assert not data.exists()
+
+
+def test_a_port_that_is_taken_meanwhile_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        program = SERVE.replace("sys.exit", TAKE_IT.format(port=port) + "sys.exit", 1)
+        monkeypatch.setattr(f"{__name__}.SERVE", program)
+        output, log = start(tmp_path / "data", port=port).communicate(timeout=60)
+    assert output == ""
+    assert f"SeerDBError: cannot listen on 127.0.0.1 port {port}: Address already in use" in log

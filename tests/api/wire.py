@@ -21,6 +21,7 @@ from seerdb.testing.clock import FakeClock
 from seerdb_api import server as served
 from seerdb_api.app import create_app
 from seerdb_api.fast import FastPath
+from seerdb_api.intake import GuardedProtocol
 from seerdb_api.protocol import MAX_PLAIN_BODY
 from seerdb_api.service import Database, Sink, Submission, Ticket
 from seerdb_api.settings import ServiceSettings
@@ -35,7 +36,8 @@ WAIT = 60.0
 LARGE = b"v" * (MAX_PLAIN_BODY + 1)
 
 
-HTTPTOOLS: dict[str, Any] = {"http": "httptools"}
+HTTPTOOLS: dict[str, Any] = {"http": GuardedProtocol}
+"""Changes of the configuration with which every request goes through uvicorn's parser."""
 
 
 def request(method: str, target: str, *headers: str, body: bytes = b"") -> bytes:

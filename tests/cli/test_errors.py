@@ -84,6 +84,9 @@ def test_each_problem_of_http_is_known(problem: object) -> None:
         "method-not-allowed": 2,
         "precondition-failed": 4,
         "too-large": 2,
+        "target-too-long": 2,
+        "head-too-large": 2,
+        "unknown-coding": 2,
         "range-not-satisfiable": 2,
         "not-ready": 5,
         "behind": 5,
@@ -194,7 +197,7 @@ def test_a_reader_that_goes_away_is_no_error(seerdb: Commands) -> None:
         assert (outcome.code, outcome.err) == (141, ""), arguments
 
 
-@pytest.mark.parametrize("command", ["get k", "flush"])
+@pytest.mark.parametrize("command", ["get k", "flush", "stats"])
 def test_a_reader_that_was_never_there_is_no_error(seerdb: Commands, command: str) -> None:
     seerdb("put", "k", "v")
     process = Process(*command.split(), environment={"SEERDB_URL": seerdb.url})

@@ -60,6 +60,7 @@ def test_a_value_may_have_a_lifetime(seerdb: Commands) -> None:
     for wrong in ("0", "-1", "nan", "3153600001", "soon"):
         seerdb("put", "k", "w", f"--ttl={wrong}", expect=2)
     assert seerdb("get", "k").out == b"v"
+    assert "not '-1'\n" in seerdb("put", "k", "w", "--ttl", "-1", expect=2).err
 
 
 def test_a_value_comes_from_the_argument_stdin_or_a_file(seerdb: Commands, tmp_path: Path) -> None:

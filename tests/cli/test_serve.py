@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 from pathlib import Path
 
 import httpx
@@ -49,6 +51,20 @@ def test_an_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_wrong_flag_is_a_usage_error(flags: tuple[str, ...], tmp_path: Path) -> None:
     Commands()("serve", str(tmp_path / "data"), *flags, expect=2)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", "a..b"])
+def test_who_cannot_listen_does_not_open_the_database(tmp_path: Path, host: str) -> None:
+    """An opening would have fenced the server that has the port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        outcome = Commands()(
+            "serve", str(tmp_path / "data"), "--host", host, "--port", port, expect=1
+        )
+    assert re.fullmatch(rf"seerdb: cannot listen on {host} port {port}: .+\n", outcome.err)
     assert not (tmp_path / "data").exists()
 
 

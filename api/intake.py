@@ -1,0 +1,186 @@
+"""What is refused while it is still bytes: heads without end, targets that name nothing, codings
+that nobody undoes, and whatever is no HTTP at all.
+
+The parser holds what it has of a head until that is whole, and tells of a line once it is whole. So
+what it told of is counted where it tells it, and what it has not told of by the pieces that came:
+at most twice ``MAX_HEAD`` and one piece are ever held.
+
+Written against uvicorn 0.54. Used of its ``HttpToolsProtocol``: the methods overridden below;
+``cycle.disconnected``, ``keep_alive``, ``message_event``, ``response_complete``,
+``response_started`` and ``scope``; ``config``, ``flow``, ``headers``, ``logger``, ``pipeline``,
+``scope``, ``server_state.default_headers``, ``transport``, ``url``; and ``RequestResponseCycle``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from functools import partial
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from seerdb_api.errors import (
+    HEAD_TOO_LARGE,
+    INVALID_REQUEST,
+    TARGET_TOO_LONG,
+    UNKNOWN_CODING,
+    Problem,
+    RefusalError,
+    reply_to,
+)
+from seerdb_api.fast import FastPath
+from seerdb_api.reply import Reply, encoded, send_reply
+from seerdb_api.requests import request_id_for
+
+MAX_TARGET = 65_535
+"""Bytes of path and query, which is also what uvicorn's parser can split."""
+MAX_HEAD = 128 << 10
+"""Bytes of target, names and values of one request."""
+MAX_LINES = 256
+"""Header lines of one request, those of a trailer among them."""
+
+_HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,} bytes of them"
+_TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
+_FRAGMENT = "the request target holds a #, which is no part of one; in a key it is %23"
+_CODING = "the one transfer coding that is known here is chunked"
+_CODING_HEADER = b"transfer-encoding"
+_CLOSE = b"connection: close\r\n"
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """A connection that answers with a problem what it does not let in, after the requests that
+    came whole before it, and closes. Requires: the configured app is a :class:`fast.FastPath`."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        fast = config.app
+        assert isinstance(fast, FastPath)
+        self._service = fast.service
+        self._parsing = False  # uvicorn's parser is inside of a message
+        self._headed = False  # of which it has told the whole head
+        self._told = 0  # bytes of its head so far
+        self._lines = 0  # header lines of it so far
+        self._untold = 0  # bytes that came since the parser last told of anything
+        self._wrong: RefusalError | None = None  # what a callback has refused
+        self._refused = False  # nothing more is taken
+
+    def data_received(self, data: bytes) -> None:
+        """Have uvicorn's parser look at what came."""
+        if self._refused:
+            return
+        self._untold += len(data)
+        super().data_received(data)
+        if self._untold > MAX_HEAD and not self._refused:
+            self._refuse(RefusalError(HEAD_TOO_LARGE, _HEAD_LIMITS))
+
+    def on_message_begin(self) -> None:
+        """The parser saw the first byte of a request."""
+        self._parsing, self._headed = True, False
+        self._told = self._lines = self._untold = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """The parser saw some of a target."""
+        self._untold = 0
+        self._told += len(url)
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET:
+            raise self._not_taken(TARGET_TOO_LONG, _TARGET_LIMIT)
+        if b"#" in url:
+            raise self._not_taken(INVALID_REQUEST, _FRAGMENT)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The parser saw a header line; those of a trailer count, and mean nothing."""
+        self._untold = 0
+        self._told += len(name) + len(value)
+        self._lines += 1
+        if self._told > MAX_HEAD or self._lines > MAX_LINES:
+            raise self._not_taken(HEAD_TOO_LARGE, _HEAD_LIMITS)
+        if self._headed:
+            return
+        is_coding = len(name) == len(_CODING_HEADER) and name.lower() == _CODING_HEADER
+        if is_coding and value.strip().lower() != b"chunked":
+            raise self._not_taken(UNKNOWN_CODING, _CODING)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The parser saw the end of a head."""
+        self._headed = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """The parser saw some of a body."""
+        self._untold = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The parser saw the last byte of a request."""
+        super().on_message_complete()
+        self._parsing = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser did not take; uvicorn calls this where it hears of it."""
+        error = sys.exception()
+        detail = f"this is no HTTP/1.1 request: {error or msg}"
+        self._refuse(self._wrong or RefusalError(INVALID_REQUEST, detail))
+
+    def _not_taken(self, problem: Problem, detail: str) -> RefusalError:
+        """What a callback raises to end the parsing, which the parser does not hand on."""
+        self._wrong = RefusalError(problem, detail)
+        return self._wrong
+
+    def _refuse(self, error: RefusalError) -> None:
+        """Answer with ``error`` when it is its turn, and close."""
+        self._refused = self._parsing = True
+        request_id = request_id_for(dict(self.headers or ()))
+        reply = reply_to(error, request_id, self._service.db.visible_seq)
+        app = partial(_send, reply)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.scope is self.scope:  # it is its body that is wrong
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                cycle.keep_alive = False
+                self.pipeline[0] = (cycle, app)
+                return
+            if cycle.response_started:
+                self.transport.close()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        elif cycle is not None and not cycle.response_complete:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self._last_cycle(), app))
+            return
+        self.transport.write(encoded(reply, _CLOSE))
+        self.transport.close()
+
+    def _last_cycle(self) -> RequestResponseCycle:
+        """What uvicorn runs an application in, for one that reads nothing of its request."""
+        scope: Any = {**self.scope, "method": "GET"}
+        return RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=False,
+            on_response=self.on_response_complete,
+        )
+
+
+async def _send(reply: Reply, scope: Scope, _receive: Receive, send: Send) -> None:
+    """An application that answers with ``reply`` whatever was asked."""
+    await send_reply(reply, scope["method"], send)

@@ -1,0 +1,171 @@
+"""What a connection refuses before it is a request: how it is answered, and that it ends there."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from seerdb_api.intake import MAX_HEAD, MAX_LINES, MAX_TARGET
+from tests.api.client import PROBLEM_JSON, PROBLEM_MEMBERS
+from tests.api.fake_database import FakeDatabase
+from tests.api.wire import WaitingDatabase, Wire, connected, request, serving, turn
+
+CHUNKED = request("PUT", "/v1/kv/new", "transfer-encoding: chunked")
+LONG = MAX_HEAD // 8
+MANY = [f"x{n}: {'y' * LONG}" for n in range(8)]
+
+
+def problem(reply: bytes, status: int, name: str) -> dict[str, Any]:
+    """Check that this is the problem ``name``, after which the connection ends."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), reply[:200]
+    lines = head.split(b"\r\n")
+    assert b"content-type: " + PROBLEM_JSON.encode() in lines
+    assert b"connection: close" in lines
+    assert [line for line in lines if line.startswith(b"seerdb-seq: ")]
+    document: dict[str, Any] = json.loads(body)
+    assert document.keys() == PROBLEM_MEMBERS
+    assert (document["status"], document["type"]) == (status, f"urn:seerdb:{name}")
+    assert document["retryable"] is False
+    return document
+
+
+def flood(wire: Wire, piece: bytes, most: int) -> None:
+    """Send ``piece`` until the server hangs up, and fail if it takes ``most`` bytes."""
+    with suppress(ConnectionError):
+        for _ in range(most // len(piece)):
+            wire.send(piece)
+        raise AssertionError(f"the server took {most:,} bytes")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "name"),
+    [
+        (
+            request("GET", "/v1/kv/a", *(f"x{n}: y" for n in range(MAX_LINES))),
+            431,
+            "head-too-large",
+        ),
+        (request("GET", "/livez", *MANY), 431, "head-too-large"),
+        (request("GET", "/v1/kv/a", "x: " + "y" * MAX_HEAD), 431, "head-too-large"),
+        (request("GET", "/v1/kv/a", "y" * MAX_HEAD + ": x"), 431, "head-too-large"),
+        (CHUNKED + b"0\r\nx: " + b"y" * MAX_HEAD + b"\r\n\r\n", 431, "head-too-large"),
+        (CHUNKED + b"0\r\n" + b"x: y\r\n" * MAX_LINES + b"\r\n", 431, "head-too-large"),
+        (request("GET", "/v1/kv/" + "k" * MAX_TARGET), 414, "target-too-long"),
+        (request("GET", "/v1/kv?prefix=" + "k" * MAX_TARGET), 414, "target-too-long"),
+        (request("PUT", "/v1/kv/new#part", body=b"1"), 400, "invalid-request"),
+        (request("GET", "/v1/kv?prefix=a#b"), 400, "invalid-request"),
+        (request("FETCH", "/v1/kv/a"), 400, "invalid-request"),
+        (request("GET", "no/path"), 400, "invalid-request"),
+        (request("GET", "/v1/kv/\xe4"), 400, "invalid-request"),
+        (request("PUT", "/v1/kv/new", "content-length: -1"), 400, "invalid-request"),
+        (request("PUT", "/v1/kv/new", "content-length: 9" + "9" * 30), 400, "invalid-request"),
+        (request("GET", "/v1/kv/a", "na me: x"), 400, "invalid-request"),
+        (CHUNKED + b"zz\r\n", 400, "invalid-request"),
+        (CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n", 400, "invalid-request"),
+        (b"\x16\x03\x01\x02\x00\x01", 400, "invalid-request"),
+        (
+            request("PUT", "/v1/kv/new", "transfer-encoding: gzip, chunked") + b"0\r\n\r\n",
+            501,
+            "unknown-coding",
+        ),
+        (
+            request("PUT", "/v1/kv/new", "Transfer-Encoding: gzip", "transfer-encoding: chunked")
+            + b"0\r\n\r\n",
+            501,
+            "unknown-coding",
+        ),
+    ],
+    ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else None,
+)
+def test_what_is_not_let_in_is_a_problem(sent: bytes, status: int, name: str) -> None:
+    db = FakeDatabase()
+    db.load(a="1")
+    with serving(db) as server, connected(server) as wire:
+        with suppress(ConnectionError):
+            wire.send(sent)
+        problem(wire.reply(), status, name)
+        with suppress(ConnectionError):
+            assert wire.ended()
+        turn(server)
+    assert b"new" not in db.entries
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        request("GET", "/v1/kv/a")[:-2] + b"x: ",
+        request("GET", "/v1/kv/a")[:-2],
+        CHUNKED + b"0\r\nx: ",
+        CHUNKED + b"1;",
+        b"GET /",
+        b"",
+    ],
+    ids=["value", "name", "trailer", "chunk extension", "target", "nothing"],
+)
+def test_what_has_no_end_is_cut_off(begun: bytes) -> None:
+    piece = b"\r\n" * (8 << 10) if not begun else b"y" * (16 << 10)
+    with serving(FakeDatabase()) as server, connected(server) as wire:
+        wire.send(begun)
+        flood(wire, piece, 64 << 20)
+        turn(server)
+
+
+def test_a_large_head_within_the_limits_is_served() -> None:
+    db = FakeDatabase()
+    db.load(a="1")
+    target = "/v1/kv/" + "k" * (MAX_TARGET - 7)
+    lines = [f"x{n}: y" for n in range(MAX_LINES - 2)]
+    with serving(db) as server, connected(server) as wire:
+        assert wire.ask(request("PUT", target, body=b"1")).startswith(b"HTTP/1.1 204 ")
+        for _ in range(3):
+            for more in (lines, MANY[:6]):
+                assert wire.ask(request("GET", "/v1/kv/a", *more)).endswith(b"\r\n\r\n1")
+        body = b"b" * (200 << 10)
+        wire.ask(request("PUT", "/v1/kv/b", body=body))
+        both = request("PUT", "/v1/kv/b", body=body) + request("GET", "/v1/kv/a", *MANY[:6])
+        wire.send(both[:-9])
+        assert wire.reply().startswith(b"HTTP/1.1 204 ")
+        assert wire.ask(both[-9:]).endswith(b"\r\n\r\n1")
+
+
+def test_a_trailer_is_no_header() -> None:
+    db = FakeDatabase()
+    db.load(new="1")
+    with serving(db) as server, connected(server) as wire:
+        assert wire.ask(CHUNKED + b"1\r\n2\r\n0\r\nif-none-match: *\r\n\r\n")[9:12] == b"204"
+        assert wire.ask(request("GET", "/v1/kv/new")).endswith(b"\r\n\r\n2")
+
+
+def test_what_came_whole_before_is_answered_first(waiting: WaitingDatabase) -> None:
+    good = request("PUT", "/v1/kv/b", body=b"1") + request("GET", "/v1/kv/b")
+    with serving(waiting) as server, connected(server) as wire:
+        wire.send(good + request("FETCH", "/v1/kv/b") + good)
+        waiting.commit_next()
+        assert wire.reply().startswith(b"HTTP/1.1 204 ")
+        assert wire.reply().endswith(b"\r\n\r\n1")
+        problem(wire.reply(), 400, "invalid-request")
+        assert wire.ended()
+        assert waiting.submissions.empty()
+
+
+def test_a_body_that_breaks_off_is_answered_in_its_turn(waiting: WaitingDatabase) -> None:
+    with serving(waiting) as server, connected(server) as wire:
+        wire.send(request("PUT", "/v1/kv/b", body=b"1") + CHUNKED + b"zz\r\n")
+        waiting.commit_next()
+        assert wire.reply().startswith(b"HTTP/1.1 204 ")
+        problem(wire.reply(), 400, "invalid-request")
+        assert wire.ended()
+        turn(server)
+        assert waiting.submissions.empty()
+
+
+def test_nothing_follows_a_reply_to_a_request_whose_body_is_wrong() -> None:
+    begun = request("GET", "/v1/kv/none", "transfer-encoding: chunked")
+    with serving(FakeDatabase()) as server, connected(server) as wire:
+        assert wire.ask(begun).startswith(b"HTTP/1.1 404 ")
+        wire.send(b"zz\r\n")
+        assert wire.ended()
