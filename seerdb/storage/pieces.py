@@ -15,9 +15,11 @@ from crc32c import crc32c
 @dataclass(frozen=True, slots=True)
 class Pieces:
     """Bytes in pieces, in order; any may be empty. As of ``bytes``, ``len()`` is how many bytes
-    there are; ``bytes()`` joins them. Equal if cut alike."""
+    there are; ``bytes()`` joins them. Equal if cut alike. ``cold``: nobody is expected to read
+    them soon."""
 
     pieces: tuple[bytes, ...]
+    cold: bool = False
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))

@@ -315,9 +315,10 @@ class Shipper:
         path = segment_path(self._log.directory, stretch.begin.segment)
         file = self._log.files.open_read(path)
         try:
-            data = Pieces((file.read_at(0, HEADER_SIZE), file.read_at(begin, end - begin)))
+            parts = file.read_at(0, HEADER_SIZE), file.read_at(begin, end - begin)
         finally:
             file.close()
+        data = Pieces(parts, cold=True)
         expected = HEADER_SIZE + end - begin
         if len(data) != expected:
             raise TruncatedError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,13 +25,16 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store.base import Checksum, ObjectInfo
-from seerdb.storage.pieces import Body, pieces_of
+from seerdb.storage.object_store.past_cache import write_past_cache
+from seerdb.storage.pieces import Body, Pieces, pieces_of
 
 INCOMING = ".incoming"
 ABANDONED_SECONDS = 24 * 3600.0
 """A file in ``.incoming/`` this much older than a new one belongs to a dead writer."""
 
 _CHUNK = 256 << 10
+_LARGE = 1 << 20
+"""Bytes of an object that is worth a way of its own past the page cache."""
 _AT_ONCE = 512
 """Pieces that are written by one call; the system takes 1024."""
 
@@ -160,7 +163,7 @@ class LocalObjectStore:
         staged = f"{incoming}/{os.urandom(12).hex()}"
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            _write(descriptor, pieces_of(data))
+            _write(descriptor, data)
             os.fsync(descriptor)
             now = os.fstat(descriptor).st_mtime
         except BaseException:
@@ -201,8 +204,12 @@ class LocalObjectStore:
         return UnavailableError(f"{self}: cannot {verb} {name}: {reason} ({error})")
 
 
-def _write(descriptor: int, pieces: Sequence[bytes]) -> None:
-    """All of them, one after the other."""
+def _write(descriptor: int, data: Body) -> None:
+    """All of it, to a new file."""
+    pieces = pieces_of(data)
+    is_cold = isinstance(data, Pieces) and data.cold and len(data) >= _LARGE
+    if is_cold and write_past_cache(descriptor, pieces):
+        return
     for start in range(0, len(pieces), _AT_ONCE):
         group = pieces[start : start + _AT_ONCE]
         written = os.writev(descriptor, group)
