@@ -226,6 +226,9 @@ class OfBytes:
     def __fspath__(self) -> bytes:
         return b"db"
 
+    def __repr__(self) -> str:
+        return "OfBytes()"
+
 
 OPENED_BY: dict[str, Callable[..., object]] = {
     "DB.open": DB.open,
@@ -247,7 +250,7 @@ def test_a_path_that_is_no_name(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", set(OPENED_BY) - {"DBOptions.open"})
+@pytest.mark.parametrize("name", [each for each in OPENED_BY if each != "DBOptions.open"])
 @pytest.mark.parametrize("options", [{"durability": "memory"}, {}, 7, "", False], ids=repr)
 def test_options_that_are_none(tmp_path: Path, name: str, options: Any) -> None:
     with pytest.raises(InvalidRequestError, match="options must be DBOptions, Options or None"):
