@@ -88,6 +88,7 @@ def test_every_commit_of_a_short_history_can_be_put_in_place(
         story.restore(to, story.times[to] + 0.5 if kind == "time" else None)
         story.commit((("merge", b"m", b"after"), ("put", b"d", b"8")))
         story.check()
+        story.world.end(story.db)
 
 
 def test_restores_of_restores_and_reopenings_and_merges_tell_one_history() -> None:

@@ -130,7 +130,7 @@ def test_every_instant_is_what_the_model_was_then(script: list[Step]) -> None:
     for instant in story.instants():
         story.check(*instant)
     story.check_versions()
-    story.db.close()
+    story.world.end(story.db)
 
 
 @settings(max_examples=100)
@@ -150,7 +150,7 @@ def test_an_instant_is_told_as_it_was_or_not_at_all(script: list[tuple[Step, str
             continue  # where its record is gone, the time of a commit is only known roughly
         with suppress(HistoryError):
             story.check(*instant)
-    story.db.close()
+    story.world.end(story.db)
 
 
 def test_what_is_newest_needs_nothing_but_the_local_log() -> None:

@@ -61,7 +61,7 @@ def each_time(act: Callable[[Story], Any], expected: Any, **settings: Any) -> No
         with change.by(story.change):
             found = act(story)
         assert found == expected, change.number
-        story.db.close()
+        story.world.end(story.db)
 
 
 def history_of(story: Story) -> list[tuple[int, bytes | None]]:
