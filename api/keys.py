@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from starlette.types import Receive, Scope
 
@@ -38,6 +37,7 @@ from seerdb_api.freshness import (
     MIN_SEQ_HEADER,
     wait_until_fresh,
 )
+from seerdb_api.percent import decoded
 from seerdb_api.query import AS_OF, DURABILITY, FILL_CACHE, TTL, parse_query
 from seerdb_api.reply import Header, Reply, seq_header
 from seerdb_api.service import Service
@@ -141,10 +141,11 @@ class Keys:
 
 
 def key_of(raw_path: bytes) -> bytes:
-    """The key that a raw path names. Raises: ``InvalidRequestError`` for a size out of bounds."""
+    """The key that a raw path names. Raises: ``InvalidRequestError`` for a size out of bounds or
+    an escape that is none."""
     if not raw_path.startswith(PREFIX):
         raise RefusalError(NO_SUCH_PATH, "a key stands after /v1/kv/, which is spelled plainly")
-    key = unquote_to_bytes(raw_path[len(PREFIX) :])
+    key = decoded(raw_path[len(PREFIX) :])
     if not 0 < len(key) <= MAX_KEY_SIZE:
         raise InvalidRequestError(f"a key has 1 to {MAX_KEY_SIZE:,} bytes, not {len(key):,}")
     return key

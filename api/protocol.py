@@ -17,17 +17,18 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from uvicorn import Config
 from uvicorn.server import ServerState
 
 from seerdb import Batch, NeedsIO
+from seerdb.errors import InvalidRequestError
 from seerdb_api.errors import reply_to
 from seerdb_api.fast import FastPath
 from seerdb_api.head import fields_of, plain_body_length
 from seerdb_api.intake import GuardedProtocol
 from seerdb_api.keys import ABSENT
+from seerdb_api.percent import decoded
 from seerdb_api.reply import encoded, lines_of, seq_header
 from seerdb_api.requests import request_id_for
 from seerdb_api.service import Outcome
@@ -138,7 +139,10 @@ class KeyProtocol(GuardedProtocol):
             return hold
         method, key = line.groups()
         if b"%" in key:
-            key = unquote_to_bytes(key)
+            try:
+                key = decoded(key)
+            except InvalidRequestError:  # the other path will meet it, and answers it
+                return False
         if method in (b"GET", b"HEAD"):
             return not length and self._read(method, key)
         return (method == b"PUT" or not length) and self._submitted(method, key, head, data[end:])

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from seerdb.errors import InvalidRequestError
 from seerdb.options import DURABILITY_LEVELS, MAX_TTL
+from seerdb_api.percent import decoded
 
 SHOWN_BYTES = 64
 """How much of what a client sent an error message repeats."""
@@ -165,13 +165,13 @@ def parse_query(raw: bytes, parameters: tuple[Parameter, ...]) -> dict[str, Any]
     values: dict[str, Any] = {}
     for part in filter(None, raw.split(b"&")):
         encoded, _, value = part.partition(b"=")
-        name = unquote_to_bytes(encoded).decode(errors="replace")
+        name = decoded(encoded).decode(errors="replace")
         if name not in known:
             expected = f"known are {', '.join(known)}" if known else "this request takes none"
             raise InvalidRequestError(f"unknown query parameter {name[:SHOWN_BYTES]!r}; {expected}")
         if name in values:
             raise InvalidRequestError(f"query parameter {name} is given twice")
-        given = unquote_to_bytes(value)
+        given = decoded(value)
         try:
             values[name] = known[name].read(given)
         except ValueError as error:

@@ -115,7 +115,7 @@ def _background(value: object) -> str | None:
 
 def store_complaint(value: object) -> str | None:
     """What is wrong with the name of a store, if anything."""
-    if isinstance(value, str) and value not in ("", "file://"):
+    if isinstance(value, str) and value and (not value.endswith("://") or value == "memory://"):
         if _is_encodable(unquote(value) if value.startswith("file://") else value):
             return None
         return f"must not have NUL or lone surrogates in it, unlike {value!r}"
@@ -319,6 +319,13 @@ def _is_encodable(name: str) -> bool:
         return b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:
         return False
+
+
+def check_max_lag(seconds: object) -> None:
+    """Raise ``InvalidRequestError`` unless a replica may be ``seconds`` behind: more than 0."""
+    complaint = _number(0, math.inf)(seconds)
+    if complaint or seconds in (0, math.inf):
+        raise InvalidRequestError(f"max_lag must be seconds above 0, not {seconds!r}")
 
 
 def chosen(options: object, settings: Mapping[str, Any]) -> Options:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
-from seerdb.options import MAX_LAG, DBOptions, Directory, Options, chosen, directory_name
+from seerdb.options import (
+    MAX_LAG,
+    DBOptions,
+    Directory,
+    Options,
+    check_max_lag,
+    chosen,
+    directory_name,
+)
 from seerdb.read_only import ReadOnly
 from seerdb.storage.lineage import Lineage
 from seerdb.storage.object_store.meter import Purpose
@@ -63,8 +70,7 @@ class Replica(ReadOnly, Reader):
         directory = directory_name(path)
         if primary is not None and not primary.startswith(("http://", "https://")):
             raise InvalidRequestError(f"primary must be an http or https URL, not {primary!r}")
-        if not 0 < max_lag < math.inf:
-            raise InvalidRequestError(f"max_lag must be seconds above 0, not {max_lag!r}")
+        check_max_lag(max_lag)
         parts = chosen(options, settings), components or Components()
         return cls(Follower(directory, *parts, primary), max_lag)
 

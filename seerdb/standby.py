@@ -12,7 +12,15 @@ from msgspec.structs import replace
 from seerdb.db import DB
 from seerdb.errors import ConflictError, ReadOnlyError
 from seerdb.events import LogOvertaken
-from seerdb.options import MAX_LAG, DBOptions, Directory, Options, chosen, directory_name
+from seerdb.options import (
+    MAX_LAG,
+    DBOptions,
+    Directory,
+    Options,
+    check_max_lag,
+    chosen,
+    directory_name,
+)
 from seerdb.replica import Replica
 from seerdb.storage.engine import Engine
 from seerdb.storage.home import load_home
@@ -169,6 +177,7 @@ class Standby:
         to the database that :meth:`look` opens reads nothing older there. Raises:
         ``NotFoundError`` where there is no database yet, ``UnavailableError``, ``CorruptionError``.
         """
+        check_max_lag(max_lag)
         follower = Follower(None, self._options, self._components, None)
         return StandbyReplica(follower, max_lag, self)
 

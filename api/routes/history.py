@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote_to_bytes
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from seerdb_api.openapi import READ_PROBLEMS, Success, documented, json_content
+from seerdb_api.percent import decoded
 from seerdb_api.query import parse_query
 from seerdb_api.reply import json_reply, to_json, to_response
 from seerdb_api.routes.keys import KEY
@@ -33,7 +32,7 @@ async def history(request: Request) -> Response:
     that was in effect then. It reads all of the log since then."""
     parse_query(request.scope["query_string"], ())
     service = service_of(request)
-    key = unquote_to_bytes(request.scope["raw_path"][len(PREFIX) :])
+    key = decoded(request.scope["raw_path"][len(PREFIX) :])
     seq = service.db.visible_seq
     versions = await service.read(service.db.history, key)
     body = to_json(History([version_item(each) for each in versions]))

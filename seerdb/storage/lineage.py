@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from seerdb.errors import FencedError, LostError
+from seerdb.errors import FencedError, InvalidRequestError, LostError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
@@ -34,7 +34,10 @@ class Lineage:
 
     def check(self, epoch: int, seq: int) -> None:
         """Raise ``LostError`` if the commit ``seq`` of ``epoch`` was lost, ``FencedError`` if it is
-        of a later epoch, of which nothing is known here; ``UnavailableError``."""
+        of a later epoch, of which nothing is known here; ``UnavailableError``;
+        ``InvalidRequestError`` for what names no commit."""
+        _check_whole("an epoch", epoch)
+        _check_whole("a seq", seq)
         if epoch > self.epoch:
             raise FencedError(
                 f"commit {seq:,} is of epoch {epoch:,}, and this is a node of epoch "
@@ -58,3 +61,8 @@ class Lineage:
                     if last < first and epoch <= self.epoch
                 ]
             return self._branches
+
+
+def _check_whole(name: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise InvalidRequestError(f"{name} must be a whole number from 0, not {number!r}")

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from seerdb.errors import InvalidRequestError, SeerDBError
-from seerdb.storage.batch import Batch
+from seerdb.storage.batch import Batch, check_batch
 from seerdb.storage.inbox import Inbox
 from seerdb.storage.outward import call_out
 from seerdb.storage.request import (
@@ -83,6 +83,7 @@ class Pipeline:
         refused: list[tuple[object, SeerDBError]] = []
         for batch, durability, expect, ticket in submissions:
             try:
+                check_batch(batch)
                 asked = level if durability is None else level_of(durability)
                 if expect is not None:
                     check_expectation(expect)

@@ -84,6 +84,18 @@ def test_keys_are_the_percent_decoded_bytes(
     assert not db.entries
 
 
+@pytest.mark.parametrize("escape", ["%", "%4", "%zz", "%4g", "%%41", "%-1"])
+def test_an_escape_that_is_none_is_refused(client: Client, db: FakeDatabase, escape: str) -> None:
+    path = f"/v1/kv/a{escape}"
+    document = client.put(path, b"1").problem(400, "invalid-request")
+    assert "'%" in document["detail"]
+    client.get(path).problem(400, "invalid-request")
+    client.get(f"/v1/history/a{escape}").problem(400, "invalid-request")
+    client.get(f"/v1/kv?prefix={escape}").problem(400, "invalid-request")
+    client.put(f"/v1/kv/a?tt{escape}=1", b"1").problem(400, "invalid-request")
+    assert not db.entries
+
+
 def test_values_are_any_bytes(client: Client) -> None:
     value = bytes(range(256))
     client.put("/v1/kv/a", value)

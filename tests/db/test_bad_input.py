@@ -37,6 +37,16 @@ BAD_KEYS: list[tuple[Any, str]] = [
     (bytearray(b"a"), "must be bytes, not bytearray"),
     (memoryview(b"a"), "must be bytes, not memoryview"),
 ]
+
+
+def submit_all(db: DB, batch: Any) -> None:
+    """Submit ``batch`` among others, and raise why it is refused."""
+    others = [(put_9(), "memory", (b"a", 7), None) for _ in range(2)]
+    for ticket, error in db.submit_all([others[0], (batch, None, None, 1), others[1]], print):
+        assert ticket == 1
+        raise error
+
+
 WITH_KEY: dict[str, Callable[[DB, Any], object]] = {
     "put": lambda db, key: db.put(key, b"1"),
     "put with expect": lambda db, key: db.put(key, b"1", expect=0),
@@ -109,6 +119,11 @@ BAD: dict[str, tuple[Callable[[Any], object], str]] = {
     "a batch that is empty, and a list": (lambda db: db.write([]), "not list"),
     "a batch that is a list": (lambda db: db.write([b"a"]), "not list"),
     "a submission of nothing": (lambda db: db.submit(None, sink=print), "not NoneType"),
+    "submissions of nothing": (lambda db: submit_all(db, None), "a batch must be a Batch"),
+    "submissions of a list": (lambda db: submit_all(db, [b"a"]), "not list"),
+    "a commit that is text": (lambda db: db.check_commit(1, "x"), "a seq must be .* not 'x'"),
+    "a commit below 0": (lambda db: db.check_commit(-1, 1), "an epoch must be .* not -1"),
+    "a commit that is true": (lambda db: db.check_commit(1, True), "a seq must be .* not True"),
     "entries backwards": (lambda db: db.scan_entries(b"b", b"a"), "before its end"),
 }
 
@@ -192,6 +207,7 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"store": 7}, "store must be a URL or a directory"),
     ({"store_options": "key=1"}, "store_options must be a table"),
     ({"store_options": {"a": 1}}, "a directory takes no store_options"),
+    ({"store": "s3://"}, "store must be a URL or a directory, not 's3://'"),
     ({"store": "file://"}, "store must be a URL or a directory, not 'file://'"),
     ({"store": "a\0b"}, "store must not have NUL"),
     ({"store": "file:///tmp/a%00b"}, "store must not have NUL"),

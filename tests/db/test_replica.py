@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -167,8 +168,9 @@ def test_what_it_needs_is_checked_at_once() -> None:
         Replica.open("replica")
     with pytest.raises(InvalidRequestError, match="primary"):
         Replica.open("replica", primary="example.org", store="bucket")
-    with pytest.raises(InvalidRequestError, match="max_lag"):
-        Replica.open("replica", max_lag=0.0, store="bucket")
+    for seconds in (0.0, -1, math.inf, math.nan, True, "1"):
+        with pytest.raises(InvalidRequestError, match="max_lag must be seconds above 0"):
+            Replica.open("replica", max_lag=seconds, store="bucket")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="path"):
         Replica.open("", store="bucket")
 

@@ -13,6 +13,7 @@ from seerdb import (
     Components,
     ConflictError,
     FencedError,
+    InvalidRequestError,
     NotFoundError,
     ReadOnlyError,
     Standby,
@@ -263,6 +264,12 @@ def test_reading_leaves_nothing_behind(world: World) -> None:
         assert not world.files.exists("b")
     assert set(world.store.list("")) == written
     assert world.files.list("") == files
+
+
+def test_how_far_behind_it_may_be_is_checked(world: World) -> None:
+    world.open("a")
+    with pytest.raises(InvalidRequestError, match="max_lag must be seconds above 0"):
+        standby(world, "b").follow(max_lag=0)
 
 
 def test_where_there_is_no_database_there_is_nothing_to_follow(world: World) -> None:
