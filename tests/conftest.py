@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.fixtures.database import end_timers
 
 pytest_plugins = ["tests.fixtures.stores"]
 
@@ -32,3 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile(
         os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
     )
+
+
+@pytest.fixture(autouse=True)
+def no_timers_left() -> Iterator[None]:
+    """Simulated databases that a test leaves open, as a crash does, take no processor afterwards:
+    the benchmarks' own tests wait for a process that is quiet."""
+    yield
+    end_timers()
