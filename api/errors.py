@@ -86,6 +86,7 @@ INTERNAL = PROBLEMS[errors.InternalError]
 NO_SUCH_KEY = Problem(404, "no-such-key", "No such key")
 NO_SUCH_PATH = Problem(404, "no-such-path", "No such path")
 METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "Method not allowed")
+TOO_SLOW = Problem(408, "too-slow", "The request did not come to its end", retryable=True)
 PRECONDITION_FAILED = Problem(412, "precondition-failed", "The precondition does not hold")
 TOO_LARGE = Problem(413, "too-large", "The request body is too large")
 TARGET_TOO_LONG = Problem(414, "target-too-long", "The path and query are too long")
@@ -99,6 +100,7 @@ OF_HTTP = (
     NO_SUCH_KEY,
     NO_SUCH_PATH,
     METHOD_NOT_ALLOWED,
+    TOO_SLOW,
     PRECONDITION_FAILED,
     TOO_LARGE,
     TARGET_TOO_LONG,

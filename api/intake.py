@@ -1,5 +1,6 @@
 """What is refused while it is still bytes: heads without end, targets that name nothing, codings
-that nobody undoes, and whatever is no HTTP at all.
+that nobody undoes, and whatever is no HTTP at all; and requests that do not come to their end, of
+which a client that has vanished would leave its connection behind for ever.
 
 The parser holds what it has of a head until that is whole, and tells of a line once it is whole. So
 what it told of is counted where it tells it, and what it has not told of by the pieces that came:
@@ -7,8 +8,9 @@ at most twice ``MAX_HEAD`` and one piece are ever held.
 
 Written against uvicorn 0.54. Used of its ``HttpToolsProtocol``: the methods overridden below;
 ``cycle.disconnected``, ``keep_alive``, ``message_event``, ``response_complete``,
-``response_started`` and ``scope``; ``config``, ``flow``, ``headers``, ``logger``, ``pipeline``,
-``scope``, ``server_state.default_headers``, ``transport``, ``url``; and ``RequestResponseCycle``.
+``response_started`` and ``scope``; ``config``, ``flow``, ``headers``, ``logger``, ``loop``,
+``pipeline``, ``scope``, ``server_state.default_headers``, ``transport``, ``url``; and
+``RequestResponseCycle``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from seerdb_api.errors import (
     HEAD_TOO_LARGE,
     INVALID_REQUEST,
     TARGET_TOO_LONG,
+    TOO_SLOW,
     UNKNOWN_CODING,
     Problem,
     RefusalError,
@@ -42,10 +45,13 @@ MAX_HEAD = 128 << 10
 """Bytes of target, names and values of one request."""
 MAX_LINES = 256
 """Header lines of one request, those of a trailer among them."""
+PATIENCE = 60.0
+"""Seconds in which a head has to be there, and then each next piece of the body."""
 
 _HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,} bytes of them"
 _TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
 _FRAGMENT = "the request target holds a #, which is no part of one; in a key it is %23"
+_SLOW = "the head of a request has to be there within {0:g} seconds, and so each piece of its body"
 _CODING = "the one transfer coding that is known here is chunked"
 _CODING_HEADER = b"transfer-encoding"
 _CLOSE = b"connection: close\r\n"
@@ -63,9 +69,9 @@ class GuardedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        fast = config.app
-        assert isinstance(fast, FastPath)
-        self._service = fast.service
+        assert isinstance(config.app, FastPath)
+        self._fast = config.app
+        self._service = self._fast.service
         self._parsing = False  # uvicorn's parser is inside of a message
         self._headed = False  # of which it has told the whole head
         self._told = 0  # bytes of its head so far
@@ -73,12 +79,26 @@ class GuardedProtocol(HttpToolsProtocol):
         self._untold = 0  # bytes that came since the parser last told of anything
         self._wrong: RefusalError | None = None  # what a callback has refused
         self._refused = False  # nothing more is taken
+        self._begun = self._heard = self._fast.now()  # a request; any of its bytes
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        self._look_in(PATIENCE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Have uvicorn's parser look at what came."""
         if self._refused:
             return
         self._untold += len(data)
+        self._heard = self._fast.now()
         super().data_received(data)
         if self._untold > MAX_HEAD and not self._refused:
             self._refuse(RefusalError(HEAD_TOO_LARGE, _HEAD_LIMITS))
@@ -86,6 +106,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The parser saw the first byte of a request."""
         self._parsing, self._headed = True, False
+        self._begun = self._heard
         self._told = self._lines = self._untold = 0
         super().on_message_begin()
 
@@ -133,6 +154,31 @@ class GuardedProtocol(HttpToolsProtocol):
         error = sys.exception()
         detail = f"this is no HTTP/1.1 request: {error or msg}"
         self._refuse(self._wrong or RefusalError(INVALID_REQUEST, detail))
+
+    def _owing_since(self) -> float | None:
+        """When the client last sent of what it owes of a request, or of its head when it began;
+        ``None`` where it owes nothing, or sends no more because nothing is taken."""
+        if self._refused or self.flow.read_paused:
+            return None
+        if self._parsing:
+            return self._heard if self._headed else self._begun
+        cycle: RequestResponseCycle | None = self.cycle
+        return self._begun if cycle is None else None
+
+    def _look(self) -> None:
+        """Hang up on a client that has been owing for long."""
+        since = self._owing_since()
+        left = PATIENCE if since is None else since + PATIENCE - self._fast.now()
+        if left > 0:
+            self._look_in(left)
+        elif self._parsing:
+            self._refuse(RefusalError(TOO_SLOW, _SLOW.format(PATIENCE)))
+        else:
+            self.transport.close()
+
+    def _look_in(self, seconds: float) -> None:
+        # One look at a time for as long as it is open: nothing is to be set or ended by a request.
+        self._timer = self.loop.call_later(seconds, self._look)
 
     def _not_taken(self, problem: Problem, detail: str) -> RefusalError:
         """What a callback raises to end the parsing, which the parser does not hand on."""

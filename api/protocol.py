@@ -8,23 +8,19 @@ with its group (a write). Everything else goes to uvicorn, unchanged, and from t
 that way, in :mod:`intake`.
 
 Written against uvicorn 0.54. Used of its ``HttpToolsProtocol``: the methods overridden below;
-``config.app``, ``cycle.response_complete``, ``flow``, ``loop``, ``transport``,
+``cycle.response_complete``, ``flow``, ``loop``, ``transport``,
 ``server_state.total_requests``, ``timeout_keep_alive`` and ``timeout_keep_alive_task``.
 """
 
 from __future__ import annotations
 
-import asyncio
+import math
 import re
 from typing import Any
-
-from uvicorn import Config
-from uvicorn.server import ServerState
 
 from seerdb import Batch, NeedsIO
 from seerdb.errors import InvalidRequestError
 from seerdb_api.errors import reply_to
-from seerdb_api.fast import FastPath
 from seerdb_api.head import fields_of, plain_body_length
 from seerdb_api.intake import GuardedProtocol
 from seerdb_api.keys import ABSENT
@@ -47,22 +43,16 @@ _WRITTEN = b"seerdb-durability: %b\r\nseerdb-epoch: %d\r\nseerdb-seq: %d\r\n%b\r
 _PUT = b'HTTP/1.1 204 No Content\r\netag: "%d"\r\n' + _WRITTEN
 _DELETED = b"HTTP/1.1 204 No Content\r\n" + _WRITTEN
 _CLOSE = b"connection: close\r\n"
+_NEVER = -math.inf
 
 
 class KeyProtocol(GuardedProtocol):
-    """One connection. Requires: the configured app is a :class:`fast.FastPath`, no ``Date`` or
-    ``Server`` headers, no access log, no limit of concurrency."""
+    """One connection. Requires: no ``Date`` or ``Server`` headers, no access log, no limit of
+    concurrency."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        fast = config.app
-        assert isinstance(fast, FastPath)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        fast = self._fast
         self._now = fast.now
         self._outbox = fast.outbox
         self._record = fast.record
@@ -74,7 +64,7 @@ class KeyProtocol(GuardedProtocol):
         self._write: tuple[bytes, bytes, float] | None = None  # unanswered: method, head, start
         self._after = b""  # what came while a write waits
         self._last = False  # close once it is answered
-        self._rested = 0.0  # when the last plain request was answered
+        self._rested = _NEVER  # when the last plain request was answered
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent: answer it, keep it for later or hand it to uvicorn."""
@@ -119,6 +109,17 @@ class KeyProtocol(GuardedProtocol):
             self._watch(left)
         else:
             super().timeout_keep_alive_handler()
+
+    def _look(self) -> None:
+        """What is held at a look goes to uvicorn's parser, of which the next look knows."""
+        held, self._held = self._held, b""
+        if held:
+            super().data_received(held)
+        super()._look()
+
+    def _owing_since(self) -> float | None:
+        is_plain = self._write is not None or (self._rested > _NEVER and not self._parsing)
+        return None if is_plain else super()._owing_since()
 
     def _answered(self, data: bytes, *, may_hold: bool) -> bool:
         """Whether ``data`` was one plain request and is taken care of."""

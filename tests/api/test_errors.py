@@ -20,7 +20,7 @@ CLASSES = [
     if issubclass(value, SeerDBError)
 ]
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
-KNOWN_STATUSES = {400, 404, 405, 409, 410, 412, 413, 414, 416, 429, 431, 500, 501, 503, 507}
+KNOWN_STATUSES = {400, 404, 405, 408, 409, 410, 412, 413, 414, 416, 429, 431, 500, 501, 503, 507}
 
 
 def _instance(kind: type[SeerDBError]) -> SeerDBError:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from seerdb_api.intake import MAX_HEAD, MAX_LINES, MAX_TARGET
+from seerdb.testing.clock import FakeClock
+from seerdb_api import intake
+from seerdb_api.intake import MAX_HEAD, MAX_LINES, MAX_TARGET, GuardedProtocol
 from tests.api.client import PROBLEM_JSON, PROBLEM_MEMBERS
 from tests.api.fake_database import FakeDatabase
-from tests.api.wire import WaitingDatabase, Wire, connected, request, serving, turn
+from tests.api.wire import WAIT, Server, WaitingDatabase, Wire, connected, request, serving, turn
 
 CHUNKED = request("PUT", "/v1/kv/new", "transfer-encoding: chunked")
 LONG = MAX_HEAD // 8
@@ -29,7 +31,7 @@ def problem(reply: bytes, status: int, name: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(body)
     assert document.keys() == PROBLEM_MEMBERS
     assert (document["status"], document["type"]) == (status, f"urn:seerdb:{name}")
-    assert document["retryable"] is False
+    assert document["retryable"] is (status == 408)
     return document
 
 
@@ -92,6 +94,85 @@ def test_what_is_not_let_in_is_a_problem(sent: bytes, status: int, name: str) ->
             assert wire.ended()
         turn(server)
     assert b"new" not in db.entries
+
+
+def is_parsing(server: Server) -> bool:
+    connections = list(server.server_state.connections)
+    return any(isinstance(each, GuardedProtocol) and each._parsing for each in connections)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"G",
+        request("GET", "/v1/kv/a")[:-2],
+        request("PUT", "/v1/kv/new", "content-length: 2"),
+        request("PUT", "/v1/kv/new", "content-length: 2") + b"1",
+        CHUNKED + b"5\r\n123",
+        CHUNKED + b"0\r\n",
+        request("PUT", "/v1/kv/new", "x: " + "y" * 5_000, "content-length: 2"),
+    ],
+    ids=["method", "head", "no body", "half a body", "chunk", "trailer", "not plain"],
+)
+@pytest.mark.parametrize("served", [False, True], ids=["first", "second"])
+def test_what_does_not_come_to_its_end_is_too_slow(
+    monkeypatch: pytest.MonkeyPatch, begun: bytes, served: bool
+) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 0.01)
+    clock, db = FakeClock(), FakeDatabase()
+    with serving(db, clock) as server, connected(server) as wire:
+        if served:
+            wire.ask(request("GET", "/v1/kv/a"))
+        wire.send(begun)
+        turn(server)
+        while not is_parsing(server):
+            turn(server)  # until a look has had what is held parsed
+        clock.advance(1.0)
+        document = problem(wire.reply(), 408, "too-slow")
+        assert document["detail"].startswith("the head of a request has to be there within 0.01")
+        assert wire.ended()
+    assert b"new" not in db.entries
+
+
+def test_whoever_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 0.01)
+    clock = FakeClock()
+    with serving(FakeDatabase(), clock) as server, connected(server) as wire:
+        turn(server)
+        clock.advance(1.0)
+        assert wire.ended()
+
+
+def test_whoever_goes_on_sending_or_waits_for_the_server_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 1e-3)
+    clock, db = FakeClock(), WaitingDatabase()
+    with (
+        serving(db, clock) as server,
+        connected(server) as idle,
+        connected(server) as plain,
+        connected(server) as routed,
+        connected(server) as slow,
+    ):
+        idle.ask(request("GET", "/v1/kv/a"))
+        plain.send(request("PUT", "/v1/kv/plain", body=b"1"))
+        routed.send(request("PUT", "/v1/kv/routed?durability=memory", body=b"1"))
+        commits = [db.submissions.get(timeout=WAIT) for _ in range(2)]
+        slow.send(request("PUT", "/v1/kv/slow", "content-length: 20000"))
+        for _ in range(20):
+            slow.send(b"v" * 1000)
+            turn(server)
+            clock.advance(0.9e-3)
+            turn(server)
+        db.commit_next()
+        assert slow.reply().startswith(b"HTTP/1.1 204 ")
+        clock.advance(1.0)
+        turn(server)
+        for commit, wire in zip(commits, (plain, routed), strict=True):
+            commit()
+            assert wire.reply().startswith(b"HTTP/1.1 204 ")
+        assert idle.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 404 ")
 
 
 @pytest.mark.parametrize(
