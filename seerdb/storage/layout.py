@@ -3,9 +3,9 @@
 Immutable but for ``tombstones``, which is ``None`` until every table with range tombstones has
 been opened. ``special`` says that some table has values that expire or are merged, ``pointed``
 that some has values in blobs, ``plain`` that none has any of those or range tombstones. ``rows``
-is the row cache, which all layouts of a database share; ``generation`` tells it what a row comes
-from. A layout keeps the handles of its tables alive, which keeps the garbage collector away from
-them; a snapshot lives on the layout it was taken with.
+is the row cache, which layouts share that only flushes and merges lie between; ``generation``
+tells it what a row comes from. A layout keeps the handles of its tables alive, which keeps the
+garbage collector away from them; a snapshot lives on the layout it was taken with.
 """
 
 from __future__ import annotations

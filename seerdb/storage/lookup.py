@@ -62,9 +62,9 @@ def find(
             return version
         if covered:
             return None
-    # A row is the newest version in the tables of the newest layout, so no other that ``at`` may
-    # see is newer, also not in the tables of an older layout. There, what is deleted may only
-    # have expired, and after the moment that is read.
+    # A row is the newest version in the tables of the newest layout of its cache, so no other that
+    # ``at`` may see is newer, also not in the tables of an older layout. There, what is deleted may
+    # only have expired, and after the moment that is read.
     row = state.layout.rows.get(key)
     if row is not None and row[0] <= at and (row[1] is not None or not state.layout.special):
         return row

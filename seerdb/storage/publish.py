@@ -175,8 +175,7 @@ class Publisher:
             self._show_inserted(self._manifest.checkpoint(), self._in_doubt)
 
     def _show_inserted(self, state: ManifestState, insert: _Insert) -> None:
-        rows = self._live.current.layout.rows
-        rows.advance(None)
+        rows = self._live.current.layout.rows.anew()
         self._live.extend(Layout(state.version, self._tables, rows), insert.seq)
         self.pins.follow(state.version)
         self._in_doubt = None

@@ -6,6 +6,10 @@ the flushed memtable replaces go, and the generation changes, so that a reader s
 older layout cannot bring a replaced row back. A compaction changes nothing a read sees. What
 expires or is merged is not kept, for what it shows may change.
 
+Snapshots on older layouts look here too, and pass over what is newer than they are. Tables that
+bring older versions back, as those of a restore in place do, would mislead them: such a layout gets
+a cache of its own (:meth:`~RowCache.anew`).
+
 It may use what nobody else needs (:class:`Allowance`). While there is room every read inserts
 its row. When there is none, a row gets in, and the oldest goes, when its key is asked for twice
 within about as many reads as :data:`REMEMBERED`: keys that are hot get in at once, and those asked
@@ -19,6 +23,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from itertools import islice
+from weakref import WeakSet
 
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.value import Version
@@ -48,6 +53,7 @@ class RowCache:
         "_allowed",
         "_bytes",
         "_has_room",
+        "_living",
         "_lock",
         "_rows",
         "_seen",
@@ -55,7 +61,10 @@ class RowCache:
         "get",
     )
 
-    def __init__(self, allowance: Allowance) -> None:
+    def __init__(self, allowance: Allowance, living: WeakSet[RowCache] | None = None) -> None:
+        """``living``: all that share what is allowed; this one is added."""
+        self._living: WeakSet[RowCache] = WeakSet() if living is None else living
+        self._living.add(self)
         self._allowance = allowance
         self._allowed = allowance()
         self._rows: OrderedDict[bytes, Version] = OrderedDict()
@@ -67,6 +76,10 @@ class RowCache:
         # Changed under the lock.
         self._bytes = 0
         self.generation = 0
+
+    def anew(self) -> RowCache:
+        """An empty one, for a layout whose tables may replace any row, also by an older one."""
+        return RowCache(self._allowance, self._living)
 
     def offer(self, key: bytes, version: Version, generation: int) -> None:
         """Keep a row, if that seems worth it, that a read of a layout of ``generation`` found."""
@@ -98,9 +111,8 @@ class RowCache:
             self._shrink(self._allowed)
             self._has_room = self._bytes < self._allowed
 
-    def advance(self, memtable: Memtable | None) -> None:
-        """Begin the generation of a layout whose tables also hold ``memtable``, or (``None``)
-        what may replace any row."""
+    def advance(self, memtable: Memtable) -> None:
+        """Begin the generation of a layout whose tables also hold ``memtable``."""
         with self._lock:
             self.generation += 1
             keys = iter(self._replaced_by(memtable))
@@ -109,9 +121,9 @@ class RowCache:
             with self._lock:
                 self._drop(some)
 
-    def _replaced_by(self, memtable: Memtable | None) -> Collection[bytes]:
+    def _replaced_by(self, memtable: Memtable) -> Collection[bytes]:
         rows = self._rows
-        if memtable is None or memtable.ranged:  # a range delete may hide any row
+        if memtable.ranged:  # a range delete may hide any row
             return list(rows)
         if len(rows) < len(memtable.newest):
             return list(filter(memtable.newest.__contains__, rows))

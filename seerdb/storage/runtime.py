@@ -48,9 +48,7 @@ class Runtime:
     def new_row_cache(self) -> RowCache:
         """A row cache for one database. Those that live share their part of the budget, and
         half of what blocks leave free: the other half lets more blocks in at once."""
-        cache = RowCache(self._row_allowance)
-        self._row_caches.add(cache)
-        return cache
+        return RowCache(self._row_allowance, self._row_caches)
 
     def _row_allowance(self) -> int:
         return (self._rows_capacity + self.cache.spare // 2) // max(1, len(self._row_caches))

@@ -159,7 +159,7 @@ class Contents:
             return False
         self._compare(covered, state)
         if is_cut or state.last_seq > live.visible_seq:
-            rows.advance(None)
+            rows = self._rows = rows.anew()
         else:
             for memtable in covered:
                 rows.advance(memtable)
@@ -211,14 +211,14 @@ class Contents:
 
     def begin_anew(self, state: ManifestState) -> Contents:
         """Contents with nothing but the tables of ``state``, for :meth:`replace`."""
-        self._rows.advance(None)
-        return Contents(state, self._tables, self._rows, self._clock, self.operator)
+        return Contents(state, self._tables, self._rows.anew(), self._clock, self.operator)
 
     def replace(self, other: Contents) -> None:
         """Show from now on what ``other`` shows, which is given up."""
         with self.live.lock:
             self.live.current = other.live.current
             self.live.visible_seq = other.live.visible_seq
+        self._rows = other._rows
         self._flushed, self._source, self._taken = other._flushed, other._source, other._taken
         self._epochs, self.diverged = other._epochs, other.diverged
         self.applied = other.applied

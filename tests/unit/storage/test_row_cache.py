@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,6 +134,19 @@ def test_a_range_delete_drops_everything() -> None:
     offer(cache, 0)
     cache.advance(memtable_of(("delete_range", b"\0", b"\1")))
     assert (cache.get(b"\0"), cache.bytes) == (None, 0)
+
+
+def test_one_that_begins_anew_is_empty_and_shares_what_is_allowed() -> None:
+    living: WeakSet[RowCache] = WeakSet()
+    former = RowCache(lambda: ROOM_FOR_THREE // len(living), living)
+    offer(former, 0)
+    cache = former.anew()
+    assert (cache.get(b"\0"), former.get(b"\0")) == (None, row(0)[1])
+    former.fit()
+    assert len(living) == 2
+    offer(cache, 1)
+    offer(cache, 2)
+    assert cache.bytes <= ROOM_FOR_THREE // 2
 
 
 def test_a_reader_still_on_the_old_layout_brings_nothing_back() -> None:
