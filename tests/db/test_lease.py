@@ -9,6 +9,7 @@ from seerdb.events import Fenced, WorkFailed
 from seerdb.storage.lease.record import LeaseRecord, decode_lease
 from seerdb.storage.lease.takeover import SeqRange
 from seerdb.storage.lease.watch import read_lease
+from seerdb.testing.crash import CrashError
 from tests.fixtures.database import ROOMY, World
 
 SECONDS = 6.0
@@ -105,6 +106,30 @@ def test_who_opens_a_database_whose_holder_lives_waits_for_the_lease_and_fences_
     newer = world.open("b")
     assert world.clock.slept - before == SECONDS
     assert newer.get(b"k") == b"older"
+    with pytest.raises(FencedError):
+        older.put(b"k", b"zombie")
+
+
+@pytest.mark.parametrize("lease", [0.0, SECONDS])
+def test_a_claimant_that_died_while_it_waited_leaves_the_wait_to_the_next(
+    lease: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(**ROOMY, lease=10 * SECONDS)
+    older = world.open("a")
+    older.put(b"k", b"older", durability="object")
+
+    def die(_seconds: float) -> None:
+        raise CrashError("while it waits")
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(world.clock, "sleep", die)
+            with pytest.raises(CrashError):
+                world.open("b", lease=lease)
+    before = world.clock.slept
+    newer = world.open("b", lease=lease)
+    assert world.clock.slept - before == 10 * SECONDS
+    newer.put(b"k", b"newer")
     with pytest.raises(FencedError):
         older.put(b"k", b"zombie")
 

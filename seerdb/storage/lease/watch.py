@@ -10,18 +10,23 @@ Two rules, neither of which compares clocks:
   it had run out, or was given back, nobody holds it. Else it may have been renewed just before
   the claim, and the claimant waits for ``seconds`` before it acknowledges anything: after a claim
   no renewal counts.
+
+A claimant that dies while it waits leaves a claim behind, with another lease or none, and the lease
+that it waited for. So ``seconds`` are those of the longest that may be held (:func:`leases_of`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from seerdb.clock import Clock
 from seerdb.errors import NotFoundError
 from seerdb.ids import Epoch
 from seerdb.storage.lease.record import LeaseRecord, decode_lease
+from seerdb.storage.manifest.edit import Claim
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.store import load
+from seerdb.storage.manifest.store import load, read_record
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import LEASE_NAME
 
@@ -58,6 +63,7 @@ class LeaseWatch:
         self._clock = clock
         self._home = home
         self._state: ManifestState | None = None
+        self._leases: dict[Epoch, float] | None = None
         self._data: bytes | None = None
         self._since: float | None = None
         self.holder: LeaseRecord | None = None
@@ -71,7 +77,8 @@ class LeaseWatch:
             return UNLEASED_SECONDS
         left = seconds
         if self._since is not None:
-            left = self._since + seconds - self._clock.monotonic()
+            held = held_seconds(self._leases or {}, self.holder)
+            left = self._since + held - self._clock.monotonic()
         return max(0.0, min(seconds / LOOKS, left))
 
     @property
@@ -124,7 +131,9 @@ class LeaseWatch:
             return self._if_newest(Bid(takes_over=True, after=state.epoch))
         if not state.lease:
             return self._if_newest(None)
-        if started - self._since < state.lease:
+        if self._leases is None:
+            self._leases = leases_of(self._store, state, record)
+        if started - self._since < held_seconds(self._leases, record):
             return None
         bid = Bid(takes_over=True, after=state.epoch, unchanged=data, watched=True)
         return self._if_newest(bid)
@@ -139,6 +148,7 @@ class LeaseWatch:
 
     def _begin_anew(self) -> None:
         self._state = load(self._store)
+        self._leases = None
         self._since = None
 
 
@@ -155,20 +165,50 @@ def is_free(record: LeaseRecord | None, state: ManifestState) -> bool:
     return record is not None and record.epoch == state.epoch and record.released
 
 
+def leases_of(
+    store: ObjectStore, state: ManifestState, record: LeaseRecord | None = None
+) -> dict[Epoch, float]:
+    """The seconds of each lease that may be held, by epoch: that of the writer of ``state``; and of
+    the one before as well, as long as nothing follows the claim that shut it out, for who made that
+    may have died while it waited. Who said ``record`` has waited, and who goes on in the data
+    directory of the one before had no need to. Raises: ``UnavailableError``, ``CorruptionError``.
+    """
+    leases = {state.epoch: state.lease}
+    newest, home = state.number, state.home
+    for number, before in pairwise(reversed(state.claims)):
+        if number != newest or (record is not None and record.epoch in leases):
+            break
+        claim = read_record(store, before)
+        if not isinstance(claim, Claim) or claim.home == home:
+            break
+        leases[claim.epoch] = claim.lease
+        newest, home = number - 1, claim.home
+    return leases
+
+
+def held_seconds(leases: dict[Epoch, float], record: LeaseRecord | None) -> float:
+    """For how long one of ``leases`` can be held, given what was said last: who renews has waited
+    for all before, and who gives back holds nothing."""
+    first = 0
+    if record is not None and record.epoch in leases:
+        first = record.epoch + record.released
+    return max((seconds for epoch, seconds in leases.items() if epoch >= first), default=0.0)
+
+
 def outwait(
     store: ObjectStore, clock: Clock, before: ManifestState, home: str, bid: Bid
 ) -> LeaseRecord | None:
-    """Return once nobody holds the lease that the writer of ``before`` may have; with what it
-    said last, if it kept one.
+    """Return once nobody holds a lease that the writer of ``before``, or one before it, may have;
+    with what was said last, if any was kept.
 
     Requires: the epoch after ``before`` was claimed for ``home``, and the lock of that data
     directory is held: where it was ``before``'s too, that writer's process is gone.
     """
-    if not before.lease:
+    gone = before.home == home
+    if not before.lease and (gone or not any(leases_of(store, before).values())):
         return None
     data = read_lease(store)
     record = decode_lease(data)
-    gone = before.home == home or is_free(record, before)
     if not gone and not (bid.watched and bid.unchanged == data):
-        clock.sleep(before.lease)
+        clock.sleep(held_seconds(leases_of(store, before, record), record))
     return record

@@ -9,7 +9,16 @@ import pytest
 from seerdb.errors import ConflictError, UnavailableError
 from seerdb.ids import Epoch
 from seerdb.storage.lease.keeper import HELD, LeaseKeeper, Surroundings
-from seerdb.storage.lease.watch import LOOKS, UNLEASED_SECONDS, Bid, LeaseWatch, outwait
+from seerdb.storage.lease.record import decode_lease
+from seerdb.storage.lease.watch import (
+    LOOKS,
+    UNLEASED_SECONDS,
+    Bid,
+    LeaseWatch,
+    leases_of,
+    outwait,
+    read_lease,
+)
 from seerdb.storage.manifest.fencing import Claimant
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.writer import ManifestWriter
@@ -322,6 +331,46 @@ def test_a_winner_that_has_not_renewed_yet_gets_the_time_of_a_lease() -> None:
     assert watch.look() is None
     bid, seconds = scene.wait(watch)
     assert (seconds >= SECONDS, bid.after) == (True, 2)
+
+
+def test_a_claimant_that_waits_hides_no_longer_lease_before_it() -> None:
+    scene = Scene()
+    holder = scene.holder(lease=10 * SECONDS)
+    scene.claim("b")
+    bid, seconds = scene.wait(scene.watch("c"))
+    assert (seconds, bid.after) == (10 * SECONDS, 2)
+    assert scene.clock.monotonic() > holder.until
+    manifest = scene.claim("c", bid=bid)
+    outwait(scene.store, scene.clock, manifest.before, "c", bid)
+    assert scene.clock.slept == 0.0, "it has watched for as long"
+
+
+def test_claims_before_that_of_who_renewed_are_not_read() -> None:
+    scene = Scene()
+    for number in range(5):
+        scene.holder(f"home {number}", lease=SECONDS + number)
+    scene.claim("b")
+    state, record = load(scene.store), decode_lease(read_lease(scene.store))
+    assert state is not None
+    before = len(scene.store.trace)
+    assert leases_of(scene.store, state, record) == {6: SECONDS, 5: SECONDS + 4}
+    assert len(scene.store.trace) == before + 1
+    assert len(leases_of(scene.store, state)) == 6, "nothing is known where nothing was said"
+
+
+@pytest.mark.parametrize("end", ["released", "renewed", "wrote", "went on"])
+def test_a_lease_that_nobody_can_hold_any_more_is_not_waited_for(end: str) -> None:
+    scene = Scene()
+    holder = scene.holder(lease=10 * SECONDS)
+    if end == "released":
+        holder.close()
+    manifest = scene.claim("a" if end == "went on" else "b")
+    if end == "renewed":
+        scene.keeper(manifest)
+    elif end == "wrote":
+        manifest.checkpoint()
+    bid, seconds = scene.wait(scene.watch("c"))
+    assert (seconds, bid.after) == (SECONDS, 2)
 
 
 def test_a_holder_uses_less_of_a_lease_than_a_standby_waits_for() -> None:
