@@ -9,6 +9,7 @@ import pytest
 
 from seerdb import (
     DB,
+    ChecksumError,
     ClosedError,
     CorruptionError,
     InvalidRequestError,
@@ -359,6 +360,42 @@ def test_a_snapshot_of_what_is_taken_back_keeps_its_moment() -> None:
         for _ in range(3):  # what is asked for often is kept at hand
             assert replica.get(b"k") == b"2"
         assert (snapshot.get(b"k"), dict(snapshot.scan())[b"k"]) == (b"1", b"1")
+
+
+def test_tables_of_an_heir_are_not_shown_beside_what_they_make_void() -> None:
+    world, db, replica = pair()
+    put(db, b"a")
+    for _ in range(5):
+        db.put(b"k", b"lost")
+    stream(db, replica)
+    before = contents(replica)
+    heir = world.open("heir")
+    heir.put(b"k", b"kept")
+    heir.put(b"z", b"kept")
+    heir.flush()
+    world.store.fail("list", match="wal/", error=ChecksumError("no listing, by plan"))
+    with pytest.raises(ChecksumError):
+        replica.refresh()
+    assert contents(replica) == before, "it is not known yet what is void"
+    replica.refresh()
+    assert shown(replica) == dict(heir.scan())
+
+
+def test_rows_that_void_log_does_not_replace_are_not_kept() -> None:
+    world, db, replica = pair()
+    put(db, b"k")
+    db.flush()
+    replica.refresh()
+    db.put(b"lost", b"1")
+    stream(db, replica)
+    for _ in range(3):  # what is asked for often is kept at hand
+        assert replica.get(b"k") == b"1"
+    heir = world.open("heir")
+    heir.put(b"k", b"2")
+    heir.flush()
+    assert heir.visible_seq == replica.seq
+    replica.refresh()
+    assert (replica.get(b"k"), shown(replica)) == (b"2", {b"k": b"2"})
 
 
 def test_a_restart_of_the_same_machine_takes_nothing_back() -> None:

@@ -4,7 +4,8 @@ A look reads on in the manifest and in the shipped log. It shows log only after 
 nobody had taken over when that was listed: what was shipped before a claim is known to whoever made
 it, so what comes through the bucket is not taken back. What comes live may be: the primary streams
 what is durable on its disk, and if that is lost, so are those writes. The branch that the next
-writer begins says from where on; then all is shown anew from the tables on.
+writer begins says from where on; then all is shown anew from the tables on. So tables of a new
+epoch are shown only after that: memtables of the one before may hide what these hold.
 
 Each new epoch is *settled* before anything of it is taken live: its branch, if it has one, is there
 before its writer answers anybody, so one listing made after that tells.
@@ -105,7 +106,7 @@ class Tail:
         self.begun += 1
         at = self.lag.now()
         self._contents.check()
-        self._advance(self._contents)
+        self._advance(self._contents, self._settled)
         if not self.is_live and not self._look_at_log(at):
             return True
         self.completed = self.begun
@@ -117,6 +118,8 @@ class Tail:
         listing = self._log.list_all(epoch) if lists_all else self._log.list(epoch)
         if self._contents.is_void(listing):
             self._restart(listing)
+        else:
+            self._adopt(self._contents)
         if listing.tells_where or self._greeted == epoch:
             self._settled = epoch
         found = self._read_on(self._contents, listing)
@@ -133,14 +136,19 @@ class Tail:
             self.lag.heard(newest, at, self.seq)
         return True
 
-    def _advance(self, contents: Contents) -> None:
-        """Show what the manifest has new."""
+    def _advance(self, contents: Contents, epoch: int) -> None:
+        """Read on in the manifest, and show what it has new, unless it is beyond ``epoch``."""
         if self._reload_wanted or self.lag.now() >= self._reload_at:
             self._reload_wanted = False
             self._reload_at = self.lag.now() + RELOAD_SECONDS
             self.manifest.reload()
         else:
             self.manifest.advance()
+        if self.manifest.state.epoch == epoch:
+            self._adopt(contents)
+
+    def _adopt(self, contents: Contents) -> None:
+        """Show the tables of the manifest. Requires: of its epoch, what it voids is not shown."""
         state = self.manifest.state
         if state.number != self._shown_number or contents is not self._contents:
             with self._mutex:
@@ -155,7 +163,7 @@ class Tail:
             pieces = self._pieces(listing, seq + 1)
             if not pieces and listing.after(seq) is None:
                 return None
-            self._advance(contents)
+            self._advance(contents, listing.epoch)
             if self.manifest.state.epoch != listing.epoch:
                 return None
             with self._mutex:
