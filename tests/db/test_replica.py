@@ -29,6 +29,7 @@ from seerdb.storage.replication.format import (
     decode_hello,
 )
 from seerdb.storage.replication.live import LiveTail
+from seerdb.storage.replication.shipped import Listing, Stretch
 from seerdb.storage.replication.tail import RELOAD_SECONDS
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import ROOMY, World, collect_garbage, fill
@@ -476,6 +477,30 @@ def test_a_takeover_is_noticed_by_the_greeting_of_the_new_primary() -> None:
     stream(heir, replica)
     stream(heir, replica)
     assert shown(replica) == {b"a": b"1", b"b": b"1", b"c": b"1", b"d": b"1"}
+
+
+def test_a_greeting_while_the_log_is_listed_does_not_settle_an_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, db, replica = pair()
+    put(db, b"a")
+    db.put(b"lost", b"1")
+    stream(db, replica)
+    heir = world.open("heir")
+    heir.put(b"b", b"1")
+    tail = replica._follower.tail
+
+    def list_before_the_branch(epoch: int) -> Listing:
+        tail.greet(epoch)  # its writer goes on while the listing is on its way
+        return Listing(epoch, [Stretch(1, 1, 1)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tail._log, "list_all", list_before_the_branch)
+        replica.refresh()
+    assert not tail.is_settled(2)
+    for _ in range(2):
+        stream(heir, replica)
+    assert shown(replica) == {b"a": b"1", b"b": b"1"}
 
 
 # Live.

@@ -113,14 +113,14 @@ class Tail:
         return False
 
     def _look_at_log(self, at: float) -> bool:
-        epoch = self.manifest.state.epoch
+        epoch, greeted = self.manifest.state.epoch, self._greeted
         lists_all = self._lists_all or epoch != self._settled
         listing = self._log.list_all(epoch) if lists_all else self._log.list(epoch)
         if self._contents.is_void(listing):
             self._restart(listing)
         else:
             self._adopt(self._contents)
-        if listing.tells_where or self._greeted == epoch:
+        if listing.tells_where or greeted == epoch:
             self._settled = epoch
         found = self._read_on(self._contents, listing)
         with self._mutex:
