@@ -443,6 +443,35 @@ def test_between_a_claim_and_its_branch_earlier_log_waits() -> None:
     assert shown(replica) == {b"a": b"1"}
 
 
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_writer_that_was_restarted_and_is_idle_leaves_nobody_behind(end: str) -> None:
+    world, db, replica = pair()
+    put(db, b"a")
+    replica.refresh()
+    if end == "close":
+        db.close()
+    files = world.files.kill()
+    World(files=files, bucket=world.bucket, clock=world.clock, **ROOMY).open()
+    for _ in range(5):
+        world.clock.advance(10.0)
+        replica.refresh()
+    assert (replica.lag.seq, replica.lag.seconds) == (0, 0.0)
+    assert all(checks(replica).values())
+
+
+def test_between_a_claim_and_its_branch_what_waits_counts_as_lag() -> None:
+    world, db, replica = pair()
+    put(db, b"a")
+    replica.refresh()
+    put(db, b"b")
+    world.store.fail("put_if_absent", match=f"wal/{2:020d}", times=5)
+    with pytest.raises(UnavailableError):
+        world.open("heir")
+    world.clock.advance(100.0)
+    replica.refresh()
+    assert (replica.seq, checks(replica)["lag"]) == (1, False)
+
+
 def test_an_older_primary_is_not_followed() -> None:
     world, db, replica = pair()
     put(db, b"a")

@@ -66,6 +66,8 @@ class Listing:
         ]
         self.newest = max((end for _, end in self._counting), default=0)
         """The last seq of all that counts, 0 where nothing does."""
+        self.last = max((each.last for each in filled), default=0)
+        """The last seq of all that was listed, whether it counts or not."""
 
     def void_from(self, epoch: int) -> int:
         """The first seq from which on what ``epoch`` has shipped does not count."""

@@ -131,7 +131,7 @@ class Tail:
         if found is not None and not lists_all:
             return False
         self._tell_of_gap(found)
-        if epoch == self._settled:
+        if epoch == self._settled or listing.last <= self.seq:
             newest = max(listing.newest, self.manifest.state.last_seq)
             self.lag.heard(newest, at, self.seq)
         return True
