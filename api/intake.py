@@ -37,7 +37,7 @@ from seerdb_api.errors import (
 )
 from seerdb_api.fast import FastPath
 from seerdb_api.reply import Reply, encoded, send_reply
-from seerdb_api.requests import request_id_for
+from seerdb_api.requests import DROP, request_id_for
 
 MAX_TARGET = 65_535
 """Bytes of path and query, which is also what uvicorn's parser can split."""
@@ -137,6 +137,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The parser saw the end of a head."""
         self._headed = True
+        scope: Any = self.scope
+        scope[DROP] = self.transport.abort
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 import structlog
@@ -34,6 +34,8 @@ QUIET_ROUTES = frozenset(("/livez", "/readyz", "/metrics"))
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SCOPE_KEY = "seerdb.request_id"
+DROP = "seerdb.drop"
+"""In the scope of a request: what ends its connection at once, with all that was not sent."""
 
 
 def request_id_for(headers: Mapping[bytes, bytes]) -> str:
@@ -46,6 +48,16 @@ def request_id_of(request: Request) -> str:
     """The id of a request that came through :class:`RequestLog`."""
     request_id: str = request.scope[_SCOPE_KEY]
     return request_id
+
+
+def drop_of(request: Request) -> Callable[[], None]:
+    """What ends the connection of a request at once; nothing where it came over none."""
+    drop: Callable[[], None] = request.scope.get(DROP, _stay)
+    return drop
+
+
+def _stay() -> None:
+    """There is no connection."""
 
 
 class RouteTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb_api.errors import log_failure
 from seerdb_api.openapi import READ_ONLY, READ_PROBLEMS, Success, documented
 from seerdb_api.query import parse_query, positive_integer
-from seerdb_api.requests import request_id_of
+from seerdb_api.requests import drop_of, request_id_of
 from seerdb_api.service import LogCursor, Service, service_of
 
 router = APIRouter(tags=["replication"])
@@ -32,13 +33,17 @@ FROM = positive_integer("from", "The first seq that is wanted; by default 1", MA
 
 
 class LogStream(StreamingResponse):
-    """The log, without end, at the pace of its follower: nothing is kept in memory for it."""
+    """The log, without end, at the pace of its follower: nothing is kept in memory for it.
+    ``drop`` ends the connection of one that takes nothing."""
 
-    def __init__(self, service: Service, cursor: LogCursor, request_id: str) -> None:
+    def __init__(
+        self, service: Service, cursor: LogCursor, request_id: str, drop: Callable[[], None]
+    ) -> None:
         super().__init__((), media_type=MEDIA_TYPE)
         self._service = service
         self._cursor = cursor
         self._request_id = request_id
+        self._drop = drop
 
     async def stream_response(self, send: Send) -> None:
         """Send until the follower goes away, or the log or the server ends."""
@@ -48,9 +53,19 @@ class LogStream(StreamingResponse):
             await self._send_log(send)
         except (SeerDBError, TimeoutError) as error:
             log_failure(error, self._request_id)
+            if isinstance(error, TimeoutError):
+                self._drop()
         finally:
             self._cursor.close()
-        await send({"type": "http.response.body", "body": b""})
+        await self._end(send)
+
+    async def _end(self, send: Send) -> None:
+        """Send the end, for which what was sent before has to be taken."""
+        late = asyncio.get_running_loop().call_later(SEND_SECONDS, self._drop)
+        try:
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            late.cancel()
 
     async def _send_log(self, send: Send) -> None:
         cursor, service = self._cursor, self._service
@@ -92,4 +107,4 @@ async def follow_log(request: Request) -> Response:
     seq = parse_query(request.scope["query_string"], (FROM,)).get("from", 1)
     service = service_of(request)
     cursor = await service.read(service.db.follow, seq)
-    return LogStream(service, cursor, request_id_of(request))
+    return LogStream(service, cursor, request_id_of(request), drop_of(request))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +19,8 @@ from seerdb_api.metrics import ENGINE, REPLICA
 from seerdb_api.routes import replication
 from seerdb_api.settings import ServiceSettings
 from tests.api.client import Client
-from tests.api.fake_database import FakeDatabase
+from tests.api.fake_database import FakeCursor, FakeDatabase
+from tests.api.wire import WAIT, connected, request, serving
 from tests.fixtures.database import ROOMY, World
 from tests.fixtures.follower import follow, stream
 
@@ -273,9 +277,28 @@ def test_a_follower_that_takes_nothing_is_dropped(
                 await asyncio.sleep(60)
 
         app.state.service.start(db)
-        stream = replication.LogStream(app.state.service, db.follow(1), "id")
+        drop = partial(sent.append, "dropped")
+        stream = replication.LogStream(app.state.service, db.follow(1), "id", drop)
         await stream.stream_response(send)
         return sent
 
-    assert asyncio.run(run()) == ["http.response.start", *["http.response.body"] * 2]
+    body = "http.response.body"
+    assert asyncio.run(run()) == ["http.response.start", body, "dropped", body]
     assert db.cursors[0].closed
+
+
+def test_the_connection_of_a_follower_that_takes_nothing_ends(
+    db: FakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replication, "SEND_SECONDS", 0.05)
+    closed = threading.Event()
+    monkeypatch.setattr(FakeCursor, "close", lambda _: closed.set())
+    db.log = [bytes(32 << 20), *[b"more;"] * 10]
+    with serving(db) as server, connected(server) as wire:
+        wire.send(request("GET", "/v1/replication/log", "connection: close"))
+        assert closed.wait(WAIT)
+        received = bytearray()
+        with suppress(ConnectionResetError):
+            while data := wire.socket.recv(1 << 20):
+                received += data
+    assert len(received) < 32 << 20, "the rest is not kept for it"
