@@ -2,7 +2,8 @@
 
 One file a table, ``cache/<table id>.parts``, to which parts are appended (``parts_file.py``). It
 survives a restart: the first use of a table walks its file once. Nothing in it is trusted; what
-fails the table format's checksum is for the caller to :meth:`~DiskTier.reject`.
+fails the table format's checksum is for the caller to :meth:`~DiskTier.reject`. Tables of two
+databases may have one id, so ``cache/DATABASE`` says whose parts these are.
 
 Most tables are here in parts, as reads brought them; the pinned ones are meant to be whole, and
 give way to nothing. A job that has a table's bytes at hand leaves a file with all of them
@@ -31,6 +32,8 @@ from seerdb.storage.parts_file import (
     parts_path,
 )
 
+_OWNER = "DATABASE"
+
 
 class DiskTierStatistics(msgspec.Struct, frozen=True):
     """Counters since the database was opened, and what is held now."""
@@ -52,6 +55,38 @@ def discard(files: FileSystem, directory: str) -> None:
     for name in files.list(directory):
         if name.endswith(SUFFIX):
             files.remove(f"{directory}/{name}")
+
+
+def open_tier(files: FileSystem, directory: str, capacity: int, database_id: str) -> DiskTier:
+    """The tier of one database. What ``directory`` has of another one is removed first, as by
+    whoever followed that one from here. Raises: ``DiskError``."""
+    path = f"{directory}/{_OWNER}"
+    if _owner(files, path) != database_id.encode():
+        discard(files, directory)
+        files.sync_directory(directory)
+        _write_owner(files, path, database_id)
+        files.sync_directory(directory)
+    return DiskTier(files, directory, capacity)
+
+
+def _owner(files: FileSystem, path: str) -> bytes:
+    if not files.exists(path):
+        return b""
+    file = files.open_read(path)
+    try:
+        return file.read_at(0, file.size())
+    finally:
+        file.close()
+
+
+def _write_owner(files: FileSystem, path: str, database_id: str) -> None:
+    files.remove(path)
+    file = files.open(path, create=True)
+    try:
+        file.write_at(0, database_id.encode())
+        file.sync(metadata=True)
+    finally:
+        file.close()
 
 
 class DiskTier:

@@ -26,7 +26,7 @@ from seerdb.storage.compaction.planner import Planner
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import PolicyOptions
 from seerdb.storage.compaction.work import Limits
-from seerdb.storage.disk_tier import DiskTier, discard
+from seerdb.storage.disk_tier import DiskTier, discard, open_tier
 from seerdb.storage.flush import TableFormat
 from seerdb.storage.flusher import Flusher
 from seerdb.storage.garbage import COLLECT_EVERY, GarbageCollector
@@ -150,10 +150,10 @@ class Engine:
 
     def _open_disk_tier(self, directory: str) -> DiskTier | None:
         files, capacity = self.components.files, self.options.disk_cache_capacity
-        # A bucket on this disk gains nothing from copies beside it.
-        if capacity and ((at := self.stores.location) is None or at.directory is None):
-            return DiskTier(files, directory, capacity)
         try:
+            # A bucket on this disk gains nothing from copies beside it.
+            if capacity and ((at := self.stores.location) is None or at.directory is None):
+                return open_tier(files, directory, capacity, self.manifest.state.database_id)
             discard(files, directory)
         except DiskError as error:
             self.components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))

@@ -31,6 +31,7 @@ from seerdb.storage.replication.format import (
 from seerdb.storage.replication.live import LiveTail
 from seerdb.storage.replication.shipped import Listing, Stretch
 from seerdb.storage.replication.tail import RELOAD_SECONDS
+from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import ROOMY, World, collect_garbage, fill
 from tests.fixtures.follower import contents, follow, stream
@@ -326,6 +327,22 @@ def test_a_long_sleep_that_nobody_notices_ends_with_the_next_listing_of_the_mani
     world.clock.advance(RELOAD_SECONDS)
     replica.refresh()
     assert shown(replica) == dict(db.scan())
+
+
+def test_a_directory_from_which_another_database_was_followed_shows_nothing_of_it() -> None:
+    files = CrashableFileSystem()
+    for seed, value in enumerate((b"one", b"two")):
+        world = World(seed=seed, **ROOMY | {"disk_cache_capacity": 1 << 20})
+        db = world.open()
+        put(db, b"k", value=value)
+        db.flush()
+        for _ in range(2):
+            replica = follow(world, files=files)
+            assert replica.get(b"k") == value
+            replica.close()
+        disk = replica.statistics().disk_cache
+        assert disk is not None
+        assert disk.hits, "what it has of this one is used"
 
 
 # Who takes over.

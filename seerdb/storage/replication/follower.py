@@ -18,7 +18,7 @@ from seerdb.errors import (
 from seerdb.events import WorkFailed
 from seerdb.options import Options
 from seerdb.storage.blob.reader import BlobReader
-from seerdb.storage.disk_tier import DiskTier, discard
+from seerdb.storage.disk_tier import DiskTier, discard, open_tier
 from seerdb.storage.files import FileLock
 from seerdb.storage.lanes import Lane
 from seerdb.storage.loans import open_for_reading
@@ -122,7 +122,7 @@ class Follower:
         operator = find_operator(state.merge_operator) if state.merge_operator else None
         tables = CollectedStore(self.stores.of(Purpose.READ), self._missed)
         fetchers = self.runtime.workers.fetchers
-        self.disk = self._open_disk_tier()
+        self.disk = self._open_disk_tier(state.database_id)
         self.tables = TableStore(
             tables, cache=self.runtime.cache, disk=self.disk, fetchers=fetchers
         )
@@ -138,15 +138,15 @@ class Follower:
         self.lane = Lane("follow", self._look, self.runtime.workers, self._failed)
         self.lanes.append(self.lane)
 
-    def _open_disk_tier(self) -> DiskTier | None:
+    def _open_disk_tier(self, database_id: str) -> DiskTier | None:
         directory, location = self._directory, self.stores.location
         if directory is None:
             return None
         files, capacity = self._components.files, self.options.disk_cache_capacity
-        # A bucket on this disk gains nothing from copies beside it.
-        if capacity and (location is None or location.directory is None):
-            return DiskTier(files, directory, capacity)
         try:
+            # A bucket on this disk gains nothing from copies beside it.
+            if capacity and (location is None or location.directory is None):
+                return open_tier(files, directory, capacity, database_id)
             discard(files, directory)
         except DiskError as error:
             self._components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seerdb.errors import DiskError
 from seerdb.ids import TableId
-from seerdb.storage.disk_tier import DiskTier, discard
+from seerdb.storage.disk_tier import DiskTier, discard, open_tier
 from seerdb.storage.files import File
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.testing.files import CrashableFileSystem
@@ -55,6 +55,20 @@ def test_what_is_written_is_read() -> None:
     statistics = tier.statistics()
     assert (statistics.hits, statistics.misses, statistics.tables) == (4, 2, 2)
     assert statistics.bytes == on_disk(files) == 4 * HEADER + 4 + 0 + 4 + 5
+
+
+def test_what_another_database_left_is_removed(files: CrashableFileSystem) -> None:
+    for database in ("first", "second"):
+        for life in range(2):
+            tier = open_tier(files, "cache", 10_000, database)
+            assert tier.read(A, 0) == (database.encode() if life else None)
+            tier.write(A, 0, database.encode())
+            tier.close()
+
+
+def test_of_an_unknown_database_nothing_is_kept(files: CrashableFileSystem) -> None:
+    tier_on(files).write(A, 0, b"whose?")
+    assert open_tier(files, "cache", 10_000, "first").read(A, 0) is None
 
 
 def test_a_part_is_written_once(files: CrashableFileSystem) -> None:
