@@ -215,6 +215,9 @@ class Follower:
         """The newest commit that is shown."""
         return self.tail.seq
 
+    def now(self) -> float:
+        return self._components.clock.monotonic()
+
     def greet(self, hello: Hello, first: int) -> None:
         tail = self.tail
         state = tail.manifest.state

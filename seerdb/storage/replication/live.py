@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -31,6 +31,9 @@ from seerdb.storage.wal.reader import read_segment
 
 SILENCE_SECONDS = 5.0
 """A primary that sends nothing for so long, not even its heartbeat, is taken for gone."""
+MESSAGE_SECONDS = 20.0
+"""Nor is it so long over one message, as it gives up on who is so long in receiving it: then the
+length of what comes is damaged, and would swallow what follows."""
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0
 
@@ -43,6 +46,9 @@ class LiveTarget(Protocol):
     @property
     def seq(self) -> int:
         """The newest commit that is shown."""
+
+    def now(self) -> float:
+        """Seconds, by the monotonic clock."""
 
     def greet(self, hello: Hello, first: int) -> None:
         """A primary answers, to the request for everything from ``first`` on. Raises: any
@@ -98,7 +104,7 @@ class LiveTail:
             if response.status_code != httpx.codes.OK:
                 raise UnavailableError(f"{self._url} answers {response.status_code}")
             with self._held(response.extensions["network_stream"].get_extra_info("socket")):
-                self._take(_messages(response), first)
+                self._take(_messages(response.iter_raw(), self._target.now), first)
 
     @contextmanager
     def _held(self, connection: socket.socket) -> Iterator[None]:
@@ -134,10 +140,15 @@ class LiveTail:
         raise UnavailableError(f"{self._url} ended the stream")
 
 
-def _messages(response: httpx.Response) -> Iterator[Message]:
+def _messages(stream: Iterable[bytes], now: Callable[[], float]) -> Iterator[Message]:
     reader = MessageReader()
-    for data in response.iter_raw():
-        yield from reader.feed(data)
+    since = now()
+    for data in stream:
+        for message in reader.feed(data):
+            yield message
+            since = now()
+        if now() - since > MESSAGE_SECONDS:
+            raise UnavailableError(f"no whole message came in {MESSAGE_SECONDS:g} seconds")
 
 
 def _piece(epoch: int, header: bytes, frames: bytes) -> Piece:

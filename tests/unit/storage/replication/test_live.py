@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from seerdb.storage.replication.format import Heartbeat, Hello
+from seerdb.errors import UnavailableError
+from seerdb.storage.replication import live
+from seerdb.storage.replication.format import (
+    Heartbeat,
+    Hello,
+    encode_heartbeat,
+    encode_hello,
+)
 from seerdb.storage.replication.live import LiveTail
 from seerdb.storage.replication.running import Mark
 from seerdb.storage.replication.shipped import Piece
+from seerdb.testing.clock import FakeClock
 
 
 class Target:
@@ -17,9 +27,14 @@ class Target:
         self.seq = 0
         self.ended: list[Exception] = []
         self.tail: LiveTail | None = None
+        self.clock = FakeClock()
+        self.beats = 0
+
+    def now(self) -> float:
+        return self.clock.monotonic()
 
     def greet(self, hello: Hello, first: int) -> None:
-        raise AssertionError("nobody answers")
+        """It is this primary."""
 
     def take(self, piece: Piece) -> None:
         raise AssertionError("nobody answers")
@@ -28,7 +43,7 @@ class Target:
         raise AssertionError("nobody answers")
 
     def heard(self, heartbeat: Heartbeat) -> None:
-        raise AssertionError("nobody answers")
+        self.beats += 1
 
     def lost(self, error: Exception) -> None:
         self.ended.append(error)
@@ -49,3 +64,25 @@ def test_whatever_a_connection_ends_in_it_is_told_and_tried_again(port: str) -> 
     """PB-04. The thread ended without a word on what is neither an error of ours nor one of HTTP,
     and the replica waited for it for ever."""
     assert len(ends(f"http://127.0.0.1:{port}")) == 2
+
+
+def beating(clock: FakeClock, *, damaged: bool) -> Iterator[bytes]:
+    """A greeting, then a heartbeat each second; the first may say that it is longer than it is."""
+    yield encode_hello(Hello("0" * 32, 1, 0, 0))
+    beat = encode_heartbeat(Heartbeat(0, 0))
+    if damaged:
+        yield beat[:3] + b"\x40" + beat[4:]
+    for _ in range(100):
+        clock.advance(1.0)
+        yield beat
+
+
+@pytest.mark.parametrize(("damaged", "why"), [(False, "ended"), (True, "no whole message")])
+def test_a_length_that_is_damaged_does_not_swallow_what_follows(damaged: bool, why: str) -> None:
+    target = Target()
+    tail = LiveTail("http://primary", target)
+    stream = beating(target.clock, damaged=damaged)
+    with pytest.raises(UnavailableError, match=why):
+        tail._take(live._messages(stream, target.now), 1)
+    assert target.beats == (0 if damaged else 100)
+    assert target.clock.monotonic() == (live.MESSAGE_SECONDS + 1 if damaged else 100.0)
