@@ -12,6 +12,7 @@ from seerdb.storage.memtable import Memtable
 from seerdb.storage.replication.contents import Contents
 from seerdb.storage.replication.format import Message, MessageReader
 from seerdb.storage.replication.live import LiveTail
+from seerdb.storage.replication.tail import RELOAD_SECONDS
 from seerdb.storage.value import Value
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import encode_put
@@ -101,6 +102,29 @@ def test_a_replica_that_differs_names_the_commits_and_stops(
     again = follow(world)
     again.refresh()
     assert contents(again) == {entry.key: (entry.value, entry.seq) for entry in db.scan_entries()}
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("slept", [False, True])
+def test_what_a_restore_in_place_made_is_not_taken_for_a_flush(live: bool, slept: bool) -> None:
+    world = World(**ROOMY | {"history_retention": 3600.0})
+    db, replica = world.open(), follow(world)
+    for number in range(3):
+        db.put(b"%d" % number, b"v", durability="object")
+    if live:
+        stream(db, replica)
+    replica.refresh()
+    db.restore_in_place(2)
+    if slept:
+        world.clock.advance(RELOAD_SECONDS)
+    replica.refresh()
+    assert dict(replica.scan()) == dict(db.scan()) == {b"0": b"v", b"1": b"v"}
+    for number in range(5, 8):
+        db.put(b"%d" % number, b"v", durability="object")
+        replica.refresh()
+    db.flush()
+    replica.refresh()
+    assert replica.statistics().compared_seq == db.visible_seq
 
 
 def test_operands_and_tables_that_were_merged_before_are_not_compared() -> None:

@@ -143,9 +143,9 @@ class Contents:
             self.diverged = error
             raise
 
-    def adopt(self, state: ManifestState) -> bool:
+    def adopt(self, state: ManifestState, *, compares: bool = True) -> bool:
         """Show the tables of a later state, and drop the memtables that they cover; whether that
-        could be done now.
+        could be done now. Unless it ``compares``, new tables need not be of the same commits.
 
         Raises: ``CorruptionError`` when a memtable is not what its writer flushed; nothing more is
         shown then.
@@ -157,7 +157,9 @@ class Contents:
         is_cut = self._is_cut(state.last_seq)
         if is_cut and any(each.special for each in self._memtables()):
             return False
-        self._compare(covered, state)
+        if compares:
+            self._compare(covered, state)
+        self._epochs = [each for each in self._epochs if each[0] not in covered]
         if is_cut or state.last_seq > live.visible_seq:
             rows = self._rows = rows.anew()
         else:
@@ -190,7 +192,6 @@ class Contents:
                 self.diverged = error
                 raise
             before = memtable.last_seq
-        self._epochs = [each for each in self._epochs if each[0] not in covered]
 
     def _memtables(self) -> Iterator[Memtable]:
         """Those that hold something, the oldest first."""

@@ -8,6 +8,7 @@ something does not fit, the manifest is loaded as a whole.
 from __future__ import annotations
 
 from seerdb.errors import ConflictError, CorruptionError, NotFoundError
+from seerdb.storage.manifest.edit import RESTORE, Edit
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, read_record
 from seerdb.storage.object_store.base import ObjectStore
@@ -27,6 +28,9 @@ class ManifestTail:
                 "first, or set another store"
             )
         self.state: ManifestState = state
+        self.restored = 0
+        """Number of the last record that may have put an earlier state back: one that has, or that
+        was loaded with others which were not looked at."""
 
     def advance(self) -> bool:
         """Read what was added; whether there was anything. Raises: as :meth:`reload`."""
@@ -35,6 +39,8 @@ class ManifestTail:
             while True:
                 following = read_record(self._store, self.state.number + 1)
                 self._continue_with(apply(self.state, following))
+                if isinstance(following, Edit) and following.reason == RESTORE:
+                    self.restored = following.number
         except NotFoundError:
             return self.state.number > before
         except CorruptionError:
@@ -65,4 +71,6 @@ class ManifestTail:
                 hint="was the bucket replaced? restart the replica",
             )
         self._continue_with(state)
+        if state.number > ours.number:
+            self.restored = state.number
         return state.number > ours.number

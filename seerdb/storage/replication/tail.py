@@ -152,7 +152,8 @@ class Tail:
         state = self.manifest.state
         if state.number != self._shown_number or contents is not self._contents:
             with self._mutex:
-                if contents.adopt(state):
+                restored = self.manifest.restored > self._shown_number
+                if contents.adopt(state, compares=not restored):
                     self._shown_number = state.number
 
     def _read_on(self, contents: Contents, listing: Listing) -> int | None:
