@@ -40,6 +40,8 @@ class FlushStatistics(msgspec.Struct, frozen=True):
 class _Built:
     memtable: Memtable
     result: FlushResult
+    log_start: int
+    """The first segment of what is newer."""
     seconds: float
 
 
@@ -75,17 +77,11 @@ class Flusher:
     def flush_one(self) -> list[int] | None:
         """Flush the oldest sealed memtable; returns the segments that nobody needs any more,
         ``None`` when no memtable is sealed."""
-        sealed = self._live.current.sealed
-        if not sealed:
+        built = self._built or self._build_oldest()
+        if built is None:
             return None
-        memtable = sealed[-1]
-        built = self._built
-        if built is None or built.memtable is not memtable:
-            built = self._built = self._build(memtable)
-        # Looked up now: more memtables may have been sealed while the job ran.
-        newer = self._live.current.memtables[-2]
-        start, warm = newer.segments[0], self._is_worth_warming()
-        self._publisher.flushed(memtable, built.result.table, start, warm=warm)
+        memtable, warm = built.memtable, self._is_worth_warming()
+        self._publisher.flushed(memtable, built.result.table, built.log_start, warm=warm)
         try:
             self._account(built)
         finally:
@@ -100,7 +96,13 @@ class Flusher:
         built = self._built  # until all know of it
         return built is None or built.memtable.last_seq > seq
 
-    def _build(self, memtable: Memtable) -> _Built:
+    def _build_oldest(self) -> _Built | None:
+        memtables = self._live.current.memtables
+        if len(memtables) > 1:
+            self._built = self._build(memtables[-1], memtables[-2].segments[0])
+        return self._built
+
+    def _build(self, memtable: Memtable, log_start: int) -> _Built:
         started = self._clock.monotonic()
         runs = self._publisher.settled_version().runs
         outputs = self._outputs.begin()
@@ -130,7 +132,7 @@ class Flusher:
                     made.add(result.table.id)
         finally:
             self._outputs.finish(set(outputs) - made)
-        return _Built(memtable, result, self._clock.monotonic() - started)
+        return _Built(memtable, result, log_start, self._clock.monotonic() - started)
 
     def _account(self, built: _Built) -> None:
         table = built.result.table

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -57,8 +58,8 @@ class Publisher:
         self.pins = pins
         """Of the newest version that is shown."""
         self._lock = threading.Lock()
-        # Guarded by the lock: what of which it is not known whether its edit is in effect.
-        self._in_doubt: _Insert | None = None
+        # Guarded by the lock: finishes that of which it is not known whether its edit is in effect.
+        self._in_doubt: Callable[[], None] | None = None
         self.warms = True
         """Whether new tables are brought into memory: not by a database that is closing."""
 
@@ -94,23 +95,34 @@ class Publisher:
         self, memtable: Memtable, table: TableMeta | None, log_start: int, *, warm: bool = True
     ) -> None:
         """``table`` holds what ``memtable`` held; the log is needed from ``log_start`` on.
-        ``warm``: reads may look for all of it, not for its description only."""
+        ``warm``: reads may look for all of it, not for its description only.
+
+        When this raises, the edit may yet be in effect. Whatever is published or planned next
+        finishes it first: else tables would be merged of which the memtable is still read, and
+        which the next attempt would bring back.
+        """
         warmed = None
         if table is not None and self.warms:
             warmed = warm_flushed(self._tables, table, self._pace_for(Purpose.READ), whole=warm)
         with self._lock:
             self._settle()
-            state = self._manifest.commit(
-                add=[table] if table else [],
-                last_seq=SeqNo(memtable.last_seq),
-                log_start=SegmentId(log_start),
-                reason="flush",
-            )
-            rows = self._live.current.layout.rows
-            rows.advance(memtable)
-            self._live.release(memtable, Layout(state.version, self._tables, rows))
-            self.pins.follow(state.version)
+            if any(memtable is each for each in self._live.current.sealed):
+                release = self._in_doubt = partial(self._release, memtable, table, log_start)
+                release()
+                self._in_doubt = None
         del warmed  # held until the layout holds what it warmed
+
+    def _release(self, memtable: Memtable, table: TableMeta | None, log_start: int) -> None:
+        state = self._manifest.commit(
+            add=[table] if table else [],
+            last_seq=SeqNo(memtable.last_seq),
+            log_start=SegmentId(log_start),
+            reason="flush",
+        )
+        rows = self._live.current.layout.rows
+        rows.advance(memtable)
+        self._live.release(memtable, Layout(state.version, self._tables, rows))
+        self.pins.follow(state.version)
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:
         """``outputs`` hold what ``inputs`` held; those that are no outputs leave the caches."""
@@ -166,19 +178,20 @@ class Publisher:
     def _insert(
         self, add: Sequence[TableMeta], remove: Sequence[TableId], insert: _Insert, reason: str
     ) -> None:
-        self._in_doubt = insert
+        self._in_doubt = lambda: self._show_inserted(self._manifest.checkpoint(), insert)
         state = self._manifest.commit(add=add, remove=remove, last_seq=insert.seq, reason=reason)
         self._show_inserted(state, insert)
+        self._in_doubt = None
 
     def _settle(self) -> None:
         if self._in_doubt:
-            self._show_inserted(self._manifest.checkpoint(), self._in_doubt)
+            self._in_doubt()
+            self._in_doubt = None
 
     def _show_inserted(self, state: ManifestState, insert: _Insert) -> None:
         rows = self._live.current.layout.rows.anew()
         self._live.extend(Layout(state.version, self._tables, rows), insert.seq)
         self.pins.follow(state.version)
-        self._in_doubt = None
         insert.settled()
 
 
