@@ -71,7 +71,7 @@ class Opened:
     recovery: Recovery
     next_segment: int
     shipped_seq: int
-    """Up to here the log was shipped before; 0 when that was not asked."""
+    """Up to here the log was shipped before; 0: nothing of it."""
     event: Recovered
     keeper: LeaseKeeper | None
     takeover: Takeover
@@ -189,7 +189,7 @@ class _Opening:
             if home.contested_seq is not None:
                 recovery.branch_seq = home.contested_seq
                 unfinished = replace(home, contested_seq=None)
-            if state is not None and options.ship_interval:
+            if state is not None:
                 self._complete(stores, manifest.state, recovery)
         else:
             recovery = self._adopt(stores, manifest.state, home, needs_all=needs_all)

@@ -10,7 +10,7 @@ import pytest
 from seerdb import DB, Batch, InvalidRequestError, PoisonedError, UnavailableError
 from seerdb.storage.sync_schedule import SYNC_AHEAD_BYTES
 from tests.db.conftest import OpenDB
-from tests.fixtures.database import World
+from tests.fixtures.database import WAL, World
 
 POWER_LOSSES = range(12)
 
@@ -64,6 +64,19 @@ def test_object_survives_the_machine() -> None:
     assert write_in_every_way(world.open(), "object") == 7
     assert world.bucket.list("wal/"), "the log itself went to the bucket"
     assert list(world.lose_machine().open().scan()) == EXPECTED
+
+
+def test_object_survives_a_disk_that_lost_the_log() -> None:
+    world = World(takes_tables=False)
+    assert write_in_every_way(world.open(), "object") == 7
+    after = world.kill()
+    for name in after.files.list(WAL):
+        if name.endswith(".wal"):
+            after.files.remove(f"{WAL}/{name}")
+    db = after.open()
+    assert list(db.scan()) == EXPECTED
+    assert db.put(b"d", b"4", durability="object") == 8
+    assert list(after.lose_machine().open().scan()) == [*EXPECTED, (b"d", b"4")]
 
 
 @pytest.mark.parametrize("level", ["memory", "interval", "local", "object"])
