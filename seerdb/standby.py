@@ -68,7 +68,7 @@ class Standby:
     """
 
     def __init__(self, path: str, options: Options, components: Components) -> None:
-        self._path = path
+        self._path = path = components.files.absolute(path)
         self._options = options
         self._components = components
         self._files = components.files

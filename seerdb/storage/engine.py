@@ -83,7 +83,7 @@ class Engine:
             block_cache_capacity=options.block_cache_capacity,
             clock=components.clock,
         )
-        self.opened = opened = self._open(path, bid or Bid())
+        self.opened = opened = self._open(components.files.absolute(path), bid or Bid())
         self.poison = Poison()
         self._inbox_thread: Thread | None = None
         self._start_lock = Lock()

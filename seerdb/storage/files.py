@@ -86,6 +86,9 @@ class FileSystem(Protocol):
     def open_read(self, path: str) -> File:
         """Open for reading only; writing methods raise ``DiskError``."""
 
+    def absolute(self, path: str) -> str:
+        """A name for ``path`` that means the same whatever directory is current later."""
+
     def exists(self, path: str) -> bool:
         """Whether a file or directory is at ``path``."""
 

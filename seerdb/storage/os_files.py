@@ -45,6 +45,11 @@ class OsFileSystem:
         with _translated("open", path):
             return _OsFile(os.open(path, os.O_RDONLY), path)
 
+    def absolute(self, path: str) -> str:
+        """See ``FileSystem.absolute``."""
+        with _translated("look at", path):
+            return str(Path(path).absolute())
+
     def exists(self, path: str) -> bool:
         """See ``FileSystem.exists``."""
         with _translated("look at", path):

@@ -92,6 +92,10 @@ class CrashableFileSystem(Machine):
         with self.mutex:
             return _MemoryFile(self, self._content(path), path, writable=False, direct=False)
 
+    def absolute(self, path: str) -> str:
+        """See ``FileSystem.absolute``: no directory is ever current."""
+        return path
+
     def exists(self, path: str) -> bool:
         """See ``FileSystem.exists``."""
         with self.mutex:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from seerdb import DB
 from seerdb.ids import Epoch, table_id
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.object_store.local_store import INCOMING
 from seerdb.storage.object_store.names import table_name
 from tests.db.conftest import OpenDB
-from tests.fixtures.database import World, collect_garbage
+from tests.fixtures.database import World, collect_garbage, fill
 
 
 def files(directory: Path) -> set[str]:
@@ -50,6 +52,30 @@ def test_nothing_unfinished_is_left_by_flush_compaction_ingest_and_close(
     assert all(name.endswith(".sst") for name in tables)
     usual = re.compile(r"LOCK|wal/HOME|wal/spare-\d+|bucket/manifest/\d{20}")
     assert not [name for name in found - tables if not usual.fullmatch(name)]
+
+
+def test_the_data_directory_is_the_one_it_was_opened_as(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever directory is current later, and whatever has the same relative name there."""
+    settings: dict[str, Any] = {
+        "background": "inline",
+        "memtable_capacity": 16 << 10,
+        "wal_segment_size": 16 << 10,
+        "min_free_disk": 0,
+    }
+    for here in ("one", "other"):
+        (tmp_path / here).mkdir()
+        monkeypatch.chdir(tmp_path / here)
+        DB.open("db", **settings).close()
+    before = files(tmp_path / "other")
+    monkeypatch.chdir(tmp_path / "one")
+    with DB.open("db", **settings) as db:
+        monkeypatch.chdir(tmp_path / "other")
+        rows = fill(db, 300)
+    assert files(tmp_path / "other") == before
+    with DB.open(tmp_path / "one" / "db", **settings) as db:
+        assert dict(db.scan()) == rows
 
 
 def test_what_a_dead_process_left_unfinished_is_no_table(open_db: OpenDB, tmp_path: Path) -> None:

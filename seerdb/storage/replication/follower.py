@@ -56,6 +56,8 @@ class Follower:
     def __init__(
         self, path: str | None, options: Options, components: Components, primary: str | None
     ) -> None:
+        if path is not None:
+            path = components.files.absolute(path)
         self.options = options
         self.primary = primary
         self._components = components
