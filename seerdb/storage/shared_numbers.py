@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -32,6 +34,18 @@ class SharedNumbers:
         self._board[self._offset + position] = number
 
 
+def _new_file() -> int:
+    """The descriptor of a file without a name, with room for all numbers: where a page that is
+    mapped finds none, the kernel ends the process instead of failing a call."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("seerdb-numbers")  # in memory, so that no disk can be full
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.write(descriptor, bytes(_SIZE))
+    return descriptor
+
+
 def _numbers_in(descriptor: int) -> memoryview:
     return memoryview(mmap.mmap(descriptor, _SIZE)).cast("q")
 
@@ -40,19 +54,20 @@ class Board:
     """Where the numbers stand: a file without a name, which processes map. Thread-safe."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as processes start
-        self._file.truncate(_SIZE)
-        self._numbers = _numbers_in(self._file.fileno())
+        self._descriptor = _new_file()  # open as long as processes start
+        self._numbers = _numbers_in(self._descriptor)
         self._lock = threading.Lock()
         self._places = list(range(SHARED_JOBS))  # guarded by the lock
 
     def fileno(self) -> int:
         """The descriptor that a worker process inherits, for :func:`share`."""
-        return self._file.fileno()
+        return self._descriptor
 
     def close(self) -> None:
         """No process that starts from here on shares it; those that do go on."""
-        self._file.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     @contextmanager
     def lend(self) -> Iterator[tuple[int, SharedNumbers]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,13 @@ def test_both_ends_see_the_same_numbers(board: Board, monkeypatch: pytest.Monkey
     with board.lend() as (again, here):
         assert again in (place, other)
         assert not any(here[position] for position in range(SHARED_NUMBERS)), "not those of before"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it takes a disk, and has room there")
+def test_a_full_disk_has_no_part_in_it(board: Board) -> None:
+    """A page without room ended the process that wrote to it."""
+    place = Path(f"/proc/self/fd/{board.fileno()}").readlink()
+    assert str(place).startswith("/memfd:")
 
 
 def test_so_many_jobs_share_numbers_and_no_more(board: Board) -> None:
