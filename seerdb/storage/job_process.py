@@ -81,6 +81,11 @@ class JobProcess:
         """Whether it takes calls, as far as is known."""
         return not self._calls.closed
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is dead, whoever ended it."""
+        return self._process.poll() is not None
+
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Wait for what a picklable call returns there.
 

@@ -74,6 +74,9 @@ class _Processes:
         try:
             if self._is_closed:
                 raise ClosedError(RUNTIME_CLOSED)
+            if process is not None and process.has_ended:  # while it was idle
+                process.close()
+                process = None
             process = process or self._start()
             return process.call(function, *args)
         finally:

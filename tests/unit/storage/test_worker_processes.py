@@ -4,6 +4,7 @@ here waits for time to pass: a job that is to last reads a named pipe that the t
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -42,6 +43,13 @@ def test_worker_processes_run_return_raise_and_come_back(processes: Workers, poo
     with pytest.raises(ProcessDied):
         processes.processes.run(pool, os._exit, 1)
     assert processes.processes.run(pool, os.getpid) not in (worker, os.getpid())
+
+
+def test_one_that_died_while_it_was_idle_is_replaced_unnoticed(processes: Workers) -> None:
+    worker = processes.processes.run(Pool.PROMPT, os.getpid)
+    os.kill(worker, signal.SIGKILL)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    assert processes.processes.run(Pool.PROMPT, os.getpid) != worker
 
 
 @pytest.mark.parametrize("pool", Pool)
