@@ -82,7 +82,7 @@ class Log:
         other has.
         """
         left = [each for each in self.stretches if each.last > seq]
-        released = 0
+        released = seq
         failure: CorruptionError | DiskError | None = None
         while stretch := _best(left, seq + 1):
             left.remove(stretch)

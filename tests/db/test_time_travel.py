@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from seerdb import DB, KeyVersion
 from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
 from seerdb.storage.engine import Engine
-from seerdb.storage.history import at_seq, at_time, past_of, spans
+from seerdb.storage.history import Log, at_seq, at_time, past_of, spans
 from seerdb.storage.time_travel import VIEW_SECONDS, VIEWS_KEPT
 from seerdb.storage.timeline import state_of
 from seerdb.testing.model import Model, Operation
@@ -151,6 +151,19 @@ def test_an_instant_is_told_as_it_was_or_not_at_all(script: list[tuple[Step, str
         with suppress(HistoryError):
             story.check(*instant)
     story.world.end(story.db)
+
+
+def test_before_the_first_commit_there_was_nothing() -> None:
+    assert Log([]).time_of(0) is None  # and it ends: nothing is before the beginning
+    world = World(**ROOMY)
+    with world.open() as db:
+        assert list(db.scan(as_of=0)) == []
+        db.put(b"a", b"1")
+        assert list(db.scan(as_of=0)) == []
+        db.flush()
+        assert db.get(b"a", as_of=0) is None
+        assert db.restore_in_place(0).restored_seq == 0
+        assert list(db.scan()) == []
 
 
 def test_what_is_newest_needs_nothing_but_the_local_log() -> None:
