@@ -107,6 +107,61 @@ def test_a_record_that_is_missing_in_the_middle_is_named() -> None:
     assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1", b"c": b"1"}
 
 
+@pytest.mark.parametrize("with_log", [False, True])
+def test_a_flush_whose_record_was_the_last_and_is_gone_is_found_by_its_table(
+    *, with_log: bool
+) -> None:
+    world, db = begun(ship_interval=0, merge_operator="append", blob_threshold=100)
+    flushed(db, a="1", b="1")
+    flushed(db, b="2", c="2" * 200)
+    db.merge(b"m", b"3")
+    world.store.fail("put_if_absent", match=MANIFEST_PREFIX, times=1)
+    db.flush()  # its table is made twice, and counts once
+    db.put(b"d", b"4")
+    after = world.kill()
+    after.bucket.delete(names(after, MANIFEST_PREFIX)[-2:])
+    report, bucket = repaired(after, with_log=with_log)
+    assert (report.manifest, report.ok, report.last_seq) == ("whole", True, 5)
+    expected = {b"a": b"1", b"b": b"2", b"c": b"2" * 200, b"m": b"3"}
+    newest = {b"d": b"4"} if with_log else {}
+    assert contents(reopened(after, bucket, keep_disk=with_log)) == expected | newest
+
+
+def test_a_merge_whose_record_was_the_last_and_is_gone_is_found_by_its_output() -> None:
+    world, db = begun(ship_interval=0)
+    flushed(db, a="1", z="1")
+    flushed(db, a="2")
+    replaced = names(world, TABLE_PREFIX)
+    db.compact()
+    after = world.kill()
+    after.bucket.delete([names(after, MANIFEST_PREFIX)[-1], *replaced])
+    report, bucket = repaired(after)
+    assert (report.manifest, report.lost) == ("part", [])
+    assert contents(reopened(after, bucket)) == {b"a": b"2", b"z": b"1"}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_ingest_whose_record_was_the_last_and_is_gone_is_missed_by_the_log(
+    *, is_there: bool
+) -> None:
+    world, db = begun(ship_interval=0)
+    flushed(db, a="1")
+    before = names(world, TABLE_PREFIX)
+    db.ingest([(b"b", b"2")])
+    db.put(b"c", b"3")
+    after = world.kill()
+    after.bucket.delete(names(after, MANIFEST_PREFIX)[-1:])
+    if not is_there:
+        after.bucket.delete(set(names(after, TABLE_PREFIX)) - set(before))
+    report, bucket = repaired(after, with_log=True)
+    assert not report.ok
+    if not is_there:
+        assert [(loss.min_seq, loss.max_seq) for loss in report.lost] == [(2, 2)]
+    found = {b"b": b"2"} if is_there else {}
+    again = reopened(after, bucket, keep_disk=True)
+    assert contents(again) == {b"a": b"1", b"c": b"3"} | found
+
+
 def test_another_databases_log_is_no_part_of_this_one() -> None:
     world, db = begun()
     flushed(db, a="1")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from seerdb.clock import Clock
 from seerdb.errors import NotFoundError
-from seerdb.ids import Epoch, TableId
+from seerdb.ids import Epoch, TableId, maker_of
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.object_store.base import ObjectStore
@@ -22,6 +22,7 @@ from seerdb.storage.object_store.names import (
     parse_table_name,
     table_name,
 )
+from seerdb.storage.repair.beyond import adopt, look_beyond
 from seerdb.storage.repair.evidence import Evidence, read_evidence
 from seerdb.storage.repair.report import Loss, RepairReport
 from seerdb.storage.repair.shipped import ShippedLog, read_shipped_log
@@ -65,12 +66,17 @@ def look(source: ObjectStore, means: Means) -> Finds:
     epoch = max([evidence.epoch, log.epoch, 1, *(int(each.split("-")[0]) for each in tables)])
     if epoch > evidence.epoch:
         evidence.is_newest = False  # the claim of that epoch is among what is missing
+    fresh: list[TableId] = []
+    if evidence.is_newest:
+        fresh = look_beyond(source, tables, evidence, log, means.log)
     version = evidence.state.version if evidence.state else Version()
     replaced = [each for each in tables if each in evidence.removed]
     wanted, in_use = tables, blobs
     if evidence.is_newest:
-        wanted = [each for each in tables if each in {table.id for table in version.tables}]
-        in_use = [each for each in blobs if each in {use.id for use in version.blobs}]
+        ids = {*fresh, *(table.id for table in version.tables)}
+        wanted = [each for each in tables if each in ids]
+        used = {use.id for use in version.blobs}
+        in_use = [each for each in blobs if each in used or maker_of(each) in fresh]
     looked = survey(source, wanted, in_use, evidence.named, means.threads, means.progress)
     sound = {table.meta.id for table in looked.tables}
     unsound = {*wanted, *(table.id for table in version.tables)} - sound - evidence.removed
@@ -81,6 +87,9 @@ def look(source: ObjectStore, means: Means) -> Finds:
         looked = survey(source, wanted, blobs, evidence.named, means.threads, means.progress)
     looked.damaged = [loss for loss in looked.damaged if not _is_replaced(loss, evidence)]
     replaced = [each for each in replaced if each not in recalled]
+    metas = {table.meta.id: table.meta for table in looked.tables}
+    if fresh:
+        adopt(evidence, [metas[each] for each in fresh if each in metas])
     return Finds(evidence, log, looked, replaced, recalled, Epoch(epoch))
 
 

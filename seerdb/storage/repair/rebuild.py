@@ -35,13 +35,12 @@ from seerdb.storage.object_store.names import (
 )
 from seerdb.storage.object_store.upload import upload
 from seerdb.storage.repair.arrange import Arrangement, arrange
+from seerdb.storage.repair.beyond import local_parts
 from seerdb.storage.repair.compare import compare
 from seerdb.storage.repair.finds import Finds, Means, candidates, look
-from seerdb.storage.repair.report import RepairReport
+from seerdb.storage.repair.report import Loss, RepairReport
 from seerdb.storage.repair.survey import SoundTable, loss_of
 from seerdb.storage.verify import LocalLog
-from seerdb.storage.wal.segments import list_segments, segment_path
-from seerdb.storage.wal.verify import verify_segments
 from seerdb.storage.workers import in_order
 
 Copy = tuple[str, Checksum]
@@ -215,7 +214,8 @@ def _continue(
     held = max(held, evidence.restored_seq)  # no log counts that a restore in place left behind
     if report.manifest == "whole" and not any(loss.max_seq for loss in found.survey.damaged):
         held = max(held, evidence.last_seq)
-    local = _first_logged(log) if home and log else None
+    parts = local_parts(log) if home else []
+    local = parts[0][0] if parts else None
     if home and local is not None and local <= held + 1:
         return held, home.home
     begins = shipped.begins_after(held)
@@ -228,17 +228,19 @@ def _continue(
         return held, "" if home else evidence.home
     known = max(held, evidence.last_seq)
     if home and local is not None:
+        _tell_gap(report, known, local)
         return max(known, local - 1), home.home
     if begins is not None:
+        _tell_gap(report, known, begins)
         known = begins - 1
     return known, home.home if home else evidence.home
 
 
-def _first_logged(log: LocalLog) -> int | None:
-    """The first seq in the local log; ``None`` where it is empty."""
-    segments = list_segments(log.files, log.directory)
-    reports = verify_segments(log.files, [segment_path(log.directory, each) for each in segments])
-    return min((each.first_seq for each in reports if each.records), default=None)
+def _tell_gap(report: RepairReport, known: int, begins: int) -> None:
+    """Say that something is lost where nothing else says so, and the log goes on further on."""
+    if begins > known + 1 and report.ok:
+        problem = "no table and no log that is left has these commits"
+        report.lost.append(Loss("the log", problem, min_seq=known + 1, max_seq=begins - 1))
 
 
 def _copies(found: Finds, made: Arrangement, report: RepairReport) -> list[Copy]:

@@ -101,6 +101,25 @@ def survey(
     return found
 
 
+class Glimpse(NamedTuple):
+    """What a table says of itself, unchecked but for that."""
+
+    table: TableId
+    min_seq: int
+    max_seq: int
+    is_flushed: bool
+
+
+def glimpse(store: ObjectStore, table: TableId) -> Glimpse | None:
+    """Look at a table; ``None`` for one that does not know its seqs. Raises: ``CorruptionError``,
+    ``NotFoundError``, ``UnavailableError``."""
+    name = table_name(table)
+    told, _ = _properties(name, store.get(name))
+    if told.max_seq == UNASSIGNED_SEQ:
+        return None
+    return Glimpse(table, told.min_seq, told.max_seq, told.max_timestamp_us > 0)
+
+
 def loss_of(meta: TableMeta, problem: str) -> Loss:
     """A table that a manifest, or its own tail, describes."""
     return Loss(

@@ -1,0 +1,120 @@
+"""What came after the newest record of a manifest that looks whole: the very last ones may be gone,
+and nothing in those that are left tells of them. Tables and log do.
+
+A flush of the owner's epoch, whose table no record names, holds commits that were made, and no
+others that come before them are missing: it counts, above all there is. Anything else that goes on
+where the manifest does not is a sign that this is not the newest state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from msgspec.structs import replace
+
+from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.ids import TableId, epoch_of
+from seerdb.storage.home import load_home
+from seerdb.storage.manifest.version import TableMeta, Version
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.repair.evidence import Evidence
+from seerdb.storage.repair.shipped import ShippedLog
+from seerdb.storage.repair.survey import Glimpse, glimpse
+from seerdb.storage.verify import LocalLog
+from seerdb.storage.wal.segments import list_segments, segment_path
+from seerdb.storage.wal.verify import verify_segments
+
+Part = tuple[int, int]
+"""First and last seq of a part of the log that has no gap."""
+
+
+def look_beyond(
+    store: ObjectStore,
+    tables: Sequence[TableId],
+    evidence: Evidence,
+    shipped: ShippedLog,
+    local: LocalLog | None,
+) -> list[TableId]:
+    """The flushes that no record names, and that count; oldest first. Where other things tell that
+    the newest state is not known, that is noted in ``evidence``, and there are none.
+
+    Requires: the evidence is that this is the newest state. Raises: ``DiskError``,
+    ``UnavailableError``.
+    """
+    assert evidence.state is not None, "the newest state is known"
+    unnamed = list(_unnamed(store, tables, evidence))
+    made = [each for each in unnamed if not each.is_flushed]
+    named = {table.id for table in evidence.state.version.tables}
+    after = int(evidence.state.last_seq)
+    flushes = []
+    for each in sorted((each for each in unnamed if each.is_flushed), key=lambda one: one.min_seq):
+        if each.min_seq > after:  # else what was tried again, or is in tables that are named
+            flushes.append(each.table)
+            after = each.max_seq
+    goes_on = [*_begins(shipped, after), *(first for first, _ in local_parts(local, evidence)[-1:])]
+    if (
+        any(each.max_seq > evidence.state.last_seq for each in made)
+        or (made and not named <= set(tables))
+        or any(first > after + 1 for first in goes_on)
+    ):
+        evidence.is_newest = False
+        return []
+    return flushes
+
+
+def adopt(evidence: Evidence, flushes: Sequence[TableMeta]) -> None:
+    """Have these count, each above those before it."""
+    assert evidence.state is not None, "the newest state is known"
+    tables = evidence.state.version.tables
+    for run, table in enumerate(flushes, 1 + max((each.run for each in tables), default=0)):
+        placed = replace(table, run=run)
+        tables = [*tables, placed]
+        evidence.named[table.id] = placed
+        evidence.last_seq = max(evidence.last_seq, table.max_seq)
+    evidence.state = replace(evidence.state, version=Version.of(tables))
+
+
+def _unnamed(
+    store: ObjectStore, tables: Sequence[TableId], evidence: Evidence
+) -> Iterator[Glimpse]:
+    """Tables of the owner's epoch of which no record tells, and which have seqs of their own."""
+    for table in tables:
+        if table in evidence.named or epoch_of(table) != evidence.epoch:
+            continue
+        try:
+            found = glimpse(store, table)
+        except (CorruptionError, NotFoundError):
+            continue  # nothing tells that it ever counted
+        if found is not None:
+            yield found
+
+
+def _begins(shipped: ShippedLog, after: int) -> list[int]:
+    """Where the shipped log goes on, unless what is damaged of it may have gone before that."""
+    first = None if shipped.damaged else shipped.begins_after(after)
+    return [] if first is None else [first]
+
+
+def local_parts(log: LocalLog | None, evidence: Evidence | None = None) -> list[Part]:
+    """The parts of a local log, ascending; a seq that an ingest or a restore in place took is in
+    none. With ``evidence`` only of the log that continues what that tells. Raises: ``DiskError``.
+    """
+    if log is None or (evidence is not None and not _continues(log, evidence)):
+        return []
+    segments = list_segments(log.files, log.directory)
+    reports = verify_segments(log.files, [segment_path(log.directory, each) for each in segments])
+    parts: list[Part] = []
+    for each in sorted((one for one in reports if one.records), key=lambda one: one.first_seq):
+        if parts and each.first_seq <= parts[-1][1] + 1:
+            parts[-1] = parts[-1][0], max(parts[-1][1], each.last_seq)
+        else:
+            parts.append((each.first_seq, each.last_seq))
+    return parts
+
+
+def _continues(log: LocalLog, evidence: Evidence) -> bool:
+    try:
+        home = load_home(log.files, log.directory)
+    except CorruptionError:
+        return False
+    return home is not None and home.complete and home.home == evidence.home
