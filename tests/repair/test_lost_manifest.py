@@ -186,6 +186,21 @@ def test_the_local_log_of_the_data_directory_goes_on_in_the_new_bucket() -> None
     assert contents(reopened(after, bucket, keep_disk=True)) == {b"a": b"1", b"b": b"1"}
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["logged", "lost"])
+def test_the_local_log_goes_on_behind_a_commit_that_is_in_no_log(*, kept: bool) -> None:
+    world, db = begun(wal_retention="count:1000", history_retention=1000.0)
+    flushed(db, a="1")
+    flushed(db, b="2")
+    db.restore_in_place(2)
+    db.put(b"c", b"4", durability="local" if kept else "memory")
+    after = world.lose_power(seed=1)  # which the segment has survived, in any case
+    lose(after, MANIFEST_PREFIX)
+    report, bucket = repaired(after, with_log=True)
+    assert report.last_seq == 3
+    again = reopened(after, bucket, keep_disk=True)
+    assert contents(again) == {b"a": b"1", b"b": b"2"} | ({b"c": b"4"} if kept else {})
+
+
 def test_a_table_that_a_later_owner_declared_void_is_left_out() -> None:
     world, db = begun()
     flushed(db, a="1")

@@ -21,11 +21,12 @@ from seerdb.storage.repair.evidence import Evidence
 from seerdb.storage.repair.shipped import ShippedLog
 from seerdb.storage.repair.survey import Glimpse, glimpse
 from seerdb.storage.verify import LocalLog
+from seerdb.storage.wal.reader import header_of
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import verify_segments
 
 Part = tuple[int, int]
-"""First and last seq of a part of the log that has no gap."""
+"""First and last seq of a part of the log that has no gap; one that is empty ends before."""
 
 
 def look_beyond(
@@ -101,15 +102,24 @@ def local_parts(log: LocalLog | None, evidence: Evidence | None = None) -> list[
     """
     if log is None or (evidence is not None and not _continues(log, evidence)):
         return []
-    segments = list_segments(log.files, log.directory)
-    reports = verify_segments(log.files, [segment_path(log.directory, each) for each in segments])
     parts: list[Part] = []
-    for each in sorted((one for one in reports if one.records), key=lambda one: one.first_seq):
-        if parts and each.first_seq <= parts[-1][1] + 1:
-            parts[-1] = parts[-1][0], max(parts[-1][1], each.last_seq)
+    for first, last in sorted(_segments(log)):
+        if parts and first <= parts[-1][1] + 1:
+            parts[-1] = parts[-1][0], max(parts[-1][1], last)
         else:
-            parts.append((each.first_seq, each.last_seq))
+            parts.append((first, last))
     return parts
+
+
+def _segments(log: LocalLog) -> Iterator[Part]:
+    """What each segment holds; one that is empty ends before it begins."""
+    segments = list_segments(log.files, log.directory)
+    paths = [segment_path(log.directory, each) for each in segments]
+    for report in verify_segments(log.files, paths):
+        if report.records:
+            yield report.first_seq, report.last_seq
+        elif header := header_of(log.files, report.path):
+            yield header.first_seq, header.first_seq - 1
 
 
 def _continues(log: LocalLog, evidence: Evidence) -> bool:

@@ -216,6 +216,9 @@ def _continue(
         held = max(held, evidence.last_seq)
     parts = local_parts(log) if home else []
     local = parts[0][0] if parts else None
+    if len(parts) > 1 and parts[-2][1] <= held:
+        # What is in no log there, ingests or restores in place took, with all before in tables.
+        held = max(held, parts[-1][0] - 1)
     if home and local is not None and local <= held + 1:
         return held, home.home
     begins = shipped.begins_after(held)
