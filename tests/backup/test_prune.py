@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pytest
 
 from seerdb.errors import (
@@ -19,6 +21,7 @@ from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
 from seerdb.storage.backup.retention import Retention
 from seerdb.storage.object_store.names import (
     BACKUP_PREFIX,
+    BLOB_PREFIX,
     LOCK_PREFIX,
     TABLE_PREFIX,
     backup_name,
@@ -263,6 +266,53 @@ def test_a_backup_that_sleeps_right_before_its_descriptor_takes_it_back() -> Non
     with pytest.raises(ConflictError, match="run it again"):
         back_up(kept.world, Sleeper(kept.repository, kept.world.clock))
     assert len(kept.repository.list(BACKUP_PREFIX)) == 1
+    kept.check()
+
+
+class Slow(FaultyObjectStore):
+    """Each deletion of tables or blobs takes ``seconds``; then ``meanwhile`` is called."""
+
+    def __init__(self, kept: Kept, seconds: float, meanwhile: Callable[[], None]) -> None:
+        super().__init__(kept.repository, kept.world.clock)
+        self._kept, self._seconds, self._meanwhile = kept, seconds, meanwhile
+
+    def delete(self, names: Iterable[str]) -> None:
+        names = list(names)
+        super().delete(names)
+        if any(name.startswith((TABLE_PREFIX, BLOB_PREFIX)) for name in names):
+            self._kept.world.clock.advance(self._seconds)
+            self._meanwhile()
+
+
+def test_a_prune_keeps_its_lock_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seerdb.storage.backup.prune.PORTION", 1)
+    kept, refused = Kept(days=5), 0
+
+    def try_it() -> None:
+        nonlocal refused
+        with pytest.raises(BusyError):
+            back_up(kept.world, kept.repository)
+        refused += 1
+
+    slow = Slow(kept, LOCK_SECONDS / 2, try_it)
+    prune(slow, Retention(count=1), kept.world.clock, kept.world.random.randbytes)
+    assert refused > 4
+    kept.check()
+
+
+def test_a_prune_that_slept_longer_than_its_lock_deletes_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("seerdb.storage.backup.prune.PORTION", 1)
+    kept = Kept(days=5)
+    slow = Slow(kept, LOCK_SECONDS, lambda: None)
+    before = kept.repository.list(TABLE_PREFIX) + kept.repository.list(BLOB_PREFIX)
+    with pytest.raises(ConflictError, match="run it again"):
+        prune(slow, Retention(count=1), kept.world.clock, kept.world.random.randbytes)
+    after = kept.repository.list(TABLE_PREFIX) + kept.repository.list(BLOB_PREFIX)
+    assert len(after) == len(before) - 1
+    assert not kept.repository.list(LOCK_PREFIX)
+    kept.prune(count=1)
     kept.check()
 
 

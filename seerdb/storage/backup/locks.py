@@ -12,6 +12,7 @@ An owner that died is over when its last object has run out. Then a prune remove
 
 from __future__ import annotations
 
+import math
 from threading import Lock
 from types import TracebackType
 from typing import Literal, Self
@@ -54,6 +55,7 @@ class RepositoryLock:
         # Guarded by the lock:
         self._written = 0
         self._renew_at = 0.0
+        self._over_at = math.inf
 
     def __enter__(self) -> Self:
         """Raises: ``BusyError`` while somebody else excludes it."""
@@ -82,26 +84,37 @@ class RepositoryLock:
         self._release()
 
     def renew(self) -> None:
-        """Keep the lock; costs nothing unless it is time to. Call it every now and then."""
+        """Keep the lock; costs nothing unless it is time to. Call it every now and then.
+
+        Raises: ``ConflictError`` for a prune that comes too late: a backup may have begun, which
+        takes nothing away that would tell."""
         with self._lock:
-            if self._clock.monotonic() < self._renew_at:
+            now = self._clock.monotonic()
+            if now < self._renew_at:
                 return
             held = _Held(self._kind, self._clock.now() + LOCK_SECONDS)
-            self._renew_at = self._clock.monotonic() + RENEW_SECONDS
+            over_at, self._over_at = self._over_at, now + LOCK_SECONDS
+            self._renew_at = now + RENEW_SECONDS
             self._written += 1
             self._store.put(
                 lock_name(self._owner, self._written), _ENVELOPE.wrap(msgspec.json.encode(held))
             )
+            if self._kind == "prune" and self._clock.monotonic() >= over_at:
+                raise self._lost()
 
     def check(self) -> None:
         """Raise ``ConflictError`` when the lock was lost meanwhile."""
         with self._lock:
             there = self._store.list(f"{LOCK_PREFIX}{self._owner}-")
             if len(there) < self._written:
-                raise ConflictError(
-                    f"this {self._kind} was held up for over {LOCK_SECONDS:.0f} s and its lock "
-                    "given up; run it again: what it has copied stays"
-                )
+                raise self._lost()
+
+    def _lost(self) -> ConflictError:
+        done = "copied stays" if self._kind == "backup" else "deleted is gone"
+        return ConflictError(
+            f"this {self._kind} was held up for over {LOCK_SECONDS:.0f} s and its lock "
+            f"given up; run it again: what it has {done}"
+        )
 
     def _others(self) -> dict[str, _Held]:
         """The last lock object of every other owner, by name."""

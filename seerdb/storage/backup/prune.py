@@ -26,6 +26,9 @@ from seerdb.storage.object_store.names import (
     backup_name,
 )
 
+PORTION = 500
+"""Objects that are deleted at once; in between the lock is kept."""
+
 
 class PruneReport(msgspec.Struct, frozen=True):
     """Ids of the backups that went and of those that stay, and what objects went; if it is a
@@ -48,13 +51,16 @@ def prune(
 
     Raises: ``BusyError`` while a backup or another prune runs, ``CorruptionError`` for a descriptor
     that cannot be read, ``NotFoundError`` where there is no backup, ``InvalidRequestError`` where
-    there is a database, ``UnavailableError``.
+    there is a database, ``UnavailableError``, ``ConflictError`` where it was held up for so long
+    that a backup may have begun: then it goes no further.
     """
     with RepositoryLock(store, "prune", random_bytes(16).hex(), clock) as lock:
         report, objects = _plan(store, retention, clock)
-        lock.check()
-        store.delete([backup_name(backup) for backup in report.pruned])
-        store.delete(objects)
+        for names in ([backup_name(backup) for backup in report.pruned], objects):
+            for start in range(0, len(names), PORTION):
+                lock.renew()
+                lock.check()
+                store.delete(names[start : start + PORTION])
     return report
 
 
