@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,6 +114,27 @@ def test_a_time_is_the_last_commit_made_by_then(recorded: Recorded) -> None:
     assert archive.seq_at(int(1e18)) == recorded.model.seq
     with pytest.raises(HistoryError, match=r"time to restore is \d{4}-\d\d-\d\dT[\d:.]+Z, seq"):
         archive.seq_at(0)
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["missing", "damaged"])
+def test_a_time_is_told_whatever_other_log_is_damaged(recorded: Recorded, *, gone: bool) -> None:
+    sound = open_archive(recorded.repository)
+    for stretch in sound.log.stretches:
+        archive = replace(sound, store=damaged(recorded.repository, stretch.name, gone=gone))
+        for seq, time in recorded.times.items():
+            hidden = stretch.first - 1 <= seq <= stretch.last
+            with (
+                suppress(CorruptionError, HistoryError, NotFoundError) if hidden else nullcontext()
+            ):
+                assert archive.seq_at(int((time + 0.1) * 1e6)) == seq
+
+
+def test_a_time_that_only_damaged_log_can_tell_is_refused(recorded: Recorded) -> None:
+    sound = open_archive(recorded.repository)
+    stretch = next(each for each in sound.log.stretches if each.first == 5)
+    archive = replace(sound, store=damaged(recorded.repository, stretch.name))
+    with pytest.raises(CorruptionError, match=stretch.name):
+        archive.seq_at(int((recorded.times[4] + 0.1) * 1e6))
 
 
 @pytest.mark.parametrize("prefix", [b"a", b"b", b"b2", b"c", b"nothing"])

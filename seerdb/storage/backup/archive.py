@@ -6,7 +6,6 @@ commit as far as it has no gap. Nothing here writes.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +51,10 @@ class Range:
 
     first: int
     last: int
+
+
+_Unread = tuple[Stretch, CorruptionError | NotFoundError]
+"""Log that is damaged or gone, and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,15 @@ class Archive:
         """The last commit that was made at a time or before it.
 
         Raises: ``HistoryError`` when that is before the first that can be restored, or cannot be
-        told, as log is missing there.
+        told, as log is missing there; ``CorruptionError`` or ``NotFoundError`` when the log that
+        would tell is damaged or gone.
         """
         if not self.bases:
             raise HistoryError("there is nothing sound to restore from")
         if exact := [base.seq for base in self.bases if base.time_us == time_us]:
             return max(exact)
-        seq = max(self._in_log(time_us), self._of_bases(time_us))
+        in_log, unread = self._in_log(time_us)
+        seq = max(in_log, self._of_bases(time_us))
         if seq < self.bases[0].state.last_seq:
             first = self.bases[0]
             raise HistoryError(
@@ -121,18 +126,35 @@ class Archive:
                     f"({when(self.time_of(one.last))}) is missing up to seq {other.first} "
                     f"({when(self.time_of(other.first))}); name one of these"
                 )
+        for stretch, damage in unread:
+            if stretch.first <= seq + 1 <= stretch.last:
+                raise damage
         return min(seq, max(self.reaches))
 
     def _of_bases(self, time_us: int) -> int:
         return max((base.seq for base in self.bases if base.time_us <= time_us), default=-1)
 
-    def _in_log(self, time_us: int) -> int:
-        """The last commit in the log that was made by then; -1 when there is none."""
-        stretches = self.log.stretches
-        place = bisect_right(stretches, time_us, key=lambda each: self._times(each)[0][1])
-        if place == 0:
-            return -1
-        return max(seq for seq, at in self._times(stretches[place - 1]) if at <= time_us)
+    def _in_log(self, time_us: int) -> tuple[int, list[_Unread]]:
+        """The last commit in the log that was made by then, -1 when there is none; and which of the
+        log that was looked at cannot be read, and tells nothing."""
+        unread: list[_Unread] = []
+        stretches = list(self.log.stretches)
+        by_then: list[int] = []
+        low, high = 0, len(stretches)
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                times = self._times(stretches[middle])
+            except (CorruptionError, NotFoundError) as damage:
+                unread.append((stretches.pop(middle), damage))
+                high -= 1
+                continue
+            if times[0][1] <= time_us:
+                by_then = [seq for seq, at in times if at <= time_us]
+                low = middle + 1
+            else:
+                high = middle
+        return max(by_then, default=-1), unread
 
     def _times(self, stretch: Stretch) -> list[tuple[int, int]]:
         held = decode_stretch(stretch, self.store.get(stretch.name), self.database_id)
