@@ -19,6 +19,7 @@ from seerdb.errors import (
 )
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.points import recovery_points
+from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
 from seerdb.testing.model import Model
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
@@ -205,6 +206,25 @@ def test_what_cannot_be_restored_is_refused_with_what_can(recorded: Recorded) ->
         restore(recorded.world, recorded.repository, seq=1, backup="x")
     with pytest.raises(NotFoundError, match="neither a backup nor a database"):
         restore(recorded.world, MemoryObjectStore())
+
+
+def test_what_a_writer_makes_meanwhile_is_not_missing() -> None:
+    world = World()
+
+    class Busy(FaultyObjectStore):
+        def list(self, prefix: str) -> list[ObjectInfo]:
+            found = super().list(prefix)
+            if prefix == TABLE_PREFIX:
+                fill(db, 1)
+                db.flush()
+            return found
+
+    with world.open() as db:
+        fill(db, 1)
+        db.flush()
+        archive = open_archive(Busy(world.bucket, world.clock))
+    assert archive.damaged == []
+    assert archive.bases[-1].seq == 1
 
 
 def damaged(store: MemoryObjectStore, name: str, *, gone: bool = False) -> MemoryObjectStore:

@@ -183,10 +183,10 @@ def open_archive(store: ObjectStore) -> Archive:
 def _live_bases(store: ObjectStore) -> tuple[list[Base], list[CorruptionError]]:
     """The states of the manifest, and those of checkpoints, that are all there; of those with the
     same commits the newest. And what is wrong with the newest of all, if that is not there."""
-    there = sizes(store)
+    states = [kept.state for _, kept in list_checkpoints(store)] + list(_states(store))
     newest = load(store)
-    states = [kept.state for _, kept in list_checkpoints(store)]
-    states += [*_states(store), *([newest] if newest else [])]
+    states += [newest] if newest else []
+    there = sizes(store)  # last, or what a writer has made meanwhile would count as missing
     missing = {state.number: _missing(state, there) for state in states}
     whole = {
         state.last_seq: state
