@@ -10,6 +10,7 @@ import msgspec
 from seerdb.cli.client import Client, with_query
 from seerdb.cli.output import print_json, progress_bar
 from seerdb.cli.serve import load_settings
+from seerdb.cli.target import find
 from seerdb.db import DB
 from seerdb.errors import InvalidRequestError
 
@@ -79,6 +80,8 @@ def _open(
     wish: InPlaceWish, data_dir: str, store: str | None, config: str | None
 ) -> dict[str, Any]:
     settings = load_settings(config, data_dir=data_dir, store=store)
+    if settings.options.store is None:
+        find(data_dir, None, config)  # to open what is not there would make it
     with DB.open(data_dir, settings.options) as db:
         made = db.restore_in_place(wish.as_of, checkpoint=wish.checkpoint, dry_run=wish.dry_run)
     report: dict[str, Any] = msgspec.to_builtins(made)

@@ -50,6 +50,13 @@ def test_a_directory_goes_back_to_a_time(tmp_path: Path) -> None:
         assert db.get(b"a", as_of=2) == b"2"
 
 
+def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    directory = tmp_path / "typo"
+    arguments = ("restore", "--in-place", "--seq", "1", "--dry-run", "--data-dir", str(directory))
+    assert "neither a data directory nor a bucket" in Commands()(*arguments, expect=3).err
+    assert not directory.exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
