@@ -5,6 +5,7 @@ Through a server, or, where there is none, in a data directory. The formats are 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -31,6 +32,7 @@ from seerdb.errors import (
     SeerDBError,
 )
 from seerdb.options import Options
+from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.rows import Entry
 
 if TYPE_CHECKING:
@@ -244,7 +246,7 @@ class _Loader:
 
 @contextmanager
 def _output(file: str) -> Iterator[BinaryIO]:
-    """Standard output, or a file that gets its name when all went well."""
+    """Standard output, or a file that gets its name when all of it is on the disk."""
     if file == STDIO:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -253,7 +255,10 @@ def _output(file: str) -> Iterator[BinaryIO]:
     try:
         with draft.open("wb") as output:
             yield output
+            output.flush()
+            os.fsync(output.fileno())
         draft.replace(file)
+        OsFileSystem().sync_directory(str(draft.parent))
     finally:
         draft.unlink(missing_ok=True)
 

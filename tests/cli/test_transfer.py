@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,27 @@ ITEM = b'{"key":"a","value":"1","seq":7}\n'
 LINES = b"".join(
     b'{"key":"k%05d","value":"%d"}\n' % (n, n) for n in range(2 * BATCH_OPERATIONS + 1)
 )
+
+
+def test_a_dump_that_has_its_name_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, fsync = tmp_path / "dump", os.fsync
+    synced: list[tuple[int, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, file.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    Commands()("dump", str(file), "--data-dir", _made(tmp_path / "data"))
+    assert synced[-2:] == [(file.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def _made(directory: Path) -> str:
+    with DB.open(directory, min_free_disk=0) as db:
+        db.put(b"a", b"1")
+    return str(directory)
 
 
 def test_a_dump_loads_into_the_same_database(seerdb: Commands, tmp_path: Path) -> None:
