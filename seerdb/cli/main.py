@@ -37,6 +37,7 @@ from seerdb.errors import (
     DiskFullError,
     FencedError,
     HistoryError,
+    InternalError,
     InvalidRequestError,
     NotFoundError,
     SeerDBError,
@@ -84,9 +85,15 @@ class Commands(TyperGroup):
             _forget_output()
             raise typer.Exit(BROKEN_PIPE) from error
         except (SeerDBError, OSError) as error:
-            lines = [str(error), *getattr(error, "__notes__", ())]
+            lines = [str(error), *_notes(error)]
             print("seerdb:", "; ".join(lines).replace("\n", " "), file=sys.stderr)
             raise typer.Exit(exit_code(error)) from error
+
+
+def _notes(error: Exception) -> list[str]:
+    """What an error says besides, without tracebacks of worker processes, unless it is a bug."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return [note for note in notes if "\n" not in note or isinstance(error, InternalError)]
 
 
 def exit_code(error: Exception) -> int:

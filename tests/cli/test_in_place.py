@@ -50,6 +50,16 @@ def test_a_directory_goes_back_to_a_time(tmp_path: Path) -> None:
         assert db.get(b"a", as_of=2) == b"2"
 
 
+def test_a_seq_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
+    directory = str(tmp_path / "data")
+    with DB.open(directory, min_free_disk=0) as db:
+        db.put(b"a", b"1")
+    arguments = ("restore", "--in-place", "--seq", "5", "--data-dir", directory)
+    assert Commands()(*arguments, expect=3).err == (
+        "seerdb: seq 5 is after the end, which is seq 1\n"
+    )
+
+
 def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     directory = tmp_path / "typo"
     arguments = ("restore", "--in-place", "--seq", "1", "--dry-run", "--data-dir", str(directory))
