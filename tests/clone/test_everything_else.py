@@ -276,6 +276,25 @@ def test_a_drop_shuts_out_the_writer(site: Site) -> None:
         site.elsewhere().opened("b")
 
 
+def test_a_clone_that_never_borrowed_anything_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    with site.opened("a"):
+        pass
+    assert site.clone("a", "b").lenders == []
+    with site.opened("b") as clone:
+        clone.put(b"a", b"1")
+    assert site.drop("b", dry_run=True).objects > 0
+    monkeypatch.setattr("seerdb.storage.clone.drop.discard", lambda *_: None)
+    site.drop("b")  # cut short
+    monkeypatch.undo()
+    site.drop("b")
+    assert {name.partition("/")[0] for name in site.names("b")} == {"manifest"}
+    with pytest.raises(NotFoundError):
+        site.drop("b")
+    with pytest.raises(NotFoundError, match="was dropped"):
+        site.opened("b")
+
+
 def test_what_others_borrow_from_is_not_dropped_and_still_opens(site: Site) -> None:
     rows = branch(site)
     site.clone("b", "c")

@@ -19,12 +19,13 @@ from seerdb.storage.garbage import discard
 from seerdb.storage.kept import list_held_for_clones
 from seerdb.storage.loans import DROPPED, GivingBack, check_not_dropped
 from seerdb.storage.manifest.fencing import Claimant, RandomBytes
+from seerdb.storage.manifest.loans import decode_debt
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.meter import Purpose
-from seerdb.storage.object_store.names import is_database_name, manifest_name
+from seerdb.storage.object_store.names import LOANS_NAME, is_database_name, manifest_name
 from seerdb.storage.stores import Stores
 
 
@@ -52,7 +53,7 @@ def delete_clone(
     state = load(store)
     if state is None:
         raise NotFoundError("there is no database: manifest/ is empty")
-    if not state.loans.lenders:
+    if not _is_clone(store, state):
         raise InvalidRequestError("this database is no clone; nothing was deleted")
     _check_unused(store)
     if not dry_run and not _is_shut(state):
@@ -75,6 +76,17 @@ def delete_clone(
         lenders=[lender.url for lender in state.loans.lenders],
         dry_run=dry_run,
     )
+
+
+def _is_clone(store: ObjectStore, state: ManifestState) -> bool:
+    """Whether it was made as one, though it may never have borrowed anything."""
+    if state.loans.lenders or state.home == DROPPED:
+        return True
+    try:
+        debt = decode_debt(store.get(LOANS_NAME))
+    except NotFoundError:
+        return False
+    return debt.database_id == state.database_id
 
 
 def _check_unused(store: ObjectStore) -> None:
