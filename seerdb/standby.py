@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 from msgspec.structs import replace
 
 from seerdb.db import DB
-from seerdb.errors import ConflictError, ReadOnlyError
+from seerdb.errors import ConflictError, ReadOnlyError, SeerDBError
 from seerdb.events import LogOvertaken
 from seerdb.options import (
     MAX_LAG,
@@ -25,7 +25,7 @@ from seerdb.replica import Replica
 from seerdb.storage.engine import Engine
 from seerdb.storage.home import load_home
 from seerdb.storage.lease.keeper import RENEWED
-from seerdb.storage.lease.watch import Bid, LeaseWatch
+from seerdb.storage.lease.watch import LOOKS, Bid, LeaseWatch
 from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Prices, Purpose
@@ -39,6 +39,8 @@ from seerdb.storage.stores import Stores
 
 STANDBY_LEASE = 6.0
 """Seconds: the lease of a standby that has become the writer, unless the setting says otherwise."""
+MOST_REST = 300.0
+"""Seconds between two attempts to take over of which all before have failed."""
 
 
 def promote(
@@ -79,7 +81,9 @@ class Standby:
             self._options = options
             location = StoreLocation(str(options.store), options.store_options)
             store = location.open(options.lease * RENEWED)
-        clock = components.clock
+        self._clock = clock = components.clock
+        self._rest = 0.0  # seconds, after the next attempt that fails
+        self._rests_until = clock.monotonic()
         self._stores = Stores(store, location, clock=clock, random=components.random)
         home = load_home(self._files, f"{path}/wal")
         own = home.home if home is not None and home.complete else None
@@ -129,7 +133,8 @@ class Standby:
     @property
     def next_look(self) -> float:
         """Seconds from now until it makes sense to :meth:`look` again."""
-        return self._watch.next_look
+        rest = self._rests_until - self._clock.monotonic()
+        return max(self._watch.next_look, min(rest, self._options.lease / LOOKS))
 
     def store_requests(self) -> list[StoreStatistics]:
         """What looking has asked of the bucket so far, and what that cost."""
@@ -156,16 +161,20 @@ class Standby:
         """Look at the lease once; if its holder is gone, take over, and return the open database,
         which is the caller's to close. ``None``: not yet.
 
-        Raises: ``UnavailableError``, and whatever opening the database raises: look again later.
+        Raises: ``UnavailableError``, and whatever opening the database raises: look again later. It
+        tries less and less often then, at least every ``MOST_REST`` seconds: a takeover that fails
+        may leave a claim in the manifest, which stays there.
         """
         bid = self._watch.look()
-        if bid is None:
+        if bid is None or self._clock.monotonic() < self._rests_until:
             return None
         try:
             return self._open(bid)
-        except ConflictError:
-            if self._watch.is_overtaken(bid):
+        except SeerDBError as error:
+            if isinstance(error, ConflictError) and self._watch.is_overtaken(bid):
                 return None
+            self._rests_until = self._clock.monotonic() + self._rest
+            self._rest = min(2 * self._rest + self._options.lease, MOST_REST)
             raise
 
     def follow(self, max_lag: float = MAX_LAG) -> StandbyReplica:

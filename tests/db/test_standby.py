@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -12,6 +13,7 @@ from seerdb import (
     ClosedError,
     Components,
     ConflictError,
+    CorruptionError,
     FencedError,
     InvalidRequestError,
     NotFoundError,
@@ -20,7 +22,7 @@ from seerdb import (
     UnavailableError,
     promote,
 )
-from seerdb.standby import STANDBY_LEASE
+from seerdb.standby import MOST_REST, STANDBY_LEASE
 from seerdb.storage.lease.takeover import SeqRange
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
@@ -40,9 +42,15 @@ def standby(world: World, path: str) -> Standby:
 
 def looks(world: World, waiting: Standby, most: float = 60.0) -> Iterator[DB | None]:
     """What a standby finds whenever it is time to look."""
-    started = world.clock.monotonic()
-    while world.clock.monotonic() - started <= most:
+    for _ in looks_of(world, waiting, most):
         yield waiting.look()
+
+
+def looks_of(world: World, waiting: Standby, seconds: float) -> Iterator[None]:
+    """Stops at each time at which it is to look."""
+    started = world.clock.monotonic()
+    while world.clock.monotonic() - started <= seconds:
+        yield
         world.clock.advance(waiting.next_look)
 
 
@@ -264,6 +272,29 @@ def test_reading_leaves_nothing_behind(world: World) -> None:
         assert not world.files.exists("b")
     assert set(world.store.list("")) == written
     assert world.files.list("") == files
+
+
+def test_takeovers_that_fail_come_less_and_less_often(world: World) -> None:
+    primary = world.open("a")
+    for number in range(5):
+        primary.put(b"%d" % number, b"1", durability="object")
+    name = [each.name for each in world.bucket.list("wal/")][2]
+    sound = world.bucket.get(name)
+    world.bucket.put(name, sound[:-1] + b"x")
+    after = world.kill()
+    waiting, failed = standby(after, "b"), []
+    for _ in looks_of(after, waiting, seconds=3600):
+        try:
+            assert waiting.look() is None
+        except CorruptionError:
+            failed.append(after.clock.monotonic())
+    gaps = [later - earlier for earlier, later in pairwise(failed)]
+    assert SECONDS <= gaps[0] < 3 * SECONDS, "a second attempt comes soon"
+    assert sorted(gaps[:5]) == gaps[:5]
+    assert MOST_REST <= max(gaps) < MOST_REST + 3 * SECONDS
+    assert len(failed) < 3600 / MOST_REST + 10
+    after.bucket.put(name, sound)
+    assert next(db for db in looks(after, waiting, 2 * MOST_REST) if db).get(b"4") == b"1"
 
 
 def test_how_far_behind_it_may_be_is_checked(world: World) -> None:
