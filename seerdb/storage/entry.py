@@ -8,8 +8,10 @@ and a put before it is gone).
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby, repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 PUT = 1
@@ -32,58 +34,133 @@ class RangeTombstone(NamedTuple):
     seq: int
 
 
-class RangeTombstones:
-    """An immutable set of range tombstones, cut into fragments that do not overlap.
+class _Stretch:
+    """Range tombstones that follow each other by seq, at least one, as fragments of the keys.
 
-    Point lookup is one bisect. Thread-safe.
+    From ``bounds[n]`` on, up to the next bound, ``seqs[n]`` is the highest seq; 0: none. What that
+    hides is in the ``halves``, of which the second has no lower seqs than the first; a single
+    tombstone has none.
     """
 
-    __slots__ = ("_bounds", "_seqs", "tombstones")
+    __slots__ = ("bounds", "count", "first", "halves", "last", "seqs")
+
+    def __init__(self, bounds: list[bytes], seqs: list[int], *halves: _Stretch) -> None:
+        self.bounds = bounds
+        self.seqs = seqs
+        self.halves = halves
+        self.first: int = halves[0].first if halves else seqs[0]
+        self.last: int = halves[1].last if halves else seqs[0]
+        self.count: int = sum(half.count for half in halves) or 1
+
+    @classmethod
+    def of(cls, tombstone: RangeTombstone) -> _Stretch:
+        """A single one."""
+        start, end, seq = tombstone
+        return cls([start, end], [seq, 0])
+
+    def above(self, older: _Stretch) -> _Stretch:
+        """This, on top of one that has no higher seqs."""
+        return _Stretch(*_overlaid(self, older), older, self)
+
+    def covering(self, key: bytes, at: int) -> int:
+        """As :meth:`RangeTombstones.covering`."""
+        if at < self.first:
+            return 0
+        fragment = bisect_right(self.bounds, key) - 1
+        seq = self.seqs[fragment] if fragment >= 0 else 0
+        if seq <= at:
+            return seq
+        older, newer = self.halves
+        return newer.covering(key, at) or older.covering(key, at)
+
+    def leaves(self) -> Iterator[RangeTombstone]:
+        """Each tombstone, the oldest first."""
+        if not self.halves:
+            start, end = self.bounds
+            yield RangeTombstone(start, end, self.first)
+        for half in self.halves:
+            yield from half.leaves()
+
+
+def _overlaid(newer: _Stretch, older: _Stretch) -> tuple[list[bytes], list[int]]:
+    """The fragments of both."""
+    changes = sorted(
+        chain(
+            zip(newer.bounds, repeat(1), newer.seqs),
+            zip(older.bounds, repeat(0), older.seqs),
+        )
+    )
+    bounds: list[bytes] = []
+    seqs: list[int] = []
+    current = [0, 0]
+    for bound, group in groupby(changes, itemgetter(0)):
+        for _, side, seq in group:
+            current[side] = seq
+        seq = current[1] or current[0]
+        if seq != (seqs[-1] if seqs else 0):
+            bounds.append(bound)
+            seqs.append(seq)
+    return bounds, seqs
+
+
+class RangeTombstones:
+    """An immutable set of range tombstones. Thread-safe.
+
+    Point lookup takes a few bisects. It takes time and memory in proportion to n log n to add n,
+    one by one too, however they overlap: stretches that grow as a binary number does are shared
+    among all sets that were added to.
+    """
+
+    __slots__ = ("_stretches",)
 
     def __init__(self, tombstones: Iterable[RangeTombstone] = ()) -> None:
-        self.tombstones = tuple(sorted(set(tombstones)))
-        self._bounds: list[bytes] = []
-        self._seqs: list[tuple[int, ...]] = []
-        for tombstone in self.tombstones:
-            self._cover(*tombstone)
+        ordered = sorted(set(tombstones), key=itemgetter(2))
+        grown = _grown((), map(_Stretch.of, ordered))
+        while len(grown) > 1:
+            grown[-2:] = [grown[-1].above(grown[-2])]
+        # The oldest first.
+        self._stretches: tuple[_Stretch, ...] = tuple(grown)
 
     def __bool__(self) -> bool:
-        return bool(self.tombstones)
+        return bool(self._stretches)
+
+    @property
+    def tombstones(self) -> tuple[RangeTombstone, ...]:
+        """All of them, in order."""
+        return tuple(sorted({each for stretch in self._stretches for each in stretch.leaves()}))
 
     def with_added(self, tombstones: Iterable[RangeTombstone]) -> RangeTombstones:
-        """A new set that also holds ``tombstones``; the fewer they are, the less it costs."""
-        grown = RangeTombstones()
-        grown.tombstones = (*self.tombstones, *tombstones)
-        grown._bounds, grown._seqs = self._bounds.copy(), self._seqs.copy()
-        for tombstone in grown.tombstones[len(self.tombstones) :]:
-            grown._cover(*tombstone)
-        return grown
+        """A new set that also holds ``tombstones``."""
+        return self.under(RangeTombstones(tombstones))
 
-    def _cover(self, start: bytes, end: bytes, seq: int) -> None:
-        first = self._cut(start)
-        for fragment in range(first, self._cut(end)):
-            seqs = self._seqs[fragment]
-            if seqs and seqs[0] > seq:
-                self._seqs[fragment] = tuple(sorted((*seqs, seq), reverse=True))
-            else:
-                self._seqs[fragment] = (seq, *seqs)
-
-    def _cut(self, bound: bytes) -> int:
-        """The fragment that begins at ``bound``, which is cut off the one before if need be."""
-        fragment = bisect_left(self._bounds, bound)
-        if fragment == len(self._bounds) or self._bounds[fragment] != bound:
-            self._bounds.insert(fragment, bound)
-            self._seqs.insert(fragment, self._seqs[fragment - 1] if fragment else ())
-        return fragment
+    def under(self, newer: RangeTombstones) -> RangeTombstones:
+        """A new set that also holds ``newer``; it costs the least where that has no lower seqs."""
+        mine, theirs = self._stretches, newer._stretches
+        if not mine or not theirs:
+            return newer if theirs else self
+        if theirs[0].first < mine[-1].last:
+            return RangeTombstones((*self.tombstones, *newer.tombstones))
+        joined = RangeTombstones()
+        joined._stretches = tuple(_grown(mine, theirs))
+        return joined
 
     def covering(self, key: bytes, at: int) -> int:
         """The highest seq, at most ``at``, of a tombstone over ``key``; 0 when there is none."""
-        fragment = bisect_right(self._bounds, key) - 1
-        if fragment >= 0:
-            for seq in self._seqs[fragment]:
-                if seq <= at:
-                    return seq
+        for stretch in reversed(self._stretches):
+            seq = stretch.covering(key, at)
+            if seq:
+                return seq
         return 0
+
+
+def _grown(stretches: Iterable[_Stretch], newer: Iterable[_Stretch]) -> list[_Stretch]:
+    """Both, the oldest first, where each has more than all that are newer, or nearly so."""
+    grown = list(stretches)
+    for stretch in newer:
+        grown.append(stretch)
+        while len(grown) > 1 and grown[-2].count <= grown[-1].count:
+            grown[-2:] = [grown[-1].above(grown[-2])]
+    return grown
 
 
 NO_TOMBSTONES = RangeTombstones()

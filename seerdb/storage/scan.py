@@ -98,9 +98,9 @@ def _begins_in_memory(run: TableRun, wanted: Wanted, tables: TableStore) -> bool
 
 def _tombstones(state: State, tables: TableStore) -> RangeTombstones:
     combined = state.layout.load_tombstones(tables)
-    for memtable in state.memtables:
+    for memtable in reversed(state.memtables):
         if memtable.ranged:
-            combined = combined.with_added(memtable.tombstones.tombstones)
+            combined = combined.under(memtable.tombstones)
     return combined
 
 

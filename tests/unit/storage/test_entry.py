@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +50,15 @@ def test_adding_some_is_having_them_all(parts: list[list[RangeTombstone]]) -> No
         check(before, earlier)
 
 
+@given(st.lists(RANGES, max_size=8), st.lists(RANGES, max_size=8))
+def test_two_sets_become_one_whichever_is_newer(
+    older: list[RangeTombstone], newer: list[RangeTombstone]
+) -> None:
+    built = RangeTombstones(older).under(RangeTombstones(newer))
+    check(built, older + newer)
+    check(built.with_added(newer), older + newer)
+
+
 def test_a_range_ends_before_its_end() -> None:
     built = RangeTombstones([RangeTombstone(b"b", b"d", 5)])
     assert [built.covering(key, 9) for key in (b"a\xff", b"b", b"c\xff", b"d")] == [0, 5, 5, 0]
@@ -75,3 +87,29 @@ def test_thousands_are_added_one_by_one_and_found() -> None:
     assert built.covering(b"%05d" % (2999 * 7919 % 3000), MAX_SEQ) == 3000
     assert built.covering(b"08000", MAX_SEQ) == 10_499
     assert built.covering(b"08000", 9_700) == 9_700
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_ranges_that_lie_in_each_other_take_no_more_than_others(*, bulk: bool) -> None:
+    """As of a log that is trimmed from its start: each of them once was kept for each of the
+    ranges under it, so that two thousand took minutes."""
+    trims = [RangeTombstone(b"log/", b"log/%06d" % number, number) for number in range(1, 1001)]
+    tracemalloc.start()
+    try:
+        if bulk:
+            built = RangeTombstones(trims)
+        else:
+            built = NO_TOMBSTONES
+            for trim in trims:
+                built = built.with_added([trim])
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 << 20
+    for number in (1, 500, 999):
+        key = b"log/%06d" % number
+        assert [built.covering(key, at) for at in (number, 900, MAX_SEQ)] == [
+            0,
+            900 if number < 900 else 0,
+            1000,
+        ]
