@@ -93,6 +93,16 @@ class Pins:
                 with self._lock:
                     self._adopted.add(table.id)
 
+    def disown(self, tables: Iterable[TableId]) -> None:
+        """Give up adopted copies of tables that nobody is going to publish."""
+        if self._disk is None:
+            return
+        with self._lock:
+            given_up = self._adopted.intersection(tables)
+            self._adopted -= given_up
+        for table in given_up:
+            self._disk.drop(table)
+
     def follow(self, version: Version) -> None:
         """Pin what ``version`` has in the upper levels, what was adopted for the next one, and
         nothing else any more."""

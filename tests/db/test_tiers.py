@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB, Components, Event
+from seerdb import DB, ClosedError, Components, Event
 from seerdb.events import WarmedUp
 from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.testing.objects import MemoryObjectStore
@@ -93,6 +93,36 @@ def test_what_leaves_the_pinned_levels_leaves_the_disk() -> None:
     assert level.level >= 2
     found = disk(db)
     assert (found.pinned_tables, found.pinned_bytes) == (0, 0)
+
+
+def test_a_merge_that_is_given_up_leaves_nothing_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a merge of several parts, which a restore in place has end after the first ones."""
+    monkeypatch.setattr("seerdb.storage.compaction.plan.SPLIT_TABLES", 1)
+    settings = {"pin_levels": 8, "compression": "none", "compaction": "tiered"}
+    world = World(**PINNED | settings, table_size=3000)
+    db = world.open()
+    fill(db, range(COUNT))
+    fill(db, range(0, COUNT, 2))
+    db.compact()
+    fill(db, range(0, COUNT, 3))
+    compactor, parts = db._engine.compactor, 0
+    run = compactor._runner.run
+
+    def run_and_pause(*job: Any) -> Any:
+        nonlocal parts
+        parts += 1
+        if parts == 3:
+            compactor.pause()
+        return run(*job)
+
+    monkeypatch.setattr(compactor._runner, "run", run_and_pause)
+    with pytest.raises(ClosedError):
+        db.compact()
+    assert parts == 3
+    tables = db.statistics().levels
+    assert disk(db).tables == disk(db).pinned_tables == sum(level.tables for level in tables)
 
 
 def test_reading_everything_else_takes_nothing_from_what_is_pinned() -> None:

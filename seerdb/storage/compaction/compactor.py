@@ -200,7 +200,13 @@ class Compactor:
             del self._works[slot]
             self._share_rate()
         # Should its edit be in effect all the same, the manifest names them.
-        self._outputs.finish(table.id for table in work.tables)
+        self._let_go(work)
+
+    def _let_go(self, work: Work) -> None:
+        """What it has made is garbage, its copies on the local disk too."""
+        made = [table.id for table in work.tables]
+        self._outputs.finish(made)
+        self._publisher.pins.disown(made)
 
     def _close(self, request: Request) -> None:
         self._requests.remove(request)
@@ -246,7 +252,7 @@ class Compactor:
         try:
             check_merge(work.plan.tables, work.tables, work.dropped)
         except CorruptionError:
-            self._outputs.finish(table.id for table in work.tables)
+            self._let_go(work)
             work.tables, work.dropped, work.parts_done = [], NONE, 0
             raise
 

@@ -151,6 +151,22 @@ def test_what_leaves_the_version_is_pinned_no_more() -> None:
     assert place.bring_all() == 0
 
 
+def test_copies_of_what_nobody_publishes_are_given_up() -> None:
+    """They were pinned, and so kept, until the next opening."""
+    place = Place()
+    kept, given_up, _ = place.metas
+    with place.pins.room(0, kept.size + given_up.size, [kept.id, given_up.id]) as directory:
+        for meta in (kept, given_up):
+            leave_copy(place.files, directory, meta.id, place.built)
+        place.pins.adopt([kept, given_up])
+    place.pins.disown([given_up.id])
+    assert place.files.list("cache") == [f"{kept.id}.parts"]
+    place.pins.follow(Version.of([kept]))
+    place.pins.disown([kept.id])
+    found = place.disk.statistics()
+    assert (found.tables, found.pinned_tables) == (1, 1), "it was published"
+
+
 def test_tables_that_do_not_fit_are_not_brought_in() -> None:
     place = Place(capacity=3000, levels=8)
     place.pins.follow(place.version)
@@ -213,6 +229,7 @@ def test_without_a_disk_tier_nothing_happens() -> None:
     pins = Pins(place.tables, None, 8)
     pins.follow(place.version)
     pins.adopt(place.metas)
+    pins.disown(meta.id for meta in place.metas)
     with pins.room(0, 1, []) as directory:
         assert directory is None
     assert not pins.bring()
