@@ -48,6 +48,8 @@ class PartsFile:
         end = self.file.size()
         while self.size + RECORD_OVERHEAD <= end:
             header = self.file.read_at(self.size, RECORD_OVERHEAD)
+            if len(header) < RECORD_OVERHEAD:  # it became shorter meanwhile
+                break
             part, length, crc = _HEADER.unpack(header)
             after = self.size + RECORD_OVERHEAD + length
             if crc != _header_crc(table, header) or after > end:

@@ -15,6 +15,7 @@ from seerdb.ids import TableId
 from seerdb.storage.disk_tier import DiskTier, discard, open_tier
 from seerdb.storage.files import File
 from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.parts_file import PartsFile
 from seerdb.testing.files import CrashableFileSystem
 from tests.unit.storage.tables import id_of
 
@@ -411,6 +412,25 @@ def test_after_close_it_neither_answers_nor_keeps(files: CrashableFileSystem) ->
     assert tier.read(A, 0) is None
     tier.write(A, 1, b"late")
     assert tier_on(files).read(A, 0) == b"zero", "a late reader harms nothing"
+
+
+def test_a_file_that_somebody_cuts_off_while_it_is_walked(files: CrashableFileSystem) -> None:
+    tier = tier_on(files)
+    tier.write(A, 0, b"zero")
+    tier.write(A, 1, b"one")
+    tier.close()
+    file = files.open(path_of(A))
+    size = file.size()
+
+    def size_before_the_cut() -> int:
+        file.truncate(HEADER + 4 + 5)
+        return size
+
+    file.size = size_before_the_cut  # type: ignore[method-assign]
+    parts = PartsFile(file)
+    parts.walk(A)
+    assert list(parts.offsets) == [0]
+    assert parts.size == HEADER + 4
 
 
 def test_readers_and_writers_beside_each_other(tmp_path: Path) -> None:
