@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from seerdb.backups import Backups
 from seerdb.errors import FencedError, SeerDBError
+from seerdb.forked import keep_from_children, refuse_all
 from seerdb.options import DBOptions, Directory, Options, chosen, directory_name
 from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import Batch, WriteBatch, check_batch, check_key, check_keys
@@ -59,6 +60,7 @@ class Reader(ABC):
 
     def __init__(self, engine: ReadSide) -> None:
         self._engine = engine
+        keep_from_children(self, refuse_all)
         engine.sampler.attach(self._serve_gets)
 
     @abstractmethod
@@ -216,7 +218,8 @@ class DB(Backups, Reader):
     """An open database; the only writer of its bucket prefix. Use :meth:`open`.
 
     Thread-safe. Keys are 1 to 65,535 bytes, values 0 bytes to 1 GiB; an empty value is a
-    value. Every method that reads or writes raises ``ClosedError`` once closed, and
+    value. Every method that reads or writes raises ``ClosedError`` once closed, or in a forked
+    child, and
     ``InvalidRequestError`` for bad arguments, changing nothing. Reads raise
     ``UnavailableError`` when the bucket is needed and cannot be reached, ``CorruptionError``
     for damaged bytes. Writes raise ``BusyError`` (slow down), ``DiskFullError``,

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from seerdb.errors import ClosedError
+from seerdb.forked import keep_from_children, refuse_all
 from seerdb.storage.batch import check_key, check_keys
 from seerdb.storage.read_side import ReadSide
 from seerdb.storage.reads import View
@@ -23,6 +24,7 @@ class Snapshot:
 
     def __init__(self, engine: ReadSide) -> None:
         self._engine = engine
+        keep_from_children(self, refuse_all)
         view = engine.reads.view()
         self._view: View | None = view
         self._seq = view.at

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seerdb.errors import DiskError, DiskFullError, LockedError
+from seerdb.forked import keep_from_children
 from seerdb.storage.files import File, FileLock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -89,8 +90,7 @@ class OsFileSystem:
     def lock(self, path: str) -> FileLock:
         """See ``FileSystem.lock``. The file holds the process id of the owner.
 
-        A forked child would share the lock and outlive its parent with it: start worker
-        processes by spawning.
+        A forked child lets go of it, or it would outlive its parent with it.
         """
         with _translated("lock", path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, _FILE_MODE)
@@ -228,6 +228,7 @@ class _DirectFile(_OsFile):
 class _OsFileLock:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        keep_from_children(self, _OsFileLock.release)  # closes a copy: the parent has it still
 
     def release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
