@@ -24,8 +24,6 @@ EPOCH_HEADER = b"seerdb-epoch"
 DEADLINE_HEADER = b"seerdb-deadline"
 DEFAULT_DEADLINE = 1.0
 LONGEST_DEADLINE = 60
-POLL_SECONDS = 0.005
-"""How often a waiting read looks; a hundred of them cost a hundredth of a core."""
 
 _MIN_SEQ = positive_integer(
     "min_seq", "Wait until this commit is shown here; as the header `seerdb-min-seq`.", MAX_SEQ
@@ -79,15 +77,13 @@ async def wait_until_fresh(
 async def _wait_for(service: Service, seq: int, epoch: int, ends: float) -> bool:
     """Return when commits up to ``seq``, and those of ``epoch``, are shown; whether that took time.
 
-    Raises: the refusal when it is ``ends`` by the clock of the event loop.
+    Raises: the refusal when it is ``ends`` by the clock of the event loop, or the server stops.
     """
-    waited = False
-    while service.db.visible_seq < seq or service.db.epoch < epoch:
-        if asyncio.get_running_loop().time() >= ends:
-            raise _behind(service, seq, epoch)
-        await asyncio.sleep(POLL_SECONDS)
-        waited = True
-    return waited
+    if service.seqs.reached(seq) and service.epochs.reached(epoch):
+        return False
+    if not (await service.seqs.wait(seq, ends) and await service.epochs.wait(epoch, ends)):
+        raise _behind(service, seq, epoch)
+    return True
 
 
 def _given(

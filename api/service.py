@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from seerdb import Batch, Entry, KeyVersion, NeedsIO, Replica, Transfer
+from seerdb_api.arrivals import Arrivals
 from seerdb_api.reply import Header, seq_header
 from seerdb_api.settings import ServiceSettings
 
@@ -328,6 +329,8 @@ class Service:
         self._readers: CapacityLimiter
         self._operators: CapacityLimiter
         self._replica: Replica | None = None
+        self.seqs = Arrivals(lambda: self.db.visible_seq)
+        self.epochs = Arrivals(lambda: self.db.epoch)
         self.epoch = 0
         """Of the writer; 0 where there is none here."""
         self.is_replica = False
@@ -352,6 +355,8 @@ class Service:
     def stop(self) -> None:
         """The server stops: who would go on for ever, or for hours, ends."""
         self.is_stopping = True
+        self.seqs.end()
+        self.epochs.end()
         self.db.begin_closing()
 
     async def commit(
