@@ -51,12 +51,16 @@ def key_target(key: bytes) -> str:
     """The path of a key. Raises: ``InvalidRequestError`` for one that no path can hold."""
     if not key:
         raise InvalidRequestError("a key has at least one byte")
-    target = f"{KEYS_TARGET}/{_quoted(key)}"
-    if len(target) > MAX_TARGET:
+    if not fits_path(key):
         raise InvalidRequestError(
             f"a key of {len(key):,} bytes does not fit a path; use load, dump and scan"
         )
-    return target
+    return f"{KEYS_TARGET}/{_quoted(key)}"
+
+
+def fits_path(key: bytes) -> bool:
+    """Whether a path can hold a key."""
+    return len(KEYS_TARGET) + 1 + len(_quoted(key)) <= MAX_TARGET
 
 
 def with_query(target: str, values: Mapping[str, bytes | str | int | None]) -> str:

@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from seerdb.cli.arguments import DEFAULT_URL, Config, DataDir, Durability, Hex, Json, Store, Url
-from seerdb.cli.client import Client, key_target, with_query
+from seerdb.cli.client import Client, fits_path, key_target, with_query
 from seerdb.cli.formats import Format, Pair, Source, encoder_for, gathered
 from seerdb.cli.keys import End, Item, Prefix, Start, range_query
 from seerdb.cli.output import item, print_json, progress_bar
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 BATCH_OPERATIONS = 1000
 BATCH_BYTES = 1 << 20
-"""Of keys and values in one batch; a larger value travels alone, as it is."""
+"""Of keys and values in one batch; a larger value travels alone, where a path holds its key as it
+is."""
 PATIENCE_SECONDS = 60.0
 """How long a busy server is asked again before the command gives up."""
 PROGRESS_EVERY = 1000
@@ -210,8 +211,9 @@ class _Loader:
         size = len(key) + len(value)
         if size > BATCH_BYTES:
             self.flush()
-            self._put(key, value)
-            return
+            if fits_path(key):
+                self._put(key, value)
+                return
         self._batch.append({"op": "put", **item(key, value)})
         self._batch_bytes += size
         if len(self._batch) == BATCH_OPERATIONS or self._batch_bytes > BATCH_BYTES:

@@ -92,6 +92,15 @@ def test_a_batch_has_a_size_and_a_larger_value_travels_alone() -> None:
     assert server.requests[2][1] == b"v" * BATCH_BYTES
 
 
+def test_a_large_value_whose_key_no_path_holds_is_loaded_too(seerdb: Commands) -> None:
+    key, value = "\x01" * 60_000, "v" * (BATCH_BYTES + 1)
+    line = json.dumps({"key": key, "value": value}).encode()
+    assert seerdb("load", "--json", stdin=line + b"\n" + ITEM).json["entries"] == 2
+    [large, small] = map(json.loads, seerdb("dump").out.splitlines())
+    assert (large["key"], large["value"]) == (key, value)
+    assert small["key"] == "a"
+
+
 @pytest.mark.parametrize(
     "line",
     [
