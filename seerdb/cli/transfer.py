@@ -248,19 +248,26 @@ class _Loader:
 
 @contextmanager
 def _output(file: str) -> Iterator[BinaryIO]:
-    """Standard output, or a file that gets its name when all of it is on the disk."""
+    """Standard output; what is there and is no plain file, such as a pipe, as it is; or a file that
+    gets its name when all of it is on the disk."""
     if file == STDIO:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    draft = Path(f"{file}.partial")
+    path = Path(file)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as output:
+            yield output
+        return
+    path = path.resolve()  # a symbolic link stays one
+    draft = path.with_name(f"{path.name}.partial")
     try:
         with draft.open("wb") as output:
             yield output
             output.flush()
             os.fsync(output.fileno())
-        draft.replace(file)
-        OsFileSystem().sync_directory(str(draft.parent))
+        draft.replace(path)
+        OsFileSystem().sync_directory(str(path.parent))
     finally:
         draft.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,37 @@ def test_dump_and_load_are_pipes_by_default(seerdb: Commands) -> None:
     seerdb("delete", "a")
     assert seerdb("load", stdin=lines + b"\n  \n").text.startswith("loaded 1 entries")
     assert seerdb("dump").out.count(b"\n") == 2
+
+
+def test_a_dump_replaces_neither_a_pipe_nor_a_link(seerdb: Commands, tmp_path: Path) -> None:
+    seerdb("put", "a", "1")
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    link.symlink_to(target)
+    seerdb("dump", str(pipe))
+    seerdb("dump", str(link))
+    assert pipe.is_fifo()
+    assert os.read(reader, 1000) == target.read_bytes() == seerdb("dump").out
+    assert link.is_symlink()
+    os.close(reader)
+
+
+def test_a_dump_has_its_name_once_it_is_on_the_disk(
+    seerdb: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seerdb("put", "a", "1")
+    synced: list[tuple[int, bool]] = []
+    file = tmp_path / "dump"
+
+    def sync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced.append((0 if stat.S_ISDIR(status.st_mode) else status.st_size, file.exists()))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", sync)
+        seerdb("dump", str(file))
+    assert synced == [(file.stat().st_size, False), (0, True)]
 
 
 def test_many_lines_go_in_few_batches() -> None:
