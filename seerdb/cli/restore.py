@@ -25,6 +25,7 @@ from seerdb.storage.backup.places import Transfer, recovery_points
 from seerdb.storage.backup.places import restore as restore_to
 from seerdb.storage.backup.points import RecoveryPoints
 from seerdb.storage.backup.restore import RestoreReport
+from seerdb.storage.timeline import instant_us
 
 Source = Annotated[
     str,
@@ -183,13 +184,14 @@ def seconds_of(text: str) -> float:
     """Seconds since 1970, of a time in ISO 8601, which is UTC if it does not say, or of a number.
     Raises: ``InvalidRequestError``."""
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidRequestError(
-            f"a time is like 2026-01-31T12:00:00Z, or seconds since 1970, not {text!r}"
-        ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise InvalidRequestError(
+                f"a time is like 2026-01-31T12:00:00Z, or seconds since 1970, not {text!r}"
+            ) from error
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    instant_us(seconds, "the time")
+    return seconds

@@ -34,7 +34,7 @@ from seerdb.storage.replay import Replay
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
-from seerdb.storage.timeline import Mark, Timeline, follow, read_timeline, state_of
+from seerdb.storage.timeline import Mark, Timeline, follow, instant_us, read_timeline, state_of
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.versions import KeyVersion, versions
 
@@ -184,6 +184,7 @@ def instant_of(as_of: object) -> tuple[str, int]:
         if as_of.tzinfo is None:
             raise InvalidRequestError(f"as_of must say its time zone, unlike {as_of}")
         since = as_of - datetime.fromtimestamp(0, UTC)
+        instant_us(since.total_seconds(), "as_of")
         return "time", (since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds
     if isinstance(as_of, bool) or not isinstance(as_of, int | float):
         raise InvalidRequestError(
@@ -192,5 +193,5 @@ def instant_of(as_of: object) -> tuple[str, int]:
     if not 0 <= as_of < 1 << 62:
         raise InvalidRequestError(f"as_of must be at least 0 and no more than 2^62, not {as_of}")
     if isinstance(as_of, float):
-        return "time", int(as_of * SECOND_US)
+        return "time", instant_us(as_of, "as_of")
     return "seq", as_of

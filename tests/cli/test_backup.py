@@ -164,5 +164,6 @@ def test_times_and_durations_are_written_in_many_ways() -> None:
     for wrong in ("", "d", "5y", "-1d"):
         with pytest.raises(InvalidRequestError):
             duration(wrong)
-    with pytest.raises(InvalidRequestError):
-        seconds_of("yesterday")
+    for wrong in ("yesterday", "nan", "inf", "1e30", "9999-12-31T23:59-23:59"):
+        with pytest.raises(InvalidRequestError):
+            seconds_of(wrong)

@@ -235,7 +235,12 @@ def test_an_instant_before_the_retention_or_after_the_end_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "as_of",
-    [-1, -0.5, True, "now", float("nan"), float("inf"), datetime(2024, 1, 1), 1 << 63],  # noqa: DTZ001
+    [
+        *(-1, -0.5, True, "now", float("nan"), float("inf"), 1 << 63, 1e15),
+        datetime(2024, 1, 1),  # noqa: DTZ001
+        datetime.fromisoformat("0001-01-01T00:00+23:59"),
+        datetime.fromisoformat("9999-12-31T23:59-23:59"),
+    ],
 )
 def test_what_is_no_instant(as_of: Any) -> None:
     with World().open() as db, pytest.raises(InvalidRequestError, match="as_of"):

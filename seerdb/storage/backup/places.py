@@ -35,6 +35,7 @@ from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BACKUP_PREFIX, MANIFEST_PREFIX
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.stores import Stores
+from seerdb.storage.timeline import instant_us
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import verify_segments
 from seerdb.storage.workers import transfer_threads
@@ -122,7 +123,7 @@ def restore(
     restored, ``NotFoundError``, ``InvalidRequestError``, ``CorruptionError`` when nothing sound
     leads there, ``UnavailableError``.
     """
-    time_us = None if at is None else int(at * 1_000_000)
+    time_us = None if at is None else instant_us(at, "at")
     wanted = Wanted(backup=backup, seq=seq, time_us=time_us, prefix=prefix)
     with (
         open_database_store(bucket_of(source), transfer.source_options) as store,

@@ -33,6 +33,7 @@ from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import hold_name
 from seerdb.storage.stores import Stores
+from seerdb.storage.timeline import instant_us
 
 _clock = SystemClock()
 
@@ -69,7 +70,7 @@ def clone(
     ``CorruptionError``, ``UnavailableError``.
     """
     wanted = Wanted(
-        seq=seq, time_us=None if at is None else int(at * SECOND_US), checkpoint=checkpoint
+        seq=seq, time_us=None if at is None else instant_us(at, "at"), checkpoint=checkpoint
     )
     options = transfer.target_options
     target_url = new_bucket_of(to)
