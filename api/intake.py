@@ -6,11 +6,11 @@ The parser holds what it has of a head until that is whole, and tells of a line 
 what it told of is counted where it tells it, and what it has not told of by the pieces that came:
 at most twice ``MAX_HEAD`` and one piece are ever held.
 
-Written against uvicorn 0.54. Used of its ``HttpToolsProtocol``: the methods overridden below;
-``cycle.disconnected``, ``keep_alive``, ``message_event``, ``response_complete``,
-``response_started`` and ``scope``; ``config``, ``flow``, ``headers``, ``logger``, ``loop``,
-``pipeline``, ``scope``, ``server_state.default_headers``, ``transport``, ``url``; and
-``RequestResponseCycle``.
+Written against uvicorn 0.54. Used of its ``HttpToolsProtocol``: the methods overridden below, of
+which ``_start_asgi_task`` runs a request; ``cycle.disconnected``, ``keep_alive``,
+``message_event``, ``response_complete``, ``response_started`` and ``scope``; ``config``, ``flow``,
+``headers``, ``logger``, ``loop``, ``pipeline``, ``scope``, ``server_state.default_headers``,
+``transport``, ``url``; and ``RequestResponseCycle``.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused = False  # nothing more is taken
         self._begun = self._heard = self._fast.now()  # a request; any of its bytes
         self._timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None  # uvicorn knows the one that came last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
@@ -91,7 +92,15 @@ class GuardedProtocol(HttpToolsProtocol):
         """The client is gone."""
         if self._timer is not None:
             self._timer.cancel()
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Have uvicorn's parser look at what came."""

@@ -59,6 +59,22 @@ def test_a_client_that_goes_away_stops_nobody(waiting: WaitingDatabase, *, reset
     assert b"half" not in waiting.entries
 
 
+def test_a_client_that_goes_away_with_requests_behind_its_first_is_no_error(
+    waiting: WaitingDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(waiting) as server:
+        with connected(server) as gone:
+            first = request("PUT", "/v1/kv/a?durability=memory", body=b"2")
+            gone.send(first + request("GET", "/v1/kv/a") * 3)
+            commit = waiting.submissions.get(timeout=WAIT)
+        turn(server)
+        commit()
+        turn(server)
+        counted = server.path._series["PUT"]
+    assert not caplog.records
+    assert counted.classes[2] == 1
+
+
 def test_a_reader_that_does_not_read_gets_everything_in_order() -> None:
     db = FakeDatabase()
     count, size = 300, MAX_PLAIN_BODY
