@@ -166,7 +166,7 @@ class Client:
 
         try:
             yield
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise InvalidRequestError(f"{self._url} is not a URL of a server: {error}") from error
         except httpx.HTTPError as error:
             raise UnavailableError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -62,6 +63,10 @@ EXIT_CODES: dict[type[Exception], int] = {
 """By the class of the error, or the nearest base that is listed."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 BROKEN_PIPE = 141
+NOT_TEXT = "surrogates not allowed"
+"""What Python says of an argument that is not UTF-8, where it is used as text."""
+SHOWN = 60
+"""How many characters up to the wrong one are shown of it."""
 
 _EPILOG = (
     "Exit codes: 0 done, or sound; 1 failed, or damaged; 2 wrong command line; 3 not there; "
@@ -84,6 +89,12 @@ class Commands(TyperGroup):
         except BrokenPipeError as error:
             _forget_output()
             raise typer.Exit(BROKEN_PIPE) from error
+        except UnicodeEncodeError as error:
+            if error.reason != NOT_TEXT:
+                raise
+            shown = ascii(error.object[: error.end][-SHOWN:])
+            print(f"seerdb: what is no key or value must be UTF-8, unlike {shown}", file=sys.stderr)
+            raise typer.Exit(EXIT_CODES[InvalidRequestError]) from error
         except (SeerDBError, OSError) as error:
             lines = [str(error), *_notes(error)]
             print("seerdb:", "; ".join(lines).replace("\n", " "), file=sys.stderr)
@@ -167,4 +178,6 @@ def options(
 
 def main() -> None:
     """Run the command line of this process; never returns."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a table has dashes that not each locale has
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()

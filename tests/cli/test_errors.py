@@ -111,7 +111,10 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
     assert re.fullmatch(r"seerdb: no answer from http://127\.0\.0\.1:1: .*\n", outcome.err)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", "", f"http://{'a' * 64}.example"],
+)
 def test_what_is_no_url_is_a_usage_error(url: str) -> None:
     Commands(url)("get", "k", "--url", url, expect=2)
 
@@ -130,6 +133,26 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> No
     outcome = Commands()(*arguments, expect=2)
     assert outcome.out == b""
     assert "Usage: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", "a", "--as-of"),
+        ("put", "a", "1", "--durability"),
+        ("checkpoint", "create"),
+        ("backup", "--to", "/repository", "--label"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    outcome = Commands()(*arguments, os.fsdecode(b"a\xff"), expect=2)
+    assert outcome.err == ("seerdb: what is no key or value must be UTF-8, unlike 'a\\udcff'\n")
+
+
+def test_a_table_is_printed_in_each_locale(server_url: str) -> None:
+    settings = {"PYTHONIOENCODING": "ascii", "SEERDB_URL": server_url}
+    outcome = Process("stats", environment=settings).end()
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_every_command_explains_itself() -> None:
