@@ -201,6 +201,7 @@ PROBLEMS: dict[str, type[SeerDBError]] = {
     "urn:seerdb:no-such-path": NotFoundError,
     "urn:seerdb:method-not-allowed": InvalidRequestError,
     "urn:seerdb:precondition-failed": ConflictError,
+    "urn:seerdb:too-slow": UnavailableError,
     "urn:seerdb:too-large": InvalidRequestError,
     "urn:seerdb:target-too-long": InvalidRequestError,
     "urn:seerdb:head-too-large": InvalidRequestError,

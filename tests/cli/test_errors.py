@@ -83,6 +83,7 @@ def test_each_problem_of_http_is_known(problem: object) -> None:
         "no-such-path": 3,
         "method-not-allowed": 2,
         "precondition-failed": 4,
+        "too-slow": 5,
         "too-large": 2,
         "target-too-long": 2,
         "head-too-large": 2,
