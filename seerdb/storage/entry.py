@@ -108,7 +108,8 @@ class RangeTombstones:
 
     Point lookup takes a few bisects. It takes time and memory in proportion to n log n to add n,
     one by one too, however they overlap: stretches that grow as a binary number does are shared
-    among all sets that were added to.
+    among all sets that were added to (the logarithmic method; J. L. Bentley and J. B. Saxe,
+    Decomposable Searching Problems I, 1980).
     """
 
     __slots__ = ("_stretches",)

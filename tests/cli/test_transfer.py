@@ -24,27 +24,6 @@ LINES = b"".join(
 )
 
 
-def test_a_dump_that_has_its_name_is_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, fsync = tmp_path / "dump", os.fsync
-    synced: list[tuple[int, bool]] = []
-
-    def sync(descriptor: int) -> None:
-        synced.append((os.fstat(descriptor).st_ino, file.exists()))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", sync)
-    Commands()("dump", str(file), "--data-dir", _made(tmp_path / "data"))
-    assert synced[-2:] == [(file.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
-
-
-def _made(directory: Path) -> str:
-    with DB.open(directory, min_free_disk=0) as db:
-        db.put(b"a", b"1")
-    return str(directory)
-
-
 def test_a_dump_loads_into_the_same_database(seerdb: Commands, tmp_path: Path) -> None:
     seerdb("load", stdin=LINES)
     seerdb("put", "--hex", "00ff", "-", stdin=b"\xff\x00")
