@@ -421,7 +421,7 @@ class Engine:
         """
         self.flush()
         request, lane = self.compactor.ask(start, end), self.background.compaction
-        lane.wake_and_outwait(lambda: request.is_over)
+        lane.wake_and_outwait(lambda: request.is_over, lambda: self.compactor.is_paused)
         if not request.is_done:
             self._raise_for(lane, request.error)
 

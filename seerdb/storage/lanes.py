@@ -184,16 +184,31 @@ class Lane:
         self.wake()
         return self._wait(lambda: until() or self.failures > failures, until, timeout)
 
-    def wake_and_outwait(self, until: Callable[[], bool]) -> bool:
-        """As :meth:`wake_and_wait`, through failures: only the end of the lane ends it too."""
-        self.wake()
-        return self._wait(until, until, None)
+    def wake_and_outwait(
+        self, until: Callable[[], bool], held: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """As :meth:`wake_and_wait`, through failures: only the end of the lane ends it too.
+
+        ``held``: whether somebody keeps the work from being done, and wakes the lane later. For
+        that it waits inline, too.
+        """
+        while True:
+            was_held = held()
+            self.wake()
+            if self._wait(until, until, None, held):
+                return True
+            if not was_held or self._closed:
+                return False
 
     def _wait(
-        self, over: Callable[[], bool], until: Callable[[], bool], timeout: float | None
+        self,
+        over: Callable[[], bool],
+        until: Callable[[], bool],
+        timeout: float | None,
+        held: Callable[[], bool] = lambda: False,
     ) -> bool:
         with self._condition:
-            if self._workers.is_inline and not self._running:
+            if self._workers.is_inline and not self._running and not held():
                 return until()
             self._waiting += 1
             self._condition.wait_for(lambda: over() or self._closed, timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.crash.trace import add_to, check_contents
 from tests.db.conftest import OpenDB
 from tests.fixtures.backups import back_up, opened, restore
 from tests.fixtures.database import ROOMY, World, collect_garbage, fill
+from tests.fixtures.events import PATIENCE
 from tests.fixtures.follower import contents, follow, stream
 
 PAST: dict[str, Any] = {
@@ -383,6 +385,23 @@ def test_a_merge_that_keeps_failing_is_given_up_and_what_people_asked_for_is_don
     assert db.statistics().tables == 1
     assert dict(db.scan()) == rows
     assert db.verify().ok
+
+
+def test_what_people_ask_for_meanwhile_waits_for_it_inline_too() -> None:
+    """It was told that the database had been closed."""
+    db = World(**PAST, compaction="tiered").open()
+    fill(db, 30)
+    db.flush()
+    fill(db, 30, start=20)
+    compactor, lane = db._engine.compactor, db._engine.background.compaction
+    compactor.pause()
+    with ThreadPoolExecutor(1) as caller:
+        compaction = caller.submit(db.compact)
+        while not (lane.is_awaited or compaction.done()):
+            pass  # until the caller waits for what is held back
+        compactor.resume()
+        lane.wake()
+        assert len(compaction.result(PATIENCE).added) == 1
 
 
 @pytest.mark.parametrize("background", ["thread", "process"])

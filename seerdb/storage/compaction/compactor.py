@@ -129,6 +129,11 @@ class Compactor:
         self._is_paused = False
 
     @property
+    def is_paused(self) -> bool:
+        """Whether nothing begins before :meth:`resume`."""
+        return self._is_paused
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing runs, and nothing waits to be tried again."""
         return not self._works
