@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from seerdb.errors import InvalidRequestError
-from seerdb.options import GIB, KIB, MAX_LAG, MIB, Options
+from seerdb.options import GIB, KIB, MAX_LAG, MIB, Options, check_max_lag
 
 ENVIRONMENT_PREFIX = "SEERDB_"
 LOG_FORMATS = ("text", "json")
@@ -65,7 +65,13 @@ class ServiceSettings:
             _demand(name, isinstance(value, str) and bool(value), "must not be empty", value)
         _demand_integer("port", self.port, 0, 65_535)
         _demand_integer("body_limit", self.body_limit, 1, 2 * GIB)
-        _demand("max_lag", self.max_lag > 0, "must be seconds above 0", self.max_lag)
+        for name in ("replica", "standby"):
+            value = getattr(self, name)
+            _demand(name, isinstance(value, bool), "must be true or false", value)
+        for name in ("primary", "advertise"):
+            value = getattr(self, name)
+            _demand(name, isinstance(value, str), "must be a URL", value)
+        check_max_lag(self.max_lag)
         is_placed = self.options.store is not None or not self.replica
         _demand("replica", is_placed, "needs the setting store", self.replica)
         is_followed = self.replica or not self.primary

@@ -109,7 +109,20 @@ def test_a_wrong_value_is_refused_by_name(name: str, text: str) -> None:
         load(environment={f"SEERDB_{name.upper()}": text})
 
 
-@pytest.mark.parametrize(("name", "value"), [("port", True), ("port", 80.5), ("host", 7)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", True),
+        ("port", 80.5),
+        ("host", 7),
+        ("max_lag", [1]),
+        ("max_lag", True),
+        ("standby", 1),
+        ("replica", "true "),
+        ("primary", 7),
+        ("advertise", ["http://127.0.0.1:8000"]),
+    ],
+)
 def test_a_value_of_another_type_is_refused(name: str, value: object) -> None:
     with pytest.raises(InvalidRequestError, match=name):
         load(flags={name: value})
