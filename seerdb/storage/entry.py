@@ -9,7 +9,7 @@ and a put before it is gone).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, repeat
 from operator import itemgetter
 from typing import NamedTuple
@@ -106,21 +106,25 @@ def _overlaid(newer: _Stretch, older: _Stretch) -> tuple[list[bytes], list[int]]
 class RangeTombstones:
     """An immutable set of range tombstones. Thread-safe.
 
-    Point lookup takes a few bisects. It takes time and memory in proportion to n log n to add n,
-    one by one too, however they overlap: stretches that grow as a binary number does are shared
-    among all sets that were added to (the logarithmic method; J. L. Bentley and J. B. Saxe,
-    Decomposable Searching Problems I, 1980).
+    It takes time and memory in proportion to n log n to add n, one by one too, however they
+    overlap: stretches that grow as a binary number does are shared among all sets that were added
+    to (the logarithmic method; J. L. Bentley and J. B. Saxe, Decomposable Searching Problems I,
+    1980). A lookup takes a bisect for each stretch; one stretch is made of all for reading, once as
+    many lookups have come as that costs.
     """
 
-    __slots__ = ("_stretches",)
+    __slots__ = ("_lookups", "_read", "_stretches")
 
     def __init__(self, tombstones: Iterable[RangeTombstone] = ()) -> None:
         ordered = sorted(set(tombstones), key=itemgetter(2))
         grown = _grown((), map(_Stretch.of, ordered))
-        while len(grown) > 1:
-            grown[-2:] = [grown[-1].above(grown[-2])]
-        # The oldest first.
-        self._stretches: tuple[_Stretch, ...] = tuple(grown)
+        self._begin(_united(grown) if grown else ())
+
+    def _begin(self, stretches: tuple[_Stretch, ...]) -> None:
+        self._stretches = stretches
+        """The oldest first."""
+        self._read = stretches[::-1]
+        self._lookups = 0
 
     def __bool__(self) -> bool:
         return bool(self._stretches)
@@ -142,16 +146,26 @@ class RangeTombstones:
         if theirs[0].first < mine[-1].last:
             return RangeTombstones((*self.tombstones, *newer.tombstones))
         joined = RangeTombstones()
-        joined._stretches = tuple(_grown(mine, theirs))
+        joined._begin(tuple(_grown(mine, theirs)))
         return joined
 
     def covering(self, key: bytes, at: int) -> int:
         """The highest seq, at most ``at``, of a tombstone over ``key``; 0 when there is none."""
-        for stretch in reversed(self._stretches):
-            seq = stretch.covering(key, at)
-            if seq:
-                return seq
+        if len(self._read) > 1:
+            self._count_lookup()
+        for stretch in self._read:
+            fragment = bisect_right(stretch.bounds, key)
+            if fragment and (seq := stretch.seqs[fragment - 1]):
+                if seq <= at:
+                    return seq
+                if seq := stretch.covering(key, at):
+                    return seq
         return 0
+
+    def _count_lookup(self) -> None:
+        self._lookups += 1
+        if self._lookups > sum(stretch.count for stretch in self._stretches):
+            self._read = _united(self._stretches)
 
 
 def _grown(stretches: Iterable[_Stretch], newer: Iterable[_Stretch]) -> list[_Stretch]:
@@ -162,6 +176,14 @@ def _grown(stretches: Iterable[_Stretch], newer: Iterable[_Stretch]) -> list[_St
         while len(grown) > 1 and grown[-2].count <= grown[-1].count:
             grown[-2:] = [grown[-1].above(grown[-2])]
     return grown
+
+
+def _united(stretches: Sequence[_Stretch]) -> tuple[_Stretch]:
+    """One of all, of which there is one at least; the oldest first."""
+    newest, *others = reversed(stretches)
+    for older in others:
+        newest = newest.above(older)
+    return (newest,)
 
 
 NO_TOMBSTONES = RangeTombstones()
