@@ -360,7 +360,8 @@ class DB(Backups, Reader):
         not only reserved but written, and a process for flushes where they run in one. Blocks for
         a fraction of a second with a new database; for servers, before they listen."""
         self._engine.runtime.workers.prepare()
-        self._engine.background.prepare_log(self._engine.log.pool)
+        committer = self._engine.committer
+        self._engine.background.prepare_log(lambda: not committer.lacks_segment)
 
     def submit(
         self,

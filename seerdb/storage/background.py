@@ -37,7 +37,6 @@ from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.shipper import Shipper
 from seerdb.storage.state import LiveState
 from seerdb.storage.table_store import TableStore
-from seerdb.storage.wal.segments import SegmentPool
 from seerdb.storage.warmup import REST_SECONDS, WarmUp
 from seerdb.storage.workers import Workers
 
@@ -155,20 +154,20 @@ class Background:
         if not self._workers.is_inline:
             self.warm_up.wake()
 
-    def add_log(self, pool: SegmentPool, sync_ahead: Callable[[], None]) -> Lane:
+    def add_log(self, prepare: Callable[[], None], sync_ahead: Callable[[], None]) -> Lane:
         """Have the end of a segment and the next one prepared before a writer needs them."""
 
         def work() -> bool:
-            pool.prepare()
+            prepare()
             sync_ahead()
             return False
 
         self.log = self.lane("log", work)
         return self.log
 
-    def prepare_log(self, pool: SegmentPool) -> None:
-        """Wait until a segment is ready, or cannot be made now."""
-        self.log.wake_and_wait(lambda: pool.spares > 0)
+    def prepare_log(self, is_prepared: Callable[[], bool]) -> None:
+        """Wait until a segment is ready that is needed soon, or cannot be made now."""
+        self.log.wake_and_wait(is_prepared)
 
     def add_ship(self, shipper: Shipper, retention: SegmentRetention) -> Lane:
         """Ship the log, then let go of its segments; and tell once if that is over for good."""

@@ -382,6 +382,23 @@ class Committer:
         if self._lease is None:
             self.lone_put = self._new_lone_put()
 
+    @property
+    def lacks_segment(self) -> bool:
+        """Whether the next segment is needed soon and not there: the active one, or its memtable,
+        is half used, or none was begun.
+
+        Earlier, its zeros would keep the disk from the first syncs, for a segment that a small
+        database never needs.
+        """
+        log, size = self._log, self._live.current.active.size
+        is_near = self._unstarted or 2 * size >= self._capacity or log.position >= log.room
+        return is_near and not log.pool.spares
+
+    def prepare_segment(self) -> None:
+        """Make the next segment if it :attr:`lacks_segment`. Raises: ``DiskError``."""
+        if self.lacks_segment:
+            self._log.pool.prepare()
+
     def _new_lone_put(self) -> LonePut:
         return lone_put_into(
             self._live.current.active,

@@ -265,7 +265,7 @@ class Engine:
             sync_interval=options.sync_interval,
             lease=opened.keeper,
         )
-        self.background.add_log(self.log.pool, self.committer.syncs.ahead)
+        self.background.add_log(self.committer.prepare_segment, self.committer.syncs.ahead)
         self.background.add_lease(opened.keeper, self.live, self.shipper)
         self.ingester = Ingester(
             self.committer,
@@ -321,7 +321,7 @@ class Engine:
     # What the write path needs: see commit.CommitEnv.
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
-        if appended and not (self.log.pool.spares and self.log.unsynced < SYNC_AHEAD_BYTES):
+        if appended and (self.committer.lacks_segment or self.log.unsynced >= SYNC_AHEAD_BYTES):
             self.background.log.wake()
         self.shipping.wrote(self.live.visible_seq + 1, appended)
         return self.admission.hold_back(appended, before_waiting)

@@ -10,6 +10,7 @@ import pytest
 
 from seerdb import DB, DBOptions
 from seerdb.storage import os_files
+from tests.fixtures.database import ROOMY, WAL, World
 
 PATIENCE = 60
 OPTIONS = DBOptions(background="thread", wal_segment_size=1 << 20, min_free_disk=0)
@@ -38,3 +39,30 @@ def test_the_first_segment_is_written_before_prepare_returns(
         prepared.result(PATIENCE)
         db.put(b"a", b"1")
         assert reserved == []
+
+
+def spares(world: World) -> list[str]:
+    return [name for name in world.files.list(WAL) if name.startswith("spare-")]
+
+
+@pytest.mark.parametrize("size", [200, 8000], ids=["memtable", "segment"])
+def test_the_next_segment_is_made_when_half_of_the_one_before_is_used(size: int) -> None:
+    """Its zeros kept the disk from the first syncs, a fifth of a second long."""
+    world = World(memtable_capacity=64 << 10, wal_segment_size=64 << 10, takes_tables=False)
+    db = world.open()
+    assert len(spares(world)) == 1, "the first one"
+    written = 0
+    while not spares(world) or not db.visible_seq:
+        db.put(b"k%d" % db.visible_seq, b"v" * size)
+        written += size
+    assert 16 << 10 < written < 48 << 10
+    assert not db._engine.live.current.sealed
+
+
+def test_what_is_hardly_used_needs_no_other() -> None:
+    world = World(**ROOMY)
+    with world.open() as db:
+        db.prepare()
+        db.put(b"a", b"1")
+        db.prepare()
+        assert spares(world) == []

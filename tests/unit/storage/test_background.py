@@ -19,7 +19,6 @@ from seerdb.storage.poison import Poison
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.shipper import Shipper
 from seerdb.storage.table_store import TableStore
-from seerdb.storage.wal.segments import SegmentPool
 from seerdb.storage.warmup import REST_SECONDS, WarmUp
 from seerdb.storage.workers import Timer, Workers
 from seerdb.testing.clock import FakeClock
@@ -116,7 +115,7 @@ class Rig:
             cast(TableStore, parts),
             at_once=at_once,
         )
-        self.log = self.background.add_log(cast(SegmentPool, parts), parts.sync_ahead)
+        self.log = self.background.add_log(parts.prepare, parts.sync_ahead)
         retention = cast(SegmentRetention, parts)
         self.ship = self.background.add_ship(cast(Shipper, parts), retention)
         self.warm_up = self.background.add_warm_up(cast(WarmUp, parts))
