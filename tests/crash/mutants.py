@@ -76,7 +76,13 @@ def crashes_in_flight() -> None:
 
 
 MUTANTS = [
-    Mutant("sync is skipped", "I1", bugs.no_sync, crashes),
+    Mutant(
+        "sync is skipped",
+        "I1",
+        bugs.no_sync,
+        crashes,
+        error=(ChecksumError, "a frame header is damaged"),
+    ),
     Mutant("what is in flight is not synced", "I1", bugs.sync_nothing_beside, crashes_in_flight),
     Mutant(
         "what is appended during a sync is told with it",

@@ -174,8 +174,8 @@ def test_flushed_segments_are_used_again() -> None:
 def test_the_next_segment_is_ready_before_it_is_needed() -> None:
     world = World()
     db = world.open()
-    for key in (b"a", b"b"):
-        db.put(key, b"1" * 100)
+    for number in range(10):  # of 13 that fit
+        db.put(b"%d" % number, b"1" * 100)
     assert db.statistics().wal.active_segment == 1
     assert any(name.startswith("spare-") for name in world.files.list("data/wal"))
 
