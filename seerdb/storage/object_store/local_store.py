@@ -32,7 +32,7 @@ INCOMING = ".incoming"
 ABANDONED_SECONDS = 24 * 3600.0
 """A file in ``.incoming/`` this much older than a new one belongs to a dead writer."""
 
-_CHUNK = 256 << 10
+_CHUNK = 1 << 20
 _LARGE = 1 << 20
 """Bytes of an object that is worth a way of its own past the page cache."""
 _AT_ONCE = 512

@@ -66,7 +66,7 @@ class BuiltTable:
         return Pieces((*self.blocks, self.tail))
 
 
-_BLOCKS_AT_ONCE = 64
+_BLOCKS_AT_ONCE = 256
 """About so many blocks of the usual size stay in the processor's cache from one step to the next;
 each step has a price, too."""
 _WORD = 8

@@ -18,7 +18,7 @@ from xxhash import xxh3_64_intdigest
 Rows: TypeAlias = NDArray[np.uint8]
 Numbers: TypeAlias = NDArray[np.uint64]
 
-_AT_ONCE = 1 << 14
+_AT_ONCE = 1 << 16
 """Rows whose columns stay in the processor's cache."""
 _WORD = 8
 _MASK = (1 << 64) - 1

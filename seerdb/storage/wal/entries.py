@@ -34,7 +34,7 @@ from seerdb.storage.wal.starts import Flags, end_of_frame, gather, salt_of, whol
 ReadAt = Callable[[int, int], bytes]
 """Up to so many bytes (second) from an offset (first) on."""
 
-READ_BYTES = 1 << 20
+READ_BYTES = 4 << 20
 """How much is looked at together, unless a single frame is larger."""
 
 _LENGTH = struct.Struct("<4xI")
