@@ -236,7 +236,7 @@ class DB(Backups, Reader):
         Reader.__init__(self, engine)
         Backups.__init__(self, engine)
         self._level = LEVELS[engine.options.durability]
-        self._committer = engine.committer
+        self._head = engine.committer.head
         state = engine.manifest.state
         self._feed = LogFeed(
             engine.log,
@@ -300,7 +300,7 @@ class DB(Backups, Reader):
         """
         level = self._level if durability is None else level_of(durability)
         if level == MEMORY and expect is None and ttl is None:
-            put_alone = self._committer.lone_put  # called by attribute, it would be searched for
+            put_alone = self._head.lone_put  # called by attribute, it would be searched for
             seq = put_alone(key, value)
             if seq:
                 return seq
@@ -360,8 +360,7 @@ class DB(Backups, Reader):
         not only reserved but written, and a process for flushes where they run in one. Blocks for
         a fraction of a second with a new database; for servers, before they listen."""
         self._engine.runtime.workers.prepare()
-        committer = self._engine.committer
-        self._engine.background.prepare_log(lambda: not committer.lacks_segment)
+        self._engine.background.prepare_log(lambda: not self._head.lacks_next)
 
     def submit(
         self,

@@ -40,7 +40,7 @@ class Past:
                 clock=opened.clock,
                 operator=opened.operator,
                 new_row_cache=engine.runtime.new_row_cache,
-                call_later=engine.call_later,
+                call_later=engine.runtime.workers.timer.call_later,
                 fetch_many=partial(engine.tables.fetch_all, store.get),
             ),
             engine.options.history_retention,

@@ -32,8 +32,9 @@ from seerdb.storage.backlog import Place
 from seerdb.storage.batch import Batch
 from seerdb.storage.commit_env import CommitEnv
 from seerdb.storage.flight import Flight
+from seerdb.storage.head import Head
 from seerdb.storage.lease.keeper import LeaseKeeper
-from seerdb.storage.lone_put import LonePut, led_put, lone_put_into
+from seerdb.storage.lone_put import LonePut, lone_put_into
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.outward import check_may_wait
 from seerdb.storage.pipeline import Pipeline
@@ -49,9 +50,9 @@ from seerdb.storage.request import (
     ready,
 )
 from seerdb.storage.state import LiveState
-from seerdb.storage.sync_schedule import SyncSchedule
+from seerdb.storage.sync_schedule import SYNC_AHEAD_BYTES, SyncSchedule
 from seerdb.storage.wal.format import encode_record
-from seerdb.storage.wal.writer import LogWriter
+from seerdb.storage.wal.writer import LogWriter, PutAppender
 
 MAX_GROUP_BYTES = 4 << 20
 MAX_GROUP_REQUESTS = 1024
@@ -80,15 +81,19 @@ class Committer:
         self._env = env
         self._clock = clock
         self._poison = poison
-        self._capacity = memtable_capacity
         self._lease = lease
         self._mutex = threading.Lock()
-        self._first_seq = self._segment_seq = live.visible_seq + 1  # of this committer's life
+        self._first_seq = live.visible_seq + 1  # of this committer's life
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
         self.pipeline = Pipeline(self)
-        self.lone_put: LonePut = led_put
-        """For a put at level ``memory``; another one with each segment."""
+        self.head = Head(
+            live,
+            log,
+            clock,
+            capacity=memtable_capacity,
+            puts_into=self._puts_into if lease is None else None,
+        )
         self._flight = Flight(live, clock, lease)
         self._failing = FailingAll(self._fail)
         self.syncs = SyncSchedule(
@@ -101,11 +106,9 @@ class Committer:
             failed=self._fail,
         )
         # Guarded by the mutex.
-        self._unstarted = True
         self._space = 0  # bytes that may be written before somebody has to make room
         self._hold_back_at = 0  # bytes of memtables in all
         self._inserts = 0
-        self._sealed_bytes = 0  # of memtables
 
     def commit(self, batch: Batch, level: int, expect: tuple[bytes, int] | None) -> int:
         """Commit a batch and return its seq; waits until it is durable as ``level`` asks,
@@ -210,16 +213,8 @@ class Committer:
                 self._space, active.limit = active.limit - active.size, 0
 
     def _measured_space(self) -> int:
-        if self._unstarted:
-            return 0
-        left = self._capacity - self._live.current.active.size
-        unhindered = self._hold_back_at - self._written
-        return max(0, min(left, self._log.room, unhindered))
-
-    @property
-    def _written(self) -> int:
-        """Bytes of all memtables; the log has fewer."""
-        return self._sealed_bytes + self._live.current.active.size
+        head = self.head
+        return min(head.room, max(0, self._hold_back_at - head.size))
 
     def _commit_group(self) -> None:
         """Commit the next requests, and all that is in flight before them."""
@@ -254,7 +249,7 @@ class Committer:
         seq = self._live.visible_seq if not flight else flight.written
         with self._failing:
             flying = flight.begin(group, level)
-            flying.time_us = timestamp = self._timestamp()
+            flying.time_us = self._clock.committed_us = timestamp = self._clock.now_us()
             records = []
             for request in group:
                 seq += 1
@@ -295,7 +290,7 @@ class Committer:
         self.pipeline.will_tell(told)
         if shipped:
             self.pipeline.let_go(shipped)
-            self._env.ship(shipped[-1].seq, tickets)
+            self._env.ship(tickets, self.place())
 
     def _take_group(self) -> list[Request]:
         """The next requests; one with an expectation begins a group, checked after all before."""
@@ -327,11 +322,6 @@ class Committer:
         _refuse(group[:1], ConflictError(f"the write to {key!r} {words}"))
         return group[1:]
 
-    def _timestamp(self) -> int:
-        """Microseconds since 1970, never going back whatever the wall clock does."""
-        self._clock.committed_us = now = self._clock.now_us()
-        return now
-
     def _fail(self, error: BaseException) -> SeerDBError:
         is_news = self._poison.set(error)
         failure = self._poison.error()
@@ -342,67 +332,38 @@ class Committer:
 
     def _make_room(self, size: int) -> None:
         """Freeze before write: a full memtable is sealed before the group that overflows it."""
-        if self._unstarted:
+        head = self.head
+        if not head.is_begun:
             self._env.check_disk()
-            self._start_segment()
-        log = self._log
-        if self._written >= self._hold_back_at:
-            unhindered = self._env.hold_back(log.appended, self.syncs.if_due)
-            self._hold_back_at = self._written + unhindered
-        active = self._live.current.active
-        if active and (active.size >= self._capacity or not log.fits(size)):
+            head.begin()
+        if head.size >= self._hold_back_at:
+            self._hold_back_at = head.size + self._unhindered()
+        if head.is_full_for(size):
             self.syncs.if_due()
             self._env.admit()
             self._rotate()
-            self._start_segment()
+            head.begin()
+
+    def _unhindered(self) -> int:
+        """Bytes until the next look at the pressure; slows the writer down as that demands."""
+        log = self._log
+        if log.appended and (self.head.lacks_next or log.unsynced >= SYNC_AHEAD_BYTES):
+            self._env.tend_log()
+        return self._env.hold_back(log.appended, self.syncs.if_due)
 
     def _rotate(self) -> None:
         """Seal the active memtable together with its segment; the next write starts another.
         Requires: nothing is in flight."""
-        log, live = self._log, self._live
         try:
-            # Each record has a seq of its own, and none is left out.
-            log.seal(live.visible_seq, live.visible_seq - self._segment_seq + 1)
+            sealed = self.head.seal()
         except SeerDBError as error:
             raise self._fail(error) from error
-        self._unstarted = True
-        self.lone_put = led_put
-        operator = live.current.active.operator
-        live.current.active.last_us = self._clock.committed_us
-        sealed = live.rotate(Memtable([log.segment + 1], operator))
-        self._sealed_bytes += sealed.size
-        self._env.sealed(sealed)
+        self._env.sealed(sealed, self.place())
 
-    def _start_segment(self) -> None:
-        """Give the active memtable its segment; tried again by the next writer if it fails."""
-        self._segment_seq = self._live.visible_seq + 1
-        self._log.start(self._live.current.active.segments[0], self._segment_seq)
-        self._live.current.active.first_us = self._timestamp()
-        self._unstarted = False
-        if self._lease is None:
-            self.lone_put = self._new_lone_put()
-
-    @property
-    def lacks_segment(self) -> bool:
-        """Whether the next segment is needed soon and not there: the active one, or its memtable,
-        is half used, or none was begun.
-
-        Earlier, its zeros would keep the disk from the first syncs, for a segment that a small
-        database never needs.
-        """
-        log, size = self._log, self._live.current.active.size
-        is_near = self._unstarted or 2 * size >= self._capacity or log.position >= log.room
-        return is_near and not log.pool.spares
-
-    def prepare_segment(self) -> None:
-        """Make the next segment if it :attr:`lacks_segment`. Raises: ``DiskError``."""
-        if self.lacks_segment:
-            self._log.pool.prepare()
-
-    def _new_lone_put(self) -> LonePut:
+    def _puts_into(self, memtable: Memtable, append: PutAppender) -> LonePut:
         return lone_put_into(
-            self._live.current.active,
-            self._log.put_appender(),
+            memtable,
+            append,
             live=self._live,
             clock=self._clock,
             queue=self._queue,
@@ -438,7 +399,7 @@ class Committer:
             except BaseException as interrupt:
                 self._fail(interrupt)
                 raise
-            self._segment_seq = seq + 1  # no record has it
+            self.head.skip_to(seq)
             self._inserts += 1
             return seq
 
@@ -478,7 +439,7 @@ class Committer:
         lone_puts = commits - self._inserts - flight.commits
         operations = flight.operations + lone_puts
         # What lone puts add is counted by the memtables alone.
-        size = self._written
+        size = self.head.size
         return CommitStatistics(
             commits=commits,
             operations=operations,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from seerdb.storage.backlog import Place
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.request import Ticket
 
@@ -16,14 +17,17 @@ class CommitEnv(Protocol):
         """Slow the writer down as the pressure demands, when ``appended`` bytes of log have been
         written in all; returns how many may be written until the next call."""
 
+    def tend_log(self) -> None:
+        """Have the next segment made and this one synced, beside the writers."""
+
     def admit(self) -> None:
         """Wait until one more memtable may be sealed. Raises ``BusyError``, ``DiskFullError``."""
 
     def check_disk(self) -> None:
         """Raise ``DiskFullError`` unless there is room for one more segment."""
 
-    def sealed(self, memtable: Memtable) -> None:
-        """A memtable was sealed; have it flushed."""
+    def sealed(self, memtable: Memtable, place: Place) -> None:
+        """A memtable was sealed, with the log up to ``place``; have it flushed."""
 
     def poisoned(self, cause: BaseException) -> None:
         """The write path failed for good."""
@@ -37,5 +41,5 @@ class CommitEnv(Protocol):
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Make a call later on another thread."""
 
-    def ship(self, seq: int, tickets: list[Ticket]) -> None:
-        """Tell each ticket its seq once everything up to ``seq`` is in the bucket."""
+    def ship(self, tickets: list[Ticket], place: Place) -> None:
+        """Tell each ticket its seq once the log up to ``place`` is in the bucket."""

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import NoReturn
 
 from seerdb.errors import ClosedError, DiskError, FencedError, SeerDBError
-from seerdb.events import MemtableSealed, Poisoned, WorkFailed
+from seerdb.events import WorkFailed
 from seerdb.options import Options
 from seerdb.storage.admission import Admission
 from seerdb.storage.background import Background
@@ -49,14 +49,14 @@ from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
 from seerdb.storage.reads import Reads
 from seerdb.storage.remote_jobs import DaskRunner, require_shared
-from seerdb.storage.request import OBJECT, Sink, Submission, Ticket, check_expectation
+from seerdb.storage.request import OBJECT, Sink, Submission, check_expectation
 from seerdb.storage.retention import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.sampling import GetSampler
 from seerdb.storage.shipping import Shipping
 from seerdb.storage.sorting import ScratchDirectory
 from seerdb.storage.state import LiveState, State
-from seerdb.storage.sync_schedule import SYNC_AHEAD_BYTES
+from seerdb.storage.surroundings import Surroundings
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_open
@@ -258,14 +258,22 @@ class Engine:
         self.committer = Committer(
             self.live,
             self.log,
-            self,
+            Surroundings(
+                self.live,
+                self.reads,
+                self.admission,
+                self.shipping,
+                self.background,
+                self.runtime.workers,
+                components.listener,
+            ),
             clock=opened.clock,
             poison=self.poison,
             memtable_capacity=options.memtable_capacity,
             sync_interval=options.sync_interval,
             lease=opened.keeper,
         )
-        self.background.add_log(self.committer.prepare_segment, self.committer.syncs.ahead)
+        self.background.add_log(self.committer.head.prepare_next, self.committer.syncs.ahead)
         self.background.add_lease(opened.keeper, self.live, self.shipper)
         self.ingester = Ingester(
             self.committer,
@@ -310,49 +318,16 @@ class Engine:
         self.shipping.attach(self.background.ship, self.committer.position, telling)
         self.background.begin_warm_up()
         if not self.runtime.workers.is_inline:
-            self.call_later(LOOK_SECONDS, self._look_again)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self.runtime.workers.timer.call_later(LOOK_SECONDS, self._look_again)
 
     def _look_again(self) -> None:
         if not self._closed:
             if self.options.compaction == "adaptive" or self.publisher.expires:
                 self.background.compaction.wake()
-            self.call_later(LOOK_SECONDS, self._look_again)
-
-    # What the write path needs: see commit.CommitEnv.
-
-    def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
-        if appended and (self.committer.lacks_segment or self.log.unsynced >= SYNC_AHEAD_BYTES):
-            self.background.log.wake()
-        self.shipping.wrote(self.live.visible_seq + 1, appended)
-        return self.admission.hold_back(appended, before_waiting)
-
-    def admit(self) -> None:
-        self.admission.admit()
-
-    def check_disk(self) -> None:
-        self.admission.check_disk()
-
-    def sealed(self, memtable: Memtable) -> None:
-        event = MemtableSealed(memtable.segments[-1], memtable.last_seq, memtable.size)
-        try:
-            self.components.listener(event)
-        finally:  # sealed it is, whatever a listener raises
-            self.shipping.sealed(self.committer.place())
-            self.background.flush.wake()
-
-    def poisoned(self, cause: BaseException) -> None:
-        self.components.listener(Poisoned(str(cause)))
-
-    def current_seq(self, key: bytes) -> int:
-        return self.reads.seq_of(key)
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        self.runtime.workers.timer.call_later(seconds, call)
-
-    def ship(self, seq: int, tickets: list[Ticket]) -> None:
-        self.shipper.enqueue(tickets, self.committer.place())
-        # On another thread always: the caller holds the commit mutex, which shipping takes.
-        self.runtime.workers.submit_ship(self.background.ship.wake)
+            self._look_later()
 
     # What the handle needs.
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from seerdb import DB, KeyVersion
 from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
-from seerdb.storage.engine import Engine
 from seerdb.storage.history import Log, at_seq, at_time, past_of, spans
 from seerdb.storage.time_travel import VIEW_SECONDS, VIEWS_KEPT
 from seerdb.storage.timeline import state_of
+from seerdb.storage.workers import Timer
 from seerdb.testing.model import Model, Operation
 from tests.crash.trace import add_to
 from tests.fixtures.database import ROOMY, World, fill
@@ -280,7 +280,7 @@ def test_pages_as_of_one_instant_share_a_view() -> None:
 def test_a_view_that_is_not_used_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(**ROOMY, history_retention=600.0)
     later: list[Callable[[], None]] = []
-    monkeypatch.setattr(Engine, "call_later", lambda _, seconds, call: later.append(call))
+    monkeypatch.setattr(Timer, "call_later", lambda _, seconds, call: later.append(call))
     with world.open() as db:
         seqs = [db.put(b"a", b"%d" % number) for number in range(3)]
         del later[:]

@@ -13,13 +13,14 @@ from seerdb.errors import (
     SeerDBError,
 )
 from seerdb.ids import MAX_SEQ
+from seerdb.storage.backlog import Place
 from seerdb.storage.batch import Batch
 from seerdb.storage.commit import Committer
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.poison import Poison
-from seerdb.storage.request import LOCAL, MEMORY, Sink
+from seerdb.storage.request import LOCAL, MEMORY, Sink, Ticket
 from seerdb.storage.row_cache import RowCache
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.value import Version as StoredVersion
@@ -44,10 +45,13 @@ class FakeEnv:
         self.memtables: list[Memtable] = []
         self.causes: list[BaseException] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
-        self.shipped: list[tuple[int, list[tuple[Sink, object, int]]]] = []
+        self.shipped: list[tuple[int, list[Ticket]]] = []
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
         return self.pressure(appended, before_waiting)
+
+    def tend_log(self) -> None:
+        """Nobody does it."""
 
     def check_disk(self) -> None:
         """There is room."""
@@ -57,7 +61,7 @@ class FakeEnv:
         if self.refusal is not None:
             raise self.refusal
 
-    def sealed(self, memtable: Memtable) -> None:
+    def sealed(self, memtable: Memtable, place: Place) -> None:
         self.memtables.append(memtable)
 
     def poisoned(self, cause: BaseException) -> None:
@@ -74,8 +78,8 @@ class FakeEnv:
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         self.later.append((seconds, call))
 
-    def ship(self, seq: int, tickets: list[tuple[Sink, object, int]]) -> None:
-        self.shipped.append((seq, tickets))
+    def ship(self, tickets: list[Ticket], place: Place) -> None:
+        self.shipped.append((place.seq, tickets))
 
 
 class Rig:
@@ -120,7 +124,7 @@ class Rig:
 
     def put_alone(self, key: bytes, value: bytes = b"v", level: int = MEMORY) -> int:
         """As ``DB.put`` does it: without a leader where that is possible."""
-        seq = self.committer.lone_put(key, value) if level == MEMORY else 0
+        seq = self.committer.head.lone_put(key, value) if level == MEMORY else 0
         return seq or self.put(key, value, level)
 
     def submit(

@@ -84,8 +84,8 @@ def _interrupts_lone_append(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         append(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rig.log, "put_appender", lambda: interrupted)
-    rig.committer.lone_put = rig.committer._new_lone_put()
+    committer, active = rig.committer, rig.live.current.active
+    monkeypatch.setattr(committer.head, "lone_put", committer._puts_into(active, interrupted))
 
 
 def _interrupts_apply(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,8 +45,8 @@ def state_of(rig: Rig) -> object:
 def test_it_needs_no_leader_and_is_a_commit_like_any_other(settings: dict[str, Any]) -> None:
     rig = warm_rig(**settings)
     with rig.committer._mutex:
-        assert rig.committer.lone_put(b"k", b"value") == 2
-        assert rig.committer.lone_put(b"k", b"") == 3
+        assert rig.committer.head.lone_put(b"k", b"value") == 2
+        assert rig.committer.head.lone_put(b"k", b"") == 3
     assert rig.entries() == {b"warm": (1, b"v"), b"k": (3, b"")}
     statistics = rig.committer.statistics()
     assert (statistics.commits, statistics.operations, statistics.groups) == (3, 3, 3)
@@ -73,16 +73,16 @@ def test_it_needs_no_leader_and_is_a_commit_like_any_other(settings: dict[str, A
 def test_what_is_no_key_or_value_is_left_to_others(key: Any, value: Any) -> None:
     rig = warm_rig(segment_size=1 << 20)
     before = state_of(rig)
-    assert rig.committer.lone_put(key, value) == 0
+    assert rig.committer.head.lone_put(key, value) == 0
     assert state_of(rig) == before
-    assert rig.committer.lone_put(b"k" * 65_535, b"v") == 2
+    assert rig.committer.head.lone_put(b"k" * 65_535, b"v") == 2
 
 
 def test_a_value_of_more_than_a_gibibyte_is_left_to_others() -> None:
     rig = warm_rig(capacity=1 << 40, segment_size=1 << 20)
     rig.live.current.active.limit = 1 << 50
     before = state_of(rig)
-    assert rig.committer.lone_put(b"k", bytes((1 << 30) + 1)) == 0
+    assert rig.committer.head.lone_put(b"k", bytes((1 << 30) + 1)) == 0
     assert state_of(rig) == before
 
 
@@ -93,7 +93,7 @@ def test_it_takes_no_more_than_there_is_room_for(space: str) -> None:
     rig.env.pressure = lambda *_: 3000 if space == "pressure" else 1 << 40
     rig.put(b"warm", level=MEMORY)
     taken = 0
-    while rig.committer.lone_put(b"%03d" % taken, b"v" * 40):
+    while rig.committer.head.lone_put(b"%03d" % taken, b"v" * 40):
         taken += 1
     active = rig.live.current.active
     assert taken > 3
@@ -103,29 +103,29 @@ def test_it_takes_no_more_than_there_is_room_for(space: str) -> None:
         "pressure": taken * (43 + ENTRY_OVERHEAD) < 3000,
     }[space]
     before = state_of(rig)
-    assert rig.committer.lone_put(b"k", b"v" * 40) == 0
+    assert rig.committer.head.lone_put(b"k", b"v" * 40) == 0
     assert state_of(rig) == before
     assert rig.put_alone(b"k", b"v" * 40) == taken + 2
 
 
 def test_what_was_made_for_a_sealed_memtable_leaves_it_alone() -> None:
     rig = warm_rig()
-    former = rig.committer.lone_put
+    former = rig.committer.head.lone_put
     rig.committer.rotate()
-    assert rig.committer.lone_put is led_put, "so that nothing holds on to the memtable"
+    assert rig.committer.head.lone_put is led_put, "so that nothing holds on to the memtable"
     assert rig.put(b"next", level=MEMORY) == 2
     [sealed] = rig.env.memtables
     before, entries = state_of(rig), versions(sealed)
     assert former(b"k", b"v") == 0
     assert (state_of(rig), versions(sealed)) == (before, entries)
-    assert rig.committer.lone_put(b"k", b"v") == 3
+    assert rig.committer.head.lone_put(b"k", b"v") == 3
 
 
 def test_it_overtakes_nothing_that_waits() -> None:
     rig = warm_rig()
     batch = batch_of([("put", b"first", b"v")])
     rig.committer.enqueue([Request(rig.committer.ready(batch), MEMORY, None)])
-    assert rig.committer.lone_put(b"k", b"v") == 0
+    assert rig.committer.head.lone_put(b"k", b"v") == 0
     assert rig.put_alone(b"k", b"v") == 3
     assert rig.entries()[b"first"] == (2, b"v")
 
@@ -134,13 +134,13 @@ def test_its_time_is_never_before_one_that_was_committed_or_told() -> None:
     rig = warm_rig()
     start = rig.clock.now_ns() // 1000
     rig.clock.advance(5)
-    assert rig.committer.lone_put(b"a", b"v") == 2
+    assert rig.committer.head.lone_put(b"a", b"v") == 2
     rig.clock.set_now(start / 1e6 + 1)
-    assert rig.committer.lone_put(b"b", b"v") == 3
+    assert rig.committer.head.lone_put(b"b", b"v") == 3
     rig.clock.advance(9)
     told = rig.committer._clock.now_us()
     rig.clock.set_now(start / 1e6 + 2)
-    assert rig.committer.lone_put(b"c", b"v") == 4
+    assert rig.committer.head.lone_put(b"c", b"v") == 4
     records = scan_segment(rig.files, "wal", 1).records
     assert [record[1] - start for record in records] == [0, 5_000_000, 5_000_000, told - start]
     assert told - start == 10_000_000
@@ -149,7 +149,7 @@ def test_its_time_is_never_before_one_that_was_committed_or_told() -> None:
 def test_under_a_lease_somebody_leads() -> None:
     rig = Rig(lease=_SureLease())
     rig.put(b"warm", level=MEMORY)
-    assert rig.committer.lone_put is led_put
+    assert rig.committer.head.lone_put is led_put
     assert rig.put_alone(b"k", b"v") == 2
 
 
@@ -166,9 +166,9 @@ class _SureLease:
 
 def test_it_keeps_what_a_snapshot_needs() -> None:
     rig = warm_rig()
-    assert rig.committer.lone_put(b"k", b"old") == 2
+    assert rig.committer.head.lone_put(b"k", b"old") == 2
     state, seq = rig.live.snapshot()
-    assert rig.committer.lone_put(b"k", b"new") == 3
+    assert rig.committer.head.lone_put(b"k", b"new") == 3
     assert state.active.find(b"k", seq) == (2, b"old")
     assert state.active.find(b"k", 3) == (3, b"new")
 
@@ -180,7 +180,7 @@ def test_puts_of_more_sizes_than_are_kept_are_the_same(
     rig = warm_rig(**settings)
     sizes = [*range(1, 9), *range(8, 0, -1)]
     for size in sizes:
-        assert rig.committer.lone_put(b"k" * size, b"v" * size)
+        assert rig.committer.head.lone_put(b"k" * size, b"v" * size)
     records = scan_segment(rig.files, "wal", 1).records
     assert [(seq, payload[11:]) for seq, _, payload in records[1:]] == [
         (seq, b"k" * size + b"v" * size) for seq, size in enumerate(sizes, 2)
