@@ -35,7 +35,7 @@ from seerdb.storage.flight import Flight
 from seerdb.storage.head import Head
 from seerdb.storage.lease.keeper import LeaseKeeper
 from seerdb.storage.lone_put import LonePut, lone_put_into
-from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
+from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, overhead_of
 from seerdb.storage.outward import check_may_wait
 from seerdb.storage.pipeline import Pipeline
 from seerdb.storage.poison import FailingAll, Poison
@@ -164,7 +164,7 @@ class Committer:
         for request in group:
             if request.level != LOCAL or request.expect is not None:
                 return False
-            size += len(request.payload) + ENTRY_OVERHEAD * len(request.kinds)
+            size += len(request.payload) + overhead_of(request.kinds)
         if (
             size > AT_ONCE_BYTES
             or size >= self._space
@@ -437,13 +437,12 @@ class Committer:
         flight = self._flight
         commits = self._live.visible_seq - self._first_seq + 1
         lone_puts = commits - self._inserts - flight.commits
-        operations = flight.operations + lone_puts
         # What lone puts add is counted by the memtables alone.
         size = self.head.size
         return CommitStatistics(
             commits=commits,
-            operations=operations,
-            user_bytes=max(0, size - ENTRY_OVERHEAD * operations),
+            operations=flight.operations + lone_puts,
+            user_bytes=max(0, size - flight.overhead - ENTRY_OVERHEAD * lone_puts),
             groups=flight.groups + lone_puts,
             largest_group=flight.largest_group,
             queued=len(self._queue),

@@ -12,6 +12,7 @@ from seerdb.clock import ForwardClock
 from seerdb.errors import SeerDBError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.lease.keeper import LeaseKeeper
+from seerdb.storage.memtable import overhead_of
 from seerdb.storage.request import MEMORY, Request
 from seerdb.storage.state import LiveState
 
@@ -45,7 +46,7 @@ class Flight:
         self._failure: SeerDBError | None = None  # set once, under the lock of the state
         # Guarded by the lock of the state:
         self._groups: deque[Group] = deque()
-        self.commits = self.operations = self.groups = self.largest_group = 0
+        self.commits = self.operations = self.overhead = self.groups = self.largest_group = 0
         """Of what was published."""
 
     def __bool__(self) -> bool:
@@ -96,6 +97,7 @@ class Flight:
         for request in requests:
             request.done = True  # whoever sees it also sees what was committed
             self.operations += len(request.kinds)
+            self.overhead += overhead_of(request.kinds)
         self.commits += len(requests)
         self.groups += 1
         self.largest_group = max(self.largest_group, len(requests))

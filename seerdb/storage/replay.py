@@ -12,7 +12,7 @@ from typing import Any
 from seerdb.errors import CorruptionError
 from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT, RangeTombstone
 from seerdb.storage.files import FileSystem
-from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, memory_of
+from seerdb.storage.memtable import ENTRY_OVERHEAD, RANGE_OVERHEAD, Memtable, memory_of
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.pace import Pace
 from seerdb.storage.singles import packed_singles
@@ -129,7 +129,13 @@ class Replay:
 def _size(memtable: Memtable) -> int:
     size_of: Callable[[Any], int] = memory_of if memtable.special else len
     values = sum(map(size_of, filter(None, memtable.values)))
-    return ENTRY_OVERHEAD * len(memtable.values) + sum(map(len, memtable.newest)) + values
+    ranges = memtable.tombstones.tombstones
+    return (
+        ENTRY_OVERHEAD * len(memtable.values)
+        + sum(map(len, memtable.newest))
+        + values
+        + sum(RANGE_OVERHEAD + len(start) + len(end) for start, end, _ in ranges)
+    )
 
 
 def replay_sealed(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 import weakref
 from bisect import bisect_left
 from itertools import pairwise
+from random import Random
 from types import FrameType
 from typing import Any, cast
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.batch import Batch
-from seerdb.storage.entry import RangeTombstone
+from seerdb.storage.entry import DELETE_RANGE, RangeTombstone
 from seerdb.storage.memtable import ENTRY_OVERHEAD, FREED_AT_ONCE, GONE, SCAN_CHUNK, Memtable
 from seerdb.storage.operators import BUILT_IN
 from seerdb.storage.value import Value, Version
@@ -129,6 +131,20 @@ def test_memory_is_counted() -> None:
     before = memtable.size
     put(memtable, b"a", b"")
     assert memtable.size == before + 1 + ENTRY_OVERHEAD, "the old version is still there"
+
+
+def test_so_is_that_of_range_tombstones() -> None:
+    number = Random(1).randrange
+    tracemalloc.start()
+    try:
+        memtable = Memtable([1])
+        for seq in range(1, 3000):
+            start = b"%016d" % number(10**12)
+            memtable.apply(seq, bytes([DELETE_RANGE]), [start], [start + b"x"])
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * used < memtable.size < 1.25 * used
 
 
 def test_a_newer_memtable_is_absorbed() -> None:

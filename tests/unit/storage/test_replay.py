@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.ids import MAX_SEQ
-from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
+from seerdb.storage.memtable import ENTRY_OVERHEAD, RANGE_OVERHEAD, Memtable
 from seerdb.storage.operators import BUILT_IN
 from seerdb.storage.pace import at_full_speed
 from seerdb.storage.replay import Replay, replay_sealed
@@ -142,6 +142,15 @@ def test_the_size_is_that_of_every_version_and_of_each_key_once() -> None:
     records = [(seq, seq, encode_put(b"key", b"v" * seq)) for seq in range(1, 8)]
     memtable = replayed([*records, written(8, ("delete", b"gone", b""), ("put", b"e", b""))])
     assert memtable.size == 9 * ENTRY_OVERHEAD + sum(range(1, 8)) + len(b"key" + b"gone" + b"e")
+
+
+def test_and_that_of_range_tombstones() -> None:
+    operations: list[Operation] = [("delete_range", b"a", b"bc"), ("put", b"d", b"e")]
+    memtable = replayed([written(1, *operations)])
+    assert memtable.size == 3 + RANGE_OVERHEAD + 2 + ENTRY_OVERHEAD
+    live, batch = Memtable([1]), batch_of(operations).normalised()
+    live.apply(1, batch.kinds, batch.keys, batch.values)
+    assert live.size == memtable.size
 
 
 @pytest.mark.parametrize(
