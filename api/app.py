@@ -20,6 +20,7 @@ from seerdb_api.database import open_database
 from seerdb_api.keys import Keys
 from seerdb_api.metrics import Metrics
 from seerdb_api.openapi import DESCRIPTION, TAGS, component_schemas
+from seerdb_api.port import Database
 from seerdb_api.requests import RequestLog, RouteTable, answer_unrouted
 from seerdb_api.routes import (
     admin,
@@ -32,7 +33,7 @@ from seerdb_api.routes import (
     ranges,
     replication,
 )
-from seerdb_api.service import Database, Service
+from seerdb_api.service import Service
 from seerdb_api.settings import ServiceSettings
 from seerdb_api.standby import StandbyDatabase, watch
 

@@ -9,7 +9,7 @@ import structlog
 
 from seerdb import DB, Components, Event, Replica, Standby
 from seerdb.events import Fenced, LogOvertaken, Poisoned, WorkFailed, WriteStalled
-from seerdb_api.service import Database
+from seerdb_api.port import Database
 from seerdb_api.settings import ServiceSettings
 from seerdb_api.standby import StandbyDatabase
 

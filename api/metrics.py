@@ -20,7 +20,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from seerdb_api.service import HealthCheck, Service, Statistics
+from seerdb_api.port import HealthCheck, Statistics
+from seerdb_api.service import Service
 
 PREFIX = "seerdb_"
 LATENCY_BOUNDS = (

@@ -25,9 +25,9 @@ from seerdb_api.head import fields_of, plain_body_length
 from seerdb_api.intake import GuardedProtocol
 from seerdb_api.keys import ABSENT
 from seerdb_api.percent import decoded
+from seerdb_api.port import Outcome
 from seerdb_api.reply import encoded, lines_of, seq_header
 from seerdb_api.requests import request_id_for
-from seerdb_api.service import Outcome
 
 MAX_PLAIN_BODY = 64 << 10
 """Larger values, in requests and in replies, are worth uvicorn's flow control."""

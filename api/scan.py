@@ -17,9 +17,9 @@ from seerdb.errors import InvalidRequestError
 from seerdb_api.cursor import decode_cursor, encode_cursor, query_identity
 from seerdb_api.freshness import FRESHNESS
 from seerdb_api.keyrange import KeyRange, range_to_scan
+from seerdb_api.port import Database
 from seerdb_api.query import AS_OF, FILL_CACHE, Parameter, boolean, byte_string, positive_integer
 from seerdb_api.schemas import MAX_KEYS, Item, Page, item_of
-from seerdb_api.service import Database
 
 DEFAULT_LIMIT = 1_000
 PAGE_BYTES = 8 << 20

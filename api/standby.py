@@ -14,7 +14,8 @@ from anyio import to_thread
 
 from seerdb import DB, ReadOnly, SeerDBError, Standby, StandbyReplica
 from seerdb.events import LogOvertaken
-from seerdb_api.service import HealthCheck, Service, Stalls, StoreRequests
+from seerdb_api.port import HealthCheck, Stalls, StoreRequests
+from seerdb_api.service import Service
 
 FENCED_LOOK_SECONDS = 1.0
 READS_END_SECONDS = 300.0

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from seerdb.db import DB, NEEDS_IO, NeedsIO
+from seerdb.db import DB
 from seerdb.errors import (
     AlreadyExistsError,
     BusyError,
@@ -38,6 +38,7 @@ from seerdb.errors import (
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
 from seerdb.read_only import ReadOnly
+from seerdb.reader import NEEDS_IO, NeedsIO
 from seerdb.replica import Replica
 from seerdb.snapshot import Snapshot
 from seerdb.standby import Standby, StandbyReplica, promote

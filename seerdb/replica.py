@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from seerdb.db import Reader
 from seerdb.errors import InvalidRequestError, ReadOnlyError
 from seerdb.options import (
     MAX_LAG,
@@ -17,6 +16,7 @@ from seerdb.options import (
     directory_name,
 )
 from seerdb.read_only import ReadOnly
+from seerdb.reader import Reader
 from seerdb.storage.lineage import Lineage
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.reads import View

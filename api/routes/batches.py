@@ -24,6 +24,7 @@ from seerdb_api.openapi import (
     documented,
     json_content,
 )
+from seerdb_api.port import Database
 from seerdb_api.query import parse_query
 from seerdb_api.reply import headers_of, json_reply, to_json, to_response
 from seerdb_api.schemas import (
@@ -36,7 +37,7 @@ from seerdb_api.schemas import (
     absent_item,
     item_of,
 )
-from seerdb_api.service import Database, Service, service_of
+from seerdb_api.service import Service, service_of
 
 router = APIRouter(tags=["batches"])
 

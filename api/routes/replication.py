@@ -14,9 +14,10 @@ from seerdb.errors import SeerDBError
 from seerdb.ids import MAX_SEQ
 from seerdb_api.errors import log_failure
 from seerdb_api.openapi import READ_ONLY, READ_PROBLEMS, Success, documented
+from seerdb_api.port import LogCursor
 from seerdb_api.query import parse_query, positive_integer
 from seerdb_api.requests import drop_of, request_id_of
-from seerdb_api.service import LogCursor, Service, service_of
+from seerdb_api.service import Service, service_of
 
 router = APIRouter(tags=["replication"])
 

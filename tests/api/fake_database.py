@@ -18,7 +18,7 @@ from seerdb.errors import (
     LostError,
     NotFoundError,
 )
-from seerdb_api.service import Sink, Submission
+from seerdb_api.port import Sink, Submission
 
 PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY = 1, 2, 3, 4, 5
 

@@ -13,7 +13,8 @@ from seerdb import Batch, errors
 from seerdb.testing.clock import FakeClock
 from seerdb_api.app import create_app
 from seerdb_api.fast import FastPath
-from seerdb_api.service import Outcome, Service, Sink, Submission, Ticket
+from seerdb_api.port import Outcome, Sink, Submission, Ticket
+from seerdb_api.service import Service
 from seerdb_api.settings import ServiceSettings
 from tests.api.client import Answer, Client
 from tests.api.fake_database import FakeDatabase

@@ -22,8 +22,8 @@ from seerdb_api import server as served
 from seerdb_api.app import create_app
 from seerdb_api.fast import FastPath
 from seerdb_api.intake import GuardedProtocol
+from seerdb_api.port import Database, Sink, Submission, Ticket
 from seerdb_api.protocol import MAX_PLAIN_BODY
-from seerdb_api.service import Database, Sink, Submission, Ticket
 from seerdb_api.settings import ServiceSettings
 from tests.api.fake_database import FakeDatabase
 
