@@ -18,6 +18,8 @@ from seerdb.storage.workers import Workers
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 15.0
+DOUBLINGS = 8
+"""Of the first delay, after which it is above the last: a lane may fail for weeks."""
 
 
 @dataclass(eq=False)
@@ -154,7 +156,8 @@ class Lane:
         with self._condition:
             self.last_failure = error
             self.failures += 1
-        seconds = min(FIRST_RETRY_SECONDS * 2 ** (slot.attempts - 1), LAST_RETRY_SECONDS)
+        doublings = min(slot.attempts - 1, DOUBLINGS)
+        seconds = min(FIRST_RETRY_SECONDS * 2**doublings, LAST_RETRY_SECONDS)
         if not isinstance(error, Exception):
             with self._condition:
                 self._closed, slot.running = True, False

@@ -165,6 +165,28 @@ def test_a_failure_is_told_and_tried_again_later_and_later(workers: Workers) -> 
     assert [attempts for _, _, attempts, _ in failures.told] == list(range(1, 13))
 
 
+def test_a_lane_that_has_failed_for_hours_still_tries_again(workers: Workers) -> None:
+    """From the 1,025th attempt on its delay was no number, and its thread left it for ever."""
+    wanted = [1100]
+
+    def work() -> bool:
+        if wanted[0]:
+            wanted[0] -= 1
+            raise UnavailableError("away")
+        return False
+
+    lane = Lane("flush", work, workers, Failures())
+    lane.wake()
+    delays = set()
+    for _ in range(1100):
+        seconds, again = timer_of(workers).next()
+        delays.add(seconds)
+        again()
+    assert lane.wake_and_wait(lambda: lane.error is None, PATIENCE)
+    assert max(delays) == LAST_RETRY_SECONDS
+    lane.close()
+
+
 def test_a_lane_that_gives_up_stays_so(workers: Workers) -> None:
     failures, looks = Failures(), []
     failures.goes_on = False
