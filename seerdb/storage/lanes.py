@@ -32,6 +32,8 @@ class _Slot:
     running: bool = False
     error: BaseException | None = None
     attempts: int = 0
+    retry_at: float | None = None
+    """Monotonic time of the one next attempt that the timer is to make."""
 
 
 class Lane:
@@ -170,7 +172,24 @@ class Lane:
         if not goes_on:
             self._closed = True
         elif not self._workers.is_inline:
-            self._workers.timer.call_later(seconds, partial(self._wake, slot))
+            self._retry_in(slot, seconds)
+
+    def _retry_in(self, slot: _Slot, seconds: float) -> None:
+        """Unless one comes sooner: were there one more for each failure, each would leave the next,
+        and a lane that is woken often in an outage would end in trying all the time."""
+        at = self._workers.clock.monotonic() + seconds
+        with self._condition:
+            if slot.retry_at is not None and slot.retry_at <= at:
+                return
+            slot.retry_at = at
+        self._workers.timer.call_later(seconds, partial(self._try_again, slot, at))
+
+    def _try_again(self, slot: _Slot, at: float) -> None:
+        with self._condition:
+            if slot.retry_at != at:  # a sooner one came in its place
+                return
+            slot.retry_at = None
+        self._wake(slot)
 
     def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a condition that the work brings about holds, or the work fails.

@@ -139,6 +139,10 @@ def test_who_waits_for_a_lane_learns_of_its_end(workers: Workers) -> None:
         assert outcome.result(PATIENCE) is False
 
 
+def fail() -> bool:
+    raise UnavailableError("away")
+
+
 def test_a_failure_is_told_and_tried_again_later_and_later(workers: Workers) -> None:
     failures, wanted, delays = Failures(), [12], []
 
@@ -185,6 +189,40 @@ def test_a_lane_that_has_failed_for_hours_still_tries_again(workers: Workers) ->
     assert lane.wake_and_wait(lambda: lane.error is None, PATIENCE)
     assert max(delays) == LAST_RETRY_SECONDS
     lane.close()
+
+
+def test_a_slot_waits_for_one_next_attempt_however_often_it_is_woken(workers: Workers) -> None:
+    """Each failure left one more to come, which failed as well, and left the next."""
+    lane = Lane("flush", fail, workers, Failures())
+    for _ in range(100):
+        assert not lane.wake_and_wait(lambda: False, PATIENCE)
+    seconds, again = timer_of(workers).next()
+    assert (seconds, lane.attempts) == (FIRST_RETRY_SECONDS, 100)
+    assert timer_of(workers).calls.empty()
+    again()
+    assert timer_of(workers).next()[0] == LAST_RETRY_SECONDS, "the next one after it"
+    lane.close()
+
+
+def test_of_two_next_attempts_the_sooner_is_made(workers: Workers) -> None:
+    workers.clock = FakeClock()
+    looks: list[int] = []
+
+    def work() -> bool:
+        looks.append(1)
+        return len(looks) == 3 or fail()  # the fourth is the first failure again
+
+    lane = Lane("ship", work, workers, Failures(), submit=lambda turn: turn())
+    lane.wake()
+    timer_of(workers).next()[1]()
+    _, later = timer_of(workers).next()
+    lane.wake()
+    seconds, sooner = timer_of(workers).next()
+    assert (seconds, len(looks)) == (FIRST_RETRY_SECONDS, 4)
+    later()
+    assert len(looks) == 4
+    sooner()
+    assert len(looks) == 5
 
 
 def test_a_lane_that_gives_up_stays_so(workers: Workers) -> None:
@@ -277,10 +315,8 @@ def test_each_slot_fails_and_tries_again_for_itself(workers: Workers) -> None:
         return False
 
     def working() -> bool:
-        if done.is_set():
-            return False
         done.set()
-        return True
+        return False
 
     lane = side_by_side(workers, failing, working, failures=failures)
     assert not lane.wake_and_wait(lambda: False, PATIENCE), "a failure ends this"
@@ -363,11 +399,7 @@ def test_waiting_ends_with_success_failure_timeout_or_close(workers: Workers) ->
 
 def test_a_failure_that_comes_before_the_waiting_ends_it_too(workers: Workers) -> None:
     """Otherwise it waits for the next attempt, which may be many seconds away."""
-
-    def work() -> bool:
-        raise UnavailableError("at once")
-
-    lane = Lane("flush", work, workers, Failures())
+    lane = Lane("flush", fail, workers, Failures())
     for attempt in range(50):
         assert not lane.wake_and_wait(lambda: False, PATIENCE)
         assert lane.failures > attempt
