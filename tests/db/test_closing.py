@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
@@ -10,6 +11,9 @@ import pytest
 from seerdb import DB, ClosedError, Components
 from seerdb.events import WorkFailed
 from seerdb.storage.engine import Engine
+from seerdb.storage.object_store.names import MANIFEST_PREFIX
+from seerdb.storage.pieces import Body
+from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.events import PATIENCE, Heard
 
@@ -60,3 +64,41 @@ def test_reads_of_the_past_that_closing_overtakes_say_so(db: DB) -> None:
             with pytest.raises(ClosedError, match="closed during this read"):
                 read()
     db._engine._release()
+
+
+class HeldStore(MemoryObjectStore):
+    """Answers no creation of a manifest record while it is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let_go = threading.Event(), threading.Event()
+        self.let_go.set()
+
+    def put_if_absent(self, name: str, data: Body) -> None:
+        if name.startswith(MANIFEST_PREFIX) and not self.let_go.is_set():
+            self.asked.set()
+            assert self.let_go.wait(PATIENCE)
+        super().put_if_absent(name, data)
+
+
+def test_closing_begins_while_the_bucket_does_not_answer(open_db: OpenDB) -> None:
+    """A merge that was to begin waited for the edit of a flush, and held what it needed: a server
+    that was told to stop answered nobody meanwhile."""
+    store = HeldStore()
+    db = open_db(components=Components(object_store=store))
+    db.put(b"a", b"1")
+    store.let_go.clear()
+    compactor = db._engine.compactor
+    with ThreadPoolExecutor(3) as callers:
+        try:
+            flush = callers.submit(db.flush)
+            assert store.asked.wait(PATIENCE)
+            db._engine.background.compaction.wake()
+            while not compactor._lock.locked():
+                pass  # until it looks what to merge
+            callers.submit(db.begin_closing).result(PATIENCE)
+            assert isinstance(callers.submit(compactor.ask).result(PATIENCE).error, ClosedError)
+        finally:
+            store.let_go.set()
+        flush.result(PATIENCE)
+    assert db.get(b"a") == b"1"

@@ -66,9 +66,11 @@ class Compactor:
         # Guarded by the lock, but to look:
         self._lock = threading.Lock()
         self._works: dict[int, Work] = {}
-        self._requests: list[Request] = []
         self._is_cancelled = self._is_paused = False
         self.statistics = CompactionStatistics()
+        # Guarded by a lock of their own: the other one is held while the bucket is asked.
+        self._asking = threading.Lock()
+        self._requests: list[Request] = []
 
     def compact_one(self, slot: int = 0) -> bool:
         """Do what is due beside what other slots do; returns whether something was done.
@@ -98,7 +100,7 @@ class Compactor:
         """Have all in ``[start, end)`` merged as soon as possible: wake the lane, and wait for what
         is returned to be over. After :meth:`cancel` it is at once."""
         request = Request(start, end)
-        with self._lock:
+        with self._asking:
             self._requests.append(request)
         if self._is_cancelled:
             self._refuse_requests()
@@ -106,7 +108,8 @@ class Compactor:
 
     def cancel(self) -> None:
         """End what runs, within about a second, and begin nothing more; nudge the lane, for what
-        was asked for is over. What was made and not published is garbage; nothing is lost."""
+        was asked for is over. What was made and not published is garbage; nothing is lost. Never
+        waits."""
         self._is_cancelled = True
         for work in list(self._works.values()):
             work.control.cancel()
@@ -169,7 +172,7 @@ class Compactor:
         """The next step of the first request that can go on now."""
         busy = list(running)
         begun = {work.request for work in self._works.values()}
-        for request in list(self._requests):
+        for request in self._asked():
             if request not in begun:
                 step = self._planner.step(version, request)
                 whole = request.plan = self._planner.whole(version, request) or step
@@ -186,7 +189,7 @@ class Compactor:
     def _planned(self, version: Version, running: Sequence[Plan]) -> Work | None:
         """What the policy wants, out of the way of what people ask for, which would have to wait
         for it."""
-        asked = [request.plan for request in self._requests if request.plan is not None]
+        asked = [request.plan for request in self._asked() if request.plan is not None]
         plan = self._planner.next(version, [*running, *asked])
         return self._work(plan) if plan is not None else None
 
@@ -214,8 +217,13 @@ class Compactor:
         self._publisher.pins.disown(made)
 
     def _close(self, request: Request) -> None:
-        self._requests.remove(request)
+        with self._asking:
+            self._requests.remove(request)
         request.is_done = True
+
+    def _asked(self) -> list[Request]:
+        with self._asking:
+            return list(self._requests)
 
     def _share_rate(self) -> None:
         for work in self._works.values():
@@ -223,10 +231,9 @@ class Compactor:
 
     def _tell_requests(self, work: Work | None, error: BaseException) -> None:
         """Those that have to wait because ``work`` has failed; ``None``: nothing could begin."""
-        with self._lock:
-            for request in self._requests:
-                if work is None or work.request is request or _keeps_waiting(request, work):
-                    request.error = error
+        for request in self._asked():
+            if work is None or work.request is request or _keeps_waiting(request, work):
+                request.error = error
 
     def _move(self, work: Work) -> None:
         plan = work.plan
