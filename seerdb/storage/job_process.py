@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.spawn import get_executable
 from queue import SimpleQueue
@@ -33,6 +34,18 @@ serve({calls}, {board})
 """
 _END = b""
 """Sent instead of a call: there are no more."""
+_ASKED = b"?"
+"""Sent while a call runs: whether the process still does."""
+_HERE = None
+"""Its answer, which is no outcome of a call."""
+
+ASK_SECONDS = 5.0
+"""How often a process is asked, while a call runs."""
+MOST_UNANSWERED = 12
+"""How often it is asked without an answer until it counts as dead. Not a time: one that was stopped
+together with this one has not been asked meanwhile."""
+GOODBYE_SECONDS = 5.0
+"""How long one that has nothing to do may take to end."""
 
 
 def require_interpreter() -> None:
@@ -46,7 +59,7 @@ def require_interpreter() -> None:
 
 
 class ProcessDied(Exception):
-    """The process ended before the call did."""
+    """The process ended before the call did, or was ended because it did not answer any more."""
 
 
 class JobProcess:
@@ -95,10 +108,11 @@ class JobProcess:
         call = pickle.dumps((function, args))
         try:
             self._calls.send_bytes(call)
-            is_result, outcome, place = self._calls.recv()
+            is_result, outcome, place = self._wait_for_outcome()
         except (EOFError, OSError) as error:
             self.kill()
-            raise ProcessDied(f"process {self.pid} ended: {self._process.returncode}") from error
+            code = self._process.returncode
+            raise ProcessDied(f"process {self.pid} ended: {code} {error}".strip()) from error
         except BaseException:
             self.kill()  # its answer is not to be taken for that of another call
             raise
@@ -107,16 +121,29 @@ class JobProcess:
         outcome.add_note(place)
         raise outcome
 
+    def _wait_for_outcome(self) -> tuple[bool, Any, str]:
+        """Raises: ``TimeoutError`` when the process does not answer, as one that was stopped."""
+        unanswered = 0
+        while unanswered < MOST_UNANSWERED:
+            if not self._calls.poll(ASK_SECONDS):
+                self._calls.send_bytes(_ASKED)
+                unanswered += 1
+            elif (outcome := self._calls.recv()) is not _HERE:
+                answer: tuple[bool, Any, str] = outcome
+                return answer
+            else:
+                unanswered = 0
+        raise TimeoutError(f"(it did not answer for {MOST_UNANSWERED * ASK_SECONDS:.0f} s)")
+
     def close(self) -> None:
-        """Let it end, and wait for that. Idempotent."""
+        """Let it end, and wait for that, but not for one that is stopped. Requires: no call runs.
+        Idempotent."""
         if not self.is_alive:
             return
-        try:
+        with suppress(OSError, subprocess.TimeoutExpired):
             self._calls.send_bytes(_END)
-        except OSError:
-            self.kill()
-        self._process.wait()
-        self._calls.close()
+            self._process.wait(GOODBYE_SECONDS)
+        self.kill()
 
     def kill(self) -> None:
         """End it at once. Idempotent."""
@@ -136,17 +163,27 @@ def serve(calls: int, board: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     share(board)
     connection, waiting = Connection(calls), SimpleQueue[bytes]()
-    receiver = threading.Thread(target=_receive, args=(connection, waiting), daemon=True)
+    sending = threading.Lock()
+    receiver = threading.Thread(target=_receive, args=(connection, waiting, sending), daemon=True)
     receiver.start()
     while (call := waiting.get()) != _END:
-        connection.send_bytes(_outcome(call))
+        outcome = _outcome(call)
+        with sending:
+            connection.send_bytes(outcome)
 
 
-def _receive(connection: Connection[Any, Any], waiting: SimpleQueue[bytes]) -> None:
-    """Notice the end of the other process also while a call runs."""
+def _receive(
+    connection: Connection[Any, Any], waiting: SimpleQueue[bytes], sending: threading.Lock
+) -> None:
+    """Answer the other process, and notice its end, also while a call runs."""
     try:
         while True:
-            waiting.put(connection.recv_bytes())
+            received = connection.recv_bytes()
+            if received == _ASKED:
+                with sending:
+                    connection.send(_HERE)
+            else:
+                waiting.put(received)
     except (EOFError, OSError):
         os._exit(1)
 

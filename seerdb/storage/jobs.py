@@ -149,7 +149,7 @@ class ProcessRunner:
                 with share() as (place, numbers), control.shared(numbers):
                     result, statistics = self._run(purpose, *call, place)
         except ProcessDied as error:
-            raise UnavailableError("a worker process died; its job runs again") from error
+            raise UnavailableError(f"a worker process died; its job runs again: {error}") from error
         self._meter.merge(statistics)
         return result
 

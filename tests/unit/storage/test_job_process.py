@@ -3,12 +3,14 @@ it ends."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,7 +22,13 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import CorruptionError, InternalError, InvalidRequestError
-from seerdb.storage.job_process import JobProcess, ProcessDied, require_interpreter
+from seerdb.storage import job_process
+from seerdb.storage.job_process import (
+    MOST_UNANSWERED,
+    JobProcess,
+    ProcessDied,
+    require_interpreter,
+)
 from seerdb.storage.shared_numbers import Board
 from seerdb.storage.workers import Workers
 
@@ -136,8 +144,54 @@ def test_who_is_interrupted_gets_no_answer_to_an_earlier_call(
     assert not process.is_alive
 
 
+def test_one_that_is_stopped_is_ended(process: JobProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its call never came back, and nobody was told."""
+    process.call(os.getpid)
+    monkeypatch.setattr(job_process, "ASK_SECONDS", 0.001)
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(ProcessDied, match="did not answer"):
+        process.call(os.getpid)
+    assert not process.is_alive
+    assert process.has_ended
+
+
+def test_one_that_is_stopped_while_it_is_idle_keeps_no_close_waiting(
+    process: JobProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.call(os.getpid)
+    monkeypatch.setattr(job_process, "GOODBYE_SECONDS", 0.001)
+    os.kill(process.pid, signal.SIGSTOP)
+    process.close()
+    assert process.has_ended
+
+
 def read_whole(path: str) -> str:
     return Path(path).read_text()
+
+
+def test_one_that_answers_may_take_as_long_as_it_likes(
+    process: JobProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, most = tmp_path / "gate", MOST_UNANSWERED - 1
+    os.mkfifo(gate)
+    silence = itertools.cycle([True] * most + [False] * most)
+    poll_really, answered = process._calls.poll, threading.Semaphore(0)
+
+    def poll(_: float) -> bool:
+        if next(silence):
+            return False
+        answered.release()
+        return poll_really(PATIENCE)
+
+    monkeypatch.setattr(process._calls, "poll", poll)
+    with ThreadPoolExecutor(1) as caller:
+        call = caller.submit(process.call, read_whole, str(gate))
+        with gate.open("w") as held:
+            for _ in range(3 * most):
+                assert answered.acquire(timeout=PATIENCE)
+            held.write("done")
+        assert call.result(PATIENCE) == "done"
+    assert process.call(os.getpid) == process.pid, "answers that came late are no outcome"
 
 
 def test_the_close_waits_for_what_runs_and_says_nothing_of_what_died(
