@@ -92,13 +92,20 @@ class Gauges:
             lane = self._ship if unshipped else self._flush
             words = f"{self._log_words(unshipped)} has reached wal_budget ({budget:,} bytes)"
             return Obstacle(Reason.LOG, lane, words)
-        if sealed >= MAX_SEALED and self._flush.error is None:
+        if sealed >= MAX_SEALED and not self._is_outage:
             words = f"{sealed} sealed memtables wait for their flush"
             return Obstacle(Reason.MEMTABLES, self._flush, words, sealed)
         if runs >= MAX_RUNS:
             words = f"{runs} runs wait for a compaction; writes go on below {MAX_RUNS}"
             return Obstacle(Reason.RUNS, self._compaction, words, runs)
         return None
+
+    @property
+    def _is_outage(self) -> bool:
+        """Whether memtables may pile up as far as the budget of the log goes. Of a bucket that
+        takes bytes and does not answer the log tells first: a flush fails after minutes only, for
+        its table is large."""
+        return self._flush.error is not None or self._ship.error is not None
 
     def flush_is_behind(self) -> bool:
         """Whether more has been written since a memtable was sealed than leaves time for it."""
@@ -175,7 +182,7 @@ class Gauges:
         words = self._log_words(self._retention.count_unshipped())
         words = f"{words} takes {used:,} bytes of wal_budget ({budget:,})"
         yield Gauge(Reason.LOG, used - segment + fill * segment, full * 3 / 4, full, words)
-        if self._flush.error is None:
+        if not self._is_outage:
             sealed = len(state.sealed)
             words = f"{sealed} sealed memtables wait for their flush, the next is {fill:.0%} full"
             yield Gauge(Reason.MEMTABLES, sealed + fill, MAX_SEALED + 0.5, MAX_SEALED + 1.0, words)

@@ -189,6 +189,19 @@ def test_in_an_outage_writes_go_on_within_the_budget_of_the_log() -> None:
     assert rig.admission.statistics().refused == 1
 
 
+def test_a_bucket_that_takes_no_log_is_away_before_a_flush_has_failed() -> None:
+    """Writes were refused while a flush waited for a bucket that was silent, up to five minutes."""
+    rig = Rig(wal_budget=10 * SEGMENT)
+    rig.ship.error = UnavailableError("no answer")
+    for _ in range(9):
+        rig.admission.admit()
+        rig.seal(1)
+    assert rig.events == []
+    assert "memtables" not in rig.admission.statistics().slowed
+    with pytest.raises(BusyError, match="reached wal_budget"):
+        rig.admission.admit()
+
+
 def test_a_full_log_waits_for_a_flush_that_works() -> None:
     rig = Rig(wal_budget=3 * SEGMENT)
     rig.seal(2)
