@@ -192,7 +192,8 @@ class Database(Protocol):
 
     @property
     def takeover(self) -> Any:
-        """What its opening took over from the writer before; a report, ready for JSON."""
+        """What its opening took over from the writer before; a report, ready for JSON. Raises
+        ``ReadOnlyError`` where somebody else is the writer."""
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         """The entry if memory alone can tell, else ``NEEDS_IO``. Never blocks."""

@@ -33,6 +33,6 @@ class ReadOnly(ABC):
         return False
 
     @property
-    def takeover(self) -> None:
-        """Nothing: it took nothing over."""
-        return None
+    def takeover(self) -> NoReturn:
+        """Raises ``ReadOnlyError``: it took nothing over, and must not seem to have."""
+        self.refuse()

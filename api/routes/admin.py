@@ -119,12 +119,16 @@ async def promote(request: Request) -> Response:
     The reply says where it goes on, and which commits of the writer before are known to be lost:
     `lost` is null or holds `from` and `to`. `own_log` says exactly what is lost of the log that it
     had from when it was the writer itself. A server that is the writer answers the same about its
-    own opening."""
+    own opening. A replica, and a writer that was overtaken, refuse with 409."""
     parse_query(request.scope["query_string"], ())
     service = service_of(request)
     standby: StandbyDatabase | None = request.app.state.standby
     if standby is not None:
         become_primary(service, await service.operate(standby.promote))
+    if service.db.is_fenced:
+        raise errors.FencedError(
+            "another writer took over from this one; a standby can be promoted, this cannot"
+        )
     return to_response(json_reply(to_json(service.db.takeover), service.db.visible_seq))
 
 

@@ -166,3 +166,11 @@ def test_recovery_points_of_the_bucket_or_a_repository(client: Client) -> None:
     assert found == {"from": "s3://b", "ranges": []}
     client.get("/v1/admin/recovery-points?from=nowhere").problem(404, "not-found")
     client.get("/v1/admin/recovery-points?from=").problem(400, "invalid-request")
+
+
+def test_a_writer_that_was_overtaken_does_not_say_that_it_was_promoted(
+    client: Client, db: FakeDatabase
+) -> None:
+    assert client.post("/v1/admin/promote", b"").json == db.takeover
+    db.is_fenced = True
+    client.post("/v1/admin/promote", b"").problem(409, "fenced")

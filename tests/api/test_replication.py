@@ -92,6 +92,7 @@ def test_writes_are_pointed_to_the_primary(replica: Replica, replica_client: Cli
         replica_client.put("/v1/kv/a", b"2", if_match='"1"'),
         replica_client.post("/v1/admin/flush", b""),
         replica_client.post("/v1/admin/compact", b""),
+        replica_client.post("/v1/admin/promote", b""),
         replica_client.get("/v1/replication/log?from=1"),
     ]
     for answer in refused:
