@@ -74,6 +74,10 @@ class ServiceSettings:
         check_max_lag(self.max_lag)
         is_placed = self.options.store is not None or not self.replica
         _demand("replica", is_placed, "needs the setting store", self.replica)
+        if self.replica and self.standby:
+            raise InvalidRequestError(
+                "settings replica and standby exclude each other: a replica never takes over"
+            )
         is_followed = self.replica or not self.primary
         _demand("primary", is_followed, "is for a replica", self.primary)
         choices = f"must be one of {', '.join(LOG_FORMATS)}"

@@ -128,6 +128,13 @@ def test_a_value_of_another_type_is_refused(name: str, value: object) -> None:
         load(flags={name: value})
 
 
+def test_a_replica_is_no_standby() -> None:
+    flags = {"replica": True, "store": "s3://bucket/prefix"}
+    assert load(flags=flags).replica
+    with pytest.raises(InvalidRequestError, match="replica and standby"):
+        load(environment={"SEERDB_STANDBY": "true"}, flags=flags)
+
+
 def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
     """PB-10."""
     file = tmp_path / "seerdb.toml"
