@@ -112,6 +112,7 @@ READS: list[tuple[str, str, Any]] = [
     ("HEAD", "/v1/kv/a", b""),
     ("GET", "/v1/kv", b""),
     ("POST", "/v1/mget", b'{"keys": ["a"]}'),
+    ("GET", "/v1/history/a", b""),
 ]
 
 
