@@ -69,9 +69,10 @@ class RouteTable:
         for router in routers:
             for route in router.routes:
                 if isinstance(route, APIRoute):
-                    self._methods.setdefault(route.path, set()).update(route.methods or ())
-                    if "{" in route.path:
-                        self._patterns[route.path] = route.path_regex
+                    name = route.path_format
+                    self._methods.setdefault(name, set()).update(route.methods or ())
+                    if "{" in name:
+                        self._patterns[name] = route.path_regex
 
     def name_of(self, path: str) -> str:
         """The route that serves ``path``, as metrics and logs name it."""

@@ -99,6 +99,7 @@ def test_what_held_writes_back_has_its_reason_as_label(client: Client) -> None:
 def test_requests_by_route_and_class_of_status(client: Client) -> None:
     client.get("/v1/kv")
     client.get("/v1/kv?limit=0")
+    client.get("/v1/history/a")
     client.get("/nowhere/1")
     client.get("/nowhere/2")
     client.request("BREW", "/v1/kv")
@@ -110,6 +111,7 @@ def test_requests_by_route_and_class_of_status(client: Client) -> None:
 
     assert count("GET", "/v1/kv", "2xx") == 1
     assert count("GET", "/v1/kv", "4xx") == 1
+    assert count("GET", "/v1/history/{key}", "2xx") == 1
     assert count("GET", "other", "4xx") == 2
     assert count("other", "/v1/kv", "4xx") == 1
 
