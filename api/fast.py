@@ -34,6 +34,7 @@ class FastPath:
         self._app = app
         self._keys: keys.Keys = app.state.keys
         metrics = app.state.metrics.requests
+        self._refused: Series = metrics.of(OTHER, OTHER)
         self._other: Series = metrics.of(OTHER, keys.ROUTE)
         self._series: dict[str, Series] = {
             method: metrics.of(method, keys.ROUTE) for method in keys.METHODS
@@ -63,6 +64,10 @@ class FastPath:
             logger.warning(
                 "slow request", method=method, route=keys.ROUTE, status=status, seconds=seconds
             )
+
+    def record_refused(self, status: int, seconds: float) -> None:
+        """Count what was refused before anybody knew what it asks."""
+        self._refused.observe(status, seconds)
 
     def _refuse(self, scope: Scope, error: Exception) -> Reply:
         request_id = request_id_for(dict(scope["headers"]))

@@ -201,7 +201,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused = self._parsing = True
         request_id = request_id_for(dict(self.headers or ()))
         reply = reply_to(error, request_id, self._service.db.visible_seq)
-        app = partial(_send, reply)
+        app = partial(self._send, reply)
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.scope is self.scope:  # it is its body that is wrong
             if self.pipeline and self.pipeline[0][0] is cycle:
@@ -217,8 +217,18 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self._last_cycle(), app))
             return
+        else:
+            self._count(reply)
         self.transport.write(encoded(reply, _CLOSE))
         self.transport.close()
+
+    async def _send(self, reply: Reply, scope: Scope, _receive: Receive, send: Send) -> None:
+        """An application that answers with ``reply`` whatever was asked."""
+        self._count(reply)
+        await send_reply(reply, scope["method"], send)
+
+    def _count(self, reply: Reply) -> None:
+        self._fast.record_refused(reply[0], self._fast.now() - self._begun)
 
     def _last_cycle(self) -> RequestResponseCycle:
         """What uvicorn runs an application in, for one that reads nothing of its request."""
@@ -236,8 +246,3 @@ class GuardedProtocol(HttpToolsProtocol):
             keep_alive=False,
             on_response=self.on_response_complete,
         )
-
-
-async def _send(reply: Reply, scope: Scope, _receive: Receive, send: Send) -> None:
-    """An application that answers with ``reply`` whatever was asked."""
-    await send_reply(reply, scope["method"], send)

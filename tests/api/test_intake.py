@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,14 @@ def problem(reply: bytes, status: int, name: str) -> dict[str, Any]:
     assert (document["status"], document["type"]) == (status, f"urn:seerdb:{name}")
     assert document["retryable"] is (status == 408)
     return document
+
+
+def counted(server: Server) -> Counter[str]:
+    """All requests that the metrics have, by class of status."""
+    found = Counter[str]()
+    for series in server.path._app.state.metrics.requests.series.values():
+        found.update({f"{status}xx": count for status, count in enumerate(series.classes) if count})
+    return found
 
 
 def flood(wire: Wire, piece: bytes, most: int) -> None:
@@ -93,6 +102,7 @@ def test_what_is_not_let_in_is_a_problem(sent: bytes, status: int, name: str) ->
         with suppress(ConnectionError):
             assert wire.ended()
         turn(server)
+        assert counted(server) == Counter([f"{status // 100}xx", "4xx"])  # it, and the turn
     assert b"new" not in db.entries
 
 
@@ -230,6 +240,7 @@ def test_what_came_whole_before_is_answered_first(waiting: WaitingDatabase) -> N
         assert wire.reply().endswith(b"\r\n\r\n1")
         problem(wire.reply(), 400, "invalid-request")
         assert wire.ended()
+        assert counted(server) == {"2xx": 2, "4xx": 1}
         assert waiting.submissions.empty()
 
 
@@ -241,6 +252,7 @@ def test_a_body_that_breaks_off_is_answered_in_its_turn(waiting: WaitingDatabase
         problem(wire.reply(), 400, "invalid-request")
         assert wire.ended()
         turn(server)
+        assert counted(server) == {"2xx": 1, "4xx": 2}
         assert waiting.submissions.empty()
 
 
