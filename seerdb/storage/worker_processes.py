@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from enum import StrEnum
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any, TypeVar
 
 from seerdb.errors import ClosedError
@@ -83,8 +83,11 @@ class _Processes:
             self._idle.put(process if process and process.is_alive else None)
 
     def prepare(self) -> None:
-        """Start one, if none is; does not wait until it can work."""
-        process = self._idle.get()
+        """Start one, if none is; waits neither until it can work nor for those that do."""
+        try:
+            process = self._idle.get_nowait()
+        except Empty:
+            return
         try:
             if process is None and not self._is_closed:
                 process = self._start()

@@ -102,6 +102,24 @@ def read_whole(path: str) -> str:
     return Path(path).read_text()
 
 
+def test_nobody_prepares_for_jobs_while_all_processes_have_some(tmp_path: Path) -> None:
+    """It waited for the ingests of other databases that share the processes."""
+    workers, most = Workers("process", SystemClock()), PROCESSES[Pool.PROMPT]
+    gates = [tmp_path / str(number) for number in range(most)]
+    for gate in gates:
+        os.mkfifo(gate)
+    run = workers.processes.run
+    with ThreadPoolExecutor(most + 1) as callers, ExitStack() as opened:
+        jobs = [callers.submit(run, Pool.PROMPT, read_whole, str(gate)) for gate in gates]
+        held = [opened.enter_context(gate.open("w")) for gate in gates]  # until the job reads
+        callers.submit(workers.prepare).result(PATIENCE)
+        assert not any(job.done() for job in jobs)
+        for each in held:
+            each.close()
+        assert [job.result(PATIENCE) for job in jobs] == [""] * most
+    workers.close()
+
+
 def test_merges_in_all_of_their_processes_keep_no_flush_waiting(tmp_path: Path) -> None:
     workers, most = Workers("process", SystemClock()), PROCESSES[Pool.MERGES]
     gates = [tmp_path / str(number) for number in range(most)]
