@@ -50,9 +50,11 @@ S3_CONNECTIONS = 64
 S3_DELETE_LIMIT = 1000
 """Names in one request, fixed by S3."""
 
-UPLOAD_SECONDS = 30.0
-UPLOAD_BYTES_PER_SECOND = 256 * 1024
-"""An upload that takes longer than these two allow has failed."""
+TRANSFER_SECONDS = 30.0
+TRANSFER_BYTES_PER_SECOND = 256 * 1024
+"""An upload, or a read of a range, that takes longer than these two allow has failed: the HTTP
+clients time the wait for an answer and for each piece of it, but neither the sending nor the
+whole."""
 
 _MEMORY_LOCK = threading.Lock()
 """fsspec's memory is one per process, and its ``mode="create"`` looks before it writes."""
@@ -121,8 +123,10 @@ class FsspecObjectStore:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         with self._translated("get a range of", name):
+            reading = self._within(length)
+            end = offset + length
             data = bytes(
-                self._filesystem.cat_file(self._path(name), start=offset, end=offset + length)
+                self._filesystem.cat_file(self._path(name), start=offset, end=end, **reading)
             )
         if len(data) != length:
             raise TruncatedError(
@@ -179,11 +183,16 @@ class FsspecObjectStore:
         return f"{self._root}/{name}"
 
     def _upload(self, name: str, data: Body, **options: Any) -> None:
-        if self._filesystem.async_impl:
-            # The HTTP clients time the wait for an answer, but not the sending.
-            options["timeout"] = UPLOAD_SECONDS + len(data) / UPLOAD_BYTES_PER_SECOND
         with self._writing:
-            self._filesystem.pipe_file(self._path(name), bytes(data), **options)
+            self._filesystem.pipe_file(
+                self._path(name), bytes(data), **options, **self._within(len(data))
+            )
+
+    def _within(self, size: int) -> dict[str, float]:
+        """How long a transfer of so many bytes may take, where the driver can be told."""
+        if not self._filesystem.async_impl:
+            return {}
+        return {"timeout": TRANSFER_SECONDS + size / TRANSFER_BYTES_PER_SECOND}
 
     def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
         """What fsspec finds below ``prefix`` and maybe more; nothing if there is nothing."""

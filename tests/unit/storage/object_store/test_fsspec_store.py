@@ -247,13 +247,17 @@ def test_an_upload_is_one_round_trip(store: FsspecObjectStore, server: ScriptedS
     assert "expect: 100-continue" not in server.requests[0].lower()
 
 
-def test_an_upload_that_nobody_takes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fsspec_store, "UPLOAD_SECONDS", 0.2)
+@pytest.mark.timeout(50)  # the driver waits for each piece of an answer for a minute
+@pytest.mark.parametrize("operation", ["put", "put_if_absent", "get_range"])
+def test_a_transfer_that_comes_to_no_end_is_ended(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsspec_store, "TRANSFER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = {"endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}", **KEYS}
         store = FsspecObjectStore.open("s3://bucket/db", options)
         with pytest.raises(UnavailableError, match="FSTimeoutError"):
-            store.put_if_absent("a", b"data")
+            CALLS[operation](store)
         store.close()
 
 
