@@ -12,7 +12,8 @@ MAX_PLAIN_HEAD = 2 << 10
 REMEMBERED_HEADS = 1024
 """Clients repeat their header lines: what so many different ones mean is kept."""
 
-_HEAD = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?[ -~]*\r\n)*\r\n")
+# Nothing in it gives back what it took: a head that does not match is known at once.
+_HEAD = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]++:[ -~]*+\r\n)*+\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 _SPECIAL = frozenset(
     (
