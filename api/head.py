@@ -8,12 +8,14 @@ from functools import lru_cache
 from seerdb_api.conditions import READ_CONDITIONS, WRITE_CONDITIONS
 from seerdb_api.reply import Header
 
+MAX_LINES = 256
+"""Header lines of one request, those of a trailer among them; more are refused."""
 MAX_PLAIN_HEAD = 2 << 10
 REMEMBERED_HEADS = 1024
 """Clients repeat their header lines: what so many different ones mean is kept."""
 
 # Nothing in it gives back what it took: a head that does not match is known at once.
-_HEAD = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]++:[ -~]*+\r\n)*+\r\n")
+_HEAD = re.compile(rb"(?:[A-Za-z0-9!#$%%&'*+.^_`|~-]++:[ -~]*+\r\n){0,%d}+\r\n" % MAX_LINES)
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 _SPECIAL = frozenset(
     (

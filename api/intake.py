@@ -36,6 +36,7 @@ from seerdb_api.errors import (
     reply_to,
 )
 from seerdb_api.fast import FastPath
+from seerdb_api.head import MAX_LINES
 from seerdb_api.reply import Reply, encoded, send_reply
 from seerdb_api.requests import DROP, request_id_for
 
@@ -43,8 +44,6 @@ MAX_TARGET = 65_535
 """Bytes of path and query, which is also what uvicorn's parser can split."""
 MAX_HEAD = 128 << 10
 """Bytes of target, names and values of one request."""
-MAX_LINES = 256
-"""Header lines of one request, those of a trailer among them."""
 PATIENCE = 60.0
 """Seconds in which a head has to be there, and then each next piece of the body."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb_api.head import MAX_PLAIN_HEAD, plain_body_length
+from seerdb_api.head import MAX_LINES, MAX_PLAIN_HEAD, plain_body_length
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,8 @@ from seerdb_api.head import MAX_PLAIN_HEAD, plain_body_length
         (b"host: x\nrange: bytes=0-\r\n\r\n", None),
         (b"host: x\rrange: bytes=0-\r\n\r\n", None),
         (b"host: x\x00\r\n\r\n", None),
+        (b"a: b\r\n" * MAX_LINES + b"\r\n", 0),
+        (b"a: b\r\n" * (MAX_LINES + 1) + b"\r\n", None),
     ],
 )
 def test_what_a_plain_head_is(head: bytes, length: int | None) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from seerdb.testing.clock import FakeClock
 from seerdb_api import intake
-from seerdb_api.intake import MAX_HEAD, MAX_LINES, MAX_TARGET, GuardedProtocol
+from seerdb_api.head import MAX_LINES
+from seerdb_api.intake import MAX_HEAD, MAX_TARGET, GuardedProtocol
 from tests.api.client import PROBLEM_JSON, PROBLEM_MEMBERS
 from tests.api.fake_database import FakeDatabase
 from tests.api.wire import WAIT, Server, WaitingDatabase, Wire, connected, request, serving, turn
@@ -60,6 +61,7 @@ def flood(wire: Wire, piece: bytes, most: int) -> None:
             431,
             "head-too-large",
         ),
+        (request("GET", "/v1/kv/a", *["x: y"] * MAX_LINES), 431, "head-too-large"),
         (request("GET", "/livez", *MANY), 431, "head-too-large"),
         (request("GET", "/v1/kv/a", "x: " + "y" * MAX_HEAD), 431, "head-too-large"),
         (request("GET", "/v1/kv/a", "y" * MAX_HEAD + ": x"), 431, "head-too-large"),
