@@ -39,6 +39,13 @@ def test_the_newest_backup_brings_back_what_was_there() -> None:
     scene.check_left()
 
 
+def test_of_backups_that_hold_the_same_the_one_made_last_is_the_newest() -> None:
+    scene = Scene()
+    last = back_up(scene.world, scene.repository)
+    assert last.seq == scene.backup.seq
+    assert scene.drill().backup == last.id
+
+
 def test_what_has_expired_since_counts_nowhere() -> None:
     scene = Scene(compaction="tiered")
     with_ttl = scene.drill()

@@ -135,7 +135,8 @@ def _chosen(archive: Archive, state: ManifestState, backup: str | None) -> Base:
             f"the repository holds backups of database {archive.database_id}, and not of "
             f"{state.database_id}"
         )
-    return max(found, key=lambda base: (base.seq, base.time_us))
+    # Of those that hold the same the last is the newest, and `max` takes the first.
+    return max(reversed(found), key=lambda base: (base.seq, base.time_us))
 
 
 def _rpo(source: ObjectStore, state: ManifestState, base: Base, clock: Clock) -> float:
