@@ -76,7 +76,7 @@ ENGINE: dict[str, EngineMetric] = {
     ),
     "unshipped_seconds": EngineMetric(GAUGE, "Its age: what the loss of this machine costs."),
     "commits": EngineMetric(COUNTER, "Batches committed; a single write is a batch of one."),
-    "operations": EngineMetric(COUNTER, "Puts, deletes and range deletes committed."),
+    "operations": EngineMetric(COUNTER, "Puts, merges, deletes and range deletes committed."),
     "commit_groups": EngineMetric(COUNTER, "Groups of batches that were logged together."),
     "written_bytes": EngineMetric(COUNTER, "Bytes of the tables and blobs that were written."),
     "write_amplification": EngineMetric(GAUGE, "Bytes written for a byte of the user."),

@@ -78,6 +78,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_rows_of_tables_follow_a_head(page: Path) -> None:
+    """Renderers show a row that follows an empty line as plain text."""
+    blocks = re.split(r"\n\s*\n", _prose(page))
+    tables = [
+        block[block.index("|") :] for block in blocks if re.search(r"^\|", block, re.MULTILINE)
+    ]
+    assert not [table for table in tables if not re.match(r"\|.*\|\n\|[ :|-]+\|(\n|$)", table)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_in_the_documents_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9]+):", _text(ROOT / "Makefile"), re.MULTILINE))
     assert set(_MAKE.findall(_text(page))) <= targets
