@@ -53,7 +53,8 @@ class ServiceSettings:
     """``json``: one object to a line; ``text``: for people."""
     standby: bool = False
     """Wait while another process keeps the lease of the database, and take over when it is gone;
-    then, and where nobody keeps one, serve it with a ``lease`` of 6 s unless that is set."""
+    then, and where there is nobody to wait for, serve it with a ``lease`` of 6 s unless that is
+    set. Where the last writer was elsewhere and kept no lease, it waits to be promoted by hand."""
     advertise: str = ""
     """The URL at which clients and standbys reach this server; by default ``host`` and ``port``."""
     options: Options = field(default_factory=lambda: Options.build(SERVED_OPTIONS))
