@@ -1,6 +1,7 @@
 """What is refused while it is still bytes: heads without end, targets that name nothing, codings
 that nobody undoes, and whatever is no HTTP at all; and requests that do not come to their end, of
-which a client that has vanished would leave its connection behind for ever.
+which a client that has vanished would leave its connection behind for ever. Likewise for replies
+that are not taken: they keep memory, and streams of them the view of a scan.
 
 The parser holds what it has of a head until that is whole, and tells of a line once it is whole. So
 what it told of is counted where it tells it, and what it has not told of by the pieces that came:
@@ -46,6 +47,8 @@ MAX_HEAD = 128 << 10
 """Bytes of target, names and values of one request."""
 PATIENCE = 60.0
 """Seconds in which a head has to be there, and then each next piece of the body."""
+UNREAD = 300.0
+"""Seconds in which a client has to take something of what waits for it."""
 
 _HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,} bytes of them"
 _TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
@@ -79,6 +82,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._wrong: RefusalError | None = None  # what a callback has refused
         self._refused = False  # nothing more is taken
         self._begun = self._heard = self._fast.now()  # a request; any of its bytes
+        self._untaken, self._untaken_since = 0, 0.0  # bytes that the client does not take
         self._timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None  # uvicorn knows the one that came last
 
@@ -96,6 +100,11 @@ class GuardedProtocol(HttpToolsProtocol):
             running.disconnected = True
             running.message_event.set()
         super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """The client has taken most of what waited for it."""
+        self._untaken = 0
+        super().resume_writing()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -175,13 +184,29 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return self._begun if cycle is None else None
 
+    def _takes_nothing(self) -> bool:
+        """Whether the client has taken nothing for long of what waits for it."""
+        is_slow = self.flow.write_paused or self.transport.is_closing()
+        untaken = self.transport.get_write_buffer_size() if is_slow else 0
+        now = self._fast.now()
+        if untaken != self._untaken:
+            self._untaken, self._untaken_since = untaken, now
+        return untaken > 0 and now - self._untaken_since >= UNREAD
+
     def _look(self) -> None:
-        """Hang up on a client that has been owing for long."""
+        """Hang up on a client that has been owing for long, or takes nothing."""
+        if self._takes_nothing():
+            self.transport.abort()
+            return
         since = self._owing_since()
         left = PATIENCE if since is None else since + PATIENCE - self._fast.now()
-        if left > 0:
-            self._look_in(left)
-        elif self._parsing:
+        if left <= 0:
+            self._hang_up()
+            left = PATIENCE
+        self._look_in(left)
+
+    def _hang_up(self) -> None:
+        if self._parsing:
             self._refuse(RefusalError(TOO_SLOW, _SLOW.format(PATIENCE)))
         else:
             self.transport.close()

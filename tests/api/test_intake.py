@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -264,3 +265,59 @@ def test_nothing_follows_a_reply_to_a_request_whose_body_is_wrong() -> None:
         assert wire.ask(begun).startswith(b"HTTP/1.1 404 ")
         wire.send(b"zz\r\n")
         assert wire.ended()
+
+
+LARGE = b"v" * (16 << 20)
+
+
+def unread(server: Server) -> list[GuardedProtocol]:
+    """Connections whose clients take less than there is for them."""
+    every = list(server.server_state.connections)
+    return [each for each in every if isinstance(each, GuardedProtocol) and each.flow.write_paused]
+
+
+@pytest.mark.parametrize("asked", ["/v1/kv/large", "/v1/kv"], ids=["value", "stream"])
+def test_whoever_takes_nothing_of_a_reply_is_hung_up_on(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 0.01)
+    clock, db = FakeClock(), FakeDatabase()
+    db.put(b"large", LARGE)
+    with serving(db, clock) as server, connected(server) as wire:
+        wire.send(request("GET", asked, "accept: application/x-ndjson"))
+        while not unread(server):
+            turn(server)
+        deadline = time.monotonic() + WAIT / 4
+        while unread(server) and time.monotonic() < deadline:
+            clock.advance(intake.UNREAD)
+            turn(server)
+        assert not unread(server)
+        with suppress(ConnectionError):
+            assert len(wire.read.read()) < len(LARGE)
+    assert db.scans_open == 0
+
+
+def test_whoever_takes_a_reply_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 1e-3)
+    clock, db = FakeClock(), FakeDatabase()
+    db.put(b"large", LARGE)
+    with serving(db, clock) as server, connected(server) as wire:
+        wire.send(request("GET", "/v1/kv/large"))
+        while not unread(server):
+            turn(server)
+        [slow] = unread(server)
+        while wire.read.readline() != b"\r\n":
+            pass
+        left = len(LARGE)
+        while left:
+            waiting = slow.transport.get_write_buffer_size()
+            while left and slow.transport.get_write_buffer_size() == waiting:
+                piece = wire.read.read(min(left, 1 << 16))
+                assert piece, "it was hung up on"
+                left -= len(piece)
+            while slow.flow.write_paused and slow._untaken == waiting:
+                turn(server)  # until a look has seen that
+            clock.advance(0.6 * intake.UNREAD)
+            turn(server)
+        assert clock.monotonic() > intake.UNREAD
+        assert wire.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 ")
