@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import uvicorn
 
@@ -130,8 +132,17 @@ class _Server(uvicorn.Server):
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         what = "replica, cache" if settings.replica else "data"
         where = f"{what} {settings.data_dir}, bucket {settings.bucket}"
-        sys.stdout.write(f"serving http://{host}:{port} ({where})\n")
+        _say(f"serving http://{host}:{port} ({where})")
+
+
+def _say(line: str) -> None:
+    """Print a line; where nobody takes it, nothing is printed any more, and that is all."""
+    try:
+        sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nowhere:  # else what is kept of it fails at the end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager

@@ -176,8 +176,25 @@ def options(
     """SeerDB: a key-value database that lives in a bucket."""
 
 
+def _keep_streams() -> None:
+    """Open what this process was started without of standard input, output and error, so that no
+    file of a database gets the number to which others print. To read the first and to write the
+    second fails; what would go to the third is nobody's business."""
+    streams = (
+        ("stdin", "r", os.O_WRONLY),
+        ("stdout", "w", os.O_RDONLY),
+        ("stderr", "w", os.O_WRONLY),
+    )
+    for name, mode, flags in streams:
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, flags)  # gets the lowest number that is free
+            os.set_inheritable(descriptor, True)  # noqa: FBT003 - it has no name
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
 def main() -> None:
     """Run the command line of this process; never returns."""
+    _keep_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a table has dashes that not each locale has
         sys.stdout.reconfigure(errors="backslashreplace")
     app()

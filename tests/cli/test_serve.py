@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -12,7 +14,8 @@ import pytest
 
 from seerdb.cli.serve import load_settings
 from seerdb.errors import InvalidRequestError
-from tests.cli.conftest import Commands, Process, start_server, stop_server
+from tests.cli.conftest import SEERDB, Commands, Process, start_server, stop_server
+from tests.fixtures.ports import free_port
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(
@@ -110,3 +113,42 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
         assert second.code == 1
     finally:
         stop_server(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=60.0).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
+def test_a_server_whose_output_nobody_takes_serves(tmp_path: Path, streams: str) -> None:
+    port, data = str(free_port()), str(tmp_path / "data")
+    command = [*SEERDB, "serve", data, "--port", port]
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$0" "$@" {streams}', *command],
+        env={**os.environ, "SEERDB_BACKGROUND": "thread", "SEERDB_MIN_FREE_DISK": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not answers(url):
+            assert process.poll() is None
+        Commands(url)("put", "k", "v")
+        assert Commands(url)("get", "k").text == "v"
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "sound" in Commands()("verify", data).text
+
+
+def test_a_command_without_an_output_fails_in_one_line(server_url: str) -> None:
+    shell = ["sh", "-c", 'exec "$0" "$@" >&-', *SEERDB, "stats", "--url", server_url]
+    failed = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert failed.returncode
+    assert failed.stderr.startswith("seerdb: ")
+    assert "Traceback" not in failed.stderr
