@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from seerdb.clock import Clock
 from seerdb.errors import AlreadyExistsError, BusyError, InvalidRequestError, NotFoundError
 from seerdb.storage.garbage import release
-from seerdb.storage.kept import SECOND_US, Kept, encode_kept, list_checkpoints, record_of
+from seerdb.storage.kept import Kept, encode_kept, list_checkpoints, record_of
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -30,6 +30,7 @@ from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import checkpoint_name, hold_name
 from seerdb.storage.runtime import Components
+from seerdb.storage.value import SECOND_US
 
 HOLD_SECONDS = 24 * 3600.0
 """Lifetime of a hold, unless its owner knows better: far more than anybody needs between two

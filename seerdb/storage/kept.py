@@ -40,8 +40,6 @@ _ENVELOPE = Envelope(
     "nothing will be deleted while it is there; drop it to go on without it",
 )
 
-SECOND_US = 1_000_000
-
 _BEFORE_RESTORE = "before-restore-"
 
 

@@ -12,6 +12,7 @@ from seerdb.storage.object_store.names import (
     parse_table_name,
     parse_wal_name,
 )
+from seerdb.storage.value import SECOND_US
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Retention:
         ]
 
     def _is_young(self, backup: Descriptor, now_us: int) -> bool:
-        return self.seconds is not None and now_us - backup.created_us <= self.seconds * 1_000_000
+        return self.seconds is not None and now_us - backup.created_us <= self.seconds * SECOND_US
 
 
 def is_whole(backup: Descriptor, sizes: Mapping[str, int]) -> bool:

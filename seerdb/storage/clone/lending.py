@@ -22,7 +22,6 @@ from seerdb.ids import Epoch
 from seerdb.storage.checkpoints import HOLD_ATTEMPTS, HOLD_SECONDS
 from seerdb.storage.garbage import release
 from seerdb.storage.kept import (
-    SECOND_US,
     Kept,
     encode_kept,
     held_names,
@@ -36,6 +35,7 @@ from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import lender_of
 from seerdb.storage.object_store.names import hold_name
+from seerdb.storage.value import SECOND_US
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from seerdb.storage.checkpoints import HOLD_SECONDS
 from seerdb.storage.content import ContentDigest, content_digest
 from seerdb.storage.garbage import release
 from seerdb.storage.history import at_seq, past_of
-from seerdb.storage.kept import SECOND_US, Kept, encode_kept, list_checkpoints, record_of
+from seerdb.storage.kept import Kept, encode_kept, list_checkpoints, record_of
 from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
@@ -27,6 +27,7 @@ from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.state import LiveState, State
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.timeline import state_of
+from seerdb.storage.value import SECOND_US
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.workers import InlineExecutor
 
