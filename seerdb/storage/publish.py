@@ -107,8 +107,9 @@ class Publisher:
         with self._lock:
             self._settle()
             if any(memtable is each for each in self._live.current.sealed):
-                self._in_doubt = partial(self._release, memtable, table, log_start)
-                self._settle()
+                release = self._in_doubt = partial(self._release, memtable, table, log_start)
+                release()
+                self._in_doubt = None
         del warmed  # held until the layout holds what it warmed
 
     def _release(self, memtable: Memtable, table: TableMeta | None, log_start: int) -> None:
