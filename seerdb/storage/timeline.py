@@ -28,6 +28,7 @@ from seerdb.storage.manifest.store import (
     read_records,
 )
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.value import SECOND_US
 
 FIRST_SECOND, END_SECOND = -62_135_596_800, 253_370_764_800
 """The years that ``datetime`` can tell in every zone, 1 to 9998, in seconds since 1970."""
@@ -37,7 +38,7 @@ def instant_us(seconds: float, name: str) -> int:
     """Microseconds since 1970. Raises: ``InvalidRequestError``, about ``name``, for no instant."""
     if not FIRST_SECOND <= seconds < END_SECOND:
         raise InvalidRequestError(f"{name} must be a time of the years 1 to 9998")
-    return int(seconds * 1_000_000)
+    return int(seconds * SECOND_US)
 
 
 class Mark(NamedTuple):
