@@ -13,6 +13,12 @@ import os, signal, sys
 from seerdb import DB, ClosedError
 
 path, level = sys.argv[1:]
+
+
+def say(words):
+    os.write(1, f"{words}\\n".encode())  # at once: two processes share the pipe
+
+
 db = DB.open(path, durability=level)
 snapshot = db.snapshot()
 for n in range(10):
@@ -45,12 +51,12 @@ if not child:
             call()
         except ClosedError as error:
             assert "forked" in str(error), error
-            print("refused", name, flush=True)
+            say(f"refused {name}")
     snapshot.close()
     with db:
         pass
     db.close()
-    print("closed", flush=True)
+    say("closed")
     if level == "interval":  # this one outlives its parent
         signal.pause()
     os._exit(0)
@@ -59,7 +65,7 @@ for n in range(10, 30):
 os.write(tell, b"!")
 if level == "memory":
     os.waitpid(child, 0)
-print("child", child, flush=True)
+say(f"child {child}")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 REFUSED = ["put", "batch", "delete", "flush", "get", "scan", "seq", "stats", "snapshot"]
@@ -82,6 +88,7 @@ def run(path: Path, level: str) -> tuple[list[str], int]:
             else:
                 said.append(line.strip())
         process.wait()
+    assert child, said  # whoever kills process 0 kills all of these tests
     return said, child
 
 
