@@ -198,7 +198,8 @@ class Options:
     wal_retention: str = _setting("flushed", _retention)
     """What to keep of flushed segments: nothing, the last N, or those of the last seconds."""
     wal_budget: int = _setting(4 * GIB, _integer(64 * KIB, 1 << 50))
-    """WAL bytes on local disk at which writes are held back, for example in an outage."""
+    """WAL bytes on local disk at which writes are held back, for example in an outage; at least
+    twice ``wal_segment_size``."""
     ship_interval: float = _setting(1.0, _number(0, 3600))
     """How long, in seconds, a write may be on the local disk only: the log is put into the bucket
     so often while something is written. 0: only for writes of level ``object``."""
@@ -280,6 +281,12 @@ class Options:
         the other, so this is for whoever opens with them."""
         if self.drill_interval and self.drill_repository is None:
             raise InvalidRequestError("setting drill_interval needs the setting drill_repository")
+        least = 2 * self.wal_segment_size
+        if self.wal_budget < least:  # one segment that is full, and the next
+            raise InvalidRequestError(
+                f"setting wal_budget must be at least twice wal_segment_size, {least:,}, "
+                f"not {self.wal_budget:,}"
+            )
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Options:

@@ -151,7 +151,8 @@ class Admission:
                 return
 
     def _stop(self, obstacle: Obstacle, deadline: float) -> None:
-        """Wait, until the deadline at most, for what is in the way to be gone, less, or another."""
+        """Wait, until the deadline at most, for what is in the way to be gone, less, or another,
+        also if that is only for another lane to take away."""
         count = self._counts[obstacle.reason]
         count.stops += 1
         count.last = obstacle.words
@@ -195,7 +196,7 @@ class Admission:
     def _is_over(self, obstacle: Obstacle) -> Callable[[], bool]:
         def is_over() -> bool:
             now = self._gauges.obstacle()
-            if now is None or now.reason is not obstacle.reason:
+            if now is None or (now.reason, now.lane) != (obstacle.reason, obstacle.lane):
                 return True
             return now.is_less_than(obstacle) or self._is_closing()
 

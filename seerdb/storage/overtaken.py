@@ -108,6 +108,8 @@ def find_overtaken(
     ``reach`` is where the owner of ``state`` went on; by default where one who opens it now would.
     Raises: ``DiskError``, ``UnavailableError``, ``CorruptionError`` of the directory's identity.
     """
+    if not files.exists(directory):
+        return None
     home = load_home(files, directory)
     if state is None or (home is not None and not home.complete):
         return None

@@ -167,7 +167,9 @@ class Shipper:
     def serve(self) -> bool:
         """Ship for all tickets that wait, and the next stretch of what is due; the work of a lane.
 
-        Returns whether there is more to do.
+        Returns whether there is more to do. Raises what the tickets were told where the log is to
+        be shipped all the same: that they were told does not mean that it is. (Not the fence, which
+        whoever looks tells, and which ends the lane: others that wait are told of it first.)
         """
         if not self._serve_tickets() and self._backlog.keeps_all and self.conflict is None:
             if self._is_due and self._backlog.next() is None:
@@ -219,6 +221,8 @@ class Shipper:
             error = failure
         for sink, ticket, seq in tickets:
             call_out(sink, [(ticket, error or seq)])
+        if error is not None and self._owes and not isinstance(error, FencedError):
+            raise error
         return True
 
     def _take_tickets(self) -> list[Ticket]:

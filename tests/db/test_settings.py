@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Components, DBOptions, Options
-from seerdb.errors import DiskError
+from seerdb.errors import DiskError, InvalidRequestError
 from seerdb.events import WorkFailed
 from seerdb.options import SETTING_NAMES
 from seerdb.testing.objects import MemoryObjectStore
@@ -114,6 +114,17 @@ def test_it_works_on_a_real_disk(open_db: OpenDB, settings: dict[str, Any]) -> N
     db = open_db(**settings)
     check(db, expected)
     assert db.verify().problems == []
+
+
+@pytest.mark.parametrize("ship_interval", [0, 3600])
+def test_a_log_of_two_segments_is_the_least(open_db: OpenDB, ship_interval: int) -> None:
+    """With less, every write was refused after the first segment, to be tried again in vain."""
+    small: dict[str, Any] = {"memtable_capacity": 4096, "ship_interval": ship_interval}
+    least = "wal_budget must be at least twice wal_segment_size, 131,072, not 131,071"
+    with pytest.raises(InvalidRequestError, match=least):
+        open_db(wal_budget=(128 << 10) - 1, **small)
+    db = open_db(wal_budget=128 << 10, **small)
+    check(db, exercise(db))
 
 
 def wal_files(world: World) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -336,3 +337,13 @@ def test_whoever_takes_over_shows_nothing_older_than_was_read_before(
     assert replica.seq <= db.visible_seq, "it goes on to follow until it is closed"
     replica.close()
     assert db.get(b"k") == found.value
+
+
+def test_a_standby_in_a_new_directory_has_no_log_that_was_overtaken(tmp_path: Path) -> None:
+    """A real one, which lists no directory that is not there."""
+    store = str(tmp_path / "bucket")
+    with DB.open(tmp_path / "db", background="inline", min_free_disk=0, store=store) as db:
+        db.put(b"k", b"v")
+    waiting = Standby.open(tmp_path / "standby", background="inline", store=store)
+    assert waiting.find_overtaken() is None
+    waiting.close()

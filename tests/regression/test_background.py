@@ -240,3 +240,22 @@ def test_a_ship_tried_again_after_the_segment_was_sealed_is_the_same_ship() -> N
     db._engine.committer.rotate()
     assert db.put(b"b", b"2", durability="object") == 2
     assert dict(world.lose_machine().open().scan()) == {b"a": b"1", b"b": b"2"}
+
+
+def test_a_write_that_is_told_it_was_not_shipped_cures_nothing() -> None:
+    """Readiness showed for a moment that the log was shipped, and the next attempt came at once."""
+    world = World(ship_interval=1.0)
+    db = world.open()
+    fill(db, 10)
+    lane, shipper = db._engine.background.ship, db._engine.shipper
+    world.store.outage = True
+    shipper.ask()
+    lane.wake()
+    told: list[Outcome] = []
+    place = db._engine.shipping._reach(-1)
+    assert place is not None
+    shipper.enqueue([(told.extend, "a", place.seq)], place)
+    assert lane.attempts == 1
+    lane.wake()
+    assert lane.attempts == 2
+    assert [(ticket, type(outcome)) for ticket, outcome in told] == [("a", UnavailableError)]

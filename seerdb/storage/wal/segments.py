@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from seerdb.errors import DiskError
@@ -98,13 +99,22 @@ class SegmentPool:
         """The open file of a new segment that begins with ``header``.
 
         Durable: the header is on disk before the file has its name, and the name before this
-        returns. May be called again after an error. Raises: ``DiskError``.
+        returns. May be called again after an error, which leaves nothing behind but perhaps the
+        name. Raises: ``DiskError``.
         """
         with self._lock:
             spare = self._spares.pop() if self._spares else None
         if spare is None:
             # Its writer waits: room is enough, though syncs cost more where it was not written.
             spare = self._make(_reserved)
+        try:
+            return self._begin(spare, header)
+        except DiskError:
+            with suppress(DiskError):
+                self._files.remove(spare)
+            raise
+
+    def _begin(self, spare: str, header: SegmentHeader) -> File:
         file = self._files.open(spare, direct=self._direct)
         try:
             file.write_at(0, encode_header(header))

@@ -212,6 +212,26 @@ def test_a_full_log_waits_for_a_flush_that_works() -> None:
     assert "wal_budget" in rig.events[0].reason
 
 
+def test_a_full_log_waits_for_its_shipping_once_it_is_flushed() -> None:
+    """Nobody woke the lane that ships: with a long ``ship_interval`` writes stood still for twenty
+    seconds and were refused, though the bucket was well."""
+    rig = Rig(wal_budget=3 * SEGMENT)
+    rig.seal(2)
+
+    def flush() -> None:
+        rig.flush()
+        rig.unshipped = 1
+
+    def ship() -> None:
+        rig.unshipped = 0
+
+    rig.lane.steps, rig.ship.steps = [flush], [ship]
+    rig.admission.admit()
+    assert (rig.lane.wakes, rig.ship.wakes) == (1, 1)
+    assert rig.clock.monotonic() == 10.0
+    assert rig.admission.statistics().refused == 0
+
+
 def test_an_outage_that_begins_while_writers_wait_lets_them_go_on() -> None:
     rig = Rig()
     rig.seal(MAX_SEALED)

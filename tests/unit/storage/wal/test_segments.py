@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,6 +197,31 @@ def test_taking_can_be_tried_again_after_any_failed_sync() -> None:
     with pytest.raises(DiskError):
         take(pool, 1)
     assert list_segments(files, "wal") == []
+    take(pool, 1)
+    assert list_segments(files, "wal") == [1]
+
+
+@pytest.mark.parametrize("verb", ["open", "rename", "sync_directory"])
+def test_a_segment_that_cannot_be_begun_leaves_no_files_however_often(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write that was refused left a file as large as a segment, until the next opening."""
+    files = disk()
+    pool = SegmentPool(files, "wal", SIZE)
+    pool.prepare()
+    real = getattr(files, verb)
+
+    def fail(path: str, *args: Any, create: bool = False, **settings: Any) -> Any:
+        if create:
+            return real(path, *args, create=create, **settings)
+        raise DiskError("by plan")
+
+    monkeypatch.setattr(files, verb, fail)
+    for _ in range(5):
+        with pytest.raises(DiskError, match="by plan"):
+            take(pool, 1)
+    monkeypatch.undo()
+    assert files.list("wal") == ([] if verb != "sync_directory" else ["00000000000000000001.wal"])
     take(pool, 1)
     assert list_segments(files, "wal") == [1]
 
