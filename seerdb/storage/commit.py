@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from seerdb.clock import ForwardClock
 from seerdb.errors import BusyError, ConflictError, SeerDBError
@@ -61,6 +60,25 @@ AT_ONCE_BYTES = 256 << 10
 """What is appended at once: more would keep the thread that submits it, an event loop, for long."""
 
 
+class _Leading:
+    """While a thread leads. Requires: the mutex.
+
+    One generator for both would hold the mutex for as long as an interrupt (Ctrl-C) lives that came
+    as it was entered. A lock by itself is let go of, and the room stays closed for the next leader.
+    """
+
+    def __init__(self, close_room: Callable[[], None], open_room: Callable[[], None]) -> None:
+        self._close_room = close_room
+        self._open_room = open_room
+
+    def __enter__(self) -> None:
+        """Nobody else writes from here on."""
+        self._close_room()
+
+    def __exit__(self, *_: object) -> None:
+        self._open_room()
+
+
 class Committer:
     """The one writer of the WAL and the active memtable. Thread-safe."""
 
@@ -83,6 +101,7 @@ class Committer:
         self._poison = poison
         self._lease = lease
         self._mutex = threading.Lock()
+        self._leading = _Leading(self._close_room, self._open_room)
         self._first_seq = live.visible_seq + 1  # of this committer's life
         # Self-synchronised: appended to by any thread, taken from by the leader.
         self._queue: deque[Request] = deque()
@@ -120,9 +139,12 @@ class Committer:
         check_may_wait("a write")
         request = Request(self.ready(batch), level, expect)
         self._queue.append(request)
-        with self._leading():
-            while not request.done:
-                self._commit_group()
+        try:
+            with self._mutex, self._leading:
+                while not request.done:
+                    self._commit_group()
+        finally:
+            self.pipeline.hand_over()
         if request.error is not None:
             raise request.error
         return request.seq
@@ -150,7 +172,7 @@ class Committer:
     def append_queued(self) -> bool:
         queue = self._queue
         if queue:
-            with self._leading():
+            with self._mutex, self._leading:
                 while queue:
                     group = self._take_group()
                     if not self._append_quick(group):
@@ -181,7 +203,7 @@ class Committer:
         return True
 
     def lead(self) -> None:
-        with self._leading():
+        with self._mutex, self._leading:
             self._commit_group()
 
     def sync_beside(self) -> int:
@@ -192,25 +214,19 @@ class Committer:
                 self._log.sync()
         return synced
 
-    @contextmanager
-    def _leading(self) -> Iterator[None]:
-        """Meanwhile nobody else writes; after it others may, as far as there is room."""
-        with self._mutex:
-            self._close_room()
-            try:
-                yield
-            finally:
-                if not self._flight:
-                    self._space = self._measured_space()
-                    active = self._live.current.active
-                    active.limit = active.size + self._space
-
     def _close_room(self) -> None:
         """No lone put from here on."""
         with self._live.lock:
             active = self._live.current.active
             if active.limit:
                 self._space, active.limit = active.limit - active.size, 0
+
+    def _open_room(self) -> None:
+        """Others may write from here on, as far as there is room."""
+        if not self._flight:
+            self._space = self._measured_space()
+            active = self._live.current.active
+            active.limit = active.size + self._space
 
     def _measured_space(self) -> int:
         head = self.head
@@ -373,7 +389,7 @@ class Committer:
 
     def rotate(self) -> int:
         """Seal the active memtable if it holds anything; returns the seq it reaches."""
-        with self._leading():
+        with self._mutex, self._leading:
             self._land()
             if self._live.current.active:
                 self._poison.check()
@@ -384,24 +400,30 @@ class Committer:
         """Seal and ``flush`` all there is, up to the seq it is given, then have ``publish`` show
         what takes the next one, which is returned. All writers wait. If ``publish`` fails, the
         bucket may know that seq by then: an empty commit takes it, no other write gets it (I3)."""
-        with self._leading():
-            self._land()
-            self._poison.check()
-            if self._live.current.active:
-                self._rotate()
-            flush(self._live.visible_seq)
-            seq = self._live.visible_seq + 1
-            try:
-                publish(seq)
-            except Exception:
-                self._skip_seq()
-                raise
-            except BaseException as interrupt:
-                self._fail(interrupt)
-                raise
-            self.head.skip_to(seq)
-            self._inserts += 1
-            return seq
+        try:
+            with self._mutex, self._leading:
+                return self._insert(flush, publish)
+        finally:
+            self.pipeline.hand_over()
+
+    def _insert(self, flush: Callable[[int], None], publish: Callable[[int], None]) -> int:
+        self._land()
+        self._poison.check()
+        if self._live.current.active:
+            self._rotate()
+        flush(self._live.visible_seq)
+        seq = self._live.visible_seq + 1
+        try:
+            publish(seq)
+        except Exception:
+            self._skip_seq()
+            raise
+        except BaseException as interrupt:
+            self._fail(interrupt)
+            raise
+        self.head.skip_to(seq)
+        self._inserts += 1
+        return seq
 
     def _skip_seq(self) -> None:
         """Commit nothing, before anything else. If that fails, nothing may be committed at all."""

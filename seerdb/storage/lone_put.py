@@ -46,8 +46,7 @@ def lone_put_into(  # noqa: C901 - one function is the point
     They overtake nothing that is in ``queue``, and tell ``poisoned`` of an error that they are the
     first to meet.
     """
-    acquire, release = live.lock.acquire, live.lock.release
-    wall_ns = clock.wall_ns
+    lock, wall_ns = live.lock, clock.wall_ns
     newest, values = memtable.newest, memtable.values
     append_value, append_seq = values.append, memtable.seqs.append
 
@@ -57,9 +56,9 @@ def lone_put_into(  # noqa: C901 - one function is the point
         sizes = key_size, value_size = len(key), len(value)
         if not 0 < key_size <= MAX_KEY_SIZE or value_size > MAX_VALUE_SIZE:
             return 0
-        if queue or not acquire(False):  # noqa: FBT003 - by name costs more
+        if queue:
             return 0
-        try:
+        with lock:  # of all ways to hold it the one in which no interrupt leaves it locked
             size = memtable.size + key_size + value_size + ENTRY_OVERHEAD
             if size >= memtable.limit or poison.cause is not None:
                 return 0
@@ -83,8 +82,6 @@ def lone_put_into(  # noqa: C901 - one function is the point
                 error, is_news = failure, poison.set(failure)
             else:
                 return seq
-        finally:
-            release()
         if is_news:
             poisoned(error)
         raise poison.error() if isinstance(error, Exception) else error

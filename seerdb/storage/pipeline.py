@@ -118,6 +118,14 @@ class Pipeline:
                 sinks.setdefault(request.sink, []).append(request)
         self._untold.extend(sinks.items())
 
+    def hand_over(self) -> None:
+        """Have those told whose commits the calling thread has led, though it does not serve: who
+        serves may have looked when they were taken and not done yet. Requires: it leads no more."""
+        if self._untold:
+            self._inbox.ring()
+            if self._inbox.has_ended:
+                self.serve()
+
     def let_go(self, requests: list[Request]) -> None:
         """These are told now, or by somebody else: others may be submitted in their place."""
         self._inbox.finish(len(requests), sum([len(request.payload) for request in requests]))

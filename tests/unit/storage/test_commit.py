@@ -132,7 +132,7 @@ def test_a_lone_put_waits_while_somebody_leads() -> None:
     put, queue = rig.put_alone, rig.committer._queue
     assert [put(b"warm", b"v", MEMORY), put(b"alone", b"v", MEMORY)] == [1, 2]
     with ThreadPoolExecutor(1) as pool:
-        with rig.committer._leading():
+        with rig.committer._mutex, rig.committer._leading:
             future = pool.submit(put, b"a", b"v", MEMORY)
             while not (queue or future.done()):
                 pass

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dis
+import itertools
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from operator import attrgetter
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,7 +20,7 @@ from seerdb.errors import (
     DiskError,
     PoisonedError,
 )
-from seerdb.storage import sync_schedule
+from seerdb.storage import commit, lone_put, sync_schedule
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.request import LOCAL, MEMORY
 from seerdb.storage.wal.reader import scan_segment
@@ -125,6 +132,54 @@ def test_an_interrupt_never_lets_a_seq_be_used_twice(
             rig.put_alone(b"c", b"v", again)
     assert [record[0] for record in scan_segment(rig.files, "wal", 1).records] == [1, 2]
     assert rig.live.visible_seq == 1
+
+
+_LOOKS = {dis.opmap[name] for name in ("RESUME", "CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD")}
+"""After these the interpreter looks for interrupts, and after nothing else."""
+
+
+def _interrupted_at(number: int, call: Callable[[], object]) -> None:
+    """Make a call, with an interrupt at one of the places in the write path where one may come."""
+    files = {module.__file__ for module in (commit, lone_put, contextlib)}
+    before: dict[FrameType, int] = {}
+    places = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            is_place = before.get(frame) in _LOOKS
+            before[frame] = frame.f_code.co_code[frame.f_lasti]
+            if is_place and next(places) == number:
+                raise KeyboardInterrupt
+        return trace
+
+    outer = sys.gettrace()
+    sys.settrace(lambda frame, *_: trace if frame.f_code.co_filename in files else None)
+    try:
+        call()
+    finally:
+        sys.settrace(outer)
+
+
+@pytest.mark.parametrize("level", [MEMORY, LOCAL])
+def test_an_interrupt_leaves_nothing_locked(level: int) -> None:
+    """Ctrl-C in a loop of puts: of twenty programs one stood still in its close, which waited for a
+    lock that nobody would let go of."""
+    for number in itertools.count(1):
+        rig = Rig()
+        rig.put(b"a", level=MEMORY)
+        try:
+            _interrupted_at(number, partial(rig.put_alone, b"b", b"v", level))
+        except KeyboardInterrupt:  # which is there meanwhile, as in a ``with`` block that it ends
+            locks = rig.committer._mutex, rig.live.lock
+            assert [lock.locked() for lock in locks] == [False, False], number
+            with suppress(PoisonedError):
+                rig.put(b"c")
+            seqs = [record[0] for record in scan_segment(rig.files, "wal", 1).records]
+            assert seqs == [*range(1, 1 + len(seqs))], number
+        else:
+            break
+    assert number > 10
 
 
 def test_who_waits_behind_an_interrupted_writer_is_told() -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from seerdb.errors import ConflictError, DiskError, FencedError, PoisonedError
+from seerdb.errors import (
+    ConflictError,
+    DiskError,
+    FencedError,
+    PoisonedError,
+    UnavailableError,
+)
 from seerdb.storage.batch import Batch
 from seerdb.storage.inbox import Inbox
 from seerdb.storage.memtable import Memtable
@@ -46,6 +54,10 @@ class Lease:
             raise FencedError("it ran out")
 
 
+class _AsleepError(Exception):
+    """The serving thread would wait for ever."""
+
+
 class Line:
     """A rig with a started segment, and the pipeline moved by hand."""
 
@@ -68,6 +80,19 @@ class Line:
         self.committer.pipeline.stop()
         self.committer.pipeline.serve()
         self.committer.pipeline._inbox._ended = False  # served again, as no database is
+
+    def look(self) -> None:
+        """As :meth:`serve`, until the thread would sleep; not at all if nothing wakes it."""
+        inbox = self.committer.pipeline._inbox
+
+        def wait() -> bool:
+            if inbox._bell.empty():
+                raise _AsleepError
+            return Inbox.wait(inbox)
+
+        with suppress(_AsleepError), patch.object(inbox, "wait", wait):
+            wait()
+            self.committer.pipeline.serve()
 
     def logged(self) -> list[int]:
         return [record[0] for record in scan_segment(self.rig.files, "wal", 1).records]
@@ -366,6 +391,40 @@ def test_what_is_queued_while_the_serving_thread_ends_is_told(
     line.committer.pipeline.stop()
     line.committer.pipeline.serve()
     assert line.told.run_through() == [(b"late", 2)]
+
+
+def _leads_a_put(line: Line) -> None:
+    line.rig.put(b"own")
+
+
+def _leads_after_a_failed_ingest(line: Line) -> None:
+    def publish(_: int) -> None:
+        raise UnavailableError("by plan")
+
+    with pytest.raises(UnavailableError):
+        line.committer.insert(lambda _: None, publish)
+
+
+@pytest.mark.parametrize("lead", [_leads_a_put, _leads_after_a_failed_ingest])
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_what_another_took_when_the_serving_thread_looked_is_told(
+    lead: Callable[[Line], None], *, has_ended: bool
+) -> None:
+    """It was no longer queued and not yet done, so the thread went to sleep, or ended, and nobody
+    told of it."""
+    line = Line()
+    pipeline = line.committer.pipeline
+    line.committer.rotate()
+    line.submit(b"a", level=MEMORY)
+    if has_ended:
+        pipeline.stop()
+    # Asked once the group is taken.
+    line.rig.env.check_disk = pipeline.serve if has_ended else line.look  # type: ignore[method-assign]
+    lead(line)
+    if not has_ended:
+        line.look()
+    [(ticket, seq)] = line.told.run_through()
+    assert (ticket, line.rig.entries()[b"a"]) == (b"a", (seq, b"v"))
 
 
 def test_what_is_submitted_when_nobody_serves_any_more_is_told_at_once() -> None:
