@@ -19,7 +19,7 @@ from seerdb.storage.merge import Chunk
 from seerdb.storage.replay import Replay
 from seerdb.storage.singles import packed_singles
 from seerdb.storage.sstable.packed import Packed
-from seerdb.storage.table_store import TableStore
+from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.wal.columns import Record
 from tests.fixtures.database import ROOMY, WAL, World, fill
 
@@ -73,8 +73,8 @@ def two_runs(world: World) -> tuple[DB, dict[bytes, bytes]]:
 
 def read_wrongly(monkeypatch: Patch, fault: Callable[[Packed], Packed]) -> None:
     """Blocks that a merge reads are not what is in them."""
-    load = TableStore.load_packed
-    monkeypatch.setattr(TableStore, "load_packed", lambda *a, **k: fault(load(*a, **k)))
+    pack = TableReader.pack_blocks
+    monkeypatch.setattr(TableReader, "pack_blocks", lambda *a: fault(pack(*a)))
 
 
 def merge_wrongly(monkeypatch: Patch, fault: Callable[[Packed], Packed]) -> None:

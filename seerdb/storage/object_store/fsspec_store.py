@@ -27,6 +27,7 @@ from datetime import datetime
 from typing import Any
 
 from botocore.handlers import add_expect_header
+from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
 from seerdb.errors import (
@@ -52,9 +53,9 @@ S3_DELETE_LIMIT = 1000
 
 TRANSFER_SECONDS = 30.0
 TRANSFER_BYTES_PER_SECOND = 256 * 1024
-"""An upload, or a read of a range, that takes longer than these two allow has failed: the HTTP
-clients time the wait for an answer and for each piece of it, but neither the sending nor the
-whole."""
+"""An upload, a read of a range, or of S3 any request, that takes longer than these two allow has
+failed: the HTTP clients time the wait for an answer and for each piece of it, but neither the
+sending nor the whole."""
 
 _MEMORY_LOCK = threading.Lock()
 """fsspec's memory is one per process, and its ``mode="create"`` looks before it writes."""
@@ -112,11 +113,11 @@ class FsspecObjectStore:
         return f"FsspecObjectStore({self._url!r})"
 
     def get(self, name: str) -> bytes:
-        # S3: one GET, whose body the HTTP client measures; the driver's default asks for the
-        # size first and then fetches in parts.
-        reading = {"max_concurrency": 1} if self._protocol in S3 else {}
+        path = self._path(name)
         with self._translated("get", name):
-            return bytes(self._filesystem.cat_file(self._path(name), **reading))
+            if self._protocol in S3:
+                return self._get_from_s3(path)
+            return bytes(self._filesystem.cat_file(path))
 
     def checksum(self, name: str) -> Checksum:
         return Checksum.of(self.get(name))
@@ -194,13 +195,37 @@ class FsspecObjectStore:
             return {}
         return {"timeout": TRANSFER_SECONDS + size / TRANSFER_BYTES_PER_SECOND}
 
+    def _get_from_s3(self, path: str) -> bytes:
+        """By one request, which may take as long as befits the size that its answer announces.
+        (The driver tells the size by a request of its own, or after the body.)"""
+        bucket, _, key = path.partition("/")
+        reply = self._call_s3("get_object", Bucket=bucket, Key=key)
+        body, loop = reply["Body"], self._filesystem.loop
+        try:
+            return bytes(sync(loop, body.read, **self._within(reply.get("ContentLength", 0))))
+        except BaseException:
+            loop.call_soon_threadsafe(body.close)  # or its connection counts as used
+            raise
+
+    def _call_s3(self, method: str, **wanted: Any) -> dict[str, Any]:
+        return dict(self._filesystem.call_s3(method, **wanted, **self._within(0)))
+
+    def _find_in_s3(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All that begins with ``path``, page by page."""
+        bucket, _, prefix = path.partition("/")
+        wanted = {"Bucket": bucket, "Prefix": prefix}
+        while True:
+            page = self._call_s3("list_objects_v2", **wanted)
+            for found in page.get("Contents", ()):
+                yield f"{bucket}/{found['Key']}", {**found, "size": found["Size"], "type": "file"}
+            if not page.get("IsTruncated"):
+                return
+            wanted["ContinuationToken"] = page["NextContinuationToken"]
+
     def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
         """What fsspec finds below ``prefix`` and maybe more; nothing if there is nothing."""
         if self._protocol in S3:
-            # Asked below the bucket with a prefix, the driver lists and does no more.
-            bucket, _, root = self._root.partition("/")
-            below = f"{root}/{prefix}" if root else prefix
-            return dict(self._filesystem.find(bucket, prefix=below, detail=True))
+            return dict(self._find_in_s3(self._path(prefix)))
         directory = self._path(prefix).rpartition("/")[0]
         try:
             return dict(self._filesystem.find(directory, detail=True))
@@ -209,10 +234,11 @@ class FsspecObjectStore:
 
     def _delete_from_s3(self, paths: Sequence[str]) -> None:
         # Not through rm(), which drops the errors of single names.
-        split = [path.partition("/") for path in paths]
-        wanted = {"Objects": [{"Key": key} for _, _, key in split], "Quiet": True}
+        keys = [{"Key": path.partition("/")[2]} for path in paths]
+        wanted = {"Objects": keys, "Quiet": True}
+        bucket = self._root.partition("/")[0]
         with self._translated("delete", f"{len(paths)} objects"):
-            reply = self._filesystem.call_s3("delete_objects", Bucket=split[0][0], Delete=wanted)
+            reply = self._call_s3("delete_objects", Bucket=bucket, Delete=wanted)
         for refused in reply.get("Errors", ()):
             raise UnavailableError(
                 f"{self._url}: cannot delete {refused.get('Key')}: "

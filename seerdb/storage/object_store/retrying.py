@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from seerdb.clock import Clock
 from seerdb.errors import (
@@ -25,6 +25,7 @@ from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.pieces import Body
 
 T = TypeVar("T")
+Failures: TypeAlias = type[SeerDBError] | tuple[type[SeerDBError], ...]
 
 
 class RetryingObjectStore:
@@ -33,7 +34,8 @@ class RetryingObjectStore:
     The n-th wait is random between 0 and ``base_seconds`` · 2^(n-1), at most
     ``cap_seconds``, so that clients that failed together do not come back together.
     ``give_up`` is asked after each failure; true means that further attempts are futile now.
-    Retries ``UnavailableError``, and a ``TruncatedError`` of a read once. Thread-safe.
+    Retries ``UnavailableError``, and of reads ``TruncatedError``: a connection that was cut, unless
+    the object itself is short, and then so are all answers. Thread-safe.
     """
 
     def __init__(
@@ -91,11 +93,11 @@ class RetryingObjectStore:
     def close(self) -> None:
         self._inner.close()
 
-    def _retry(self, request: Callable[[], T]) -> T:
+    def _retry(self, request: Callable[[], T], failures: Failures = UnavailableError) -> T:
         for attempt in range(self._attempts - 1):
             try:
                 return request()
-            except UnavailableError:
+            except failures:
                 if self._give_up():
                     raise
                 longest = min(self._cap_seconds, self._base_seconds * 2**attempt)
@@ -103,11 +105,7 @@ class RetryingObjectStore:
         return request()
 
     def _read(self, request: Callable[[], T]) -> T:
-        try:
-            return self._retry(request)
-        except TruncatedError:
-            # A connection cut short; if the object itself is short, so is the second answer.
-            return self._retry(request)
+        return self._retry(request, (UnavailableError, TruncatedError))
 
     def _settle(
         self, name: str, data: Body, cause: SeerDBError, get: Callable[[str], bytes]

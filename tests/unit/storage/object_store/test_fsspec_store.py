@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
@@ -248,7 +249,9 @@ def test_an_upload_is_one_round_trip(store: FsspecObjectStore, server: ScriptedS
 
 
 @pytest.mark.timeout(50)  # the driver waits for each piece of an answer for a minute
-@pytest.mark.parametrize("operation", ["put", "put_if_absent", "get_range"])
+@pytest.mark.parametrize(
+    "operation", ["put", "put_if_absent", "get_range", "get", "list", "delete"]
+)
 def test_a_transfer_that_comes_to_no_end_is_ended(
     operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +261,26 @@ def test_a_transfer_that_comes_to_no_end_is_ended(
         store = FsspecObjectStore.open("s3://bucket/db", options)
         with pytest.raises(UnavailableError, match="FSTimeoutError"):
             CALLS[operation](store)
+        store.close()
+
+
+@pytest.mark.timeout(50)  # as above
+@pytest.mark.parametrize("operation", ["get_range", "get", "list"])
+def test_an_answer_that_comes_to_no_end_is_ended(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of which a byte came now and then held its thread for ever."""
+    monkeypatch.setattr(fsspec_store, "TRANSFER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as caller:
+        options = {"endpoint_url": f"http://127.0.0.1:{server.getsockname()[1]}", **KEYS}
+        store = FsspecObjectStore.open("s3://bucket/db", options)
+        asked = caller.submit(CALLS[operation], store)
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nd")
+            with pytest.raises(UnavailableError, match="FSTimeoutError"):
+                asked.result()
         store.close()
 
 
