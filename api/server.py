@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import structlog
 import uvicorn
 
 from seerdb import SeerDBError
@@ -24,6 +25,8 @@ from seerdb_api.protocol import KeyProtocol
 from seerdb_api.service import Service
 from seerdb_api.settings import ServiceSettings
 
+logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.server")
+
 BACKLOG = 2048
 """Connections that the kernel holds while the loop is busy."""
 GRACEFUL_SECONDS = 20
@@ -36,21 +39,27 @@ def serve(settings: ServiceSettings) -> int:
     """Serve the database until told to stop; 0 after a clean stop, 1 when it cannot start, 4 when
     a standby that had taken over was taken over from: start it again.
 
-    On SIGTERM or SIGINT: stop accepting, finish requests, flush and close the database. Raises what
-    opening the database raises; and ``SeerDBError`` before that, when it cannot listen, for an
-    opening fences whoever writes. Requires: the main thread.
+    On SIGTERM or SIGINT: stop accepting, finish requests, flush and close the database; while that
+    is still being opened, give that up. Another one while it closes ends the process at once.
+    Raises what opening the database raises; and ``SeerDBError`` before that, when it cannot listen,
+    for an opening fences whoever writes. Requires: the main thread.
     """
     configure_logging(settings.log_format)
+    stop = _Stop()
     with ExitStack() as stack:
         sockets = [stack.enter_context(each) for each in _bound(settings.host, settings.port)]
         prepare()
-        db = stack.enter_context(closing(open_database(settings)))
-        clock = SystemClock()
-        app = FastPath(create_app(settings, db, clock=clock), clock)
-        server = _Server(_config(app, settings), settings, app.service)
         try:
-            with _stopping_on_signals(server):
+            with stop.on_signals():
+                db = stack.enter_context(closing(open_database(settings)))
+                clock = SystemClock()
+                app = FastPath(create_app(settings, db, clock=clock), clock)
+                server = _Server(_config(app, settings), settings, app.service)
+                stop.begin_serving(server)
                 server.run(sockets)
+        except _Told:
+            logger.info("told to stop while the database was being opened")
+            return 0
         except SystemExit:  # uvicorn could not start, and has logged why
             return 1
         return FENCED if settings.standby and app.service.db.is_fenced else 0
@@ -145,20 +154,39 @@ def _say(line: str) -> None:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-@contextmanager
-def _stopping_on_signals(server: uvicorn.Server) -> Iterator[None]:
-    """Make signals stop the server, also those that come before it handles them itself.
+class _Told(BaseException):
+    """A signal came before there was a server to be stopped."""
 
-    uvicorn raises each signal again when it has stopped, for the handlers from before: with
-    the usual ones a clean stop would end in death by signal.
-    """
 
-    def stop(_signal: int, _frame: object) -> None:
-        server.should_exit = True
+class _Stop:
+    """What signals do: until there is a server they raise :class:`_Told`, then they stop it."""
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __init__(self) -> None:
+        self._server: uvicorn.Server | None = None
+        self._is_told = False
+
+    def begin_serving(self, server: uvicorn.Server) -> None:
+        """From now on, stop this one. Raises: ``_Told`` if a signal came and nobody heard, as what
+        a destructor raises is dropped."""
+        self._server = server
+        if self._is_told:
+            raise _Told
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Heed signals, also those that come when uvicorn does not handle them itself: it raises
+        each again when it has stopped, and that must not be death by signal."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._tell)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _tell(self, _signal: int, _frame: object) -> None:
+        is_first, self._is_told = not self._is_told, True
+        if self._server is not None:
+            self._server.should_exit = True
+        elif is_first:
+            raise _Told

@@ -6,12 +6,25 @@ nothing that the parent's jobs do not need.
 
 from __future__ import annotations
 
+import signal
+from typing import NoReturn
+
+TERMINATED = 143
+
 
 def main() -> None:
     """Run the command line of this process; never returns."""
+    signal.signal(signal.SIGTERM, _end)
     from seerdb.cli.main import main as run
 
     run()
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """Let go of what the command holds elsewhere, such as the lock of a repository, as Ctrl-C does.
+    A second signal ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(TERMINATED)
 
 
 if __name__ == "__main__":

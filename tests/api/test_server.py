@@ -33,10 +33,24 @@ def opened(settings, opened=server.open_database):
     return opened(settings)
 server.open_database = opened
 """
+OPENING = """
+import signal
+from seerdb.events import Recovered
+from seerdb_api import database
+class Dropped:
+    def __del__(self):
+        signal.raise_signal({number})
+def told(event, log_event=database.log_event):
+    log_event(event)
+    if isinstance(event, Recovered):
+        {how}
+database.log_event = told
+"""
+"""The signal comes in the middle of opening."""
 LIMIT = 1 << 20
 
 
-def start(directory: Path, **settings: object) -> subprocess.Popen[str]:
+def start(directory: Path, *, before: str = "", **settings: object) -> subprocess.Popen[str]:
     values = {
         "data_dir": str(directory),
         "port": 0,
@@ -47,7 +61,7 @@ def start(directory: Path, **settings: object) -> subprocess.Popen[str]:
         **settings,
     }
     return subprocess.Popen(
-        [sys.executable, "-c", SERVE, json.dumps(values)],
+        [sys.executable, "-c", before + SERVE, json.dumps(values)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -99,6 +113,23 @@ def test_a_stopped_server_kept_everything(tmp_path: Path) -> None:
     with connection_to(port_of(second)) as connection:
         assert ask(connection, "GET", "/v1/kv/a/b")[:2] == (200, b"1")
     stop(second, signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["signal.raise_signal({number})", "Dropped()"])
+def test_a_server_that_is_stopped_while_it_opens_ends_well(
+    tmp_path: Path, number: signal.Signals, how: str
+) -> None:
+    """It died by the signal, and as the first process of a container did not heed it at all."""
+    how = how.format(number=int(number))
+    process = start(tmp_path, before=OPENING.format(number=int(number), how=how))
+    out, log = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, ""), log
+    assert "told to stop while the database was being opened" in log
+    again = start(tmp_path)
+    with connection_to(port_of(again)) as connection:
+        assert ask(connection, "PUT", "/v1/kv/a", b"1")[0] == 204
+    stop(again)
 
 
 def test_a_server_that_is_stopped_waits_for_no_merge(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import random
 import re
 import signal
 import subprocess
@@ -201,6 +202,26 @@ def test_an_interrupt_is_quiet() -> None:
         outcome = process.end()
         done.set()
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "")
+
+
+def test_a_command_that_is_terminated_lets_go_of_what_it_holds(tmp_path: Path) -> None:
+    """Of the lock of a repository, without which a prune is refused for ten minutes."""
+    with DB.open(tmp_path / "db", background="inline", min_free_disk=0) as db:
+        db.put(b"k", b"v" * 10_000)
+    places = "--from", str(tmp_path / "db"), "--to", str(tmp_path / "copies")
+    Commands()("backup", *places)
+    with DB.open(tmp_path / "db", background="inline", min_free_disk=0) as db:
+        for number in range(3):
+            db.put(b"k%d" % number, random.randbytes(10_000))
+            db.flush()
+    process = Process("backup", *places, "--rate", "1")  # would take hours
+    locks = tmp_path / "copies" / "locks"
+    while not (locks.exists() and list(locks.iterdir())):
+        assert process.popen.poll() is None
+    process.popen.send_signal(signal.SIGTERM)
+    outcome = process.end()
+    assert (outcome.code, outcome.out, outcome.err) == (143, b"", "")
+    Commands()("backup", "prune", str(tmp_path / "copies"), "--keep-last", "1", "--yes")
 
 
 def close_output(process: Process) -> None:
