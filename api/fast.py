@@ -19,6 +19,7 @@ from seerdb_api.outbox import Outbox
 from seerdb_api.reply import Reply, send_reply
 from seerdb_api.requests import OTHER, SLOW_SECONDS, request_id_for
 from seerdb_api.service import Service
+from seerdb_api.unread import Unread
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("seerdb.http")
 
@@ -31,6 +32,7 @@ class FastPath:
         self.now = clock.monotonic
         self.outbox = Outbox()
         """Of the connections that are served without the framework."""
+        self.unread = Unread(self.now)
         self._app = app
         self._keys: keys.Keys = app.state.keys
         metrics = app.state.metrics.requests

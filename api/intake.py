@@ -49,6 +49,8 @@ PATIENCE = 60.0
 """Seconds in which a head has to be there, and then each next piece of the body."""
 UNREAD = 300.0
 """Seconds in which a client has to take something of what waits for it."""
+UNREAD_TOO_MUCH = 10.0
+"""The same while more waits for all clients than ``MOST_UNREAD``."""
 
 _HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,} bytes of them"
 _TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
@@ -99,11 +101,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
+        self._fast.unread.end(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not take what there is for it."""
+        super().pause_writing()
+        self._takes_nothing()
+        self._fast.unread.begin(self, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """The client has taken most of what waited for it."""
         self._untaken = 0
+        self._fast.unread.end(self)
         super().resume_writing()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -191,7 +201,13 @@ class GuardedProtocol(HttpToolsProtocol):
         now = self._fast.now()
         if untaken != self._untaken:
             self._untaken, self._untaken_since = untaken, now
-        return untaken > 0 and now - self._untaken_since >= UNREAD
+        patience = UNREAD_TOO_MUCH if self._fast.unread.is_too_much else UNREAD
+        return untaken > 0 and now - self._untaken_since >= patience
+
+    def drop_if_stuck(self) -> None:
+        """Hang up on a client that has taken nothing for long of what waits for it."""
+        if self._takes_nothing():
+            self.transport.abort()
 
     def _look(self) -> None:
         """Hang up on a client that has been owing for long, or takes nothing."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
 from seerdb.testing.clock import FakeClock
 from seerdb_api import intake
+from seerdb_api import unread as api_unread
 from seerdb_api.head import MAX_LINES
 from seerdb_api.intake import MAX_HEAD, MAX_TARGET, GuardedProtocol
 from tests.api.client import PROBLEM_JSON, PROBLEM_MEMBERS
@@ -295,6 +296,27 @@ def test_whoever_takes_nothing_of_a_reply_is_hung_up_on(
         with suppress(ConnectionError):
             assert len(wire.read.read()) < len(LARGE)
     assert db.scans_open == 0
+
+
+def test_nobody_leaves_a_reply_for_long_while_too_much_waits_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each kept its reply for five minutes, however many there were."""
+    monkeypatch.setattr(api_unread, "MOST_UNREAD", len(LARGE))
+    clock, db = FakeClock(), FakeDatabase()
+    db.put(b"large", LARGE)
+    with serving(db, clock) as server, ExitStack() as wires:
+        for number in range(3):
+            wire = wires.enter_context(connected(server))
+            wire.send(request("GET", "/v1/kv/large"))
+            while len(unread(server)) == number:
+                turn(server)
+        assert len(unread(server)) == 3, "who has just begun is not dropped for that"
+        clock.advance(intake.UNREAD_TOO_MUCH)
+        last = wires.enter_context(connected(server))
+        last.send(request("GET", "/v1/kv/large"))
+        while len(unread(server)) != 1:
+            turn(server)
 
 
 def test_whoever_takes_a_reply_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
