@@ -183,8 +183,7 @@ class Background:
                     is_told = True
                     self._listener(ShippingStopped(str(shipper.conflict)))
 
-        workers = self._workers
-        self.ship = self._add(Lane("ship", work, workers, self.failed, submit=workers.submit_ship))
+        self.ship = self.lane("ship", work)
         return self.ship
 
     def add_lease(self, keeper: LeaseKeeper | None, live: LiveState, shipper: Shipper) -> None:

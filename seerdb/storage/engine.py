@@ -294,8 +294,11 @@ class Engine:
     def _job_runner(self) -> JobRunner:
         components, workers = self.components, self.runtime.workers
         location, meter = self.stores.location, self.stores.meter
+        here = LocalRunner(
+            components.files, self.stores.of, self._pace_for, components.clock, workers.flushes
+        )
         if workers.background == "process" and location is not None:
-            return ProcessRunner(workers, location, meter, lambda: self.gauges.has_many_runs)
+            return ProcessRunner(workers, location, meter, lambda: self.gauges.has_many_runs, here)
         return LocalRunner(components.files, self.stores.of, self._pace_for, components.clock)
 
     def _pace_for(self, purpose: Purpose) -> Pace:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -44,6 +46,8 @@ ASK_SECONDS = 5.0
 MOST_UNANSWERED = 12
 """How often it is asked without an answer until it counts as dead. Not a time: one that was stopped
 together with this one has not been asked meanwhile."""
+SEND_SECONDS = ASK_SECONDS * MOST_UNANSWERED
+"""How long it may take nothing of what it is sent until it counts as dead."""
 GOODBYE_SECONDS = 5.0
 """How long one that has nothing to do may take to end."""
 
@@ -73,6 +77,7 @@ class JobProcess:
         Raises: ``OSError``.
         """
         self._calls, theirs = Pipe()
+        _bound_sending(self._calls.fileno())
         with theirs:
             path = list(map(str, sys.path))
             program = _PROGRAM.format(path=path, calls=theirs.fileno(), board=board)
@@ -150,6 +155,14 @@ class JobProcess:
         self._process.kill()
         self._process.wait()
         self._calls.close()
+
+
+def _bound_sending(descriptor: int) -> None:
+    """Have a socket fail, as one that is broken does, when nothing can be sent for so long."""
+    with socket.socket(fileno=os.dup(descriptor)) as end:
+        end.settimeout(None)  # whatever the default of the program is: the descriptors share it
+        patience = struct.pack("ll", int(SEND_SECONDS), int(SEND_SECONDS % 1 * 1e6))
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
 
 
 def serve(calls: int, board: int) -> None:

@@ -8,6 +8,8 @@ once the manifest names it, so a worker that dies costs time and nothing else.
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol, TypeVar
@@ -15,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from seerdb.clock import Clock, SystemClock
 from seerdb.errors import UnavailableError
 from seerdb.storage.allocator import keep_freed_pieces, keeping_freed_memory
+from seerdb.storage.building import AsideObjectStore
 from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
 from seerdb.storage.job_process import ProcessDied
@@ -28,11 +31,14 @@ from seerdb.storage.object_store.stack import stack
 from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import Pace, at_full_speed
 from seerdb.storage.shared_numbers import numbers_at
-from seerdb.storage.worker_processes import Pool, patiently
+from seerdb.storage.worker_processes import NoneIdle, Pool, patiently
 from seerdb.storage.workers import Workers
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+FLUSH_PATIENCE = 10.0
+"""Seconds that a flush waits for a worker process. Those it waits for may wait for their bucket."""
+
 JobFunction = Callable[[Job, FileSystem, ObjectStore, Pace], Result]
 
 
@@ -66,7 +72,8 @@ class JobRunner(Protocol):
 
 
 class LocalRunner:
-    """Runs jobs in the calling thread, on the ports of the database."""
+    """Runs jobs in the calling thread, on the ports of the database; flushes only while they have
+    one of the ``flushes`` places, if they are bounded, or wait for their store."""
 
     shares_memory = True
     shares_disk = True
@@ -77,11 +84,13 @@ class LocalRunner:
         store_for: Callable[[Purpose], ObjectStore],
         pace_for: Callable[[Purpose], Pace] = lambda _: at_full_speed,
         clock: Clock | None = None,
+        flushes: threading.Semaphore | None = None,
     ) -> None:
         self._files = files
         self._store_for = store_for
         self._pace_for = pace_for
         self._clock = clock or SystemClock()
+        self._flushes = flushes
 
     @property
     def at_once(self) -> int:
@@ -100,14 +109,18 @@ class LocalRunner:
             control, self._store_for(purpose), self._pace_for(purpose), self._clock
         )
         keep_freed_pieces()
-        return function(job, self._files, store, pace)
+        if self._flushes is None or purpose is not Purpose.FLUSH:
+            return function(job, self._files, store, pace)
+        with self._flushes:
+            return function(job, self._files, AsideObjectStore(store, self._flushes), pace)
 
 
 class ProcessRunner:
     """Runs jobs in worker processes, which open the store by its location.
 
     Merges have processes of their own, and give way to all other jobs unless they are urgent when
-    they begin.
+    they begin. A flush that gets no process within ``FLUSH_PATIENCE`` runs ``here``: others may
+    hold them all for as long as their bucket stalls.
     """
 
     shares_memory = False
@@ -119,7 +132,9 @@ class ProcessRunner:
         location: StoreLocation,
         meter: RequestMeter,
         merges_are_urgent: Callable[[], bool],
+        here: LocalRunner,
     ) -> None:
+        self._here = here
         self._workers = workers
         self._processes = workers.processes
         self._location = location
@@ -148,6 +163,8 @@ class ProcessRunner:
                 share = self._processes.shared_numbers
                 with share() as (place, numbers), control.shared(numbers):
                     result, statistics = self._run(purpose, *call, place)
+        except NoneIdle:
+            return self._here.run(function, job, purpose, control)
         except ProcessDied as error:
             raise UnavailableError(f"a worker process died; its job runs again: {error}") from error
         self._meter.merge(statistics)
@@ -157,18 +174,21 @@ class ProcessRunner:
         """Which processes a job goes to, and what it gives way to there."""
         run = self._processes.run
         if purpose is not Purpose.COMPACTION:
-            return run(Pool.PROMPT, *call)
+            patience = FLUSH_PATIENCE if purpose is Purpose.FLUSH else None
+            return run(Pool.PROMPT, *call, patience=patience)
         if self._merges_are_urgent():
             return run(Pool.MERGES, *call)
         return run(Pool.MERGES, patiently, *call)
 
 
-_stores: list[tuple[StoreLocation, ObjectStore]] = []
-"""Of a worker process: connections are kept from job to job."""
+MOST_STORES = 8
+_stores: deque[tuple[StoreLocation, ObjectStore]] = deque(maxlen=MOST_STORES)
+"""Of a worker process, those opened last: connections are kept from job to job. The oldest is let
+go of, not closed, for on a cluster a job beside may still use it; then it closes by itself."""
 
 
 def _store_at(location: StoreLocation) -> ObjectStore:
-    for known, store in _stores:
+    for known, store in tuple(_stores):
         if known == location:
             return store
     store = location.open()

@@ -61,4 +61,4 @@ class Surroundings:
     def ship(self, tickets: list[Ticket], place: Place) -> None:
         self._shipping.shipper.enqueue(tickets, place)
         # On another thread always: the caller holds the commit mutex, which shipping takes.
-        self._workers.submit_ship(self._background.ship.wake)
+        self._workers.submit_lane(self._background.ship.wake)

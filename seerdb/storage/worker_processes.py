@@ -36,6 +36,11 @@ class Pool(StrEnum):
 PROCESSES = {Pool.PROMPT: 2, Pool.MERGES: 2}
 """At most. The second prompt one is for flushes beside an ingest, or of another database."""
 
+
+class NoneIdle(Exception):
+    """All processes of a pool had other jobs for as long as somebody was ready to wait."""
+
+
 RUNTIME_CLOSED = "the runtime is closed; close it after its databases"
 
 
@@ -68,9 +73,12 @@ class _Processes:
             self._idle.put(None)
         self._is_closed = False
 
-    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+    def run(self, patience: float | None, function: Callable[..., Any], *args: Any) -> Any:
         """Wait for an idle one, then for what the call returns there."""
-        process = self._idle.get()
+        try:
+            process = self._idle.get(timeout=patience)
+        except Empty:
+            raise NoneIdle from None
         try:
             if self._is_closed:
                 raise ClosedError(RUNTIME_CLOSED)
@@ -115,13 +123,19 @@ class WorkerProcesses:
         """See :meth:`Board.lend`."""
         return self._shared_board().lend()
 
-    def run(self, pool: Pool, function: Callable[..., Any], *args: Any) -> Any:
+    def run(
+        self,
+        pool: Pool,
+        function: Callable[..., Any],
+        *args: Any,
+        patience: float | None = None,
+    ) -> Any:
         """Run a picklable call in a worker process of ``pool`` and wait for what it returns.
 
-        Raises: what the call raises, or ``ProcessDied`` when its worker died; a later call then
-        gets a new one.
+        Raises: what the call raises; ``ProcessDied`` when its worker died, after which a later call
+        gets a new one; ``NoneIdle`` when all are busy for ``patience`` seconds.
         """
-        return self._pools[pool].run(function, *args)
+        return self._pools[pool].run(patience, function, *args)
 
     def prepare(self, pool: Pool) -> None:
         """Start a process of ``pool``, if none is, for the first job not to wait for one that

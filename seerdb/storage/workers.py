@@ -27,14 +27,18 @@ R = TypeVar("R")
 Thread = threading.Thread
 """What :meth:`Workers.start_thread` returns; join it."""
 
-LANE_THREADS = 4
-SHIP_THREADS = 8
-"""Ships of all databases: each is little but waiting for the bucket."""
+LANE_THREADS = 1024
+"""Turns of all databases, flushes and ships among them, at once. Each waits for its bucket mostly,
+so no database waits for a thread that another has: they are started as they are needed."""
+BUILDS = 4
+"""Flushes of all databases that build tables at once in threads; see ``building.py``."""
 FETCH_THREADS = 16
 CHECK_THREADS = 8
 """Whole objects that are read and checked side by side; each is in memory meanwhile."""
 COMPACTION_THREADS = 4
 """Compactions of all databases that run in threads: one for each database."""
+JOB_REQUESTS = 8
+"""Requests that one job may have under way beside its work."""
 RESTART_SECONDS = 0.1
 """How long a loop rests that raised, before it is run again."""
 
@@ -52,8 +56,8 @@ class InlineExecutor(Executor):
 
 
 def transfer_threads(count: int) -> Executor:
-    """Threads for requests of one copy, which wait rather than compute; shut them down. One at a
-    time needs none."""
+    """Threads for requests of one copy or merge, which wait rather than compute; shut them down.
+    One at a time needs none."""
     return ThreadPoolExecutor(count, "seerdb-transfer") if count > 1 else InlineExecutor()
 
 
@@ -88,8 +92,13 @@ def side_by_side(threads: Executor, call: Callable[[T], R], items: Iterable[T]) 
     try:
         results = threads.map(call, items)
     except RuntimeError as error:
-        raise ClosedError("the database was closed during this read; open it again") from error
+        raise closed_meanwhile() from error
     return list(results)
+
+
+def closed_meanwhile() -> ClosedError:
+    """What a read raises that was under way while the database was closed."""
+    return ClosedError("the database was closed during this read; open it again")
 
 
 def _tell_of_exception() -> None:
@@ -165,7 +174,7 @@ class Workers:
         self.timer = Timer(clock)
         self.fetchers: Executor = ThreadPoolExecutor(FETCH_THREADS, "seerdb-fetch")
         self._lanes = ThreadPoolExecutor(LANE_THREADS, "seerdb-lane")
-        self._ships = ThreadPoolExecutor(SHIP_THREADS, "seerdb-ship")
+        self.flushes = threading.Semaphore(BUILDS)
         threads = self.compactions if background == "process" else COMPACTION_THREADS
         self._compactions = ThreadPoolExecutor(threads, "seerdb-compaction")
         self.processes = WorkerProcesses()
@@ -175,6 +184,11 @@ class Workers:
         """Whether background work runs in the caller."""
         return self.background == "inline"
 
+    @property
+    def job_requests(self) -> int:
+        """How many requests a job may have under way; 1: inline, it waits for each."""
+        return 1 if self.is_inline else JOB_REQUESTS
+
     def prepare(self) -> None:
         """Start the process that the first flush would wait for, where they run in processes."""
         if self.background == "process":
@@ -183,10 +197,6 @@ class Workers:
     def submit_lane(self, run: Callable[[], None]) -> None:
         """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`."""
         self._submit(self._lanes, run)
-
-    def submit_ship(self, run: Callable[[], None]) -> None:
-        """As :meth:`submit_lane`, for turns that never wait for flushes."""
-        self._submit(self._ships, run)
 
     def submit_compaction(self, run: Callable[[], None]) -> None:
         """As :meth:`submit_lane`, for turns that may take hours: others never wait for them."""
@@ -222,7 +232,6 @@ class Workers:
         """End all threads and processes; waits for what runs."""
         self.timer.close()
         self._lanes.shutdown(wait=True)
-        self._ships.shutdown(wait=True)
         self._compactions.shutdown(wait=True)
         self.fetchers.shutdown(wait=True)
         self.processes.close()

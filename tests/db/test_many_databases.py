@@ -11,12 +11,16 @@ import pytest
 
 from seerdb import DB, Batch, Components, Runtime, UnavailableError
 from seerdb.clock import SystemClock
-from seerdb.storage.workers import FETCH_THREADS, LANE_THREADS
+from seerdb.storage.pieces import Body
+from seerdb.storage.workers import BUILDS, FETCH_THREADS
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
 
 COUNT = 20
 CACHE = 256 << 10
+LANES = 6
+"""Of one database."""
+PATIENCE = 60
 
 
 def our_threads() -> Counter[str]:
@@ -49,10 +53,11 @@ def test_twenty_databases_share_one_runtime(runtime: Runtime, open_db: OpenDB) -
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(use, enumerate(databases)))
     threads = our_threads() - before
-    assert threads["seerdb-lane"] <= LANE_THREADS
     assert threads["seerdb-fetch"] <= FETCH_THREADS
     assert threads["seerdb-timer"] <= 1
-    assert threads.total() <= LANE_THREADS + FETCH_THREADS + 1
+    lanes = threads["seerdb-lane"] + threads["seerdb-compaction"]
+    assert lanes <= LANES * COUNT
+    assert threads.total() <= lanes + FETCH_THREADS + 1
     cached = {db.statistics().block_cache.bytes for db in databases}
     assert len(cached) == 1, "one cache, so one number"
     assert cached.pop() <= CACHE
@@ -82,6 +87,52 @@ def test_a_failing_database_leaves_the_others_alone(runtime: Runtime, open_db: O
             failing.result(60)
     assert all(check.ok for check in good.health())
     store.outage = False
+
+
+class StallingObjectStore(MemoryObjectStore):
+    """Takes no table until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_stalled, self.goes_on = threading.Event(), threading.Event()
+
+    def put(self, name: str, data: Body) -> None:
+        if name.startswith("tables/"):
+            self.has_stalled.set()
+            self.goes_on.wait()
+        super().put(name, data)
+
+
+@pytest.fixture
+def stalling(runtime: Runtime, open_db: OpenDB) -> Iterator[list[StallingObjectStore]]:
+    """More buckets than there are flushes that build at once, each with a flush that waits."""
+    stores = [StallingObjectStore() for _ in range(BUILDS + 1)]
+    with ThreadPoolExecutor(len(stores)) as pool:
+        try:
+            for number, store in enumerate(stores):
+                parts = Components(runtime=runtime, object_store=store)
+                stalled = open_db(f"stalled{number}", components=parts)
+                stalled.put(b"a", b"1")
+                pool.submit(stalled.flush)
+                assert store.has_stalled.wait(PATIENCE)
+            yield stores
+        finally:
+            for store in stores:
+                store.goes_on.set()
+
+
+@pytest.mark.usefixtures("stalling")
+def test_stalling_buckets_keep_no_other_database_from_its_own(
+    runtime: Runtime, open_db: OpenDB
+) -> None:
+    """Four of them had all threads for flushes, and the fifth refused its writes in the end."""
+    good = open_db("good", components=Components(runtime=runtime))
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(3):
+            good.put(b"a", b"%d" % number, durability="object")
+            assert pool.submit(good.flush).result(PATIENCE).last_seq == number + 1
+        pool.submit(good.compact).result(PATIENCE)
+    assert all(check.ok for check in good.health())
 
 
 def test_a_database_with_a_runtime_of_its_own_ends_its_threads(open_db: OpenDB) -> None:

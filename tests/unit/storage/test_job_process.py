@@ -132,6 +132,18 @@ def test_what_died_between_two_calls_is_told(process: JobProcess) -> None:
     assert not process.is_alive
 
 
+def test_one_that_takes_no_more_of_a_large_call_counts_as_dead(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while it was idle, it held whoever had a large call for it for ever."""
+    monkeypatch.setattr(job_process, "SEND_SECONDS", 0.2)
+    with closing(JobProcess(board.fileno(), NICENESS)) as process:
+        process.call(os.getpid)
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(ProcessDied, match="-9"):
+            process.call(len, bytes(10 << 20))
+
+
 def test_who_is_interrupted_gets_no_answer_to_an_earlier_call(
     process: JobProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,14 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError, CorruptionError, NotFoundError, UnavailableError
+from seerdb.storage import jobs as jobs_module
 from seerdb.storage.control import JobControl
 from seerdb.storage.files import FileSystem
-from seerdb.storage.jobs import LocalRunner, ProcessRunner
+from seerdb.storage.jobs import MOST_STORES, LocalRunner, ProcessRunner
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
+from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pace import Pace
 from seerdb.storage.worker_processes import (
     PROCESSES,
@@ -72,10 +77,34 @@ def test_a_local_job_runs_here_on_the_ports_of_the_database() -> None:
     assert (store.get("b"), asked) == (b"12345", [Purpose.FLUSH])
 
 
+def test_a_job_has_its_place_but_while_it_waits_for_its_store() -> None:
+    """One that waited for its bucket kept the place in which others could have built."""
+    places, free = threading.Semaphore(1), []
+
+    class Store(MemoryObjectStore):
+        def get(self, name: str) -> bytes:
+            free.append(places.acquire(blocking=False))
+            places.release()
+            return super().get(name)
+
+    def run(job: str, files: FileSystem, store: ObjectStore, pace: Pace) -> None:
+        free.append(places.acquire(blocking=False))
+        store.get(job)
+
+    store = Store()
+    runner = LocalRunner(CrashableFileSystem(), lambda _: store, flushes=places)
+    with pytest.raises(NotFoundError):
+        runner.run(run, "none", Purpose.FLUSH)
+    assert free == [False, True]
+    assert places.acquire(blocking=False), "it has left its place"
+
+
 def runner_on(tmp_path: Path, workers: Workers) -> tuple[ProcessRunner, ObjectStore, RequestMeter]:
     location = StoreLocation(str(tmp_path / "bucket"))
     meter = RequestMeter()
-    return ProcessRunner(workers, location, meter, lambda: False), location.open(), meter
+    store = location.open()
+    here = LocalRunner(OsFileSystem(), lambda _: store)
+    return ProcessRunner(workers, location, meter, lambda: False, here), store, meter
 
 
 def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
@@ -97,10 +126,48 @@ def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
     assert meter.total_requests() == 4
 
 
+def read_whole(path: Path, files: FileSystem, store: ObjectStore, pace: Pace) -> str:
+    """Of a named pipe: until whoever opened it for writing closes it."""
+    return path.read_text()
+
+
+def test_a_flush_runs_here_when_others_have_all_processes(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two databases whose bucket stalled kept all others from flushing."""
+    monkeypatch.setattr(jobs_module, "FLUSH_PATIENCE", 0)
+    runner, store, _ = runner_on(tmp_path, workers)
+    store.put("a", b"12345")
+    gates = [tmp_path / str(number) for number in range(PROCESSES[Pool.PROMPT])]
+    for gate in gates:
+        os.mkfifo(gate)
+    with ThreadPoolExecutor(len(gates) + 1) as callers, ExitStack() as opened:
+        for gate in gates:
+            callers.submit(runner.run, read_whole, gate, Purpose.INGEST)
+            opened.enter_context(gate.open("w"))  # once the job reads
+        flush = callers.submit(runner.run, run_copy, Copy("a", "b"), Purpose.FLUSH)
+        assert flush.result(60) == (5, os.getpid())
+
+
+def test_a_worker_keeps_the_stores_that_it_opened_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It kept one for each location it ever had a job for, and for each debt of a clone."""
+    monkeypatch.setattr(jobs_module, "_stores", jobs_module._stores.copy())
+    locations = [StoreLocation(str(tmp_path / str(n))) for n in range(MOST_STORES + 1)]
+    first = weakref.ref(jobs_module._store_at(locations[0]))
+    for location in locations[1:]:
+        assert first() is jobs_module._store_at(locations[0])
+        jobs_module._store_at(location)
+    assert first() is None
+    kept = jobs_module._store_at(locations[1])
+    assert kept is jobs_module._store_at(locations[1])
+
+
 class AskedProcesses(WorkerProcesses):
     """Run nothing, and tell where it was to be run."""
 
-    def run(self, pool: Pool, function: Callable[..., Any], *args: Any) -> Any:
+    def run(self, pool: Pool, function: Callable[..., Any], *args: Any, **patience: Any) -> Any:
         return (pool, function is patiently), ()
 
 
@@ -111,7 +178,8 @@ def test_merges_have_processes_of_their_own_and_are_patient_unless_urgent(
 ) -> None:
     workers, urgent = Workers("process", SystemClock()), False
     workers.processes = AskedProcesses()
-    runner = ProcessRunner(workers, StoreLocation("/"), RequestMeter(), lambda: urgent)
+    here = LocalRunner(OsFileSystem(), lambda _: MemoryObjectStore())
+    runner = ProcessRunner(workers, StoreLocation("/"), RequestMeter(), lambda: urgent, here)
     is_merge = purpose is Purpose.COMPACTION
     pool = Pool.MERGES if is_merge else Pool.PROMPT
     asked: list[Any] = [runner.run(run_copy, Copy("a", "b"), purpose, control)]
