@@ -159,18 +159,24 @@ class Cluster:
                 client.close(timeout=GOODBYE_SECONDS)
 
 
-def is_call_forgotten() -> bool:
-    """On a worker, in a call: whether nobody waits for it any more, because it was cancelled or
-    because who asked for it is gone. Elsewhere: no. Asks nobody, so it costs next to nothing.
+def watch_call() -> Callable[[], bool]:
+    """On a worker, in a call: what tells, in any thread, whether nobody waits for that any more,
+    because it was cancelled or because who asked for it is gone. Elsewhere: no. Asks nobody, so
+    it costs next to nothing.
 
     Dask stops no call that runs, but the worker is told, and notes it as the state of the task.
     """
     worker: Any = sys.modules.get("distributed.worker")
     key = getattr(worker.thread_state, "key", None) if worker else None
     if key is None:
-        return False
-    task = worker.get_worker().state.tasks.get(key)
-    return task is None or task.state == "cancelled"
+        return lambda: False
+    tasks = worker.get_worker().state.tasks
+
+    def is_forgotten() -> bool:
+        task = tasks.get(key)
+        return task is None or task.state == "cancelled"
+
+    return is_forgotten
 
 
 class _Evaluated:
@@ -223,6 +229,6 @@ class Call:
 
     def cancel(self) -> None:
         """Have :meth:`result` return at once. A worker that has begun is told, and may look
-        (:func:`is_call_forgotten`)."""
+        (:func:`watch_call`)."""
         self._cancelled = True
         self._woken.set()

@@ -56,7 +56,7 @@ class JobCounts(NamedTuple):
 
 
 class JobControl:
-    """One job, seen from both sides. Thread-safe; what is counted, by the job alone."""
+    """One job, seen from both sides. Thread-safe; only the job counts."""
 
     def __init__(self, numbers: Numbers | None = None) -> None:
         """``numbers``: those of the other side, where it is another process."""
@@ -95,8 +95,10 @@ class JobControl:
 
     def count(self, read: int = 0, written: int = 0, entries: int = 0) -> None:
         """Add to the counts."""
-        now = self.counts
-        self.counts = JobCounts(now.read + read, now.written + written, now.entries + entries)
+        more = (_At.READ, read), (_At.WRITTEN, written), (_At.ENTRIES, entries)
+        with self._lock:
+            for position, number in more:
+                self._numbers[position] += number
 
     @contextmanager
     def shared(self, numbers: Numbers) -> Iterator[None]:
@@ -135,7 +137,8 @@ def under_control(
 
 
 class _ControlledPace:
-    """Raises ``ClosedError`` when the job is to end. One job's, so not thread-safe."""
+    """Raises ``ClosedError`` when the job is to end. Called by the one thread that does the work;
+    its threads for requests share the rest."""
 
     def __init__(
         self, control: JobControl, pace: Pace, clock: Clock, is_forgotten: Callable[[], bool]
@@ -144,6 +147,8 @@ class _ControlledPace:
         self._pace = pace
         self._clock = clock
         self._is_forgotten = is_forgotten
+        self._lock = threading.Lock()
+        # Guarded by the lock:
         self._owed = 0.0
         self._looked_at = clock.monotonic()
 
@@ -162,20 +167,21 @@ class _ControlledPace:
         """Wait until ``size`` bytes more are within the rate, a token bucket that holds what
         ``SAVED_SECONDS`` bring; then count."""
         self.check()
-        self._pay(self._control.rate)
-        self._owed += size
-        while (rate := self._control.rate) and self._owed > 0:
-            self._clock.sleep(max(SHORTEST_NAP_SECONDS, min(self._owed / rate, NAP_SECONDS)))
+        owed = self._owe(size, self._control.rate)
+        while (rate := self._control.rate) and owed > 0:
+            self._clock.sleep(max(SHORTEST_NAP_SECONDS, min(owed / rate, NAP_SECONDS)))
             self.check()
-            self._pay(rate)
+            owed = self._owe(0, rate)
         self._control.count(read, written)
 
-    def _pay(self, rate: int) -> None:
-        """Pay with the time that has passed what is owed at ``rate``."""
-        now = self._clock.monotonic()
-        paid = (now - self._looked_at) * rate
-        self._looked_at = now
-        self._owed = max(self._owed - paid, -SAVED_SECONDS * rate) if rate else 0.0
+    def _owe(self, size: int, rate: int) -> float:
+        """What is owed, once what was is paid with the time that has passed at ``rate``."""
+        with self._lock:
+            now = self._clock.monotonic()
+            paid = (now - self._looked_at) * rate
+            self._looked_at = now
+            self._owed = size + (max(self._owed - paid, -SAVED_SECONDS * rate) if rate else 0.0)
+            return self._owed
 
 
 class _ControlledStore:

@@ -182,26 +182,7 @@ class Engine:
             # In a hurry only if somebody reads.
             is_worth_warming=lambda: interest.is_fresh() or not self.gauges.flush_is_behind(),
         )
-        merger, loans = self._remote or runner, self.manifest.state.loans
-        self.compactor = Compactor(
-            publisher,
-            outputs,
-            merger,
-            planner=Planner(
-                POLICIES[options.compaction],
-                PolicyOptions.of(options, has_merges=opened.operator is not None, loans=loans),
-                RecentLoad(self._operations, clock),
-                lambda: opened.clock.now_us() // SECOND_US,
-            ),
-            limits=Limits(
-                at_once=lambda: merger.at_once,
-                rate=options.compaction_rate,
-                rates_are_fixed=self._remote is not None,
-            ),
-            table_format=table_format,
-            clock=opened.clock,
-            listener=listener,
-        )
+        self.compactor = self._compactor(opened)
         self.collector = collector = GarbageCollector(
             self.stores.own(Purpose.GARBAGE),
             self.manifest,
@@ -219,6 +200,30 @@ class Engine:
         kept_for = options.history_retention + GRACE_SECONDS
         self.background.add_garbage(collector, outputs, self.tables, kept_for, at_once=at_once)
         self.background.add_warm_up(self.warm_up)
+
+    def _compactor(self, opened: Opened) -> Compactor:
+        options, loans = self.options, self.manifest.state.loans
+        merger = self._remote or self.runner
+        return Compactor(
+            self.publisher,
+            self.outputs,
+            merger,
+            planner=Planner(
+                POLICIES[options.compaction],
+                PolicyOptions.of(options, has_merges=opened.operator is not None, loans=loans),
+                RecentLoad(self._operations, self.components.clock),
+                lambda: opened.clock.now_us() // SECOND_US,
+            ),
+            limits=Limits(
+                at_once=lambda: merger.at_once,
+                requests=self.runtime.workers.job_requests,
+                rate=options.compaction_rate,
+                rates_are_fixed=self._remote is not None,
+            ),
+            table_format=self.table_format,
+            clock=opened.clock,
+            listener=self.components.listener,
+        )
 
     def _wire_log(self, opened: Opened) -> None:
         files, options = self.components.files, self.options
@@ -282,6 +287,7 @@ class Engine:
             self.runner,
             ScratchDirectory(components.files, f"{opened.directory}/ingest"),
             table_format=self.table_format,
+            requests=self.runtime.workers.job_requests,
             flushed=self.flushed,
             check_disk=self.admission.check_disk,
         )
@@ -299,7 +305,7 @@ class Engine:
         )
         if workers.background == "process" and location is not None:
             return ProcessRunner(workers, location, meter, lambda: self.gauges.has_many_runs, here)
-        return LocalRunner(components.files, self.stores.of, self._pace_for, components.clock)
+        return here
 
     def _pace_for(self, purpose: Purpose) -> Pace:
         if self.runtime.workers.is_inline or purpose is Purpose.INGEST:

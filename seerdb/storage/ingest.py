@@ -39,10 +39,12 @@ from seerdb.storage.sorting import (
     sort,
 )
 from seerdb.storage.sstable.packed import Packed
+from seerdb.storage.uploads import Uploads
+from seerdb.storage.workers import transfer_threads
 
 TABLE_SIZE = 32 << 20
 """Bytes at which a table is finished and the next one begun: once uploaded it is read back,
-so it is in memory twice where the bucket is no directory."""
+so it is in memory twice where the bucket is no directory, beside the next one."""
 
 _ENTRY_OVERHEAD = 32
 """Bytes that a table adds to an entry: more than it ever is, for an estimate."""
@@ -77,6 +79,8 @@ class IngestJob:
     outputs: tuple[TableId, ...]
     format: TableFormat
     target_size: int
+    requests: int = 1
+    """How many may be under way beside the work; 1: none, the work waits for each."""
 
 
 def run_ingest(
@@ -84,19 +88,20 @@ def run_ingest(
 ) -> tuple[TableMeta, ...]:
     """Build and upload the tables, in key order. They count once the manifest names them, and
     have no seq and no run until then."""
-    tables: list[TableMeta] = []
     output: _Output | None = None
-    for chunk in merged(files, job.runs, pace):
-        if output is None:
-            output = _Output(job.outputs[len(tables)], job.format, store)
-        output.add(packed(chunk))
-        is_last = len(tables) + 1 == len(job.outputs)
-        if output.builder.size_estimate >= job.target_size and not is_last:
-            tables.append(output.finish())
-            output = None
-    if output is not None:
-        tables.append(output.finish())
-    return tuple(tables)
+    with transfer_threads(job.requests) as threads:
+        uploads = Uploads(threads)
+        for chunk in merged(files, job.runs, pace):
+            if output is None:
+                output = _Output(job.outputs[len(uploads)], job.format, store)
+            output.add(packed(chunk))
+            is_last = len(uploads) + 1 == len(job.outputs)
+            if output.builder.size_estimate >= job.target_size and not is_last:
+                uploads.begin(output.finished())
+                output = None
+        if output is not None:
+            uploads.begin(output.finished())
+        return uploads.finish()
 
 
 class _Output:
@@ -111,20 +116,22 @@ class _Output:
     def add(self, entries: Packed) -> None:
         self.builder.add(self._blobs.separate(entries))
 
-    def finish(self) -> TableMeta:
+    def finished(self) -> Callable[[], TableMeta]:
+        """What uploads the table, whose blobs are in the bucket."""
         built = self.builder.finish(0, 0)
         refs = self._blobs.finish(built.pointed)
-        return upload(self._store, self._table, built, level=0, run=0, blobs=refs)
+        return lambda: upload(self._store, self._table, built, level=0, run=0, blobs=refs)
 
 
 class Ingester:
     """Ingests into one database. Thread-safe.
 
-    ``flushed`` waits until everything up to a seq, which is sealed, is in tables, and raises when
-    that fails. ``check_disk`` raises when there is no room for a run.
+    ``requests``: see :class:`IngestJob`. ``flushed`` waits until everything up to a seq, which is
+    sealed, is in tables, and raises when that fails. ``check_disk`` raises when there is no room
+    for a run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by its name
         self,
         committer: Committer,
         publisher: Publisher,
@@ -133,6 +140,7 @@ class Ingester:
         scratch: ScratchDirectory,
         *,
         table_format: TableFormat,
+        requests: int,
         flushed: Callable[[int], None],
         check_disk: Callable[[], None],
     ) -> None:
@@ -142,6 +150,7 @@ class Ingester:
         self._runner = runner
         self._directory = scratch
         self._format = table_format
+        self._requests = requests
         self._flushed = flushed
         self._check_disk = check_disk
         self._lock = Lock()
@@ -208,7 +217,7 @@ class Ingester:
     def _build(self, runs: list[SortedRun]) -> tuple[TableMeta, ...]:
         most = sum(run.size + _ENTRY_OVERHEAD * run.entries for run in runs)
         ids = self._outputs.begin(1 + most // TABLE_SIZE)
-        job = IngestJob(tuple(runs), ids, self._format, TABLE_SIZE)
+        job = IngestJob(tuple(runs), ids, self._format, TABLE_SIZE, self._requests)
         made: tuple[TableMeta, ...] = ()
         try:
             made = self._runner.run(run_ingest, job, Purpose.INGEST)

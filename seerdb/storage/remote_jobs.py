@@ -24,7 +24,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
-from seerdb.storage.cluster import MOST_AT_ONCE, Call, Cluster, is_call_forgotten
+from seerdb.storage.cluster import MOST_AT_ONCE, Call, Cluster, watch_call
 from seerdb.storage.control import JobControl, JobCounts, under_control
 from seerdb.storage.jobs import Job, JobFunction, Result, metered_store
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
@@ -190,7 +190,7 @@ def run_remotely(remote: RemoteJob) -> Reply:
     control.rate = remote.rate
     created = CreatingStore(metered_store(location, purpose, meter))
     store, pace = under_control(
-        control, created, at_full_speed, SystemClock(), is_forgotten=is_call_forgotten
+        control, created, at_full_speed, SystemClock(), is_forgotten=watch_call()
     )
     result = function(job, OsFileSystem(), store, pace)
     return Reply(result, tuple(created.written), meter.statistics(), control.counts)
@@ -200,7 +200,7 @@ class CreatingStore:
     """``inner``, in which a put creates: it never replaces other bytes.
 
     The same bytes again are no error, which is what a second run of a job puts. Deletes
-    nothing. One job's, so not thread-safe.
+    nothing. One job's, which puts one object at a time.
     """
 
     def __init__(self, inner: ObjectStore) -> None:

@@ -2,19 +2,20 @@
 
 A scan sees the state and seq it started with, whatever is written meanwhile. Blocks that are
 not in memory are fetched ahead: at first what a short scan needs, which then is one request a
-run, and then twice as many each time, from table to table. The first fetches of all runs, which
-every scan needs, are made side by side.
+run, and then twice as many each time, from table to table; of a long scan the next are on their
+way while some are used. The first fetches of all runs, which every scan needs, are made side by
+side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from seerdb.storage.entry import DELETE, PUT, RangeTombstones
 from seerdb.storage.layout import TableRun
-from seerdb.storage.merge import EMPTY, Chunk, Entries, Piece, clip, collapse, windows
+from seerdb.storage.merge import EMPTY, Chunk, Piece, clip, collapse, windows
 from seerdb.storage.sstable.block import Block, Columns
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.state import State
@@ -27,10 +28,6 @@ MAX_READAHEAD = 64
 FIRST_READ = 64 << 10
 """Bytes that the first request of a scan without a limit fetches of a run: a store answers it
 hardly later than one for less."""
-
-
-Load: TypeAlias = Callable[[TableHandle, int, int], Entries]
-"""Gives the entries of a table's blocks from a first up to, not including, a last; maybe none."""
 
 
 class Wanted(NamedTuple):
@@ -73,8 +70,7 @@ def _begin(
     runs: list[TableRun], wanted: Wanted, tables: TableStore
 ) -> list[Iterator[Piece[Chunk]]]:
     """The sources of runs. Where several must fetch first, they have done so, side by side."""
-    load = loading(tables, fill=wanted.fill)
-    sources = [run_pieces(run, wanted, tables, load) for run in runs]
+    sources = [run_pieces(run, wanted, tables) for run in runs]
     if len(runs) < 2:
         return sources
     cold = [
@@ -104,21 +100,36 @@ def _tombstones(state: State, tables: TableStore) -> RangeTombstones:
     return combined
 
 
-def run_pieces(
-    run: TableRun,
-    wanted: Wanted,
-    tables: TableStore,
-    load: Load[Entries],
-    *,
-    readahead: int | None = None,
-) -> Iterator[Piece[Entries]]:
-    """The entries of a run that are ``wanted``, as a source for a merge.
+class _Request(NamedTuple):
+    """Neighbouring blocks of a table, or none, with which all up to ``frontier`` is told.
+    ``goes_on``: so much was wanted that what follows will be, too."""
 
-    ``load`` makes a chunk of neighbouring blocks, or of none. ``readahead`` is how many blocks
-    are taken at first; without it one, or, where they are not in memory, what is worth a request.
-    """
+    handle: TableHandle
+    first: int
+    last: int
+    frontier: bytes | None
+    goes_on: bool = False
+
+
+def run_pieces(run: TableRun, wanted: Wanted, tables: TableStore) -> Iterator[Piece[Chunk]]:
+    """The entries of a run that are ``wanted``, as a source for a merge."""
+    start, end, *_ = wanted
+    requests = _requests(run, wanted, tables)
+    request, ahead = next(requests, None), None
+    while request is not None:
+        handle, first, last, frontier, goes_on = request
+        blocks = tables.load_range(handle, first, last, fill=wanted.fill, ahead=ahead)
+        following = ahead = None
+        if goes_on and (following := next(requests, None)) is not None:
+            ahead = tables.fetch_ahead(following.handle, following.first, following.last)
+        yield Piece(clip(chunk_of(blocks), start, end), frontier)
+        request = following if goes_on else next(requests, None)
+
+
+def _requests(run: TableRun, wanted: Wanted, tables: TableStore) -> Iterator[_Request]:
+    """What to load of a run, in the direction of the scan."""
     start, end, reverse, *_ = wanted
-    ahead = _Readahead(wanted, readahead)
+    ahead = _Readahead(wanted)
     handles = run.overlapping(start, end)
     if reverse:
         handles.reverse()
@@ -129,14 +140,12 @@ def run_pieces(
             None if is_last else handle.meta.smallest if reverse else _next_start(handles, position)
         )
         first, last = tables.block_span(reader, start, end)
-        for low, high in ahead.requests(reader, first, last):
-            chunk = load(handle, low, high)
-            if low == first or high == last:
-                chunk = clip(chunk, start, end)
+        for low, high in ahead.steps(reader, first, last):
             ends = low == first if reverse else high == last
-            yield Piece(chunk, beyond if ends else reader.separator(low if reverse else high))
+            frontier = beyond if ends else reader.separator(low if reverse else high)
+            yield _Request(handle, low, high, frontier, ahead.goes_on)
         if first == last:
-            yield Piece(load(handle, first, last), beyond)
+            yield _Request(handle, first, last, beyond)
 
 
 def _next_start(handles: list[TableHandle], position: int) -> bytes:
@@ -144,20 +153,25 @@ def _next_start(handles: list[TableHandle], position: int) -> bytes:
 
 
 class _Readahead:
-    """How much of a run is taken by the next request: twice as much each time."""
+    """How much of a run is taken by the next request: at first one block, or, where it is not in
+    memory, what is worth a request; then twice as much each time."""
 
-    def __init__(self, wanted: Wanted, blocks: int | None) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._is_given = blocks is not None
-        self._blocks = blocks or 1
+        self._blocks = 1
+        self._taken = -1  # the scan may begin at the end of a block
+        self.goes_on = False
+        """Whether so much was taken that the scan is a long one, and there is more to it."""
 
-    def requests(self, reader: TableReader, first: int, last: int) -> Iterator[tuple[int, int]]:
+    def steps(self, reader: TableReader, first: int, last: int) -> Iterator[tuple[int, int]]:
         """The blocks ``[first, last)`` of the next table, in the direction of the scan."""
         reverse = self._wanted.reverse
         while first < last:
-            if not self._is_given and reader.slots[last - 1 if reverse else first] is None:
+            if reader.slots[last - 1 if reverse else first] is None:
                 self._blocks = max(self._blocks, self._least(reader))
             count = min(self._blocks, last - first)
+            self._taken += count
+            self.goes_on = self._taken > 2 * MAX_READAHEAD and self._has_more(reader)
             self._blocks = min(2 * self._blocks, MAX_READAHEAD)
             if reverse:
                 last -= count
@@ -165,6 +179,10 @@ class _Readahead:
             else:
                 first += count
                 yield first - count, first
+
+    def _has_more(self, reader: TableReader) -> bool:
+        limit = self._wanted.limit
+        return limit is None or limit * reader.block_count > self._taken * reader.meta.entries
 
     def _least(self, reader: TableReader) -> int:
         """How many blocks a request is worth that has to be made anyway."""
@@ -177,16 +195,8 @@ class _Readahead:
         return max(1, min(blocks, MAX_READAHEAD))
 
 
-def loading(tables: TableStore, *, fill: bool) -> Load[Chunk]:
-    """Loads neighbouring blocks, and keeps them in the caches if ``fill``, as one chunk."""
-
-    def load(handle: TableHandle, first: int, last: int) -> Chunk:
-        return _decoded(tables.load_range(handle, first, last, fill=fill))
-
-    return load
-
-
-def _decoded(blocks: list[Block]) -> Chunk:
+def chunk_of(blocks: Sequence[Block]) -> Chunk:
+    """The entries of neighbouring blocks."""
     columns = [block.columns() for block in blocks]
     keys = list(chain.from_iterable(each.keys for each in columns))
     seqs = list(chain.from_iterable(each.seqs for each in columns))

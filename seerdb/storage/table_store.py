@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from seerdb.errors import CorruptionError
@@ -23,9 +23,8 @@ from seerdb.storage.object_store.names import table_name
 from seerdb.storage.pace import Pace, at_full_speed
 from seerdb.storage.sstable.block import Block
 from seerdb.storage.sstable.block_cache import BlockCache
-from seerdb.storage.sstable.packed import NOTHING, Packed
 from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.workers import side_by_side
+from seerdb.storage.workers import closed_meanwhile, side_by_side
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -167,7 +166,9 @@ class TableStore:
         if block is not None:
             self.blocks_from_disk += 1
         else:
-            block = self._fetch(handle, reader, number, number + 1, fill=fill)[0]
+            one = number, number + 1
+            stored = self.fetch_blocks(handle, *one)
+            [block] = self._decode(handle, reader, *one, stored, fill=fill)
             self.blocks_fetched += 1
         if fill:
             self._cache.admit(reader, number, block)
@@ -193,6 +194,26 @@ class TableStore:
         """
         return side_by_side(self._fetchers, fetch, wanted)
 
+    def fetch_ahead(self, handle: TableHandle, first: int, last: int) -> Future[bytes] | None:
+        """:meth:`fetch_blocks` on the shared threads; ``None`` where that is not what a read of
+        these blocks takes: some of them are nearer, there are none, or they are very large.
+
+        Raises: ``ClosedError`` when those threads have ended.
+        """
+        reader = self.open(handle)
+        numbers = range(first, last)
+        if not numbers or self._gap_end(reader, [None] * len(numbers), first, 0) < len(numbers):
+            return None
+        is_near = any(reader.slots[number] is not None for number in numbers)
+        if is_near or (
+            self._disk and len(self._disk.lacks(handle.meta.id, numbers)) < len(numbers)
+        ):
+            return None
+        try:
+            return self._fetchers.submit(self.fetch_blocks, handle, first, last)
+        except RuntimeError as error:
+            raise closed_meanwhile() from error
+
     def load_range(
         self,
         handle: TableHandle,
@@ -201,10 +222,32 @@ class TableStore:
         *,
         fill: bool,
         pace: Pace = at_full_speed,
+        ahead: Future[bytes] | None = None,
     ) -> list[Block]:
-        """Blocks ``first`` to ``last`` (exclusive); what is missing comes by one GET a gap.
-        ``fill`` as for :meth:`load`; ``pace`` is kept after each block."""
+        """Blocks ``first`` to ``last`` (exclusive); what is missing comes by one GET a gap, or was
+        fetched ``ahead``. ``fill`` as for :meth:`load`; ``pace`` is kept after each block."""
         reader = self.open(handle)
+        if ahead is None:
+            loaded = self._gather(handle, reader, first, last, fill=fill, pace=pace)
+        else:
+            stored = ahead.result()
+            loaded = self._decode(handle, reader, first, last, stored, fill=fill, pace=pace)
+        if fill:
+            for number, block in enumerate(loaded, first):
+                if reader.slots[number] is None:
+                    self._cache.admit(reader, number, block)
+        return loaded
+
+    def _gather(
+        self,
+        handle: TableHandle,
+        reader: TableReader,
+        first: int,
+        last: int,
+        *,
+        fill: bool,
+        pace: Pace,
+    ) -> list[Block]:
         blocks: list[Block | None] = []
         for number in range(first, last):
             block = reader.slots[number] or self._block_from_disk(handle, reader, number)
@@ -215,23 +258,19 @@ class TableStore:
             if blocks[position] is None:
                 end = self._gap_end(reader, blocks, first, position)
                 gap = first + position, first + end
-                blocks[position:end] = self._fetch(handle, reader, *gap, fill=fill, pace=pace)
+                stored = self.fetch_blocks(handle, *gap)
+                blocks[position:end] = self._decode(
+                    handle, reader, *gap, stored, fill=fill, pace=pace
+                )
             position += 1
-        loaded = [block for block in blocks if block is not None]
-        if fill:
-            for number, block in enumerate(loaded, first):
-                if reader.slots[number] is None:
-                    self._cache.admit(reader, number, block)
-        return loaded
+        return [block for block in blocks if block is not None]
 
-    def load_packed(self, handle: TableHandle, first: int, last: int) -> Packed:
-        """The entries of blocks ``first`` to ``last`` (exclusive), by one GET, past all caches."""
-        if first == last:
-            return NOTHING
+    def fetch_blocks(self, handle: TableHandle, first: int, last: int) -> bytes:
+        """The stored bytes of blocks ``first`` to ``last`` (exclusive), at least one, by one GET,
+        past all caches."""
         reader = self.open(handle)
         start, (offset, length) = reader.block_range(first)[0], reader.block_range(last - 1)
-        stored = self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
-        return reader.pack_blocks(first, last, stored)
+        return self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
 
     @staticmethod
     def _gap_end(reader: TableReader, blocks: list[Block | None], first: int, position: int) -> int:
@@ -244,19 +283,19 @@ class TableStore:
             end += 1
         return end
 
-    def _fetch(
+    def _decode(
         self,
         handle: TableHandle,
         reader: TableReader,
         first: int,
         last: int,
+        stored: bytes,
         *,
         fill: bool,
         pace: Pace = at_full_speed,
     ) -> list[Block]:
+        """The blocks whose bytes came from the bucket; for the disk tier, too, if ``fill``."""
         start = reader.block_range(first)[0]
-        offset, length = reader.block_range(last - 1)
-        stored = self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
         blocks = []
         for number, block in enumerate(reader.decode_blocks(first, last, stored), first):
             blocks.append(block)

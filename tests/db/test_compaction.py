@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from seerdb import DB, ChecksumError
 from seerdb.events import CompactionCompleted
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import LEVELED, TIERED
+from seerdb.storage.object_store.local_store import LocalObjectStore
 from seerdb.testing.model import Model
 from tests.crash.trace import Write, commit
 from tests.db.conftest import OpenDB
@@ -155,3 +158,24 @@ def test_what_is_deleted_is_gone_after_a_full_merge(compaction: str) -> None:
     db.delete_range(b"0", b"1")
     db.compact()
     assert db.statistics().tables == 0
+
+
+@pytest.mark.parametrize(("background", "beside"), [("inline", False), ("thread", True)])
+def test_a_merge_waits_for_its_requests_only_where_there_are_no_threads(
+    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch, background: str, beside: bool
+) -> None:
+    db = open_db(background=background)
+    for numbers in (range(100), range(50, 150)):
+        fill(db, numbers)
+        db.flush()
+    threads: set[str] = set()
+    get_range = LocalObjectStore.get_range
+
+    def noted(store: LocalObjectStore, *wanted: Any) -> bytes:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return get_range(store, *wanted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjectStore, "get_range", noted)
+        db.compact()
+    assert ("seerdb-transfer" in threads) == beside

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seerdb import DB, ClosedError, ConflictError, InvalidRequestError
 from seerdb.storage import dump, ingest, sorting
+from seerdb.storage.object_store.local_store import LocalObjectStore
+from tests.db.conftest import OpenDB
 from tests.fixtures.database import ROOMY, World
 
 Rows = dict[bytes, bytes]
@@ -50,6 +54,27 @@ def test_everything_is_there_under_one_seq_in_one_new_run() -> None:
     db.compact()
     assert {entry.seq for entry in db.scan_entries()} == {first, report.seq}
     assert db.put(b"last", b"1") == report.seq + 1
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("background", "beside"), [("inline", False), ("thread", True)])
+def test_tables_are_uploaded_while_the_next_is_built_where_there_are_threads(
+    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch, background: str, beside: bool
+) -> None:
+    db = open_db(background=background)
+    rows = some(500)
+    threads: set[str] = set()
+    put = LocalObjectStore.put
+
+    def noted(store: LocalObjectStore, *wanted: Any) -> None:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        put(store, *wanted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjectStore, "put", noted)
+        db.ingest(rows.items())
+    assert ("seerdb-transfer" in threads) == beside
+    assert dict(db.scan()) == rows
 
 
 def test_nothing_is_nothing() -> None:

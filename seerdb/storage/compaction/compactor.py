@@ -300,6 +300,7 @@ class Compactor:
                     forgotten=min(settled, self._publisher.merged_elsewhere(plan.tables)),
                     expiring_below=self._publisher.expires,
                     copies=copies,
+                    requests=self._limits.requests,
                 )
                 result = self._runner.run(run_compaction, job, Purpose.COMPACTION, work.control)
                 made = result.tables

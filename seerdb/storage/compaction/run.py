@@ -1,5 +1,5 @@
 """Compaction: the inputs of a plan in, tables of one run out. Streamed, so memory does not grow
-with the tables.
+with the tables; what it needs next, and the table that it made last, are on their way meanwhile.
 
 A job does one part of a plan, a range of keys. Tombstones are kept unless the plan reaches the
 bottom (I7); range tombstones are cut at the borders of parts and of output tables. What has
@@ -13,11 +13,13 @@ names the outputs removes them, and the garbage collector deletes them later.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from seerdb.ids import TableId
 from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.blob.resolve import carried
+from seerdb.storage.compaction.inputs import Inputs
 from seerdb.storage.compaction.ledger import Ledger
 from seerdb.storage.compaction.plan import Plan, between
 from seerdb.storage.digest import NONE, Digest
@@ -25,20 +27,23 @@ from seerdb.storage.entry import DELETE, RangeTombstone, RangeTombstones
 from seerdb.storage.files import FileSystem
 from seerdb.storage.flush import TableFormat, packed, upload
 from seerdb.storage.layout import Layout
-from seerdb.storage.manifest.version import TableMeta, Version
-from seerdb.storage.merge import EMPTY, Chunk, Entries, Piece, collapse, windows
+from seerdb.storage.manifest.version import BlobRef, TableMeta, Version
+from seerdb.storage.merge import EMPTY, Chunk, collapse, windows
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.operators import settle
 from seerdb.storage.pace import Pace
 from seerdb.storage.pinning import leave_copy
 from seerdb.storage.row_cache import RowCache
-from seerdb.storage.scan import MAX_READAHEAD, Load, Wanted, loading, run_pieces
+from seerdb.storage.scan import chunk_of
 from seerdb.storage.sstable.block_cache import BlockCache
-from seerdb.storage.sstable.builder import TableBuilder
+from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+from seerdb.storage.sstable.compressor import Payload
 from seerdb.storage.sstable.packed import NOTHING, Packed, join
+from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.uploads import Uploads
 from seerdb.storage.value import SECOND_US
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.workers import transfer_threads
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class CompactionJob:
     """Whether data older than the inputs may expire."""
     copies: str | None = None
     """Local directory in which to leave copies of the outputs."""
+    requests: int = 1
+    """How many may be under way beside the work; 1: none, the work waits for each."""
 
     @staticmethod
     def outputs_needed(plan: Plan, start: bytes | None, end: bytes | None) -> int:
@@ -82,35 +89,36 @@ def run_compaction(
     job: CompactionJob, files: FileSystem, store: ObjectStore, pace: Pace
 ) -> CompactionResult:
     """Merge and upload. Durable when it returns; counts once the manifest says so."""
+    with transfer_threads(job.requests) as threads:
+        return _merge(job, files, store, threads, pace)
+
+
+def _merge(
+    job: CompactionJob, files: FileSystem, store: ObjectStore, threads: Executor, pace: Pace
+) -> CompactionResult:
     # What a filter hides from a read comes back with a better filter; from a merge it never does.
-    tables = TableStore(
-        store, cache=BlockCache(0), disk=None, fetchers=InlineExecutor(), pass_over=False
+    tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=threads, pass_over=False)
+    layout = Layout(
+        Version(between(job.plan.inputs, job.start, job.end)), tables, RowCache(lambda: 0)
     )
-    inputs = between(job.plan.inputs, job.start, job.end)
-    layout = Layout(Version(inputs), tables, RowCache(lambda: 0))
+    inputs = Inputs(layout.runs, job.start, job.end, tables, threads)
     tombstones = layout.load_tombstones(tables)
     ledger = Ledger()
-    outputs = _Outputs(job, tombstones, files, store, ledger)
-    blobs = BlobReader(store, InlineExecutor())
-    is_plain = not (layout.special or tombstones or job.plan.dying)
-    merge = _newest if is_plain else _resolved
-    for entries in merge(job, layout, tables, tombstones, blobs, ledger):
+    outputs = _Outputs(job, tombstones, files, store, threads, ledger)
+    if layout.special or tombstones or job.plan.dying:
+        merged = _resolved(job, layout, inputs, tombstones, BlobReader(store, threads), ledger)
+    else:
+        merged = _newest(job, inputs, ledger)
+    for entries in merged:
         if len(entries):
             outputs.add(entries)
         pace(len(entries))
     return CompactionResult(outputs.finish(), ledger.dropped)
 
 
-def _newest(
-    job: CompactionJob,
-    layout: Layout,
-    tables: TableStore,
-    _: RangeTombstones,
-    __: BlobReader,
-    ledger: Ledger,
-) -> Iterator[Packed]:
+def _newest(job: CompactionJob, inputs: Inputs, ledger: Ledger) -> Iterator[Packed]:
     """The newest version of each key, where nothing but a newer one hides or changes another."""
-    for window in windows(_sources(job, layout, tables, tables.load_packed), NOTHING):
+    for window in windows(inputs.sources(TableReader.pack_blocks), NOTHING):
         filled = [entries for entries in window if len(entries)]
         if filled:
             newest, older = join(filled).newest() if len(filled) > 1 else (filled[0], NOTHING)
@@ -124,7 +132,7 @@ def _newest(
 def _resolved(
     job: CompactionJob,
     layout: Layout,
-    tables: TableStore,
+    inputs: Inputs,
     tombstones: RangeTombstones,
     blobs: BlobReader,
     ledger: Ledger,
@@ -135,7 +143,7 @@ def _resolved(
     is_special = special or layout.pointed
     chunks: Iterator[Chunk] = (
         collapse(_dropped(window, ledger, special=is_special), tombstones, special=special)
-        for window in windows(_sources(job, layout, tables, loading(tables, fill=False)), EMPTY)
+        for window in windows(inputs.sources(_chunk), EMPTY)
     )
     if layout.pointed:
         chunks = carried(chunks, blobs, job.plan.dying, job.now_us // SECOND_US)
@@ -155,14 +163,8 @@ def _dropped(window: list[Chunk], ledger: Ledger, *, special: bool) -> list[Chun
     return window
 
 
-def _sources(
-    job: CompactionJob,
-    layout: Layout,
-    tables: TableStore,
-    load: Load[Entries],
-) -> list[Iterator[Piece[Entries]]]:
-    wanted = Wanted(job.start, job.end, fill=False)
-    return [run_pieces(run, wanted, tables, load, readahead=MAX_READAHEAD) for run in layout.runs]
+def _chunk(reader: TableReader, first: int, last: int, stored: Payload) -> Chunk:
+    return chunk_of(list(reader.decode_blocks(first, last, stored)))
 
 
 def _settled(chunk: Chunk, job: CompactionJob) -> Chunk:
@@ -191,7 +193,7 @@ def _without_deletes(chunk: Chunk) -> Chunk:
 
 
 class _Outputs:
-    """The tables being made: one builder at a time."""
+    """The tables being made: one is built, and one at most on its way to the bucket."""
 
     def __init__(
         self,
@@ -199,6 +201,7 @@ class _Outputs:
         tombstones: RangeTombstones,
         files: FileSystem,
         store: ObjectStore,
+        threads: Executor,
         ledger: Ledger,
     ) -> None:
         self._job = job
@@ -209,14 +212,14 @@ class _Outputs:
         self._start = job.start
         self._builder: TableBuilder | None = None
         self._known = [ref for table in job.plan.tables for ref in table.blobs]
-        self._tables: list[TableMeta] = []
+        self._uploads = Uploads(threads)
 
     def add(self, entries: Packed) -> None:
         builder = self._builder
         if (
             builder is not None
             and builder.size_estimate >= self._job.plan.table_size
-            and len(self._tables) + 1 < len(self._job.outputs)
+            and len(self._uploads) + 1 < len(self._job.outputs)
         ):
             self._finish_table(entries.first_key)
             builder = None
@@ -231,13 +234,13 @@ class _Outputs:
 
     def _begin(self) -> TableBuilder:
         job = self._job
-        table = job.outputs[len(self._tables)]
+        table = job.outputs[len(self._uploads)]
         self._blobs = job.format.blob_writer(self._store, table, self._known)
         return job.format.builder()
 
     def finish(self) -> tuple[TableMeta, ...]:
         self._finish_table(self._job.end)
-        return tuple(self._tables)
+        return self._uploads.finish()
 
     def _finish_table(self, border: bytes | None) -> None:
         ranges = list(_between(self._tombstones, self._start, border))
@@ -249,10 +252,14 @@ class _Outputs:
         builder.add_range_tombstones(ranges)
         built = builder.finish(0, 0)
         refs = self._blobs.finish(built.pointed)
-        plan, table = self._job.plan, self._job.outputs[len(self._tables)]
+        table = self._job.outputs[len(self._uploads)]
+        self._uploads.begin(lambda: self._put(table, built, refs))
+
+    def _put(self, table: TableId, built: BuiltTable, refs: tuple[BlobRef, ...]) -> TableMeta:
+        plan = self._job.plan
         meta = upload(self._store, table, built, level=plan.level, run=plan.run, blobs=refs)
         leave_copy(self._files, self._job.copies, table, built)
-        self._tables.append(meta)
+        return meta
 
 
 def _between(

@@ -50,12 +50,14 @@ class JobStatistics(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of all merges of one database together."""
+    """Of the merges of one database."""
 
     at_once: Callable[[], int] = lambda: 1
     """How many may run."""
+    requests: int = 1
+    """How many of one merge may be under way beside its work; 1: none, it waits for each."""
     rate: int = 0
-    """Bytes a second that they may read and write; 0: as many as they can."""
+    """Bytes a second that they may read and write together; 0: as many as they can."""
     rates_are_fixed: bool = False
     """Whether a job keeps the rate that it begins with. Then each gets the share of one of as many
     as may run, else of one of those that run."""

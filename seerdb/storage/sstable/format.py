@@ -171,7 +171,7 @@ def unseal(stored: bytes, *, name: str, offset: int) -> bytes:
 
 
 def unseal_all(
-    stored: bytes, borders: Sequence[int], *, name: str, offset: int
+    stored: Payload, borders: Sequence[int], *, name: str, offset: int
 ) -> Sequence[Payload]:
     """The payloads of neighbouring parts of table ``name``, the first of them at ``offset``: part
     ``i`` is ``stored[borders[i] : borders[i + 1]]``. Raises as :func:`unseal` does, but that bytes
@@ -180,12 +180,12 @@ def unseal_all(
     if payloads is not None:
         return payloads
     return [
-        unseal(stored[start:stop], name=name, offset=offset + start)
+        unseal(bytes(stored[start:stop]), name=name, offset=offset + start)
         for start, stop in pairwise(borders)
     ]
 
 
-def _expand_all(stored: bytes, borders: NDArray[np.int64]) -> list[memoryview] | None:
+def _expand_all(stored: Payload, borders: NDArray[np.int64]) -> list[memoryview] | None:
     """The payloads, by one call; ``None`` where a part is not compressed, or not sound."""
     starts, ends = borders[:-1], borders[1:]
     if (ends - starts < TRAILER_SIZE).any():

@@ -113,7 +113,7 @@ class TableReader:
         self._check_length(stored, length, offset)
         return self._block(index, unseal(stored, name=self._name, offset=offset))
 
-    def decode_blocks(self, first: int, last: int, stored: bytes) -> Iterator[Block]:
+    def decode_blocks(self, first: int, last: int, stored: Payload) -> Iterator[Block]:
         """The blocks ``first`` to ``last`` (exclusive), at least one, whose bytes are ``stored``,
         each as by :meth:`decode_block`, for less."""
         for index, payload in enumerate(self._unsealed(first, last, stored), first):
@@ -128,7 +128,7 @@ class TableReader:
         self._check_place(block.last_key, index)
         return block
 
-    def pack_blocks(self, first: int, last: int, stored: bytes) -> Packed:
+    def pack_blocks(self, first: int, last: int, stored: Payload) -> Packed:
         """The entries of the blocks ``first`` to ``last`` (exclusive), at least one; ``stored`` are
         their bytes. Raises as :meth:`decode_block` does."""
         payloads = self._unsealed(first, last, stored)
@@ -144,7 +144,7 @@ class TableReader:
                     self._check_place(key, index)
         return entries
 
-    def _unsealed(self, first: int, last: int, stored: bytes) -> Sequence[Payload]:
+    def _unsealed(self, first: int, last: int, stored: Payload) -> Sequence[Payload]:
         begin, end = self._offsets[first], self._offsets[last]
         self._check_length(stored, end - begin, begin)
         borders = [border - begin for border in self._offsets[first : last + 1]]
@@ -158,7 +158,7 @@ class TableReader:
         separators = self.separators[first : first + len(first_keys) + 1]
         return all(map(le, separators, first_keys)) and all(map(lt, last_keys, separators[1:]))
 
-    def _check_length(self, stored: bytes, length: int, offset: int) -> None:
+    def _check_length(self, stored: Payload, length: int, offset: int) -> None:
         if len(stored) != length:
             raise TruncatedError(
                 "a block has the wrong length",

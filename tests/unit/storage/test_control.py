@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 
 from seerdb.errors import ClosedError
@@ -135,3 +139,21 @@ def test_the_numbers_may_move_to_where_another_process_sees_them() -> None:
         assert (other.rate, other.is_cancelled) == (8, True)
     there[:] = [0] * 5
     assert (control.counts, control.is_cancelled) == ((1, 2, 7), True)
+
+
+class Hesitating(list[int]):
+    """Others run between a look at a number and what is made of it."""
+
+    def __getitem__(self, position: Any) -> Any:
+        number = super().__getitem__(position)
+        time.sleep(0.0005)
+        return number
+
+
+def test_requests_beside_each_other_are_all_counted_and_within_the_rate() -> None:
+    rig = Rig(rate=10 * KIB)
+    with rig.control.shared(Hesitating([0] * 5)), ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(rig.store.get_range, "in", 0, KIB) for _ in range(64)]:
+            future.result()
+    assert rig.control.counts.read == 64 * KIB
+    assert rig.clock.slept >= 64 / 10 - SAVED_SECONDS

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -11,9 +14,11 @@ from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.layout import Layout, TableRun
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.names import table_name
-from seerdb.storage.scan import FIRST_READ, Wanted, loading, run_pieces, scan
+from seerdb.storage.scan import FIRST_READ, MAX_READAHEAD, Wanted, run_pieces, scan
+from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.state import State
 from seerdb.storage.table_store import TableStore
+from seerdb.storage.workers import InlineExecutor
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.tables import layout_of, many, new_table_store, put_table
 from tests.unit.storage.test_lookup import memtable_of
@@ -45,20 +50,12 @@ def key(number: int) -> bytes:
 
 
 def keys_in_pieces(
-    run: TableRun, tables: TableStore, start: Bound, end: Bound, *, reverse: bool, readahead: int
+    run: TableRun, tables: TableStore, start: Bound, end: Bound, *, reverse: bool, limit: int | None
 ) -> list[bytes]:
     """The keys of all pieces; checks that a piece keeps what the frontiers promise."""
     found: list[bytes] = []
     told = end if reverse else start
-    pieces = list(
-        run_pieces(
-            run,
-            Wanted(start, end, reverse),
-            tables,
-            loading(tables, fill=True),
-            readahead=readahead,
-        )
-    )
+    pieces = list(run_pieces(run, Wanted(start, end, reverse, limit), tables))
     assert [p.frontier for p in pieces if p.frontier is None] == [None] * bool(pieces)
     for chunk, frontier in pieces:
         keys = list(chunk.keys)
@@ -74,16 +71,14 @@ def keys_in_pieces(
 BOUNDS = [None, b"a", key(0), key(5), key(39), key(45), key(60), key(99) + b"\0", key(159), b"z"]
 
 
-@pytest.mark.parametrize("readahead", [1, 3, 64])
+@pytest.mark.parametrize("limit", [1, 30, None])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_every_range_of_a_run(readahead: int, *, reverse: bool) -> None:
+def test_every_range_of_a_run(limit: int | None, *, reverse: bool) -> None:
     place = Runs()
     for start, end in product(BOUNDS, BOUNDS):
         if start is not None and end is not None and start >= end:
             continue
-        found = keys_in_pieces(
-            place.run, place.tables, start, end, reverse=reverse, readahead=readahead
-        )
+        found = keys_in_pieces(place.run, place.tables, start, end, reverse=reverse, limit=limit)
         expected = [
             key(n)
             for n in place.numbers
@@ -121,7 +116,6 @@ def test_the_first_request_is_small_and_the_next_are_twice_as_large(*, reverse: 
         place.run,
         Wanted(None, None, reverse, limit=1),
         place.tables,
-        loading(place.tables, fill=True),
     )
     assert noted.blocks == []
     next(pieces)
@@ -150,7 +144,6 @@ def test_a_limit_is_reached_by_one_request(*, reverse: bool) -> None:
                 place.run,
                 Wanted(*bounds, reverse, limit=6),
                 place.tables,
-                loading(place.tables, fill=True),
             )
         )
         assert len(piece.chunk.keys) >= 6
@@ -160,9 +153,7 @@ def test_a_limit_is_reached_by_one_request(*, reverse: bool) -> None:
 def test_without_a_limit_the_first_request_is_worth_its_latency() -> None:
     place = Runs(capacity=0)
     noted = Noted(place)
-    next(
-        run_pieces(place.run, Wanted(key(1), None), place.tables, loading(place.tables, fill=True))
-    )
+    next(run_pieces(place.run, Wanted(key(1), None), place.tables))
     reader = place.tables.open(place.run.handles[0])
     assert reader.meta.tail_offset < FIRST_READ
     assert noted.blocks == [reader.block_count]
@@ -171,14 +162,72 @@ def test_without_a_limit_the_first_request_is_worth_its_latency() -> None:
 def test_what_is_in_memory_is_taken_a_block_at_a_time() -> None:
     """Columns of blocks that nobody asks for cost time, and no request has to be made."""
     place = Runs()
-    list(run_pieces(place.run, Wanted(None, None), place.tables, loading(place.tables, fill=True)))
+    list(run_pieces(place.run, Wanted(None, None), place.tables))
     noted = Noted(place)
     reader = place.tables.open(place.run.handles[0])
-    piece = next(
-        run_pieces(place.run, Wanted(None, None), place.tables, loading(place.tables, fill=True))
-    )
+    piece = next(run_pieces(place.run, Wanted(None, None), place.tables))
     assert piece.frontier == reader.separator(1)
     assert noted.blocks == []
+
+
+class Noting(InlineExecutor):
+    """How many calls were made by it."""
+
+    calls = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls += 1
+        return super().submit(fn, *args, **kwargs)
+
+
+def long_run(capacity: int = 0) -> tuple[TableRun, TableStore, Noting]:
+    """Two tables of more blocks than some requests fetch."""
+    store, executor = MemoryObjectStore(), Noting()
+    metas = [
+        put_table(store, number, many(start, start + 2400, seq=1), run=1)
+        for number, start in enumerate((0, 2400), 1)
+    ]
+    tables = TableStore(store, cache=BlockCache(capacity), disk=None, fetchers=executor)
+    return layout_of(metas, tables).runs[0], tables, executor
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_a_long_scan_the_next_request_is_made_before_one_is_used(*, reverse: bool) -> None:
+    run, tables, executor = long_run()
+    reader = tables.open(run.handles[0])
+    assert reader.block_count > 5 * MAX_READAHEAD
+    numbers: list[bytes] = []
+    made = [0]
+    for chunk, _ in run_pieces(run, Wanted(None, None, reverse), tables):
+        numbers += chunk.keys[:: -1 if reverse else 1]
+        made.append(executor.calls)
+    assert numbers == [key(n) for n in range(4800)][:: -1 if reverse else 1]
+    beginning = made.count(0)
+    assert 2 <= beginning < 10, "at first nobody knows that it will be long"
+    assert made[beginning:-1] == list(range(1, len(made) - beginning))
+    assert made[-1] == made[-2], "all was asked for"
+
+
+def test_nothing_is_asked_for_behind_a_limit() -> None:
+    for limit in (1, 100, 400, 500, 1000, 3000):
+        run, tables, executor = long_run()
+        rows = requests = 0
+        for chunk, _ in run_pieces(run, Wanted(key(3), None, limit=limit), tables):
+            rows += len(chunk.keys)
+            requests += 1
+            if rows >= limit:
+                break
+        assert executor.calls <= requests - 1, limit
+        assert limit < 3000 or executor.calls, limit
+
+
+def test_a_long_scan_of_what_is_in_memory_asks_for_nothing() -> None:
+    run, tables, executor = long_run(capacity=1 << 30)
+    list(run_pieces(run, Wanted(None, None), tables))
+    assert executor.calls
+    executor.calls = 0
+    list(run_pieces(run, Wanted(None, None), tables))
+    assert executor.calls == 0
 
 
 def test_what_should_not_fill_the_cache_does_not() -> None:
@@ -189,7 +238,6 @@ def test_what_should_not_fill_the_cache_does_not() -> None:
                 place.run,
                 Wanted(key(1), key(2), fill=fill),
                 place.tables,
-                loading(place.tables, fill=fill),
             )
         )
         reader = place.tables.open(place.run.handles[0])
@@ -198,28 +246,10 @@ def test_what_should_not_fill_the_cache_does_not() -> None:
 
 def test_tables_beside_the_range_are_not_opened() -> None:
     place = Runs()
-    list(
-        run_pieces(
-            place.run, Wanted(key(70), key(75)), place.tables, loading(place.tables, fill=True)
-        )
-    )
+    list(run_pieces(place.run, Wanted(key(70), key(75)), place.tables))
     assert [handle.reader is not None for handle in place.run.handles] == [False, True, False]
-    assert (
-        list(
-            run_pieces(
-                place.run, Wanted(key(45), key(50)), place.tables, loading(place.tables, fill=True)
-            )
-        )
-        == []
-    )
-    assert (
-        list(
-            run_pieces(
-                place.run, Wanted(b"z", None), place.tables, loading(place.tables, fill=True)
-            )
-        )
-        == []
-    )
+    assert list(run_pieces(place.run, Wanted(key(45), key(50)), place.tables)) == []
+    assert list(run_pieces(place.run, Wanted(b"z", None), place.tables)) == []
 
 
 def rows_of(

@@ -186,6 +186,41 @@ def test_an_empty_range_costs_nothing() -> None:
     assert place.gets == 0
 
 
+def test_what_was_fetched_ahead_is_what_would_have_been_fetched() -> None:
+    place = Place()
+    place.tables.open(place.handle)
+    ahead = place.tables.fetch_ahead(place.handle, 3, 7)
+    assert ahead is not None
+    assert place.gets == 2
+    blocks = place.tables.load_range(place.handle, 3, 7, fill=True, ahead=ahead)
+    reader = place.tables.open(place.handle)
+    assert blocks == reader.slots[3:7]
+    assert place.disk is not None
+    assert place.disk.lacks(place.meta.id, range(2, 8)) == [2, 7]
+    assert place.gets == 0
+    place.faulty.corrupt("get_range")
+    damaged = place.tables.fetch_ahead(place.handle, 8, 10)
+    assert damaged is not None
+    with pytest.raises(CorruptionError):
+        place.tables.load_range(place.handle, 8, 10, fill=True, ahead=damaged)
+
+
+def test_nothing_is_fetched_ahead_that_is_nearer_or_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Place()
+    place.tables.load(place.handle, 3)
+    place.gets  # noqa: B018 - none counts so far
+    assert place.tables.fetch_ahead(place.handle, 3, 7) is None, "one is in memory"
+    assert place.tables.fetch_ahead(place.handle, 5, 5) is None
+    place.reopen()
+    assert place.tables.fetch_ahead(place.handle, 1, 4) is None, "one is on disk"
+    assert place.tables.fetch_ahead(place.handle, 4, 7) is not None
+    monkeypatch.setattr("seerdb.storage.table_store.MAX_RANGE", 600)
+    assert place.tables.fetch_ahead(place.handle, 4, 7) is None, "that takes two requests"
+    assert place.gets == 1
+
+
 def gated_store(count: int) -> tuple[MemoryObjectStore, list[TableMeta], Executor]:
     """Requests wait until ``count`` of them are under way."""
     gate = Barrier(count)
@@ -222,6 +257,15 @@ def test_fetches_after_the_threads_have_ended_say_that_it_is_closed() -> None:
         tables.open_many(handles)
     with pytest.raises(ClosedError):
         tables.load_many([(handle, 0) for handle in handles])
+
+
+def test_nothing_is_fetched_ahead_once_the_threads_have_ended() -> None:
+    store, fetchers = MemoryObjectStore(), ThreadPoolExecutor(1)
+    meta = put_table(store, 1, many(0, 50, seq=1))
+    tables = TableStore(store, cache=BlockCache(0), disk=None, fetchers=fetchers)
+    fetchers.shutdown()
+    with pytest.raises(ClosedError):
+        tables.fetch_ahead(tables.handle(meta), 0, 1)
 
 
 def test_what_a_fetch_raises_is_raised_as_it_is() -> None:

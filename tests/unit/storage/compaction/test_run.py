@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seerdb.errors import ClosedError, UnavailableError
 from seerdb.ids import MAX_SEQ
+from seerdb.storage.compaction import inputs as inputs_module
 from seerdb.storage.compaction.ledger import check_merge
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
@@ -16,6 +21,7 @@ from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.manifest.version import TableMeta, Version, check_version
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.pace import at_full_speed
+from seerdb.storage.pieces import Body
 from seerdb.storage.value import Version as RowVersion
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
@@ -40,6 +46,7 @@ def merge(
     target_size: int = 1 << 30,
     outputs: int = 50,
     splits: tuple[bytes, ...] = (),
+    requests: int = 1,
 ) -> list[TableMeta]:
     """Merge all runs of ``tables``, in parts; the outputs are valid as a run."""
     plan = plan_of(tables, bottom=bottom, target_size=target_size, splits=splits)
@@ -47,7 +54,7 @@ def merge(
     dropped = NONE
     for number, (start, end) in enumerate(plan.parts):
         ids = tuple(id_of(1000 * (number + 1) + count) for count in range(outputs))
-        job = CompactionJob(plan, start, end, ids, FORMAT)
+        job = CompactionJob(plan, start, end, ids, FORMAT, requests=requests)
         result: CompactionResult = run_compaction(job, CrashableFileSystem(), store, at_full_speed)
         assert [table.id for table in result.tables] == list(ids[: len(result.tables)])
         made += result.tables
@@ -238,6 +245,93 @@ def test_parts_of_a_plan_together_are_the_whole() -> None:
         RangeTombstone(b"key0500", b"key1200", 50),
         RangeTombstone(b"key1200", b"key2900", 50),
     ]
+
+
+def test_requests_beside_the_work_change_nothing_of_it() -> None:
+    store = MemoryObjectStore()
+    inputs = [
+        put_table(store, 1, many(0, 3000, seq=1)),
+        put_table(store, 2, many(1000, 2000, seq=9000), [RangeTombstone(b"key01", b"key02", 50)]),
+    ]
+    objects = []
+    for requests in (1, 8):
+        made = merge(store, inputs, bottom=False, target_size=9000, requests=requests)
+        assert len(made) > 5
+        objects.append([(store.get(table_name(table.id)), table) for table in made])
+    assert objects[0] == objects[1]
+
+
+class Uploads(MemoryObjectStore):
+    """Keeps an upload from ending before the merge has gone on; one that is ``broken`` fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.went_on = threading.Event()
+        self.begun: list[str] = []
+        self.under_way = self.most = 0
+        self.broken = -1
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        if self.begun:
+            self.went_on.set()
+        return super().get_range(name, offset, length)
+
+    def put(self, name: str, data: Body) -> None:
+        self.begun.append(name)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        assert len(self.begun) > 1 or self.went_on.wait(30), "the merge waits for the upload"
+        self.under_way -= 1
+        if len(self.begun) == self.broken:
+            raise UnavailableError("the bucket is away")
+        super().put(name, data)
+
+
+def uploading(monkeypatch: pytest.MonkeyPatch) -> tuple[Uploads, list[TableMeta]]:
+    """Inputs that are fetched by many small requests."""
+    monkeypatch.setattr(inputs_module, "PIECE_BLOCKS", 1)
+    monkeypatch.setattr(inputs_module, "AHEAD_BYTES", 1)
+    store = Uploads()
+    monkeypatch.setattr(store, "put", partial(MemoryObjectStore.put, store))
+    tables = [put_table(store, 1, many(0, 500, seq=1)), put_table(store, 2, many(0, 9, seq=600))]
+    monkeypatch.setattr(store, "put", partial(Uploads.put, store))
+    return store, tables
+
+
+def test_a_merge_goes_on_while_a_table_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, tables = uploading(monkeypatch)
+    made = merge(store, tables, bottom=True, target_size=4000, requests=4)
+    assert store.begun == [table_name(table.id) for table in made]
+    assert len(made) > 3
+    assert store.most == 1, "each takes as much memory as a table"
+
+
+def test_a_merge_whose_upload_fails_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for broken in (1, 2):
+        store, tables = uploading(monkeypatch)
+        store.broken = broken
+        with pytest.raises(UnavailableError, match="away"):
+            merge(store, tables, bottom=True, target_size=4000, requests=4)
+        assert len(store.begun) == broken, "what comes after it would be for nothing"
+        assert not store.under_way
+
+
+def test_a_merge_that_ends_early_leaves_nothing_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, tables = uploading(monkeypatch)
+    plan = plan_of(tables, bottom=True, target_size=4000)
+    job = CompactionJob(plan, None, None, tuple(map(id_of, range(50, 99))), FORMAT, requests=4)
+
+    def until_an_upload(entries: int = 0) -> None:
+        if entries and store.begun:
+            store.went_on.set()
+            raise ClosedError("enough")
+
+    threads = threading.active_count()
+    with pytest.raises(ClosedError, match="enough"):
+        run_compaction(job, CrashableFileSystem(), store, until_an_upload)
+    assert len(store.begun) == 1
+    assert not store.under_way
+    assert threading.active_count() == threads
 
 
 def living(version: RowVersion | None) -> RowVersion | None:
