@@ -4,7 +4,7 @@ entries. Most logs do, and a memtable of them would cost a sixth to a half of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from seerdb.storage.entry import DELETE, PUT
@@ -14,12 +14,14 @@ from seerdb.storage.replay import scan_sealed
 from seerdb.storage.singles import packed_singles
 from seerdb.storage.sstable.packed import Packed, join, pack
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.wal.entries import even_batch
+from seerdb.storage.wal.entries import Batch, by_shape, even_batches
 from seerdb.storage.wal.format import decode_columns
 
 _PLAIN = bytes((PUT, DELETE))
 _FEWEST = 8
 """Records that are worth the calls: those of compressed frames come one by one."""
+_TOGETHER = 1 << 20
+"""Bytes of batches that are packed by few calls."""
 
 
 class PlainLog(NamedTuple):
@@ -43,57 +45,74 @@ def read_plain(
 
     Raises: ``CorruptionError`` for anything but whole, sealed segments.
     """
-    pieces: list[Packed] = []
-    first: Record | None = None
-    last: Record | None = None
+    log = _Log()
 
     def take(records: Sequence[Record]) -> None:
-        nonlocal first, last
-        singles = packed_singles(records) if len(records) >= _FEWEST else None
-        if singles is None:
-            pieces.extend(_batches(records))
-        else:
-            _check(singles.kinds.tobytes())
-            pieces.append(singles)
-        first, last = first or records[0], records[-1]
+        log.take(records)
         pace()
 
     try:
         for segment in segments:
             scan_sealed(files, directory, segment, take)
+        return log.packed()
     except _NotPlain:
         return None
-    if first is None or last is None or not pieces:
-        return None
-    return PlainLog(join(pieces), first[1], last[1], last[0])
 
 
-def _batches(records: Sequence[Record]) -> list[Packed]:
-    """Records of any number of operations: each large even one by a few calls, and all between two
-    of these together."""
-    pieces: list[Packed] = []
-    others: list[Record] = []
-    for record in records:
-        seq, _, payload = record
-        even = even_batch(payload, seq)
-        if even is None or even.rows is None:
-            others.append(record)
-            continue
-        pieces += _one_by_one(others)
-        others = []
-        _check(even.kinds.tobytes())
-        key_size, size = int(even.key_sizes[0]), even.rows.shape[1]
-        shape = key_size, size - key_size
-        pieces.append(Packed(even.rows.ravel(), even.seqs, even.kinds, shape=shape))
-    return pieces + _one_by_one(others)
+class _Log:
+    """Records in their order, as entries. Raises ``_NotPlain`` where they hold something else."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Packed] = []
+        # Not packed yet, and how many bytes that are:
+        self._batches: list[Record] = []
+        self._size = 0
+        self._first: Record | None = None
+        self._last: Record | None = None
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Add the next ones, at least one."""
+        singles = packed_singles(records) if len(records) >= _FEWEST else None
+        if singles is None:
+            self._batches.extend(records)
+            self._size += sum(len(payload) for _, _, payload in records)
+        if singles is not None or self._size >= _TOGETHER:
+            self._pack()
+        if singles is not None:
+            _check(singles.kinds.tobytes())
+            self._pieces.append(singles)
+        self._first, self._last = self._first or records[0], records[-1]
+
+    def _pack(self) -> None:
+        self._pieces.extend(_batches(self._batches))
+        self._batches, self._size = [], 0
+
+    def packed(self) -> PlainLog | None:
+        """All of them; ``None`` if there is nothing."""
+        self._pack()
+        first, last = self._first, self._last
+        if first is None or last is None or not self._pieces:
+            return None
+        return PlainLog(join(self._pieces), first[1], last[1], last[0])
 
 
-def _one_by_one(records: Sequence[Record]) -> list[Packed]:
+def _batches(records: Iterable[Record]) -> Iterator[Packed]:
+    """Records of any number of operations."""
+    for shape, batches in by_shape((seq, payload) for seq, _, payload in records):
+        if shape is None:
+            yield from _one_by_one(batches)
+        else:
+            found = even_batches(batches, shape)
+            _check(found.kinds.tobytes())
+            yield Packed(found.data, found.seqs, found.kinds, shape=shape)
+
+
+def _one_by_one(batches: Iterable[Batch]) -> list[Packed]:
     kinds: list[bytes] = []
     seqs: list[int] = []
     keys: list[bytes] = []
     values: list[bytes] = []
-    for seq, _, payload in records:
+    for seq, payload in batches:
         found = decode_columns(payload, f"the batch of seq {seq}")
         kinds.append(found[0])
         seqs += [seq] * len(found[1])

@@ -8,8 +8,9 @@ matrix. A frame of many records is walked.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import zstandard
@@ -33,6 +34,11 @@ from seerdb.storage.wal.starts import Flags, end_of_frame, gather, salt_of, whol
 
 ReadAt = Callable[[int, int], bytes]
 """Up to so many bytes (second) from an offset (first) on."""
+
+Batch: TypeAlias = tuple[int, bytes]
+"""The seq of a commit, and the payload of its record."""
+Shape: TypeAlias = tuple[int, int]
+"""The length of every key, and that of every value."""
 
 READ_BYTES = 4 << 20
 """How much is looked at together, unless a single frame is larger."""
@@ -225,45 +231,73 @@ def _in_body(body: bytes) -> Iterator[Operations]:
     if is_single.any():
         yield _singles(data, places[is_single] + _RECORD.itemsize, heads[is_single])
     columns = Columns([], [], [], [])
-    for start in places[is_batch & ~is_single].tolist():
-        _, length, _, seq, _ = RECORD_FIELDS.unpack_from(body, start)
-        payload = body[start + RECORD_HEADER_SIZE : start + RECORD_HEADER_SIZE + length]
-        even = even_batch(payload, seq)
-        if even is not None:
-            yield even
-        else:
+    for shape, batches in by_shape(_payloads(body, places[is_batch & ~is_single].tolist())):
+        if shape:
+            yield even_batches(batches, shape)
+            continue
+        for seq, payload in batches:
             columns.add(seq, *decode_columns(payload))
     if columns.keys:
         yield columns.packed()
 
 
-def even_batch(payload: bytes, seq: int) -> Operations | None:
-    """The operations of a large batch, if all have keys of one length and values of one."""
+def _payloads(body: bytes, starts: list[int]) -> Iterator[Batch]:
+    for start in starts:
+        _, length, _, seq, _ = RECORD_FIELDS.unpack_from(body, start)
+        begin = start + RECORD_HEADER_SIZE
+        yield seq, body[begin : begin + length]
+
+
+def by_shape(batches: Iterable[Batch]) -> Iterator[tuple[Shape | None, list[Batch]]]:
+    """Neighbouring batches together, if they are large, and all their keys are of one length and
+    their values of one; with ``None``, those that are not."""
+    for shape, found in groupby(batches, lambda batch: _shape_of(batch[1])):
+        yield shape, list(found)
+
+
+def _shape_of(payload: bytes) -> Shape | None:
     count = int.from_bytes(payload[:4], "little")
     keys_at = 4 + 7 * count
     if count <= _FEW or len(payload) < keys_at:
         return None
-    kinds = np.frombuffer(payload, np.uint8, count, 4)
     key_sizes = np.frombuffer(payload, "<u2", count, 4 + count)
     value_sizes = np.frombuffer(payload, "<u4", count, 4 + 3 * count)
     key, value = int(key_sizes[0]), int(value_sizes[0])
-    if (key_sizes != key).any() or (value_sizes != value).any():
+    if not key or (key_sizes != key).any() or (value_sizes != value).any():
         return None
-    if len(payload) != keys_at + count * (key + value):
-        return None
-    keys = np.frombuffer(payload, np.uint8, count * key, keys_at)
-    values = np.frombuffer(payload, np.uint8, count * value, keys_at + count * key)
-    rows = np.hstack((keys.reshape(count, key), values.reshape(count, value)))
+    return (key, value) if len(payload) == keys_at + count * (key + value) else None
+
+
+def even_batches(batches: Sequence[Batch], shape: Shape) -> Operations:
+    """The operations of some batches of one ``shape``, in order, as rows; see :func:`by_shape`."""
+    key, value = shape
     size = key + value
+    counts = [int.from_bytes(payload[:4], "little") for _, payload in batches]
+    total = sum(counts)
+    rows, begin = np.empty((total, size), np.uint8), 0
+    for count, (_, payload) in zip(counts, batches, strict=True):
+        few = rows[begin : begin + count]
+        keys_at = 4 + 7 * count
+        _fill(few[:, :key], payload, keys_at)
+        _fill(few[:, key:], payload, keys_at + count * key)
+        begin += count
+    kinds = [payload[4 : 4 + count] for count, (_, payload) in zip(counts, batches, strict=True)]
     return Operations(
-        kinds,
-        np.full(count, seq, np.uint64),
+        np.frombuffer(b"".join(kinds), np.uint8),
+        np.repeat(np.array([seq for seq, _ in batches], np.uint64), counts),
         rows.ravel(),
-        np.arange(count) * size,
-        np.full(count, size),
-        np.full(count, key),
+        np.arange(total) * size,
+        np.full(total, size),
+        np.full(total, key),
         rows,
     )
+
+
+def _fill(rows: Bytes, source: bytes, at: int) -> None:
+    """Rows of bytes from ``source``: as one item each, which numpy copies faster than bytes."""
+    count, size = rows.shape
+    if size:
+        rows.view(f"V{size}")[:, 0] = np.frombuffer(source, f"V{size}", count, at)
 
 
 class Columns(NamedTuple):

@@ -30,8 +30,8 @@ ROWS = st.one_of(
     st.builds(lambda key, value: (PUT, key, value), KEYS, st.binary(max_size=30)),
     st.builds(lambda key: (DELETE, key, b""), KEYS),
 )
-EVEN = st.integers(0, 99).map(
-    lambda first: [(PUT, b"%08d" % (first + n), b"%04d" % n) for n in range(40)]
+EVEN = st.tuples(st.integers(0, 99), st.sampled_from([b"", b"same"])).map(
+    lambda drawn: [(PUT, b"%08d" % (drawn[0] + n), drawn[1]) for n in range(40)]
 )
 BATCHES = st.one_of(
     st.lists(ROWS, max_size=5),

@@ -54,6 +54,14 @@ def batches(random: Random, count: int) -> list[Batch]:
     return [[(PUT, b"%08d" % n, b"value%03d" % n) for n in range(80)] for _ in range(count // 50)]
 
 
+def batches_of_some_shapes(random: Random, count: int) -> list[Batch]:
+    shapes = [(random.choice((4, 9)), random.choice((0, 5))) for _ in range(count // 20)]
+    return [
+        [(PUT, n.to_bytes(key, "big"), random.randbytes(value)) for n in range(40)]
+        for key, value in shapes
+    ]
+
+
 def mixed(random: Random, count: int) -> list[Batch]:
     found = even(random, 200)
     while len(found) < count:
@@ -66,7 +74,16 @@ def larger_than_a_read(random: Random, count: int) -> list[Batch]:
     return [[(PUT, b"small", b"1")], [(PUT, b"large", bytes(2 * READ_BYTES))], *even(random, 9)]
 
 
-CONTENTS = [even, uneven, with_the_salt, deletes, batches, mixed, larger_than_a_read]
+CONTENTS = [
+    even,
+    uneven,
+    with_the_salt,
+    deletes,
+    batches,
+    batches_of_some_shapes,
+    mixed,
+    larger_than_a_read,
+]
 
 
 def segment_of(
