@@ -3,16 +3,14 @@
 A merge takes and frees arrays of about a megabyte, and a table in the making is some blocks of many
 megabytes, each freed for the next. glibc gives such memory back to the kernel at once, which then
 has to find and clear its pages again: a sixth of the time of a merge. A worker process keeps all of
-it during a job; after the job all of it goes back. A process that has other things to do keeps
-:data:`KEPT` of what threads free, as it would if anything had freed one large array.
+it, from job to job, until it has had nothing to do for a while. A process that has other things to
+do keeps :data:`KEPT` of what threads free, as it would if anything had freed one large array.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
@@ -47,19 +45,15 @@ def share_one_arena() -> None:
         libc.mallopt(_ARENA_MAX, 1)
 
 
-@contextmanager
-def keeping_freed_memory() -> Iterator[None]:
-    """Keep what is freed until the end. Elsewhere than with glibc it changes nothing.
+def keep_freed_memory() -> None:
+    """Keep all that is freed from now on, until :func:`give_back`. Elsewhere than with glibc it
+    changes nothing. For a process that does nothing else."""
+    if libc := _glibc():
+        libc.mallopt(_MMAP_THRESHOLD, _MOST)
+        libc.mallopt(_TRIM_THRESHOLD, _MOST)
 
-    For a process that does nothing else.
-    """
-    libc = _glibc()
-    if libc is None:
-        yield
-        return
-    libc.mallopt(_MMAP_THRESHOLD, _MOST)
-    libc.mallopt(_TRIM_THRESHOLD, _MOST)
-    try:
-        yield
-    finally:
+
+def give_back() -> None:
+    """Give the kernel what is free."""
+    if libc := _glibc():
         libc.malloc_trim(0)

@@ -17,15 +17,15 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.spawn import get_executable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from seerdb.errors import InternalError, InvalidRequestError
-from seerdb.storage.allocator import share_one_arena
+from seerdb.storage.allocator import give_back, keep_freed_memory, share_one_arena
 from seerdb.storage.shared_numbers import share
 
 _PROGRAM = """\
@@ -50,6 +50,8 @@ SEND_SECONDS = ASK_SECONDS * MOST_UNANSWERED
 """How long it may take nothing of what it is sent until it counts as dead."""
 GOODBYE_SECONDS = 5.0
 """How long one that has nothing to do may take to end."""
+IDLE_SECONDS = 2.0
+"""How long it keeps the memory of its last job for the next one."""
 
 
 def require_interpreter() -> None:
@@ -172,6 +174,7 @@ def serve(calls: int, board: int) -> None:
     manager sends to the whole group, and does not outlive it.
     """
     share_one_arena()
+    keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     share(board)
@@ -179,10 +182,23 @@ def serve(calls: int, board: int) -> None:
     sending = threading.Lock()
     receiver = threading.Thread(target=_receive, args=(connection, waiting, sending), daemon=True)
     receiver.start()
-    while (call := waiting.get()) != _END:
+    for call in _until_end(waiting):
         outcome = _outcome(call)
         with sending:
             connection.send_bytes(outcome)
+
+
+def _until_end(waiting: SimpleQueue[bytes]) -> Iterator[bytes]:
+    """The calls as they come. Memory goes back to the kernel when none has come for a while."""
+    while True:
+        try:
+            call = waiting.get(timeout=IDLE_SECONDS)
+        except Empty:
+            give_back()
+            call = waiting.get()
+        if call == _END:
+            return
+        yield call
 
 
 def _receive(

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from seerdb.clock import Clock, SystemClock
 from seerdb.errors import UnavailableError
-from seerdb.storage.allocator import keep_freed_pieces, keeping_freed_memory
+from seerdb.storage.allocator import keep_freed_pieces
 from seerdb.storage.building import AsideObjectStore
 from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
@@ -211,8 +211,7 @@ def _run_job(
     store, pace = under_control(
         control, metered_store(location, purpose, meter), at_full_speed, SystemClock()
     )
-    with keeping_freed_memory():
-        return function(job, OsFileSystem(), store, pace), meter.statistics()
+    return function(job, OsFileSystem(), store, pace), meter.statistics()
 
 
 def metered_store(location: StoreLocation, purpose: Purpose, meter: RequestMeter) -> ObjectStore:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from seerdb.clock import SystemClock
-from seerdb.storage.allocator import keeping_freed_memory
 from seerdb.storage.backup.copying import Progress, nothing
 from seerdb.storage.backup.places import (
     PLAIN,
@@ -53,8 +52,7 @@ class DrillJob:
 
 def run_in_worker(job: DrillJob, place: int) -> DrillReport:
     """In a worker process; ``place``: that of the numbers by which it is controlled."""
-    with keeping_freed_memory():
-        return job.run(JobControl(numbers_at(place)))
+    return job.run(JobControl(numbers_at(place)))
 
 
 def drill(

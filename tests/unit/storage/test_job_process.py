@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.spawn import get_executable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,6 +29,7 @@ from seerdb.storage.job_process import (
     MOST_UNANSWERED,
     JobProcess,
     ProcessDied,
+    _until_end,
     require_interpreter,
 )
 from seerdb.storage.shared_numbers import Board
@@ -72,6 +75,37 @@ def test_a_program_that_is_no_interpreter_is_not_started_as_one(
 def test_it_runs_one_call_after_the_other(process: JobProcess) -> None:
     assert [process.call(os.getpid) for _ in range(3)] == [process.pid] * 3
     assert len(process.call(bytes, 10 << 20)) == 10 << 20
+
+
+def test_memory_is_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_process, "give_back", Mock(side_effect=AssertionError))
+    waiting = SimpleQueue[bytes]()
+    for call in (b"1", b"2", b""):
+        waiting.put(call)
+    assert list(_until_end(waiting)) == [b"1", b"2"]
+
+
+def resident(process_id: int) -> int:
+    """Megabytes."""
+    pages = int(Path(f"/proc/{process_id}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def take_and_free() -> int:
+    blocks = [b"x" * (8 << 20) for _ in range(8)]
+    blocks.clear()
+    return resident(os.getpid())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to do")
+def test_memory_goes_back_when_there_is_nothing_to_do(process: JobProcess) -> None:
+    before = process.call(resident, process.pid)
+    assert process.call(take_and_free) >= before + 48
+    deadline = SystemClock().monotonic() + PATIENCE
+    while resident(process.pid) > before + 16:
+        assert SystemClock().monotonic() < deadline
+        SystemClock().sleep(0.05)
+    assert process.call(os.getpid) == process.pid
 
 
 def raise_corruption() -> NoReturn:
