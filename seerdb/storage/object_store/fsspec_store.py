@@ -27,9 +27,11 @@ from datetime import datetime
 from typing import Any
 
 from botocore.handlers import add_expect_header
+from crc32c import crc32c
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
+from seerdb.clock import SystemClock
 from seerdb.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -41,7 +43,8 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store.base import Checksum, ObjectInfo
-from seerdb.storage.pieces import Body
+from seerdb.storage.object_store.body_file import BodyFile
+from seerdb.storage.pieces import Body, Pieces
 
 S3 = frozenset({"s3", "s3a"})
 CREATES_IF_ABSENT = S3 | {"gs", "gcs", "abfs", "abfss", "az", "memory"}
@@ -50,6 +53,8 @@ S3_CONNECTIONS = 64
 """Kept open: 32 reading threads, and the writers beside them."""
 S3_DELETE_LIMIT = 1000
 """Names in one request, fixed by S3."""
+S3_ONE_PUT = 100 << 20
+"""Bytes from which on an object is sent in parts, side by side."""
 
 TRANSFER_SECONDS = 30.0
 TRANSFER_BYTES_PER_SECOND = 256 * 1024
@@ -57,6 +62,8 @@ TRANSFER_BYTES_PER_SECOND = 256 * 1024
 failed: the HTTP clients time the wait for an answer and for each piece of it, but neither the
 sending nor the whole."""
 
+_PIECE = 1 << 20
+"""Bytes in memory at once of an object of which only the checksum is wanted."""
 _MEMORY_LOCK = threading.Lock()
 """fsspec's memory is one per process, and its ``mode="create"`` looks before it writes."""
 _MODIFIED = ("LastModified", "mtime", "last_modified", "created")
@@ -116,11 +123,17 @@ class FsspecObjectStore:
         path = self._path(name)
         with self._translated("get", name):
             if self._protocol in S3:
-                return self._get_from_s3(path)
+                return b"".join(self._get_from_s3(path))
             return bytes(self._filesystem.cat_file(path))
 
     def checksum(self, name: str) -> Checksum:
-        return Checksum.of(self.get(name))
+        if self._protocol not in S3:
+            return Checksum.of(self.get(name))
+        size = crc = 0
+        with self._translated("get", name):
+            for piece in self._get_from_s3(self._path(name), _PIECE):
+                size, crc = size + len(piece), crc32c(piece, crc)
+        return Checksum(size, crc)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         with self._translated("get a range of", name):
@@ -151,7 +164,7 @@ class FsspecObjectStore:
                 f"a directory or one of {', '.join(sorted(CREATES_IF_ABSENT))}"
             )
         with self._translated("create", name):
-            self._upload(name, data, mode="create")
+            self._upload(name, data, creating=True)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         with self._translated("list", prefix):
@@ -183,11 +196,19 @@ class FsspecObjectStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _upload(self, name: str, data: Body, **options: Any) -> None:
-        with self._writing:
-            self._filesystem.pipe_file(
-                self._path(name), bytes(data), **options, **self._within(len(data))
+    def _upload(self, name: str, data: Body, *, creating: bool = False) -> None:
+        path, within = self._path(name), self._within(len(data))
+        if self._protocol in S3 and len(data) < S3_ONE_PUT:
+            bucket, _, key = path.partition("/")
+            body = BodyFile(data) if isinstance(data, Pieces) else data
+            absent = {"IfNoneMatch": "*"} if creating else {}
+            self._filesystem.call_s3(
+                "put_object", Bucket=bucket, Key=key, Body=body, **absent, **within
             )
+            return
+        options = {"mode": "create"} if creating else {}
+        with self._writing:
+            self._filesystem.pipe_file(path, bytes(data), **options, **within)
 
     def _within(self, size: int) -> dict[str, float]:
         """How long a transfer of so many bytes may take, where the driver can be told."""
@@ -195,14 +216,18 @@ class FsspecObjectStore:
             return {}
         return {"timeout": TRANSFER_SECONDS + size / TRANSFER_BYTES_PER_SECOND}
 
-    def _get_from_s3(self, path: str) -> bytes:
-        """By one request, which may take as long as befits the size that its answer announces.
-        (The driver tells the size by a request of its own, or after the body.)"""
+    def _get_from_s3(self, path: str, most: int | None = None) -> Iterator[bytes]:
+        """An object, ``most`` bytes of it at a time, by one request, which may take as long as
+        befits the size that its answer announces. (The driver tells the size by a request of its
+        own, or after the body.)"""
         bucket, _, key = path.partition("/")
         reply = self._call_s3("get_object", Bucket=bucket, Key=key)
-        body, loop = reply["Body"], self._filesystem.loop
+        body, loop, clock = reply["Body"], self._filesystem.loop, SystemClock()
+        seconds = TRANSFER_SECONDS + reply.get("ContentLength", 0) / TRANSFER_BYTES_PER_SECOND
+        end = clock.monotonic() + seconds
         try:
-            return bytes(sync(loop, body.read, **self._within(reply.get("ContentLength", 0))))
+            while piece := sync(loop, body.read, most, timeout=max(0.001, end - clock.monotonic())):
+                yield bytes(piece)
         except BaseException:
             loop.call_soon_threadsafe(body.close)  # or its connection counts as used
             raise

@@ -6,11 +6,13 @@ import os
 import re
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
+from crc32c import crc32c
 
 from seerdb.errors import (
     AlreadyExistsError,
@@ -23,7 +25,9 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store import fsspec_store
+from seerdb.storage.object_store.base import Checksum
 from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
+from seerdb.storage.pieces import Pieces
 from tests.fixtures.stores import S3Server
 
 KEYS = {"key": "k", "secret": "s"}
@@ -102,6 +106,7 @@ def store(open_store: FsspecObjectStore, server: ScriptedServer) -> FsspecObject
 Call = Callable[[FsspecObjectStore], object]
 CALLS: dict[str, Call] = {
     "get": lambda store: store.get("a"),
+    "checksum": lambda store: store.checksum("a"),
     "get_range": lambda store: store.get_range("a", 4, 4),
     "put": lambda store: store.put("a", b"data"),
     "put_if_absent": lambda store: store.put_if_absent("a", b"data"),
@@ -155,7 +160,7 @@ def test_permission_denied_is_said_so(store: FsspecObjectStore, server: Scripted
         store.put("a", b"data")
 
 
-@pytest.mark.parametrize("operation", ["get", "get_range"])
+@pytest.mark.parametrize("operation", ["get", "checksum", "get_range"])
 def test_a_body_shorter_than_announced_is_truncated(
     store: FsspecObjectStore, server: ScriptedServer, operation: str
 ) -> None:
@@ -224,9 +229,27 @@ def test_one_call_is_one_request(
     if operation in ("list", "delete"):
         server.reply("200 OK", b"<Result/>", xml)
     else:
-        server.reply("200 OK", b"data" if operation.startswith("get") else b"", 'ETag: "x"\r\n')
+        body = b"" if operation.startswith("put") else b"data"
+        server.reply("200 OK", body, 'ETag: "x"\r\n')
     CALLS[operation](store)
     assert len(server.requests) == 1
+
+
+def test_of_what_is_only_checked_a_piece_at_a_time_is_in_memory(
+    store: FsspecObjectStore, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def noted(piece: bytes, before: int) -> int:
+        sizes.append(len(piece))
+        return crc32c(piece, before)
+
+    monkeypatch.setattr(fsspec_store, "_PIECE", 1000)
+    monkeypatch.setattr(fsspec_store, "crc32c", noted)
+    body = bytes(range(250)) * 20
+    server.reply("200 OK", body)
+    assert store.checksum("a") == Checksum.of(body)
+    assert max(sizes) <= 1000
 
 
 def test_creation_is_conditional_and_replacement_is_not(
@@ -248,9 +271,42 @@ def test_an_upload_is_one_round_trip(store: FsspecObjectStore, server: ScriptedS
     assert "expect: 100-continue" not in server.requests[0].lower()
 
 
+def take_all(listener: socket.socket) -> int:
+    """Answer a request whose body is dropped as it comes; how long that was."""
+    connection, _ = listener.accept()
+    with connection:
+        head, buffer, taken = b"", bytearray(1 << 16), 0
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(1 << 10)
+        head, _, body = head.partition(b"\r\n\r\n")
+        length = re.search(rb"^content-length: (\d+)", head, re.IGNORECASE | re.MULTILINE)
+        assert length
+        taken = len(body)
+        while taken < int(length[1]):
+            taken += connection.recv_into(buffer)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "x"\r\n\r\n')
+    return taken
+
+
+def test_what_is_put_in_pieces_is_never_joined() -> None:
+    """It was in memory four times, in worker processes that merge, too."""
+    data = Pieces((bytes(1 << 20),) * 48)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        options = {"endpoint_url": f"http://127.0.0.1:{listener.getsockname()[1]}", **KEYS}
+        store = FsspecObjectStore.open("s3://bucket/db", options)
+        taken = server.submit(take_all, listener)
+        tracemalloc.start()
+        store.put("a", data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        store.close()
+        assert taken.result() >= len(data)
+    assert peak < 16 << 20
+
+
 @pytest.mark.timeout(50)  # the driver waits for each piece of an answer for a minute
 @pytest.mark.parametrize(
-    "operation", ["put", "put_if_absent", "get_range", "get", "list", "delete"]
+    "operation", ["put", "put_if_absent", "get_range", "get", "checksum", "list", "delete"]
 )
 def test_a_transfer_that_comes_to_no_end_is_ended(
     operation: str, monkeypatch: pytest.MonkeyPatch
@@ -265,7 +321,7 @@ def test_a_transfer_that_comes_to_no_end_is_ended(
 
 
 @pytest.mark.timeout(50)  # as above
-@pytest.mark.parametrize("operation", ["get_range", "get", "list"])
+@pytest.mark.parametrize("operation", ["get_range", "get", "checksum", "list"])
 def test_an_answer_that_comes_to_no_end_is_ended(
     operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
