@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from seerdb.errors import ClosedError, UnavailableError
 from seerdb.ids import MAX_SEQ
+from seerdb.storage import uploads
 from seerdb.storage.compaction import inputs as inputs_module
 from seerdb.storage.compaction.ledger import check_merge
 from seerdb.storage.compaction.plan import Plan
@@ -267,6 +269,7 @@ class Uploads(MemoryObjectStore):
     def __init__(self) -> None:
         super().__init__()
         self.went_on = threading.Event()
+        self.entered = threading.Semaphore(0)
         self.begun: list[str] = []
         self.under_way = self.most = 0
         self.broken = -1
@@ -280,21 +283,32 @@ class Uploads(MemoryObjectStore):
         self.begun.append(name)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
-        assert len(self.begun) > 1 or self.went_on.wait(30), "the merge waits for the upload"
+        self.entered.release()
+        assert len(self.begun) > 1 or self.went_on.wait(60), "the merge waits for the upload"
         self.under_way -= 1
         if len(self.begun) == self.broken:
             raise UnavailableError("the bucket is away")
         super().put(name, data)
 
 
+BEGIN = uploads.Uploads.begin
+
+
 def uploading(monkeypatch: pytest.MonkeyPatch) -> tuple[Uploads, list[TableMeta]]:
-    """Inputs that are fetched by many small requests."""
+    """Inputs that are fetched by many small requests. An upload that is begun is under way before
+    the merge goes on, which may have fetched all there is when a thread comes late."""
     monkeypatch.setattr(inputs_module, "PIECE_BLOCKS", 1)
     monkeypatch.setattr(inputs_module, "AHEAD_BYTES", 1)
     store = Uploads()
     monkeypatch.setattr(store, "put", partial(MemoryObjectStore.put, store))
     tables = [put_table(store, 1, many(0, 500, seq=1)), put_table(store, 2, many(0, 9, seq=600))]
     monkeypatch.setattr(store, "put", partial(Uploads.put, store))
+
+    def begin(begun: uploads.Uploads, put: Callable[[], TableMeta]) -> None:
+        BEGIN(begun, put)
+        assert store.entered.acquire(timeout=60)
+
+    monkeypatch.setattr(uploads.Uploads, "begin", begin)
     return store, tables
 
 
@@ -326,12 +340,12 @@ def test_a_merge_that_ends_early_leaves_nothing_under_way(monkeypatch: pytest.Mo
             store.went_on.set()
             raise ClosedError("enough")
 
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     with pytest.raises(ClosedError, match="enough"):
         run_compaction(job, CrashableFileSystem(), store, until_an_upload)
     assert len(store.begun) == 1
     assert not store.under_way
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
 
 
 def living(version: RowVersion | None) -> RowVersion | None:
