@@ -22,7 +22,7 @@ from seerdb.storage.drill.places import DrillJob
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World, fill
 from tests.fixtures.drills import Scene
-from tests.fixtures.events import Heard
+from tests.fixtures.events import PATIENCE, Heard
 
 # Of an open database.
 
@@ -127,12 +127,12 @@ def test_one_drill_at_a_time_and_none_after_the_close(
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     assert drills.statistics.is_running
     with pytest.raises(BusyError):
         db.drill()
     db.close()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert [str(error) for error in errors] == ["the job was cancelled"]
     assert (drills.statistics.drills, drills.statistics.last) == (0, None)
     with pytest.raises(ClosedError):
@@ -198,7 +198,7 @@ class Agenda:
         self.calls.pop()[1]()
         thread = self.drills._thread
         assert thread is not None
-        thread.join(30)
+        thread.join(PATIENCE)
 
 
 def test_drills_come_at_their_interval_and_sooner_after_a_store_was_away() -> None:

@@ -19,6 +19,7 @@ from seerdb.events import (
     WorkFailed,
 )
 from seerdb.storage.request import Outcome
+from tests.fixtures.events import PATIENCE
 
 WAITING: dict[str, Callable[[DB, Path], object]] = {
     "put": lambda db, _: db.put(b"k", b"v", durability="local"),
@@ -86,7 +87,7 @@ def bounded(act: Callable[[], object]) -> None:
     errors: list[object] = []
     thread = threading.Thread(target=lambda: errors.append(outcome(act)), daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert not thread.is_alive(), "somebody waits for himself"
     assert errors == ["done"]
 
@@ -125,7 +126,7 @@ def test_a_listener_may_read_and_is_refused_what_would_wait_for_it(
     db = DB.open(str(tmp_path / "db"), components=components, background=background)
     listener.db = db
     bounded(lambda: act(db))
-    assert listener.told.wait(30)
+    assert listener.told.wait(PATIENCE)
     listener.check()
     db.put(b"after", b"it", durability="object")
     bounded(db.close)
@@ -144,7 +145,7 @@ def test_what_a_listener_hands_to_another_thread_is_done(tmp_path: Path) -> None
     with DB.open(str(tmp_path), components=Components(listener=listen)) as db:
         db.put(b"k", b"v")
         db.flush()
-        assert handed.wait(30)
+        assert handed.wait(PATIENCE)
         bounded(db.compact)
 
 
@@ -166,8 +167,8 @@ def test_a_sink_may_read_and_submit_and_is_refused_what_would_wait_for_it(
         listener.call_back(db)
 
     submit(b"first", first)
-    assert listener.told.wait(30)
-    assert second.wait(30)
+    assert listener.told.wait(PATIENCE)
+    assert second.wait(PATIENCE)
     listener.check()
     assert db.get(b"second") == b"v"
     bounded(db.close)
@@ -193,7 +194,7 @@ def test_a_listener_of_a_replica_is_refused_to_look_and_to_close(tmp_path: Path)
     with replica:
         replica._follower.tail.look = fail  # type: ignore[method-assign]
         assert outcome(replica._follower.refresh) != "done"
-        assert told.wait(30)
+        assert told.wait(PATIENCE)
     assert [type(each) for each in outcomes] == [InvalidRequestError] * 2
 
 

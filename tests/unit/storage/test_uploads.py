@@ -37,7 +37,7 @@ def test_one_at_most_is_under_way_and_nobody_waits_for_that_one() -> None:
         def put() -> TableMeta:
             under_way.append(meta)
             assert len(under_way) == 1
-            assert let_go.wait(30)
+            assert let_go.wait(60)
             under_way.remove(meta)
             return meta
 
