@@ -13,6 +13,7 @@ from seerdb import BusyError, ClosedError, InvalidRequestError, NotFoundError, T
 from seerdb.storage.backup.copying import Progress
 from seerdb.storage.object_store.names import HOLD_PREFIX
 from tests.fixtures.database import World, collect_garbage, fill
+from tests.fixtures.events import PATIENCE
 
 
 def test_a_backup_holds_everything_that_was_committed_before(tmp_path: Path) -> None:
@@ -103,11 +104,21 @@ def test_backups_beside_a_busy_writer_hold_all_commits_up_to_their_seq(tmp_path:
             assert list(db.scan(keys_only=True)) == expected
 
 
-def test_a_backup_in_the_background_is_told_of_until_it_is_done(tmp_path: Path) -> None:
+def test_a_backup_in_the_background_is_told_of_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with seerdb.DB.open(str(tmp_path / "db")) as db:
         fill(db, 50)
+        go_on, flush = threading.Event(), db._tasks._flush
+
+        def flush_later() -> None:
+            assert go_on.wait(PATIENCE)
+            flush()
+
+        monkeypatch.setattr(db._tasks, "_flush", flush_later)
         began = db.start_backup(str(tmp_path / "repository"))
-        assert began.state == "running"
+        assert [began.state, *(each.state for each in db.backups())] == ["running"] * 2
+        go_on.set()
         _join()
         [status] = db.backups()
         assert (status.id, status.state, status.error) == (began.id, "done", None)
