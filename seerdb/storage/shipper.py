@@ -301,10 +301,10 @@ class Shipper:
             )
             raise self.conflict from error
         self._attempt = None
-        self._backlog.shipped(stretch.end)
         self._objects += 1
         self._bytes += len(data)
         self._seconds += self._clock.monotonic() - started
+        self._backlog.shipped(stretch.end)  # last: who sees that it is has to see it counted
 
     def _contest(self, seq: int) -> None:
         """Have the next opening void what lies in the bucket after ``seq``, which is not ours."""

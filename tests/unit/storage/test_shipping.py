@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB, FencedError
+from seerdb.storage.backlog import Place
 from seerdb.storage.shipping import DUE, SHIP_BYTES
 from seerdb.storage.workers import Timer
 from seerdb.testing.clock import FakeClock
@@ -94,6 +95,21 @@ def test_a_database_that_is_not_written_wakes_nobody_and_asks_for_nothing(rig: R
     rig.timer.pass_interval(3.0)
     rig.wait()
     assert (rig.timed, len(rig.world.store.trace)) == ([], before)
+
+
+def test_what_is_told_to_be_shipped_is_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment it was not, so an idle database seemed to ship something more."""
+    shipper, told = rig.db._engine.shipper, []
+    move = shipper._backlog.shipped
+
+    def move_and_look(end: Place) -> None:
+        move(end)
+        told.append(shipper.statistics(1))
+
+    monkeypatch.setattr(shipper._backlog, "shipped", move_and_look)
+    rig.db.put(b"k", b"v", durability="object")
+    assert [(each.shipped_seq, each.unshipped_seq, each.objects) for each in told] == [(1, 0, 1)]
+    assert told[0].bytes > 0
 
 
 def test_many_bytes_are_shipped_before_the_interval_is_over() -> None:
