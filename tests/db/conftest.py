@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import pytest
 
 from seerdb import DB, Components
+from seerdb.storage import admission
+from tests.fixtures.events import PATIENCE
 
 SMALL: dict[str, Any] = {
     "min_free_disk": 0,
@@ -28,7 +30,9 @@ class OpenDB(Protocol):
 
 
 @pytest.fixture
-def open_db(tmp_path: Path) -> Iterator[OpenDB]:
+def open_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenDB]:
+    # Worker processes give way to whatever else keeps a busy machine, while writers wait for them.
+    monkeypatch.setattr(admission, "STALL_SECONDS", float(PATIENCE))
     with ExitStack() as opened:
 
         def open_one(
