@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import boto3
 import pytest
@@ -320,21 +321,35 @@ def test_a_transfer_that_comes_to_no_end_is_ended(
         store.close()
 
 
+def hang_up(connection: socket.socket) -> None:
+    """Let nobody wait for what comes by it."""
+    with suppress(OSError):  # the other end was faster
+        connection.shutdown(socket.SHUT_RD)
+
+
 @pytest.mark.timeout(50)  # as above
 @pytest.mark.parametrize("operation", ["get_range", "get", "checksum", "list"])
 def test_an_answer_that_comes_to_no_end_is_ended(
     operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of which a byte came now and then held its thread for ever."""
-    monkeypatch.setattr(fsspec_store, "TRANSFER_SECONDS", 0.2)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndata"
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as caller:
         options = {"endpoint_url": f"http://127.0.0.1:{server.getsockname()[1]}", **KEYS}
         store = FsspecObjectStore.open("s3://bucket/db", options)
-        asked = caller.submit(CALLS[operation], store)
+        first = caller.submit(store.get, "a")
         connection, _ = server.accept()
         with connection:
             connection.recv(1 << 16)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nd")
+            connection.sendall(answer)
+            assert first.result() == b"data"
+            # On a connection that is there: to make one may take longer than this.
+            monkeypatch.setattr(fsspec_store, "TRANSFER_SECONDS", 0.2)
+            asked = caller.submit(CALLS[operation], store)
+            asked.add_done_callback(lambda _: hang_up(connection))
+            connection.recv(1 << 16)
+            with suppress(OSError):  # it is over already
+                connection.sendall(answer[:-3])
             with pytest.raises(UnavailableError, match="FSTimeoutError"):
                 asked.result()
         store.close()
