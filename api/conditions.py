@@ -60,6 +60,14 @@ def expected_seq(headers: Mapping[bytes, bytes]) -> int | None:
     return int(tag[2])
 
 
+def refuse_conditions(headers: Mapping[bytes, bytes]) -> None:
+    """Raise ``InvalidRequestError`` for a condition on a write of more than one key."""
+    if not WRITE_CONDITIONS.isdisjoint(headers):
+        raise InvalidRequestError(
+            "If-Match and If-None-Match go with the write of a single key; this is not one"
+        )
+
+
 def requested_range(headers: Mapping[bytes, bytes], seq: int, size: int) -> range | None:
     """The positions of the bytes that a GET asks for; ``None`` for the whole value.
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from seerdb import Batch
 from seerdb_api.body import decode_json, read_body
+from seerdb_api.conditions import refuse_conditions
 from seerdb_api.errors import TOO_LARGE
 from seerdb_api.freshness import (
     FRESHNESS,
@@ -80,6 +81,7 @@ async def commit_batch(request: Request) -> Response:
     """Puts, merges, deletes and range deletes, committed together: all of them or none."""
     service = service_of(request)
     parse_query(request.scope["query_string"], ())
+    refuse_conditions(headers_of(request))
     body = await _body(request, service)
     if len(body) <= INLINE_BYTES:
         batch, durability = _decode_batch(body)

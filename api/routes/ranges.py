@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from seerdb import Batch
+from seerdb_api.conditions import refuse_conditions
 from seerdb_api.errors import document_of, log_failure
 from seerdb_api.freshness import FRESHNESS_HEADERS, FRESHNESS_PROBLEMS, wait_until_fresh
 from seerdb_api.keyrange import range_to_delete
@@ -126,6 +127,7 @@ async def delete_range(request: Request) -> Response:
     """Remove every key of a range in one step: `start` and `end`, or a `prefix`."""
     service = service_of(request)
     values = parse_query(request.scope["query_string"], DELETE_PARAMETERS)
+    refuse_conditions(headers_of(request))
     batch = Batch()
     start, end = range_to_delete(values)
     batch.delete_range(start, end)

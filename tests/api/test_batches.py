@@ -29,6 +29,16 @@ def test_a_batch_is_committed_together(client: Client, db: FakeDatabase) -> None
     assert db.durabilities == ["object"]
 
 
+@pytest.mark.parametrize("condition", [{"if_match": '"1"'}, {"if_none_match": "*"}])
+def test_a_batch_with_a_condition_is_refused(
+    client: Client, db: FakeDatabase, condition: dict[str, str]
+) -> None:
+    db.load(a="1")
+    body = {"ops": [{"op": "delete", "key": "a"}]}
+    client.post("/v1/batch", body, **condition).problem(400, "invalid-request")
+    assert sorted(db.entries) == [b"a"]
+
+
 def test_values_expire_and_operands_merge_in_a_batch(client: Client, db: FakeDatabase) -> None:
     ops = [
         {"op": "put", "key": "a", "value": "1", "ttl": 30},

@@ -344,6 +344,14 @@ def test_a_range_delete_that_is_not_spelled_out_is_refused(
     assert sorted(db.entries) == ODD_KEYS
 
 
+@pytest.mark.parametrize("condition", [{"if_match": '"1"'}, {"if_none_match": "*"}])
+def test_a_range_delete_with_a_condition_is_refused(
+    client: Client, db: FakeDatabase, condition: dict[str, str]
+) -> None:
+    client.delete("/v1/kv?prefix=a", **condition).problem(400, "invalid-request")
+    assert sorted(db.entries) == ODD_KEYS
+
+
 def test_other_methods_are_refused(client: Client) -> None:
     for method in ("PUT", "POST", "HEAD"):
         answer = client.request(method, "/v1/kv")
