@@ -10,8 +10,8 @@ at most twice ``MAX_HEAD`` and one piece are ever held.
 Written against uvicorn 0.54. Used of its ``HttpToolsProtocol``: the methods overridden below, of
 which ``_start_asgi_task`` runs a request; ``cycle.disconnected``, ``keep_alive``,
 ``message_event``, ``response_complete``, ``response_started`` and ``scope``; ``config``, ``flow``,
-``headers``, ``logger``, ``loop``, ``pipeline``, ``scope``, ``server_state.default_headers``,
-``transport``, ``url``; and ``RequestResponseCycle``.
+``headers``, ``logger``, ``loop``, ``parser``, ``pipeline``, ``scope``,
+``server_state.default_headers``, ``transport``, ``url``; and ``RequestResponseCycle``.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ _HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,}
 _TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
 _FRAGMENT = "the request target holds a #, which is no part of one; in a key it is %23"
 _SLOW = "the head of a request has to be there within {0:g} seconds, and so each piece of its body"
+_VERSIONS = ("1.0", "1.1")
+_VERSION = "HTTP/1.1 is spoken here, and HTTP/1.0, but not HTTP/{0}"
 _CODING = "the one transfer coding that is known here is chunked"
 _CODING_HEADER = b"transfer-encoding"
 _CLOSE = b"connection: close\r\n"
@@ -164,6 +166,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The parser saw the end of a head."""
         self._headed = True
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:  # 0.9 is a line that breaks off before its version
+            raise self._not_taken(INVALID_REQUEST, _VERSION.format(version))
         scope: Any = self.scope
         scope[DROP] = self.transport.abort
         super().on_headers_complete()

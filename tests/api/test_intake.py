@@ -74,6 +74,8 @@ def flood(wire: Wire, piece: bytes, most: int) -> None:
         (request("PUT", "/v1/kv/new#part", body=b"1"), 400, "invalid-request"),
         (request("GET", "/v1/kv?prefix=a#b"), 400, "invalid-request"),
         (request("FETCH", "/v1/kv/a"), 400, "invalid-request"),
+        (b"PUT /v1/kv/new\r\n\r\n", 400, "invalid-request"),
+        (request("PUT", "/v1/kv/new").replace(b"HTTP/1.1", b"HTTP/2.0"), 400, "invalid-request"),
         (request("GET", "no/path"), 400, "invalid-request"),
         (request("GET", "/v1/kv/\xe4"), 400, "invalid-request"),
         (request("PUT", "/v1/kv/new", "content-length: -1"), 400, "invalid-request"),
