@@ -16,7 +16,7 @@ from seerdb.errors import FencedError, InvalidRequestError, LostError
 from seerdb.ids import MAX_SEQ
 from seerdb_api.errors import BEHIND, PROBLEMS, RefusalError
 from seerdb_api.openapi import header_parameter
-from seerdb_api.query import Parameter, positive_integer, seconds
+from seerdb_api.query import Parameter, seconds, whole_number
 from seerdb_api.service import Service
 
 MIN_SEQ_HEADER = b"seerdb-min-seq"
@@ -25,8 +25,11 @@ DEADLINE_HEADER = b"seerdb-deadline"
 DEFAULT_DEADLINE = 1.0
 LONGEST_DEADLINE = 60
 
-_MIN_SEQ = positive_integer(
-    "min_seq", "Wait until this commit is shown here; as the header `seerdb-min-seq`.", MAX_SEQ
+_MIN_SEQ = whole_number(
+    "min_seq",
+    "Wait until this commit is shown here; as the header `seerdb-min-seq`.",
+    MAX_SEQ,
+    minimum=0,  # the seerdb-seq of a database in which nothing was committed
 )
 _TIMEOUT = seconds(
     "timeout",

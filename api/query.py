@@ -77,15 +77,15 @@ def boolean(name: str, description: str, *, default: bool = False) -> Parameter:
     return Parameter(name, description, read, {"type": "boolean", "default": default})
 
 
-def positive_integer(name: str, description: str, maximum: int) -> Parameter:
-    """A parameter that is a whole number of at least 1; the route enforces ``maximum``."""
+def whole_number(name: str, description: str, maximum: int, *, minimum: int = 1) -> Parameter:
+    """A parameter that is a whole number from ``minimum``; the route enforces ``maximum``."""
 
     def read(value: bytes) -> int:
-        if not value.isdigit() or len(value) > len(str(1 << 63)) or int(value) < 1:
-            raise ValueError("must be a whole number of at least 1")
+        if not value.isdigit() or len(value) > len(str(1 << 63)) or int(value) < minimum:
+            raise ValueError(f"must be a whole number of at least {minimum}")
         return int(value)
 
-    schema = {"type": "integer", "minimum": 1, "maximum": maximum}
+    schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
     return Parameter(name, description, read, schema)
 
 

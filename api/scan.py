@@ -18,7 +18,7 @@ from seerdb_api.cursor import decode_cursor, encode_cursor, query_identity
 from seerdb_api.freshness import FRESHNESS
 from seerdb_api.keyrange import KeyRange, range_to_scan
 from seerdb_api.port import Database
-from seerdb_api.query import AS_OF, FILL_CACHE, Parameter, boolean, byte_string, positive_integer
+from seerdb_api.query import AS_OF, FILL_CACHE, Parameter, boolean, byte_string, whole_number
 from seerdb_api.schemas import MAX_KEYS, Item, Page, item_of
 
 DEFAULT_LIMIT = 1_000
@@ -33,7 +33,7 @@ SCAN_PARAMETERS: tuple[Parameter, ...] = (
     byte_string("prefix", "Only keys that start with this", "user:"),
     byte_string("start", "Only keys from this one on"),
     byte_string("end", "Only keys before this one"),
-    positive_integer(
+    whole_number(
         "limit",
         f"Most items of a page (by default {DEFAULT_LIMIT:,}). A stream takes any number, "
         "and without one it is unbounded.",

@@ -15,7 +15,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb_api.errors import log_failure
 from seerdb_api.openapi import READ_ONLY, READ_PROBLEMS, Success, documented
 from seerdb_api.port import LogCursor
-from seerdb_api.query import parse_query, positive_integer
+from seerdb_api.query import parse_query, whole_number
 from seerdb_api.requests import drop_of, request_id_of
 from seerdb_api.service import Service, service_of
 
@@ -30,7 +30,7 @@ SEND_SECONDS = 10.0
 FULL_BYTES = 512 << 10
 """After so much at once there is probably more."""
 
-FROM = positive_integer("from", "The first seq that is wanted; by default 1", MAX_SEQ)
+FROM = whole_number("from", "The first seq that is wanted; by default 1", MAX_SEQ)
 
 
 class LogStream(StreamingResponse):

@@ -193,7 +193,14 @@ def test_a_read_waits_for_what_comes() -> None:
     assert int(answer.headers["seerdb-seq"]) >= 9
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "x", "1" * 40])
+def test_the_seq_of_a_database_without_commits_may_be_presented(client: Client) -> None:
+    shown = client.get("/v1/kv").headers["seerdb-seq"]
+    assert shown == "0"
+    assert client.get(f"/v1/kv?min_seq={shown}").status == 200
+    assert client.get("/v1/kv", seerdb_min_seq=shown, seerdb_epoch="1").status == 200
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1" * 40])
 def test_a_seq_that_is_none_is_refused(client: Client, value: str) -> None:
     problem = client.get(f"/v1/kv/a?min_seq={value}").problem(400, "invalid-request")
     assert "min_seq" in problem["detail"]
