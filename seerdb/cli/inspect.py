@@ -174,9 +174,12 @@ def wal(
     as_json: Json = False,
 ) -> None:
     """Show the header and every commit of segment files."""
+    system = OsFileSystem()
     for file in files:
+        if not system.exists(file):
+            raise NotFoundError(f"{file} is not there")
         segment = parse_segment_name(file.rpartition("/")[2])
-        scan = read_segment(read_whole(OsFileSystem(), file), file, segment, salvage=True)
+        scan = read_segment(read_whole(system, file), file, segment, salvage=True)
         if as_json:
             _print_segment_json(scan)
         else:

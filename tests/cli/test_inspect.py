@@ -116,6 +116,11 @@ def test_a_table_that_is_not_there_is_not_found(run: Commands, data: Path) -> No
     assert "00000001-000000000001" in run("inspect", "table", str(data), "x", expect=2).err
 
 
+def test_a_segment_that_is_not_there_is_not_found(run: Commands, tmp_path: Path) -> None:
+    name = str(tmp_path / "00000000000000000001.wal")
+    assert run("inspect", "wal", name, expect=3).err == f"seerdb: {name} is not there\n"
+
+
 def test_the_commits_of_a_segment_are_shown(run: Commands, data: Path) -> None:
     head, *lines = run("inspect", "wal", segment_of(data)).lines
     assert "segment 2 of epoch 1, database " in head
@@ -144,7 +149,7 @@ def test_behind_damage_the_commits_are_shown_too(run: Commands, data: Path) -> N
     assert f"{path} at byte " in outcome.err
     path.write_bytes(b"no segment")
     run("inspect", "wal", str(path), expect=6)
-    run("inspect", "wal", str(path) + "x", expect=1)
+    run("inspect", "wal", str(path) + "x", expect=3)
 
 
 def test_what_expires_and_what_is_merged_is_shown(run: Commands, tmp_path: Path) -> None:
