@@ -39,6 +39,10 @@ KEYS_TARGET = "/v1/kv"
 NDJSON = "application/x-ndjson"
 
 
+class NoSuchKeyError(NotFoundError):
+    """The path is right, and the key is not there."""
+
+
 class Problem(msgspec.Struct):
     """The part of a problem document that people read."""
 
@@ -197,7 +201,7 @@ PROBLEMS: dict[str, type[SeerDBError]] = {
     for name, value in vars(errors).items()
     if isinstance(value, type) and issubclass(value, SeerDBError)
 } | {
-    "urn:seerdb:no-such-key": NotFoundError,
+    "urn:seerdb:no-such-key": NoSuchKeyError,
     "urn:seerdb:no-such-path": NotFoundError,
     "urn:seerdb:method-not-allowed": InvalidRequestError,
     "urn:seerdb:precondition-failed": ConflictError,

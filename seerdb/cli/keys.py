@@ -20,7 +20,7 @@ from seerdb.cli.arguments import (
     key_bytes,
     key_text,
 )
-from seerdb.cli.client import KEYS_TARGET, Client, key_target, with_query
+from seerdb.cli.client import KEYS_TARGET, Client, NoSuchKeyError, key_target, with_query
 from seerdb.cli.output import item, print_json, write_bytes
 from seerdb.errors import InvalidRequestError, NotFoundError
 
@@ -76,7 +76,7 @@ def get(
     with Client(url) as client:
         try:
             reply = client.request("GET", with_query(key_target(wanted), {"as_of": as_of}))
-        except NotFoundError as error:
+        except NoSuchKeyError as error:
             shown = key_text(wanted, as_hex=as_hex)
             raise NotFoundError(f"there is no key {shown}") from error
     value = reply.content

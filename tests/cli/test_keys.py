@@ -88,6 +88,12 @@ def test_get_names_the_key_that_is_not_there(seerdb: Commands) -> None:
     assert seerdb("get", "a\tb", expect=3).err == "seerdb: there is no key a\\tb\n"
 
 
+def test_a_path_that_is_not_there_is_no_key_that_is_not_there(seerdb: Commands) -> None:
+    seerdb("put", "k", "v")
+    answer = seerdb("get", "k", "--url", f"{seerdb.url}/elsewhere", expect=3)
+    assert answer.err.startswith("seerdb: No such path: ")
+
+
 def test_json_of_a_value_is_the_item_of_http(seerdb: Commands) -> None:
     written = seerdb("put", "k", "v", "--json").json
     assert written == {"seq": written["seq"], "durability": "local"}
