@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
+from seerdb.cli.arguments import DEFAULT_URL
 from seerdb.cli.client import Client, with_query
 from seerdb.cli.output import print_json, progress_bar
 from seerdb.cli.serve import load_settings
@@ -60,7 +63,20 @@ def restore_in_place(
     name = report["checkpoint"]
     print(f"seq {report['seq']:,} is what seq {restored} was")
     print(f"checkpoint {name} keeps what it replaced, up to seq {replaced}")
-    print(f"to undo it: seerdb restore --in-place --checkpoint {name}")
+    where = _options_of(url=url, data_dir=data_dir, store=store, config=config)
+    undo = shlex.join(["seerdb", "restore", "--in-place", "--checkpoint", name, *where])
+    print(f"to undo it: {undo}")
+
+
+def _options_of(
+    *, url: str, data_dir: str | None, store: str | None, config: str | None
+) -> list[str]:
+    """What names this database to another command, so that it does not go to another one."""
+    if data_dir is None:
+        is_implied = url == os.environ.get("SEERDB_URL", DEFAULT_URL)
+        return [] if is_implied else ["--url", url]
+    options = (("--data-dir", data_dir), ("--store", store), ("--config", config))
+    return [word for name, value in options if value is not None for word in (name, value)]
 
 
 def _ask(wish: InPlaceWish, url: str) -> dict[str, Any]:

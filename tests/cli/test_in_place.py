@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def test_a_server_goes_back_and_forth(seerdb: Commands) -> None:
     seqs = undone["seq"], undone["restored_seq"], undone["replaced_seq"]
     assert seqs == (seq + 3, seq + 1, seq + 2)
     assert seerdb("get", "a").out == b"2"
+    elsewhere = Commands()(*asked, "--url", seerdb.url).text
+    assert elsewhere.endswith(f"--checkpoint before-restore-{seq + 4} --url {seerdb.url}\n")
     seerdb("restore", "--in-place", "--at", "2001-01-01", expect=3)
     seerdb("restore", "--in-place", "--checkpoint", "none", expect=3)
 
@@ -44,7 +47,15 @@ def test_a_directory_goes_back_to_a_time(tmp_path: Path) -> None:
         )
         assert "is locked by process" in refused.err
     arguments = ("restore", "--in-place", "--data-dir", directory, "--at", repr(made.time))
-    assert Commands()(*arguments).text.startswith("seq 3 is what seq 1 was\n")
+    done = Commands()(*arguments).text
+    assert done.startswith("seq 3 is what seq 1 was\n")
+    undo = done.rpartition("to undo it: seerdb ")[2]
+    with DB.open(directory, min_free_disk=0) as db:
+        assert db.get(b"a") == b"1"
+    Commands()(*shlex.split(undo))
+    with DB.open(directory, min_free_disk=0) as db:
+        assert db.get(b"a") == b"2"
+    assert Commands()(*arguments).text.startswith("seq 5 is what seq 1 was\n")
     with DB.open(directory, min_free_disk=0) as db:
         assert db.get(b"a") == b"1"
         assert db.get(b"a", as_of=2) == b"2"
