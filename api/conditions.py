@@ -18,7 +18,7 @@ WRITE_CONDITIONS = frozenset((b"if-none-match", b"if-match"))
 
 _TAG = re.compile(rb'(W/)?"([^"]*)"')
 _SEQ = re.compile(rb"[1-9][0-9]{0,18}")
-_RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(rb"(?i:bytes)=([0-9]{0,100})-([0-9]{0,100})")
 
 
 def etag(seq: int) -> bytes:

@@ -104,7 +104,7 @@ async def scan(request: Request) -> Response:
     )
     query = ScanQuery.of(values)
     await wait_until_fresh(service, headers, values)
-    if NDJSON.encode() not in headers.get(b"accept", b""):
+    if NDJSON.encode() not in headers.get(b"accept", b"").lower():
         page, seq = await service.read(read_page, service.db, query)
         return to_response(json_reply(page, seq))
     seq = await service.read(query.seq, service.db)

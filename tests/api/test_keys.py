@@ -206,6 +206,9 @@ def test_if_match_on_reads(client: Client, db: FakeDatabase, tags: str, status: 
         ("bytes=-3", 206, b"789", "bytes 7-9/10"),
         ("bytes=-99", 206, b"0123456789", "bytes 0-9/10"),
         ("bytes=9-99", 206, b"9", "bytes 9-9/10"),
+        (f"bytes=4-{(1 << 63) - 1}", 206, b"456789", "bytes 4-9/10"),
+        (f"bytes=-{1 << 64}", 206, b"0123456789", "bytes 0-9/10"),
+        ("Bytes=0-3", 206, b"0123", "bytes 0-3/10"),
         ("bytes=0-0,2-3", 200, b"0123456789", None),
         ("bytes=5-4", 200, b"0123456789", None),
         ("bytes=-", 200, b"0123456789", None),
@@ -226,7 +229,7 @@ def test_ranges(
     )
 
 
-@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0"])
+@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0", f"bytes={1 << 64}-"])
 def test_a_range_outside_of_the_value(client: Client, db: FakeDatabase, asked: str) -> None:
     db.load(a="0123456789")
     answer = client.get("/v1/kv/a", range=asked)
