@@ -146,6 +146,7 @@ class Reader(ABC):
         ``as_of`` as for :meth:`get`.
 
         The view is that of the call, whatever is written or expires while the iterator is used.
+        An iterator is for one thread at a time: it raises ``ValueError`` in a second one.
         """
         view = self._view(as_of)
         wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)

@@ -46,7 +46,8 @@ def rows(
     reverse: bool,
     limit: int | None,
 ) -> Iterator[Any]:
-    """What is there in ``chunks``, as ``show`` has it, at most ``limit`` of it.
+    """What is there in ``chunks``, as ``show`` has it, at most ``limit`` of it; for one thread at
+    a time.
 
     Requires: values are bytes or ``None``. Raises ``InvalidRequestError`` for a bad limit.
     """
@@ -58,7 +59,13 @@ def rows(
         list(show(living(chunk)))[::-1] if reverse else show(living(chunk)) for chunk in chunks
     )
     shown = chain.from_iterable(pieces)
-    return shown if limit is None else islice(shown, limit)
+    return _guarded(shown if limit is None else islice(shown, limit))
+
+
+def _guarded(shown: Iterator[Any]) -> Iterator[Any]:
+    """The same, with ``ValueError`` for a thread that asks while another one waits for the answer:
+    iterators of ``itertools`` free what that one is running in."""
+    yield from shown
 
 
 def living(chunk: Chunk) -> Chunk:
