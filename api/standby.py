@@ -117,13 +117,14 @@ class StandbyDatabase(ReadOnly):
             replica.close()
 
     def close(self) -> None:
-        """Wait no more, and close the database if it was taken over."""
+        """Wait no more, and close the database if it was taken over. What is being opened is given
+        up."""
+        self._standby.close()
         with self._lock:
             self._closed = True
             if self._db is not None:
                 self._db.close()
         self.end_reads()
-        self._standby.close()
 
     # What it answers as long as there is nothing to be read.
 

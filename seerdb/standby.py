@@ -3,6 +3,7 @@ over by hand."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -35,7 +36,7 @@ from seerdb.storage.runtime import Components
 from seerdb.storage.status.costs import StoreStatistics, costs, store_requests
 from seerdb.storage.status.health import HealthCheck
 from seerdb.storage.status.replica import ReplicaStatistics
-from seerdb.storage.stores import Stores
+from seerdb.storage.stores import Openings, Stores
 
 STANDBY_LEASE = 6.0
 """Seconds: the lease of a standby that has become the writer, unless the setting says otherwise."""
@@ -85,6 +86,7 @@ class Standby:
         self._rest = 0.0  # seconds, after the next attempt that fails
         self._rests_until = clock.monotonic()
         self._stores = Stores(store, location, clock=clock, random=components.random)
+        self._openings = Openings()
         home = load_home(self._files, f"{path}/wal")
         own = home.home if home is not None and home.complete else None
         self._watch = LeaseWatch(self._stores.of(Purpose.LEASE), clock, own)
@@ -187,7 +189,10 @@ class Standby:
         ``NotFoundError`` where there is no database yet, ``UnavailableError``, ``CorruptionError``.
         """
         check_max_lag(max_lag)
-        follower = Follower(None, self._options, self._components, None)
+        try:
+            follower = Follower(None, self._options, self._components, None, self._openings)
+        finally:
+            self._openings.ended()
         return StandbyReplica(follower, max_lag, self)
 
     def take_over(self) -> DB:
@@ -195,10 +200,17 @@ class Standby:
         return self._open(Bid(takes_over=True))
 
     def _open(self, bid: Bid) -> DB:
-        return DB(Engine(self._path, self._options, self._components, bid))
+        bid = dataclasses.replace(bid, openings=self._openings)
+        try:
+            return DB(Engine(self._path, self._options, self._components, bid))
+        finally:
+            self._openings.ended()
 
     def close(self) -> None:
-        """Wait no more. A database that it has opened stays open."""
+        """Wait no more. A database that it has opened stays open. From any thread: a :meth:`look`,
+        :meth:`follow` or :meth:`take_over` that is under way does not wait for the bucket any more,
+        and raises if it cannot do without."""
+        self._openings.give_up()
         if self._components.object_store is None:
             self._stores.close()
 

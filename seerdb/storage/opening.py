@@ -124,6 +124,8 @@ class _Opening:
     def run(self, bid: Bid) -> Opened:
         stores = self._open_store()
         try:
+            if bid.openings is not None:
+                bid.openings.began(stores)
             return self._open(stores, bid)
         except BaseException:
             if self._keeper is not None:

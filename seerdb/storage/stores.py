@@ -6,11 +6,13 @@ What people read has a breaker of its own: a bucket that is full takes nothing m
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
 from seerdb.clock import Clock
+from seerdb.errors import ClosedError
 from seerdb.storage.lender import Debt, Lender
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import BorrowingObjectStore, HeldNames
@@ -117,3 +119,38 @@ class Stores:
             self._heartbeat.close()
         for inner, _ in self._lent.values():
             inner.close()
+
+
+class Openings:
+    """What one thread is opening, for another one to have it given up. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Guarded by the lock.
+        self._stores: list[Stores] = []
+        self._are_over = False
+
+    def began(self, stores: Stores) -> None:
+        """An opening goes by these: :meth:`give_up` closes them, at once if it was called."""
+        with self._lock:
+            self._stores.append(stores)
+            if self._are_over:
+                stores.close()
+
+    def ended(self) -> None:
+        """No opening is under way; the stores are whoever's who was opened."""
+        with self._lock:
+            self._stores.clear()
+
+    def check(self) -> None:
+        """Raise ``ClosedError`` if it was given up."""
+        if self._are_over:
+            raise ClosedError("the database was closed while it was being opened")
+
+    def give_up(self) -> None:
+        """Have the opening that is under way, and all to come, fail at their next request; one
+        that waits for its answer is cut off. Idempotent."""
+        with self._lock:
+            self._are_over = True
+            for stores in self._stores:
+                stores.close()

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from seerdb.clock import Clock
+from seerdb.clock import Clock, SystemClock
 from seerdb.errors import (
     AlreadyExistsError,
+    ClosedError,
     NotFoundError,
     SeerDBError,
     TruncatedError,
@@ -278,3 +279,42 @@ class FaultyObjectStore:
         if condition:
             self._dead = True
             raise CrashError("the process is dead, by plan")
+
+
+class StallingObjectStore(MemoryObjectStore):
+    """The objects of another one, as over a network that may swallow everything: while it
+    ``stalls``, each request waits until the store is closed. For real threads."""
+
+    def __init__(self, objects: MemoryObjectStore) -> None:
+        super().__init__(SystemClock())
+        self._objects, self._lock = objects._objects, objects._lock
+        self.stalls = False
+        self.is_waited_for = threading.Event()
+        self._closed = threading.Event()
+
+    def get(self, name: str) -> bytes:
+        self._pass()
+        return super().get(name)
+
+    def put(self, name: str, data: Body) -> None:
+        self._pass()
+        super().put(name, data)
+
+    def put_if_absent(self, name: str, data: Body) -> None:
+        self._pass()
+        super().put_if_absent(name, data)
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        self._pass()
+        return super().list(prefix)
+
+    def close(self) -> None:
+        """Cuts off what waits."""
+        self._closed.set()
+
+    def _pass(self) -> None:
+        if self.stalls:
+            self.is_waited_for.set()
+            self._closed.wait()
+        if self._closed.is_set():
+            raise ClosedError("the store is closed")

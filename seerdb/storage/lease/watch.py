@@ -29,11 +29,14 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load, read_record
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import LEASE_NAME
+from seerdb.storage.stores import Openings
 
 LOOKS = 6
 """In the time of a lease a standby looks so many times."""
 UNLEASED_SECONDS = 5.0
 """How often it looks where the writer keeps no lease, and only an operator can replace it."""
+NAP_SECONDS = 1.0
+"""How often who waits for a lease to run out looks whether the opening was given up."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Bid:
     was not there."""
     watched: bool = False
     """Whether ``unchanged`` was seen for so long."""
+    openings: Openings | None = None
+    """Where the opening can be given up."""
 
 
 class LeaseWatch:
@@ -210,5 +215,13 @@ def outwait(
     data = read_lease(store)
     record = decode_lease(data)
     if not gone and not (bid.watched and bid.unchanged == data):
-        clock.sleep(held_seconds(leases_of(store, before, record), record))
+        _sleep(clock, held_seconds(leases_of(store, before, record), record), bid.openings)
     return record
+
+
+def _sleep(clock: Clock, seconds: float, openings: Openings | None) -> None:
+    until = clock.monotonic() + seconds
+    while (left := until - clock.monotonic()) > 0:
+        if openings is not None:
+            openings.check()
+        clock.sleep(min(left, NAP_SECONDS))

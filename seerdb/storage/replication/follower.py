@@ -38,7 +38,7 @@ from seerdb.storage.replication.shipped import Piece, ShippedLog
 from seerdb.storage.replication.tail import Tail
 from seerdb.storage.runtime import Components, Runtime
 from seerdb.storage.sampling import GetSampler
-from seerdb.storage.stores import Stores
+from seerdb.storage.stores import Openings, Stores
 from seerdb.storage.table_store import TableStore
 from seerdb.storage.workers import Thread
 
@@ -54,8 +54,14 @@ class Follower:
     """One followed database. Thread-safe, except that ``close`` is for one thread."""
 
     def __init__(
-        self, path: str | None, options: Options, components: Components, primary: str | None
+        self,
+        path: str | None,
+        options: Options,
+        components: Components,
+        primary: str | None,
+        openings: Openings | None = None,
     ) -> None:
+        """``openings``: where the opening can be given up."""
         if path is not None:
             path = components.files.absolute(path)
         self.options = options
@@ -82,6 +88,8 @@ class Follower:
             clock=components.clock,
         )
         try:
+            if openings is not None:
+                openings.began(self.stores)
             self._wire()
             self._start()
         except BaseException:
@@ -274,6 +282,7 @@ class Follower:
 
     def _release(self) -> None:
         self._closed = True
+        self.stores.close()  # first: it cuts off a look that waits for the bucket
         if self._live_thread is not None:
             self._live_tail.close()
         for lane in self.lanes:
@@ -284,6 +293,5 @@ class Follower:
             self.disk.close()
         if self._owns_runtime:
             self.runtime.close()
-        self.stores.close()
         if self._lock is not None:
             self._lock.release()
