@@ -290,8 +290,9 @@ class Database(Protocol):
     def follow(self, seq: int) -> LogCursor:
         """The durable log from ``seq`` on."""
 
-    def begin_closing(self) -> None:
-        """End what may take hours. Never blocks."""
+    def begin_closing(self, patience: float | None = None) -> None:
+        """End what may take hours, and after ``patience`` seconds what waits for a bucket that does
+        not answer. Never blocks."""
 
     def close(self) -> None:
         """Flush and release everything. Blocks."""

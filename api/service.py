@@ -27,6 +27,10 @@ ADMIN_THREADS = 4
 each other."""
 
 
+PATIENCE_SECONDS = 40.0
+"""After which a stop does not wait for a bucket that does not answer: 60 are promised for all."""
+
+
 class Service:
     """One open database, written from coroutines and read from memory or in threads.
 
@@ -70,7 +74,7 @@ class Service:
         self.is_stopping = True
         self.seqs.end()
         self.epochs.end()
-        self.db.begin_closing()
+        self.db.begin_closing(PATIENCE_SECONDS)
 
     async def commit(
         self,

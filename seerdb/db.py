@@ -67,11 +67,14 @@ class DB(Backups, Reader):
             clock=engine.opened.clock,
         )
 
-    def begin_closing(self) -> None:
+    def begin_closing(self, patience: float | None = None) -> None:
         """End what may take hours: merges, for good, and waits for one, and of writes that are held
         back; these raise ``ClosedError``. All else goes on until :meth:`close`, which is to come
-        soon. Never waits; from any thread. Idempotent."""
-        self._engine.begin_closing()
+        soon. Never waits; from any thread.
+
+        From ``patience`` seconds on nothing waits any more for a bucket that does not answer: what
+        is not flushed then stays in the local log. ``None``: a close takes as long as it takes."""
+        self._engine.begin_closing(patience)
 
     def close(self) -> None:
         """Flush what is in memory and release everything. Ends backups in the background.

@@ -24,8 +24,8 @@ class ReadOnly(ABC):
     checkpoint = checkpoints = drop_checkpoint = _refused
     start_backup = backups = cancel_backup = recovery_points = _refused
 
-    def begin_closing(self) -> None:  # noqa: B027 - all have it, and none needs more
-        """Does nothing: there is nothing that takes long."""
+    def begin_closing(self, patience: float | None = None) -> None:  # noqa: B027 - all have it
+        """See :meth:`seerdb.DB.begin_closing`. Does nothing where nothing takes long."""
 
     @property
     def is_fenced(self) -> bool:

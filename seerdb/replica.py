@@ -101,6 +101,11 @@ class Replica(ReadOnly, Reader):
         """The address of the server that writes, if it is known."""
         return self._follower.primary
 
+    def begin_closing(self, patience: float | None = None) -> None:
+        """From ``patience`` seconds on, reads do not wait for a bucket that does not answer."""
+        if patience is not None:
+            self._follower.patience.begin(patience)
+
     def refresh(self) -> None:
         """Look into the bucket now, and show what it holds by then; waits for it."""
         self._follower.refresh()

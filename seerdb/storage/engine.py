@@ -44,6 +44,7 @@ from seerdb.storage.opening import Opened, open_database
 from seerdb.storage.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.outward import check_may_wait
 from seerdb.storage.pace import Pace, at_full_speed
+from seerdb.storage.patience import Patience
 from seerdb.storage.pinning import Pins
 from seerdb.storage.poison import Poison
 from seerdb.storage.publish import Publisher
@@ -88,6 +89,9 @@ class Engine:
         self._inbox_thread: Thread | None = None
         self._start_lock = Lock()
         self._closed = False
+        self.patience = Patience(
+            opened.stores, self.runtime, components.listener, owns=self._owns_runtime
+        )
         self.stores, self.manifest, self.log = opened.stores, opened.manifest, opened.log
         try:
             self._wire_reads(opened)
@@ -428,8 +432,10 @@ class Engine:
         if self._closed:
             raise ClosedError("the database is closed; open it again")
 
-    def begin_closing(self) -> None:
+    def begin_closing(self, patience: float | None = None) -> None:
         """See :meth:`seerdb.DB.begin_closing`."""
+        if patience is not None:
+            self.patience.begin(patience)
         self.background.begin_closing(self.compactor.cancel)
         if self._remote is not None:
             self._remote.close()
@@ -481,3 +487,4 @@ class Engine:
             self.runtime.close()
         self.stores.close()
         self.opened.lock.release()
+        self.patience.end()

@@ -12,14 +12,18 @@ from dataclasses import replace
 from random import Random
 
 from seerdb.clock import Clock
-from seerdb.errors import ClosedError
+from seerdb.errors import ClosedError, NotFoundError, TruncatedError, UnavailableError
 from seerdb.storage.lender import Debt, Lender
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import BorrowingObjectStore, HeldNames
 from seerdb.storage.object_store.breaker import CircuitBreaker
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import MeteredObjectStore, Purpose, RequestMeter
+from seerdb.storage.object_store.names import LEASE_NAME
 from seerdb.storage.object_store.stack import stack
+
+ANSWER_SECONDS = 5.0
+"""After which a bucket that is asked whether it answers does not."""
 
 OpenStore = Callable[[str], ObjectStore]
 """Opens the bucket at a URL."""
@@ -111,6 +115,21 @@ class Stores:
     def lent(self, purpose: Purpose) -> list[tuple[Lender, ObjectStore]]:
         """The stores of those from whom something is borrowed, or was."""
         return [(lender, stacks[purpose]) for lender, (_, stacks) in self._lent.items()]
+
+    def answers(self) -> bool:
+        """Whether the bucket answers a request of its own, within :data:`ANSWER_SECONDS`."""
+        if self.location is None:
+            return True
+        asked = self.location.open(ANSWER_SECONDS)
+        try:
+            asked.get(LEASE_NAME)
+        except NotFoundError:
+            return True
+        except (UnavailableError, TruncatedError):
+            return False
+        finally:
+            asked.close()
+        return True
 
     def close(self) -> None:
         """Release connections."""

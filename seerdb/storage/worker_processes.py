@@ -71,6 +71,7 @@ class _Processes:
         self._idle: LifoQueue[JobProcess | None] = LifoQueue()
         for _ in range(most):
             self._idle.put(None)
+        self._running: set[JobProcess] = set()  # added to and taken from by who runs in it
         self._is_closed = False
 
     def run(self, patience: float | None, function: Callable[..., Any], *args: Any) -> Any:
@@ -86,8 +87,13 @@ class _Processes:
                 process.close()
                 process = None
             process = process or self._start()
+            self._running.add(process)
+            if self._is_closed:  # meanwhile: :meth:`cut_off` may have missed it
+                process.cut_off()
             return process.call(function, *args)
         finally:
+            if process is not None:
+                self._running.discard(process)
             self._idle.put(process if process and process.is_alive else None)
 
     def prepare(self) -> None:
@@ -101,6 +107,12 @@ class _Processes:
                 process = self._start()
         finally:
             self._idle.put(process)
+
+    def cut_off(self) -> None:
+        """Have calls that run raise ``ProcessDied`` soon, and all to come ``ClosedError``."""
+        self._is_closed = True
+        for process in tuple(self._running):
+            process.cut_off()
 
     def close(self) -> None:
         """End them; waits for what runs."""
@@ -116,6 +128,8 @@ class WorkerProcesses:
 
     def __init__(self) -> None:
         self._pools = {pool: _Processes(most, self._start) for pool, most in PROCESSES.items()}
+        self._alone: set[JobProcess] = set()  # added to and taken from by who runs in it
+        self._is_cut_off = False
         self._lock = threading.Lock()
         self._board: Board | None = None  # made under the lock
 
@@ -146,7 +160,13 @@ class WorkerProcesses:
         """As :meth:`run`, in a process of its own, :func:`patiently`, for what may take hours: no
         other job ever waits for it."""
         with closing(self._start()) as alone:
-            return alone.call(patiently, function, *args)
+            self._alone.add(alone)
+            if self._is_cut_off:
+                alone.cut_off()
+            try:
+                return alone.call(patiently, function, *args)
+            finally:
+                self._alone.discard(alone)
 
     def _start(self) -> JobProcess:
         return JobProcess(self._shared_board().fileno(), JOB_NICENESS)
@@ -156,6 +176,14 @@ class WorkerProcesses:
             if self._board is None:
                 self._board = Board()
             return self._board
+
+    def cut_off(self) -> None:
+        """Have all calls that run raise ``ProcessDied`` soon: what they wait for does not come."""
+        self._is_cut_off = True
+        for processes in self._pools.values():
+            processes.cut_off()
+        for alone in tuple(self._alone):
+            alone.cut_off()
 
     def close(self) -> None:
         """End them all; waits for what runs."""

@@ -158,7 +158,7 @@ class FakeCursor:
         self.closed = True
 
 
-def _do_nothing(_: object) -> None:
+def _do_nothing(_: object, patience: float | None = None) -> None:
     """Nothing takes long here."""
 
 

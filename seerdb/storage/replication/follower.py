@@ -26,6 +26,7 @@ from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.operators import find_operator
 from seerdb.storage.outward import check_may_wait
+from seerdb.storage.patience import Patience
 from seerdb.storage.reads import Reads
 from seerdb.storage.replication.collected import CollectedStore
 from seerdb.storage.replication.contents import Contents, gap
@@ -86,6 +87,9 @@ class Follower:
             background="inline" if options.background == "inline" else "thread",
             block_cache_capacity=options.block_cache_capacity,
             clock=components.clock,
+        )
+        self.patience = Patience(
+            self.stores, self.runtime, components.listener, owns=self._owns_runtime
         )
         try:
             if openings is not None:
@@ -295,3 +299,4 @@ class Follower:
             self.runtime.close()
         if self._lock is not None:
             self._lock.release()
+        self.patience.end()

@@ -70,6 +70,27 @@ def test_a_worker_that_dies_leaves_all_others_alone(pool: Pool, tmp_path: Path) 
     workers.close()
 
 
+@pytest.mark.parametrize("pool", [*Pool, None])
+def test_calls_that_are_cut_off_raise_as_of_a_worker_that_died(
+    pool: Pool | None, tmp_path: Path
+) -> None:
+    workers, gate = Workers("process", SystemClock()), tmp_path / "gate"
+    os.mkfifo(gate)
+    processes = workers.processes
+    with ThreadPoolExecutor(1) as caller:
+        if pool is None:
+            call = caller.submit(processes.run_alone, read_whole, str(gate))
+        else:
+            call = caller.submit(processes.run, pool, read_whole, str(gate))
+        with gate.open("w"):  # waits until the job reads
+            processes.cut_off()
+            with pytest.raises(ProcessDied):
+                call.result(PATIENCE)
+    with pytest.raises(ClosedError):
+        processes.run(pool or Pool.PROMPT, os.getpid)
+    workers.close()
+
+
 NICENESS = os.PRIO_PROCESS, 0
 """Of who asks; on Linux that is a thread."""
 
