@@ -164,8 +164,8 @@ def _prices(value: object) -> str | None:
 
 
 def _setting(default: Any, check: Callable[[object], str | None]) -> Any:
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"check": check})
+    if isinstance(default, dict):  # options of a store: there may be credentials in them
+        return field(default_factory=dict, repr=False, metadata={"check": check})
     return field(default=default, metadata={"check": check})
 
 

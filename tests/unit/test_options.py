@@ -147,6 +147,13 @@ def test_options_are_values() -> None:
     assert first.with_values({}) == first
 
 
+def test_credentials_are_not_shown() -> None:
+    secret = {"secret": "of mine"}
+    options = Options(store="s3://bucket", store_options=secret, drill_store_options=secret)
+    assert "s3://bucket" in repr(options)
+    assert "of mine" not in repr(options)
+
+
 def test_one_database_does_not_get_the_store_options_of_another() -> None:
     assert Options().store_options is not Options().store_options
 
