@@ -220,8 +220,11 @@ def outwait(
 
 
 def _sleep(clock: Clock, seconds: float, openings: Openings | None) -> None:
+    """Raises ``ClosedError`` when it is given up."""
+    if openings is None:
+        clock.sleep(seconds)
+        return
     until = clock.monotonic() + seconds
     while (left := until - clock.monotonic()) > 0:
-        if openings is not None:
-            openings.check()
+        openings.check()
         clock.sleep(min(left, NAP_SECONDS))
