@@ -214,7 +214,7 @@ class FsspecObjectStore:
         """How long a transfer of so many bytes may take, where the driver can be told."""
         if not self._filesystem.async_impl:
             return {}
-        return {"timeout": TRANSFER_SECONDS + size / TRANSFER_BYTES_PER_SECOND}
+        return {"timeout": _seconds_for(size)}
 
     def _get_from_s3(self, path: str, most: int | None = None) -> Iterator[bytes]:
         """An object, ``most`` bytes of it at a time, by one request, which may take as long as
@@ -223,8 +223,7 @@ class FsspecObjectStore:
         bucket, _, key = path.partition("/")
         reply = self._call_s3("get_object", Bucket=bucket, Key=key)
         body, loop, clock = reply["Body"], self._filesystem.loop, SystemClock()
-        seconds = TRANSFER_SECONDS + reply.get("ContentLength", 0) / TRANSFER_BYTES_PER_SECOND
-        end = clock.monotonic() + seconds
+        end = clock.monotonic() + _seconds_for(reply.get("ContentLength", 0))
         try:
             while piece := sync(loop, body.read, most, timeout=max(0.001, end - clock.monotonic())):
                 yield bytes(piece)
@@ -299,6 +298,10 @@ class FsspecObjectStore:
         return UnavailableError(
             f"{self._url}: cannot {verb} {name}: {reason}{type(error).__name__}: {error}"
         )
+
+
+def _seconds_for(size: int) -> float:
+    return TRANSFER_SECONDS + size / TRANSFER_BYTES_PER_SECOND
 
 
 def _prepare_s3(filesystem: Any) -> None:
