@@ -197,18 +197,16 @@ class FsspecObjectStore:
         return f"{self._root}/{name}"
 
     def _upload(self, name: str, data: Body, *, creating: bool = False) -> None:
-        path, within = self._path(name), self._within(len(data))
-        if self._protocol in S3 and len(data) < S3_ONE_PUT:
+        path, size = self._path(name), len(data)
+        if self._protocol in S3 and size < S3_ONE_PUT:
             bucket, _, key = path.partition("/")
             body = BodyFile(data) if isinstance(data, Pieces) else data
             absent = {"IfNoneMatch": "*"} if creating else {}
-            self._filesystem.call_s3(
-                "put_object", Bucket=bucket, Key=key, Body=body, **absent, **within
-            )
+            self._call_s3("put_object", size, Bucket=bucket, Key=key, Body=body, **absent)
             return
         options = {"mode": "create"} if creating else {}
         with self._writing:
-            self._filesystem.pipe_file(path, bytes(data), **options, **within)
+            self._filesystem.pipe_file(path, bytes(data), **options, **self._within(size))
 
     def _within(self, size: int) -> dict[str, float]:
         """How long a transfer of so many bytes may take, where the driver can be told."""
@@ -231,13 +229,14 @@ class FsspecObjectStore:
             loop.call_soon_threadsafe(body.close)  # or its connection counts as used
             raise
 
-    def _call_s3(self, method: str, **wanted: Any) -> dict[str, Any]:
-        return dict(self._filesystem.call_s3(method, **wanted, **self._within(0)))
+    def _call_s3(self, method: str, size: int = 0, **wanted: Any) -> dict[str, Any]:
+        """``size``: how many bytes go with the request."""
+        return dict(self._filesystem.call_s3(method, **wanted, **self._within(size)))
 
     def _find_in_s3(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """All that begins with ``path``, page by page."""
         bucket, _, prefix = path.partition("/")
-        wanted = {"Bucket": bucket, "Prefix": prefix}
+        wanted: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
         while True:
             page = self._call_s3("list_objects_v2", **wanted)
             for found in page.get("Contents", ()):
