@@ -32,24 +32,81 @@ from seerdb.storage.sstable.block import (
     stride_of,
 )
 from seerdb.storage.sstable.compressor import Payload
-from seerdb.storage.sstable.packed import Flags, Hashes, Lengths, Packed, Seqs, Shape
+from seerdb.storage.sstable.packed import Bytes, Flags, Hashes, Lengths, Packed, Seqs, Shape
 
 _SEQ_SIZE = 8
+_KEPT = 16 << 20
+"""Bytes that an encoder keeps at most."""
 
 
-def encode_blocks(
+class BlockEncoder:
+    """Makes the payloads of blocks, mostly in memory that it uses again: what is new must be
+    zeroed by the system first. For one thread."""
+
+    def __init__(self) -> None:
+        self._memory: Bytes = np.empty(0, np.uint8)
+
+    def encode(
+        self, entries: Packed, hashes: Hashes, is_new: Flags | None, borders: Sequence[int]
+    ) -> Sequence[Payload]:
+        """The payloads of the blocks between each border and the next, good until the next call.
+
+        ``hashes`` are those of the keys; ``is_new`` tells which keys differ from the one before,
+        ``None`` that all do. Requires: entries in order; borders ascend from 0 to their number.
+        Raises ``InternalError`` when a block exceeds 4 GiB.
+        """
+        alike = None if is_new is not None else self._encode_alike(entries, hashes, borders)
+        return list(_encode_each(entries, hashes, is_new, borders)) if alike is None else alike
+
+    def _encode_alike(
+        self, entries: Packed, hashes: Hashes, borders: Sequence[int]
+    ) -> list[memoryview] | None:
+        """The payloads of blocks that all look the same: as many entries of one shape in each, all
+        of different keys. They are made a column of all blocks at a time. ``None`` unless they do.
+        """
+        blocks, count = len(borders) - 1, borders[1]
+        seq_planes = {
+            planes_for(largest) or 1
+            for largest in np.maximum.reduceat(entries.seqs, borders[:-1]).tolist()
+        }
+        if not entries.shape or count > MAX_STRIDE or len(seq_planes) > 1:
+            return None
+        if any(stop - start != count for start, stop in pairwise(borders)):
+            return None
+        planes = seq_planes.pop()
+        offset_planes = stride_for(*entries.shape, count).offset_planes
+        parts_end = HEADER_SIZE + count * sum(entries.shape)
+        kinds, seqs = parts_end + count, parts_end + 2 * count
+        offsets = seqs + planes * count
+        size = offsets + len(offset_planes)
+        if size > MAX_PAYLOAD:
+            return None
+        header = HEADER.pack(count, 0, planes, planes_for(parts_end))
+        table = self._table(blocks, size)
+        table[:, :HEADER_SIZE] = np.frombuffer(header, np.uint8)
+        table[:, HEADER_SIZE:parts_end] = entries.parts.reshape(blocks, -1)
+        table[:, parts_end:kinds] = (hashes >> FINGERPRINT_SHIFT).reshape(blocks, -1)
+        table[:, kinds:seqs] = entries.kinds.reshape(blocks, -1)
+        numbers = in_planes(entries.seqs)[:planes].reshape(planes, blocks, count)
+        for plane, at in enumerate(range(seqs, offsets, count)):
+            table[:, at : at + count] = numbers[plane]
+        table[:, offsets:] = np.frombuffer(offset_planes, np.uint8)
+        payloads = table.reshape(-1).data
+        return [payloads[start : start + size] for start in range(0, len(payloads), size)]
+
+    def _table(self, rows: int, columns: int) -> Bytes:
+        """Memory for so many rows, which may hold anything."""
+        size = rows * columns
+        memory = self._memory if size <= self._memory.size else np.empty(size, np.uint8)
+        if size <= _KEPT:
+            self._memory = memory
+        return memory[:size].reshape(rows, columns)
+
+
+def _encode_each(
     entries: Packed, hashes: Hashes, is_new: Flags | None, borders: Sequence[int]
-) -> Iterator[Payload]:
-    """The payloads of the blocks between each border and the next.
-
-    ``hashes`` are those of the keys; ``is_new`` tells which keys differ from the one before,
-    ``None`` that all do. Requires: entries in order; borders ascend from 0 to their number.
-    Raises ``InternalError`` when a block exceeds 4 GiB.
-    """
-    alike = None if is_new is not None else _encode_alike(entries, hashes, borders)
-    if alike is not None:
-        yield from alike
-        return
+) -> Iterator[bytes]:
+    """The payloads of blocks of any kind, one by one."""
     parts, kinds = entries.parts.data, entries.kinds.tobytes()
     fingerprints = (hashes >> FINGERPRINT_SHIFT).astype(np.uint8).tobytes()
     planes = np.ascontiguousarray(in_planes(entries.seqs))
@@ -73,42 +130,6 @@ def encode_blocks(
                 _offset_planes(entries, start, stop),
             )
         )
-
-
-def _encode_alike(
-    entries: Packed, hashes: Hashes, borders: Sequence[int]
-) -> Iterator[memoryview] | None:
-    """The payloads of blocks that all look the same: as many entries of one shape in each, all of
-    different keys. They are made a column of all blocks at a time. ``None`` unless they do."""
-    blocks, count = len(borders) - 1, borders[1]
-    seq_planes = {
-        planes_for(largest) or 1
-        for largest in np.maximum.reduceat(entries.seqs, borders[:-1]).tolist()
-    }
-    if not entries.shape or count > MAX_STRIDE or len(seq_planes) > 1:
-        return None
-    if any(stop - start != count for start, stop in pairwise(borders)):
-        return None
-    planes = seq_planes.pop()
-    offset_planes = stride_for(*entries.shape, count).offset_planes
-    parts_end = HEADER_SIZE + count * sum(entries.shape)
-    kinds, seqs = parts_end + count, parts_end + 2 * count
-    offsets = seqs + planes * count
-    size = offsets + len(offset_planes)
-    if size > MAX_PAYLOAD:
-        return None
-    header = HEADER.pack(count, 0, planes, planes_for(parts_end))
-    table = np.empty((blocks, size), np.uint8)
-    table[:, :HEADER_SIZE] = np.frombuffer(header, np.uint8)
-    table[:, HEADER_SIZE:parts_end] = entries.parts.reshape(blocks, -1)
-    table[:, parts_end:kinds] = (hashes >> FINGERPRINT_SHIFT).reshape(blocks, -1)
-    table[:, kinds:seqs] = entries.kinds.reshape(blocks, -1)
-    numbers = in_planes(entries.seqs)[:planes].reshape(planes, blocks, count)
-    for plane, at in enumerate(range(seqs, offsets, count)):
-        table[:, at : at + count] = numbers[plane]
-    table[:, offsets:] = np.frombuffer(offset_planes, np.uint8)
-    payloads = table.reshape(-1).data
-    return (payloads[start : start + size] for start in range(0, len(payloads), size))
 
 
 def _offset_planes(entries: Packed, start: int, stop: int) -> bytes:

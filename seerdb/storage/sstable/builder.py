@@ -20,7 +20,7 @@ from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, Ran
 from seerdb.storage.pieces import Pieces, crc_of
 from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
 from seerdb.storage.sstable.block import KINDS
-from seerdb.storage.sstable.blocks import encode_blocks
+from seerdb.storage.sstable.blocks import BlockEncoder
 from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.filter import build_filter, key_hash, prefix_hash
 from seerdb.storage.sstable.format import (
@@ -167,6 +167,7 @@ class TableBuilder:
         self._filter_prefix = filter_prefix
         self._learned = index == "learned"
         self._compressor = Compressor() if compression == "zstd" else None
+        self._encoder = BlockEncoder()
         self._blocks: list[bytes] = []
         self._blocks_size = 0
         self._first_keys: list[bytes] = []
@@ -322,7 +323,7 @@ class TableBuilder:
         self._unfinished_size = stretch.entries.parts.size - begins
 
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
-        blocks = seal_all(list(encode_blocks(*stretch, borders)), self._compressor)
+        blocks = seal_all(self._encoder.encode(*stretch, borders), self._compressor)
         self._blocks += blocks
         self._digest += digest(stretch.entries)
         self._blocks_size += sum(map(len, blocks))

@@ -21,7 +21,7 @@ from seerdb.storage.sstable.block import (
     Columns,
 )
 from seerdb.storage.sstable.block_cache import BlockCache
-from seerdb.storage.sstable.blocks import encode_blocks
+from seerdb.storage.sstable.blocks import BlockEncoder
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.value import Version
@@ -32,7 +32,7 @@ def encode(entries: list[Entry]) -> bytes:
     """The payload of a block of rows."""
     hashes = np.array([key_hash(entry.key) for entry in entries], np.uint64)
     is_new = np.array([True, *(a.key != b.key for a, b in pairwise(entries))])
-    [payload] = encode_blocks(packed(entries), hashes, is_new, [0, len(entries)])
+    [payload] = BlockEncoder().encode(packed(entries), hashes, is_new, [0, len(entries)])
     return bytes(payload)
 
 
@@ -133,7 +133,7 @@ def test_versions_beyond_4_gib_are_refused_before_they_are_joined() -> None:
     parts, lengths = np.frombuffer(b"k", np.uint8), np.array([[1, 1 << 30]] * 4)
     entries, hashes = Packed(parts, seqs, kinds, lengths=lengths), np.zeros(4, np.uint64)
     with pytest.raises(InternalError, match="b'k' exceed 4 GiB"):
-        list(encode_blocks(entries, hashes, None, [0, 4]))
+        BlockEncoder().encode(entries, hashes, None, [0, 4])
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 7))

@@ -9,10 +9,9 @@ from seerdb.errors import CorruptionError, UnsupportedFormatError
 from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.sstable.block import HEADER_SIZE, Block
 from seerdb.storage.sstable.blocks import (
-    _encode_alike,
+    BlockEncoder,
     _packed_alike,
     _packed_blocks,
-    encode_blocks,
     packed_blocks,
 )
 from seerdb.storage.sstable.filter import key_hash
@@ -32,12 +31,12 @@ def hashes_of(entries: Packed) -> Hashes:
 def one_by_one(entries: Packed, borders: list[int]) -> list[bytes]:
     """The payloads, made block by block."""
     is_new = np.ones(len(entries), np.bool_)
-    return list(map(bytes, encode_blocks(entries, hashes_of(entries), is_new, borders)))
+    return list(map(bytes, BlockEncoder().encode(entries, hashes_of(entries), is_new, borders)))
 
 
 def together(entries: Packed, borders: list[int]) -> list[bytes]:
     """The payloads, made a column at a time."""
-    payloads = _encode_alike(entries, hashes_of(entries), borders)
+    payloads = BlockEncoder()._encode_alike(entries, hashes_of(entries), borders)
     assert payloads is not None
     return list(map(bytes, payloads))
 
@@ -62,11 +61,18 @@ def test_blocks_that_look_the_same_are_made_together(seq: int, count: int, value
     ids=["a shorter one", "several shapes", "more planes for some", "a long one"],
 )
 def test_blocks_that_differ_are_made_one_by_one(entries: Packed, borders: list[int]) -> None:
-    assert _encode_alike(entries, hashes_of(entries), borders) is None
-    payloads = list(map(bytes, encode_blocks(entries, hashes_of(entries), None, borders)))
+    assert BlockEncoder()._encode_alike(entries, hashes_of(entries), borders) is None
+    payloads = list(map(bytes, BlockEncoder().encode(entries, hashes_of(entries), None, borders)))
     assert payloads == one_by_one(entries, borders)
     keys = [key for each in payloads for key in Block(each, name="", offset=0).columns().keys]
     assert keys == entries.keys()
+
+
+def test_memory_that_is_used_again_shows_nothing_of_what_it_held() -> None:
+    encoder, borders = BlockEncoder(), [0, 40, 80]
+    for entries in (alike(80, value=b"x" * 100), alike(80, value=b""), alike(80, value=b"y" * 99)):
+        payloads = encoder.encode(entries, hashes_of(entries), None, borders)
+        assert list(map(bytes, payloads)) == one_by_one(entries, borders)
 
 
 def same(one: Packed, other: Packed) -> bool:
