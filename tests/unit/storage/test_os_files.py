@@ -23,6 +23,26 @@ def test_a_full_disk_has_an_error_of_its_own() -> None:
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_no_call_writes_more_than_a_mebibyte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = os.pwrite, []
+
+    def noted(descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        written.append(memoryview(data).nbytes)
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", noted)
+    file = FILES.open(str(tmp_path / "file"), create=True)
+    data = os.urandom(5 << 19)
+    file.write_at(0, data)
+    file.allocate(9 << 20)
+    assert file.read_at(0, 9 << 20) == data + bytes((9 << 20) - len(data))
+    assert sum(written) == 9 << 20
+    assert max(written) == 1 << 20
+    file.close()
+
+
 def test_a_sync_that_the_kernel_refuses_is_a_disk_error() -> None:
     reading, writing = os.pipe()
     try:

@@ -233,20 +233,40 @@ def test_a_short_write_of_pieces_is_continued(
     assert store.get("a") == store.get("b") == b"".join(cut)
 
 
-def test_pieces_are_written_as_they_are_some_hundreds_by_a_call(
+def test_pieces_are_written_as_they_are_so_many_by_a_call(
     store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, written = os.writev, []
 
-    def noted(descriptor: int, pieces: Sequence[bytes]) -> int:
-        written.append(list(pieces))
-        return real(descriptor, pieces)
+    def noted(descriptor: int, views: Sequence[memoryview]) -> int:
+        written.append(list(views))
+        return real(descriptor, views)
 
     monkeypatch.setattr(os, "writev", noted)
     pieces = tuple(b"%d" % number for number in range(1_100))
     store.put("a", Pieces(pieces))
-    assert [len(group) for group in written] == [512, 512, 76]
-    assert all(map(operator.is_, chain.from_iterable(written), pieces)), "nothing is copied"
+    assert [len(views) for views in written] == [512, 512, 76]
+    whole = [view.obj for view in chain.from_iterable(written)]
+    assert all(map(operator.is_, whole, pieces)), "nothing is copied"
+    assert store.get("a") == b"".join(pieces)
+
+
+@pytest.mark.parametrize("sizes", [[2_500_000], [1 << 20] * 2, [700_000] * 3, [1, 3 << 20, 1]])
+def test_no_call_writes_more_than_a_mebibyte(
+    store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    real, written = os.writev, []
+
+    def noted(descriptor: int, views: Sequence[memoryview]) -> int:
+        written.append(sum(map(len, views)))
+        return real(descriptor, views)
+
+    monkeypatch.setattr(os, "writev", noted)
+    pieces = tuple(os.urandom(size) for size in sizes)
+    store.put("a", Pieces(pieces))
+    *full, last = written
+    assert set(full) == {1 << 20}
+    assert 0 < last <= 1 << 20
     assert store.get("a") == b"".join(pieces)
 
 
