@@ -13,7 +13,7 @@ import random
 import struct
 import threading
 from collections.abc import Callable
-from mmap import mmap
+from mmap import MADV_DONTNEED, PAGESIZE, mmap
 from typing import NamedTuple, TypeAlias
 
 import zstandard
@@ -45,6 +45,7 @@ PutAppender: TypeAlias = Callable[[int, int, bytes, bytes, tuple[int, int]], Non
 
 _COMPRESSION_LEVEL = 1
 _FRAMES_KEPT = 1024
+_WORTH_UNMAPPING = 16 * PAGESIZE
 _SEGMENT_AND_EPOCH = struct.Struct("<QQ")
 
 
@@ -273,6 +274,7 @@ class LogWriter:
                 return
             started = self._clock.monotonic()
             try:
+                self._unmap(position)
                 self._file.sync(metadata=self._metadata)
             except BaseException as error:
                 self._poison(error)
@@ -282,6 +284,15 @@ class LogWriter:
             self._syncs += 1
             self.synced_at = self._clock.monotonic()
             self._sync_seconds += self.synced_at - started
+
+    def _unmap(self, stop: int) -> None:
+        """Take pages that are about to be synced out of the mapping, all at once: they stay in the
+        page cache. The sync would write-protect each of them by itself, and interrupt every
+        processor that runs a thread of this process for it."""
+        start = self._synced - self._synced % PAGESIZE
+        size, mapping = min(stop, self._mapped) - start, self._mapping
+        if size >= _WORTH_UNMAPPING and isinstance(mapping, mmap):
+            mapping.madvise(MADV_DONTNEED, start, size)
 
     def seal(self, last_seq: int, record_count: int) -> SegmentInfo:
         """Finish the segment: ``record_count`` batches, the last of ``last_seq``

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import random
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -371,6 +372,38 @@ class _SlowSync(CrashableFileSystem):
             self.mutex.acquire()
             if self.fail_sync_after_waiting:
                 raise disk_error(errno.EIO, path)
+
+
+def resident(path: Path) -> int:
+    """KiB of a mapped file that this process has in its page table."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    found = 0
+    for line in lines:
+        if line.endswith(str(path)):
+            found += next(int(each.split()[1]) for each in lines if each.startswith("Rss:"))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("step", [1, 15, 16, 17, 200])
+def test_pages_leave_the_mapping_before_many_of_them_are_synced(tmp_path: Path, step: int) -> None:
+    """Each that was in it at a sync cost an interrupt of all processors that write."""
+    files, size = OsFileSystem(), 4096
+    log = writer(files, str(tmp_path), segment_size=1 << 20)
+    log.start(1, 1)
+    append, path = log.put_appender(), tmp_path / f"{1:020d}.wal"
+    append(1, 1, b"key", bytes(size), (3, size))
+    log.sync()
+    for seq in range(2, 2 + step):
+        append(seq, seq, b"key", bytes(size), (3, size))
+    before = resident(path)
+    log.sync()
+    assert before >= 4 * step
+    assert (resident(path) < before) == (step >= 16)
+    append(2 + step, 2 + step, b"key", bytes(size), (3, size))
+    log.seal(2 + step, 2 + step)
+    scan = scan_segment(files, str(tmp_path), 1)
+    assert seqs(scan) == list(range(1, 3 + step))
 
 
 def test_what_is_appended_during_a_sync_does_not_count_as_synced() -> None:
