@@ -308,8 +308,11 @@ class Engine:
             components.files, self.stores.of, self._pace_for, components.clock, workers.flushes
         )
         if workers.background == "process" and location is not None:
-            return ProcessRunner(workers, location, meter, lambda: self.gauges.has_many_runs, here)
+            return ProcessRunner(workers, location, meter, self._is_urgent, here)
         return here
+
+    def _is_urgent(self, purpose: Purpose) -> bool:
+        return self.gauges.is_urgent(purpose)
 
     def _pace_for(self, purpose: Purpose) -> Pace:
         if self.runtime.workers.is_inline or purpose is Purpose.INGEST:

@@ -116,6 +116,15 @@ class Gauges:
         """Whether reads look at so many runs that a merge is urgent."""
         return len(self._live.current.layout.runs) > URGENT_RUNS
 
+    def is_urgent(self, purpose: Purpose) -> bool:
+        """Whether a job has to be done soon: somebody waits for it, or will if nothing changes."""
+        match purpose:
+            case Purpose.FLUSH:
+                return self.rests_of_flush() == NO_REST
+            case Purpose.COMPACTION:
+                return self.has_many_runs
+        return False
+
     def rests_of_flush(self) -> int:
         """How much a flush gives way: not at all if somebody waits for it, or will soon."""
         return NO_REST if self.flush_is_behind() or self._flush.is_awaited else REST

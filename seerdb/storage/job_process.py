@@ -18,22 +18,32 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.spawn import get_executable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from seerdb.errors import InternalError, InvalidRequestError
 from seerdb.storage.allocator import give_back, keep_freed_memory, share_one_arena
 from seerdb.storage.shared_numbers import share
 
 _PROGRAM = """\
-import sys
+import os, sys
 sys.path[:] = {path}
+from concurrent.futures import ThreadPoolExecutor
+prompt = ThreadPoolExecutor(1, "seerdb-prompt")
+prompt.submit(int).result()
+os.setpriority(os.PRIO_PROCESS, 0, {niceness})
 from seerdb.storage.job_process import serve
-serve({calls}, {board})
+serve({calls}, {board}, prompt)
 """
+"""On Linux niceness is a thread's, and nobody may take it back: so one thread is started first, and
+keeps what the process began with."""
+
+R = TypeVar("R")
+
 _END = b""
 """Sent instead of a call: there are no more."""
 _ASKED = b"?"
@@ -73,8 +83,8 @@ class JobProcess:
 
     def __init__(self, board: int, niceness: int) -> None:
         """Start it; does not wait until it can work. ``board``: the descriptor of the shared
-        numbers. ``niceness``: how far it steps back behind this one, before it imports anything:
-        that alone keeps a core busy for a third of a second, just when a memtable is full.
+        numbers. ``niceness``: how far it steps back behind this one, before it imports anything of
+        ours: that alone keeps a core busy for a third of a second, just when a memtable is full.
 
         Raises: ``OSError``.
         """
@@ -82,14 +92,17 @@ class JobProcess:
         _bound_sending(self._calls.fileno())
         with theirs:
             path = list(map(str, sys.path))
-            program = _PROGRAM.format(path=path, calls=theirs.fileno(), board=board)
+            program = _PROGRAM.format(
+                path=path,
+                calls=theirs.fileno(),
+                board=board,
+                niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness,  # 19 where it would be more
+            )
             # That of the interpreter, or what ``multiprocessing.set_executable`` was told.
             command = [os.fsdecode(get_executable()), "-c", program]
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), board)
             )
-        wanted = os.getpriority(os.PRIO_PROCESS, 0) + niceness
-        os.setpriority(os.PRIO_PROCESS, self.pid, wanted)  # 19 where it would be more
 
     @property
     def pid(self) -> int:
@@ -171,12 +184,24 @@ def _bound_sending(descriptor: int) -> None:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
 
 
-def serve(calls: int, board: int) -> None:
+_prompt: Executor | None = None
+"""Of such a process: the thread that has not stepped back."""
+
+
+def promptly(function: Callable[..., R], *args: Any) -> R:
+    """In such a process: a call that steps back behind nobody, where threads can tell (Linux).
+    Anywhere else it is a plain call."""
+    return function(*args) if _prompt is None else _prompt.submit(function, *args).result()
+
+
+def serve(calls: int, board: int, prompt: Executor) -> None:
     """In the process: run what comes by the descriptor ``calls``, until nothing more does.
 
     It leaves it to the process that started it to answer signals that a terminal or a service
     manager sends to the whole group, and does not outlive it.
     """
+    global _prompt  # noqa: PLW0603 - of the whole process, whose calls find it there
+    _prompt = prompt
     share_one_arena()
     keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):

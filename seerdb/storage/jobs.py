@@ -20,7 +20,7 @@ from seerdb.storage.allocator import keep_freed_pieces
 from seerdb.storage.building import AsideObjectStore
 from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.files import FileSystem
-from seerdb.storage.job_process import ProcessDied
+from seerdb.storage.job_process import ProcessDied, promptly
 from seerdb.storage.kept import held_names
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import BorrowingObjectStore
@@ -119,8 +119,9 @@ class ProcessRunner:
     """Runs jobs in worker processes, which open the store by its location.
 
     Merges have processes of their own, and give way to all other jobs unless they are urgent when
-    they begin. A flush that gets no process within ``FLUSH_PATIENCE`` runs ``here``: others may
-    hold them all for as long as their bucket stalls.
+    they begin. A flush that is urgent then gives way to nobody: beside other programs that keep all
+    processors busy it would take so long that writes are refused. One that gets no process within
+    ``FLUSH_PATIENCE`` runs ``here``: others may hold them all for as long as their bucket stalls.
     """
 
     shares_memory = False
@@ -131,7 +132,7 @@ class ProcessRunner:
         workers: Workers,
         location: StoreLocation,
         meter: RequestMeter,
-        merges_are_urgent: Callable[[], bool],
+        is_urgent: Callable[[Purpose], bool],
         here: LocalRunner,
     ) -> None:
         self._here = here
@@ -139,7 +140,7 @@ class ProcessRunner:
         self._processes = workers.processes
         self._location = location
         self._meter = meter
-        self._merges_are_urgent = merges_are_urgent
+        self._is_urgent = is_urgent
 
     @property
     def at_once(self) -> int:
@@ -172,13 +173,15 @@ class ProcessRunner:
 
     def _run(self, purpose: Purpose, *call: Any) -> Any:
         """Which processes a job goes to, and what it gives way to there."""
-        run = self._processes.run
-        if purpose is not Purpose.COMPACTION:
-            patience = FLUSH_PATIENCE if purpose is Purpose.FLUSH else None
-            return run(Pool.PROMPT, *call, patience=patience)
-        if self._merges_are_urgent():
-            return run(Pool.MERGES, *call)
-        return run(Pool.MERGES, patiently, *call)
+        run, is_urgent = self._processes.run, self._is_urgent(purpose)
+        match purpose:
+            case Purpose.FLUSH:
+                way = (promptly,) if is_urgent else ()
+                return run(Pool.PROMPT, *way, *call, patience=FLUSH_PATIENCE)
+            case Purpose.COMPACTION:
+                way = () if is_urgent else (patiently,)
+                return run(Pool.MERGES, *way, *call)
+        return run(Pool.PROMPT, *call)
 
 
 MOST_STORES = 8

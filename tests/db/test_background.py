@@ -40,6 +40,7 @@ from seerdb.storage import gauges as gauges_module
 from seerdb.storage.job_process import JobProcess
 from seerdb.storage.jobs import ProcessRunner
 from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.pieces import Body
 from seerdb.storage.worker_processes import Pool
 from seerdb.testing.clock import FakeClock
@@ -138,9 +139,34 @@ def test_a_merge_is_urgent_when_there_are_many_runs(
     assert isinstance(runner, ProcessRunner)
     db.put(b"a", b"1")
     db.flush()
-    assert not runner._merges_are_urgent()
+    assert not runner._is_urgent(Purpose.COMPACTION)
     monkeypatch.setattr(gauges_module, "URGENT_RUNS", 0)
-    assert runner._merges_are_urgent()
+    assert runner._is_urgent(Purpose.COMPACTION)
+    assert not runner._is_urgent(Purpose.FLUSH)
+    db.close()
+
+
+def test_a_flush_is_urgent_when_somebody_waits_for_it_or_writes_go_ahead_of_it(
+    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it would be at the end of the queue until writes are refused."""
+    db = open_db(background="process")
+    runner, asked = db._engine.runner, list[bool]()
+    assert isinstance(runner, ProcessRunner)
+    run = runner._run
+
+    def noted(purpose: Purpose, *call: Any) -> Any:
+        asked.append(runner._is_urgent(purpose))
+        return run(purpose, *call)
+
+    monkeypatch.setattr(runner, "_run", noted)
+    assert not runner._is_urgent(Purpose.FLUSH)
+    db.put(b"a", b"1")
+    db.flush()
+    assert asked == [True]
+    assert not runner._is_urgent(Purpose.FLUSH)
+    monkeypatch.setattr(gauges_module, "UNHURRIED", -2)
+    assert runner._is_urgent(Purpose.FLUSH)
     db.close()
 
 

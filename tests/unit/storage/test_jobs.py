@@ -20,6 +20,7 @@ from seerdb.errors import ClosedError, CorruptionError, NotFoundError, Unavailab
 from seerdb.storage import jobs as jobs_module
 from seerdb.storage.control import JobControl
 from seerdb.storage.files import FileSystem
+from seerdb.storage.job_process import promptly
 from seerdb.storage.jobs import MOST_STORES, LocalRunner, ProcessRunner
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
@@ -104,7 +105,7 @@ def runner_on(tmp_path: Path, workers: Workers) -> tuple[ProcessRunner, ObjectSt
     meter = RequestMeter()
     store = location.open()
     here = LocalRunner(OsFileSystem(), lambda _: store)
-    return ProcessRunner(workers, location, meter, lambda: False, here), store, meter
+    return ProcessRunner(workers, location, meter, lambda _: False, here), store, meter
 
 
 def test_a_process_job_runs_elsewhere_and_its_requests_are_counted(
@@ -165,27 +166,29 @@ def test_a_worker_keeps_the_stores_that_it_opened_last(
 
 
 class AskedProcesses(WorkerProcesses):
-    """Run nothing, and tell where it was to be run."""
+    """Run nothing, and tell where it was to be run, and how."""
 
     def run(self, pool: Pool, function: Callable[..., Any], *args: Any, **patience: Any) -> Any:
-        return (pool, function is patiently), ()
+        return (pool, function if function in (patiently, promptly) else None), ()
 
 
 @pytest.mark.parametrize("control", [None, JobControl()])
 @pytest.mark.parametrize("purpose", Purpose)
-def test_merges_have_processes_of_their_own_and_are_patient_unless_urgent(
+def test_merges_have_processes_of_their_own_and_jobs_give_way_unless_urgent(
     purpose: Purpose, control: JobControl | None
 ) -> None:
-    workers, urgent = Workers("process", SystemClock()), False
+    workers, urgent = Workers("process", SystemClock()), set[Purpose]()
     workers.processes = AskedProcesses()
     here = LocalRunner(OsFileSystem(), lambda _: MemoryObjectStore())
-    runner = ProcessRunner(workers, StoreLocation("/"), RequestMeter(), lambda: urgent, here)
-    is_merge = purpose is Purpose.COMPACTION
-    pool = Pool.MERGES if is_merge else Pool.PROMPT
+    location = StoreLocation("/")
+    runner = ProcessRunner(workers, location, RequestMeter(), urgent.__contains__, here)
+    pool = Pool.MERGES if purpose is Purpose.COMPACTION else Pool.PROMPT
     asked: list[Any] = [runner.run(run_copy, Copy("a", "b"), purpose, control)]
-    urgent = True
+    urgent.add(purpose)
     asked.append(runner.run(run_copy, Copy("a", "b"), purpose, control))
-    assert asked == [(pool, is_merge), (pool, False)]
+    patient = patiently if purpose is Purpose.COMPACTION else None
+    prompt = promptly if purpose is Purpose.FLUSH else None
+    assert asked == [(pool, patient), (pool, prompt)]
     workers.close()
 
 

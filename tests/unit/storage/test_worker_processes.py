@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError
-from seerdb.storage.job_process import ProcessDied
+from seerdb.storage.job_process import ProcessDied, promptly
 from seerdb.storage.worker_processes import (
     JOB_NICENESS,
     PATIENT_NICENESS,
@@ -113,9 +114,34 @@ def test_a_patient_job_is_behind_all_others_and_the_next_one_where_it_was(
     assert os.getpriority(*NICENESS) == here
 
 
-def test_a_patient_job_raises_what_it_raised(processes: Workers) -> None:
+@pytest.mark.parametrize("pool", Pool)
+def test_a_prompt_job_gives_way_to_nobody_and_the_next_one_does(
+    processes: Workers, pool: Pool
+) -> None:
+    here = os.getpriority(*NICENESS)
+    job = min(here + JOB_NICENESS, 19)
+    worker = processes.processes.run(pool, os.getpid)
+    assert [
+        processes.processes.run(pool, promptly, os.getpriority, *NICENESS),
+        processes.processes.run(pool, os.getpriority, *NICENESS),
+        processes.processes.run(pool, promptly, os.getpriority, *NICENESS),
+    ] == [here, job, here]
+    assert processes.processes.run(pool, promptly, os.getpid) == worker
+    assert promptly(os.getpriority, *NICENESS) == here
+
+
+@pytest.mark.parametrize("way", [patiently, promptly])
+def test_a_job_raises_what_it_raised_however_it_gives_way(
+    processes: Workers, way: Callable[..., Any]
+) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        processes.processes.run(Pool.MERGES, patiently, int, "x")
+        processes.processes.run(Pool.MERGES, way, int, "x")
+
+
+def test_a_worker_that_dies_in_a_prompt_job_is_replaced(processes: Workers) -> None:
+    with pytest.raises(ProcessDied):
+        processes.processes.run(Pool.PROMPT, promptly, os._exit, 1)
+    assert processes.processes.run(Pool.PROMPT, promptly, int, "1") == 1
 
 
 def read_whole(path: str) -> str:
