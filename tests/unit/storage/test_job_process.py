@@ -58,11 +58,13 @@ def test_it_steps_back_before_it_imports_anything_of_ours(
     package, told = tmp_path / "seerdb", tmp_path / "told"
     package.mkdir()
     (package / "__init__.py").write_text(
-        f"import os; open({str(told)!r}, 'w').write(str(os.getpriority(os.PRIO_PROCESS, 0)))"
+        "import os, pathlib\n"
+        "niceness = os.getpriority(os.PRIO_PROCESS, 0)\n"
+        f"pathlib.Path({str(told)!r}).write_text(str(niceness))\n"
+        "os._exit(1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    process = JobProcess(board.fileno(), NICENESS)
-    with pytest.raises(ProcessDied):  # there is nothing else in that package
+    with closing(JobProcess(board.fileno(), NICENESS)) as process, pytest.raises(ProcessDied):
         process.call(int)
     assert int(told.read_text()) == min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
 
