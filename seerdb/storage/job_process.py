@@ -26,13 +26,15 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seerdb.errors import InternalError, InvalidRequestError
-from seerdb.storage.allocator import give_back, keep_freed_memory, share_one_arena
+from seerdb.storage import allocator
 from seerdb.storage.shared_numbers import share
 
 _PROGRAM = """\
 import os, sys
 sys.path[:] = {path}
 from concurrent.futures import ThreadPoolExecutor
+from runpy import run_path
+run_path({allocator!r})["share_one_arena"]()
 prompt = ThreadPoolExecutor(1, "seerdb-prompt")
 prompt.submit(int).result()
 os.setpriority(os.PRIO_PROCESS, 0, {niceness})
@@ -40,7 +42,8 @@ from seerdb.storage.job_process import serve
 serve({calls}, {board}, prompt)
 """
 """On Linux niceness is a thread's, and nobody may take it back: so one thread is started first, and
-keeps what the process began with."""
+keeps what the process began with. Before that the allocator is told; its module imports nothing of
+ours."""
 
 R = TypeVar("R")
 
@@ -94,6 +97,7 @@ class JobProcess:
             path = list(map(str, sys.path))
             program = _PROGRAM.format(
                 path=path,
+                allocator=allocator.__file__,
                 calls=theirs.fileno(),
                 board=board,
                 niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness,  # 19 where it would be more
@@ -202,8 +206,7 @@ def serve(calls: int, board: int, prompt: Executor) -> None:
     """
     global _prompt  # noqa: PLW0603 - of the whole process, whose calls find it there
     _prompt = prompt
-    share_one_arena()
-    keep_freed_memory()
+    allocator.keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     share(board)
@@ -223,7 +226,7 @@ def _until_end(waiting: SimpleQueue[bytes]) -> Iterator[bytes]:
         try:
             call = waiting.get(timeout=IDLE_SECONDS)
         except Empty:
-            give_back()
+            allocator.give_back()
             call = waiting.get()
         if call == _END:
             return

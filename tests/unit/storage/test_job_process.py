@@ -24,12 +24,13 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import CorruptionError, InternalError, InvalidRequestError
-from seerdb.storage import job_process
+from seerdb.storage import allocator, job_process
 from seerdb.storage.job_process import (
     MOST_UNANSWERED,
     JobProcess,
     ProcessDied,
     _until_end,
+    promptly,
     require_interpreter,
 )
 from seerdb.storage.shared_numbers import Board
@@ -89,8 +90,21 @@ def test_it_runs_one_call_after_the_other(process: JobProcess) -> None:
     assert len(process.call(bytes, 10 << 20)) == 10 << 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_all_of_its_threads_take_memory_from_one_place(process: JobProcess) -> None:
+    """A second arena reserves 64 MiB; a merge in there kept half as much memory again."""
+    assert process.call(promptly, len, bytearray(1 << 20)) == 1 << 20
+    reserved = [
+        int(end, 16) - int(start, 16)
+        for line in process.call(Path.read_text, Path("/proc/self/maps")).splitlines()
+        for start, _, end in [line.split()[0].partition("-")]
+        if line.split()[1] == "---p" and len(line.split()) == 5
+    ]
+    assert max(reserved, default=0) < 32 << 20
+
+
 def test_memory_is_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_process, "give_back", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(allocator, "give_back", Mock(side_effect=AssertionError))
     waiting = SimpleQueue[bytes]()
     for call in (b"1", b"2", b""):
         waiting.put(call)
