@@ -120,7 +120,7 @@ class ProcessRunner:
 
     Merges have processes of their own, and give way to all other jobs unless they are urgent when
     they begin. A flush that is urgent then gives way to nobody: beside other programs that keep all
-    processors busy it would take so long that writes are refused. One that gets no process within
+    processors busy writes would go on at its pace. One that gets no process within
     ``FLUSH_PATIENCE`` runs ``here``: others may hold them all for as long as their bucket stalls.
     """
 
