@@ -1,4 +1,9 @@
-"""What the C library does with memory that a job frees.
+"""What the C library does with memory that is freed.
+
+Each thread would take memory from an arena of its own, and what one has taken and another frees,
+as blocks are that are cached after a flush and dropped after a merge, is kept for the first: twenty
+million entries left a process with 700 to 980 MiB, and leave it with 450 to 490. As Python runs one
+thread at a time, those of a process with databases share one arena, and hardly wait for each other.
 
 A merge takes and frees arrays of about a megabyte, and a table in the making is some blocks of many
 megabytes, each freed for the next. glibc gives such memory back to the kernel at once, which then
@@ -39,8 +44,8 @@ def keep_freed_pieces() -> None:
 
 
 def share_one_arena() -> None:
-    """Have all threads take memory from the same place, and give it back there. For a process in
-    which one of them works at a time; call it before there are others."""
+    """Have all threads that are started from now on take memory from the same place, and give it
+    back there. For a process in which one of them works at a time."""
     if libc := _glibc():
         libc.mallopt(_ARENA_MAX, 1)
 

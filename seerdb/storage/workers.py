@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from seerdb.clock import Clock
 from seerdb.errors import ClosedError
+from seerdb.storage.allocator import share_one_arena
 from seerdb.storage.job_process import require_interpreter
 from seerdb.storage.worker_processes import PROCESSES, RUNTIME_CLOSED, Pool, WorkerProcesses
 
@@ -168,6 +169,8 @@ class Workers:
     def __init__(self, background: str, clock: Clock, compactions: int | None = None) -> None:
         if background == "process":
             require_interpreter()
+        if background != "inline":
+            share_one_arena()
         self.background = background
         self.compactions = compactions or PROCESSES[Pool.MERGES]
         self.clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
@@ -61,3 +62,39 @@ def test_freed_pieces_are_taken_again() -> None:
     )
     before, after = map(int, run.stdout.split())
     assert after < before / 10
+
+
+ARENAS = """
+import ctypes, sys, threading
+from seerdb.clock import SystemClock
+from seerdb.storage.workers import Workers
+if sys.argv[1] == "with a database":
+    Workers("thread", SystemClock())
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+barrier = threading.Barrier(4)
+def allocate():
+    assert libc.malloc(100_000)
+    barrier.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+def arenas(how: str) -> int:
+    run = subprocess.run(
+        [sys.executable, "-c", ARENAS, how], capture_output=True, text=True, check=True, timeout=60
+    )
+    return run.stdout.count("<heap nr=")
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_info"), reason="malloc is not that of glibc"
+)
+def test_all_threads_of_a_process_with_a_database_allocate_from_one_place() -> None:
+    assert arenas("as it is") > 1
+    assert arenas("with a database") == 1
