@@ -52,6 +52,7 @@ _VERSION = _object(
 )
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", **documented(success={200: Success("The process answers", _LIVE)}))
 async def livez(request: Request) -> Response:
     """Whether the process is alive; it says nothing about the database."""
@@ -59,6 +60,7 @@ async def livez(request: Request) -> Response:
     return to_response(json_reply(to_json({"live": True})))
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     **documented(
@@ -81,6 +83,7 @@ async def readyz(request: Request) -> Response:
     return to_response(json_reply(to_json({"ready": True, "checks": checks})))
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     **documented(
@@ -98,6 +101,7 @@ async def metrics(request: Request) -> Response:
     return Response(numbers.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
+@router.head("/version", include_in_schema=False)
 @router.get("/version", **documented(success={200: Success("What runs here", _VERSION)}))
 async def show_version(request: Request) -> Response:
     """The release of SeerDB, and the Python it runs on."""

@@ -101,6 +101,16 @@ def ask(
     return reply.status, reply.read(), reply.headers
 
 
+def test_probes_may_ask_by_head(tmp_path: Path) -> None:
+    server = start(tmp_path)
+    with connection_to(port_of(server)) as connection:
+        for target in ("/livez", "/readyz", "/metrics", "/version"):
+            whole, head = ask(connection, "GET", target), ask(connection, "HEAD", target)
+            assert (whole[0], head[0], head[1]) == (200, 200, b"")
+            assert whole[2]["content-type"] == head[2]["content-type"]
+    stop(server)
+
+
 def test_a_stopped_server_kept_everything(tmp_path: Path) -> None:
     first = start(tmp_path)
     with connection_to(port_of(first)) as connection:
