@@ -42,7 +42,7 @@ from benchmarks.simulator.simulate import COMPACTION, simulate
 WORK = Path(__file__).parent / "work"
 """Where databases are made and deleted; has to be on the disk that is to be measured."""
 
-_MERGING = f"{OURS},rocksdict,slatedb"
+_MERGING = f"{OURS},rocksdict,slatedb,slatedb_zstd"
 _MERGED, _GIGABYTE, _SUSTAINED = str(LARGE), str(GIGABYTE), str(SUSTAINED)
 _ALL_ENGINES = ",".join(ENGINES)
 _ALL_CASES = ",".join(CASES)

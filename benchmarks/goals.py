@@ -118,6 +118,7 @@ GOALS = (
     ),
     _faster(COMPACT, "rocksdict", 0.8),
     _faster(COMPACT, "slatedb", 5.0),
+    _faster(COMPACT, "slatedb_zstd", 5.0),
     Goal(
         EMBEDDED,
         Point(COMPACT_PROCESS, stat="worker_rss_mib"),

@@ -26,7 +26,7 @@ from benchmarks.served import PEER_CASES
 from benchmarks.servers import SERVER_NAMES
 from benchmarks.tenths import draw_tenths
 
-COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
+COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#000000")
 """Okabe and Ito's palette, told apart by colour-blind readers."""
 
 _LABELS = {

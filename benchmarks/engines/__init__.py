@@ -7,7 +7,7 @@ from importlib import import_module
 from benchmarks.engines.base import Engine
 
 OURS = "seerdb"
-PEERS = ("rocksdict", "rocksdict_tuned", "plyvel", "lmdb", "sqlite3", "slatedb")
+PEERS = ("rocksdict", "rocksdict_tuned", "plyvel", "lmdb", "sqlite3", "slatedb", "slatedb_zstd")
 ENGINES = (OURS, *PEERS)
 
 _CLASSES = {
@@ -18,6 +18,7 @@ _CLASSES = {
     "lmdb": ("lmdb", "LmdbEngine"),
     "sqlite3": ("sqlite3", "Sqlite3Engine"),
     "slatedb": ("slatedb", "SlateDBEngine"),
+    "slatedb_zstd": ("slatedb", "ZstdSlateDBEngine"),
 }
 
 

@@ -40,26 +40,28 @@ class SlateDBEngine(Engine):
     has_tables: ClassVar[bool] = True
     merges: ClassVar[bool] = True
     limits: ClassVar[dict[str, int]] = {"put": _PUTS, "load": _ENTRIES, "read": _READS}
+    codec: ClassVar[str | None] = None
 
-    def __init__(self, path: Path, sync: Sync, settings: slatedb.Settings | None = None) -> None:
+    def __init__(self, path: Path, sync: Sync, settings: dict[str, Any] | None = None) -> None:
         if sync is Sync.DURABLE:
             raise ValueError("SlateDB on a local directory has no synced writes")
         path.mkdir(exist_ok=True)
         self._loop = asyncio.new_event_loop()
         self._at = (str(path.resolve()).lstrip("/"), slatedb.ObjectStore.resolve("file:///"))
-        self._db: slatedb.Db = self._run(self._open(settings))
+        self._db: slatedb.Db = self._run(self._open(settings or _defaults()))
 
-    async def _open(self, settings: slatedb.Settings | None) -> slatedb.Db:
+    async def _open(self, settings: dict[str, Any]) -> slatedb.Db:
+        settings["compression_codec"] = self.codec
+        settings["compactor_options"]["worker"]["compression_codec"] = self.codec
         builder = slatedb.DbBuilder(*self._at)
-        if settings is not None:
-            builder.with_settings(settings)
+        builder.with_settings(slatedb.Settings.from_json_string(json.dumps(settings)))
         return await builder.build()
 
     @classmethod
     def quiet(cls, path: Path) -> Self:
         """Its compactor looks for what was asked for every few seconds by default; here it does so
         every few milliseconds, so that a merge is timed and not the wait for it."""
-        settings = json.loads(slatedb.Settings.default().to_json_string())
+        settings = _defaults()
         settings["l0_sst_size_bytes"] = _ROOMY
         compactor = settings["compactor_options"]
         compactor["scheduler_options"] = {"min_compaction_sources": _MANY}
@@ -67,8 +69,7 @@ class SlateDBEngine(Engine):
         often = f"{_POLL * 1e3:.0f}ms"
         compactor["poll_interval"] = compactor["commit_compacted_interval"] = often
         compactor["worker"]["compactions_poll_interval"] = often
-        text = json.dumps(settings)
-        return cls(path, Sync.MEMORY, slatedb.Settings.from_json_string(text))
+        return cls(path, Sync.MEMORY, settings)
 
     def merge(self) -> None:
         self._run(self._merge())
@@ -172,3 +173,15 @@ class SlateDBEngine(Engine):
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(work)
+
+
+class ZstdSlateDBEngine(SlateDBEngine):
+    """Compresses its tables as SeerDB does by default."""
+
+    name: ClassVar[str] = "slatedb_zstd"
+    codec: ClassVar[str | None] = "Zstd"
+
+
+def _defaults() -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(slatedb.Settings.default().to_json_string())
+    return settings
