@@ -16,6 +16,7 @@ from seerdb_api.errors import log_failure
 from seerdb_api.openapi import READ_ONLY, READ_PROBLEMS, Success, documented
 from seerdb_api.port import LogCursor
 from seerdb_api.query import parse_query, whole_number
+from seerdb_api.reply import seq_header
 from seerdb_api.requests import drop_of, request_id_of
 from seerdb_api.service import Service, service_of
 
@@ -97,6 +98,7 @@ async def _send(send: Send, data: bytes) -> None:
             200: Success(
                 "The log, as docs/formats describes it, without end",
                 {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+                ("seerdb-seq",),
             )
         },
         problems=(*READ_PROBLEMS, READ_ONLY),
@@ -108,4 +110,6 @@ async def follow_log(request: Request) -> Response:
     seq = parse_query(request.scope["query_string"], (FROM,)).get("from", 1)
     service = service_of(request)
     cursor = await service.read(service.db.follow, seq)
-    return LogStream(service, cursor, request_id_of(request), drop_of(request))
+    stream = LogStream(service, cursor, request_id_of(request), drop_of(request))
+    stream.raw_headers.append(seq_header(service.db.visible_seq))
+    return stream

@@ -241,8 +241,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_log_comes_with_heartbeats_until_its_end(client: Client, db: FakeDatabase) -> None:
     db.log = [b"one;", b"", b"two;", *[b""] * 30, ClosedError("closed")]
+    db.visible_seq = 9
     answer = client.get("/v1/replication/log?from=7")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/vnd.seerdb.log")
+    assert answer.headers["seerdb-seq"] == "9"
     sent = answer.body.split(b";")
     assert [part for part in sent if part != b"beat"] == [b"hello", b"one", b"two", b""]
     assert b"beat" in sent
