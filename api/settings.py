@@ -26,6 +26,8 @@ SERVED_OPTIONS: Mapping[str, Any] = {"background": "process"}
 that serves requests."""
 
 _SUFFIXES = {"": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
+_URL = re.compile(r"(https?://[!-~]+)?")
+"""As it fits into headers; or nothing."""
 _INTEGER = re.compile(r"(-?[0-9][0-9_]*) ?(KiB|MiB|GiB|)")
 
 
@@ -71,7 +73,8 @@ class ServiceSettings:
             _demand(name, isinstance(value, bool), "must be true or false", value)
         for name in ("primary", "advertise"):
             value = getattr(self, name)
-            _demand(name, isinstance(value, str), "must be a URL", value)
+            is_url = isinstance(value, str) and _URL.fullmatch(value) is not None
+            _demand(name, is_url, "must be an http or https URL", value)
         check_max_lag(self.max_lag)
         is_placed = self.options.store is not None or not self.replica
         _demand("replica", is_placed, "needs the setting store", self.replica)

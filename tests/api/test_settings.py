@@ -102,6 +102,11 @@ def test_tables_of_a_file_stay_tables(tmp_path: Path) -> None:
         ("store_options", "[]"),
         ("store_options", "key=value"),
         ("durability", "most"),
+        ("advertise", "node-1:8000"),
+        ("advertise", "http://"),
+        ("advertise", "http://node 1"),
+        ("advertise", "http://node-1\nx: y"),
+        ("primary", "s3://bucket"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, text: str) -> None:
