@@ -16,6 +16,7 @@ from itertools import chain
 import numpy as np
 
 from seerdb.ids import TableId
+from seerdb.options import Options
 from seerdb.storage.blob.aside import Aside
 from seerdb.storage.blob.writer import BlobWriter
 from seerdb.storage.digest import NONE, Digest, digest
@@ -57,6 +58,19 @@ class TableFormat:
     index: str = "bisect"
     operator: MergeOperator | None = None
     blob_threshold: int = 0
+
+    @classmethod
+    def of(cls, options: Options, operator: MergeOperator | None) -> TableFormat:
+        """That which follows from the settings of a database."""
+        return cls(
+            block_size=options.block_size,
+            compression=options.compression,
+            filter_bits_per_key=options.filter_bits_per_key,
+            filter_prefix=options.filter_prefix,
+            index=options.index,
+            operator=operator,
+            blob_threshold=options.blob_threshold,
+        )
 
     def builder(self) -> TableBuilder:
         """A builder for one table."""

@@ -42,13 +42,7 @@ class Rebuilder:
         self._start = start
         self._end = end
         self._counter = itertools.count(1)
-        options = Options()
-        self._format = TableFormat(
-            block_size=options.block_size,
-            compression=options.compression,
-            filter_bits_per_key=options.filter_bits_per_key,
-            blob_threshold=options.blob_threshold,
-        )
+        self._format = TableFormat.of(Options(), None)
 
     def _next_id(self) -> TableId:
         return table_id(self._epoch, next(self._counter))
