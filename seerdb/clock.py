@@ -6,6 +6,9 @@ import threading
 import time
 from typing import Protocol
 
+SLOW_PACE = 0.5
+"""Of a clock that is ahead of the wall clock: it stands still for nobody, and is caught up with."""
+
 
 class Clock(Protocol):
     """Where the engine takes time from. Thread-safe."""
@@ -45,7 +48,8 @@ class SystemClock:
 class ForwardClock:
     """A clock whose wall time never goes back, whatever the wall clock does. Thread-safe.
 
-    What expires goes by it: it has passed every time that it ever told, and every commit.
+    What expires goes by it: it has passed every time that it ever told, and every commit. While
+    the wall clock is behind that, it goes on at ``SLOW_PACE``, until the wall clock has caught up.
     """
 
     def __init__(self, clock: Clock, reached_us: int = 0) -> None:
@@ -63,13 +67,35 @@ class ForwardClock:
         self.unseen_us: int | None = None
         """A time no later than that of any commit on its way, if there is one. Set by the one who
         commits, before the time of a commit is taken until all see it."""
+        # Guarded by the lock, by the monotonic clock:
+        self._told_at: float | None = None
+        self._slow_from: tuple[float, int] | None = None
+        """Since when the wall clock is behind, and what was told then."""
 
     def now_us(self) -> int:
         """Microseconds since 1970, no less than any time told before."""
         now = self.wall_ns() // 1000
         with self._lock:
-            self.told_us = max(now, self.told_us, self.committed_us)
-            return self.told_us
+            monotonic = self.monotonic()
+            reached = max(self.told_us, self.committed_us)
+            if now >= reached:
+                self._slow_from = None
+            else:
+                now = self._slowly(monotonic, reached)
+            self.told_us, self._told_at = now, monotonic
+            return now
+
+    def _slowly(self, monotonic: float, reached: int) -> int:
+        """The time where the wall clock is behind what was ``reached``. Requires: the lock."""
+        if self._slow_from is None and self._told_at is not None:
+            self._slow_from = self._told_at, self.told_us
+        if self._slow_from is not None:
+            since, told = self._slow_from
+            now = told + int((monotonic - since) * SLOW_PACE * 1e6)
+            if now >= reached:
+                return now
+        self._slow_from = monotonic, reached
+        return reached
 
     def settled_us(self) -> int:
         """A time before which no commit will yet appear."""

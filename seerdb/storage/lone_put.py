@@ -63,8 +63,8 @@ def lone_put_into(  # noqa: C901 - one function is the point
             if size >= memtable.limit or poison.cause is not None:
                 return 0
             now = wall_ns() // 1000
-            if now < clock.told_us:  # what was seen to expire must not outlive a crash
-                now = clock.told_us
+            if now < clock.told_us or now < clock.committed_us:
+                now = clock.now_us()  # what was seen to expire must not outlive a crash
             if now > clock.committed_us:
                 clock.committed_us = now
             seq = live.visible_seq + 1

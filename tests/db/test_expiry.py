@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from seerdb import DB, Batch, ConflictError, InvalidRequestError
 from tests.fixtures.database import ROOMY, World
+
+YEAR = 365 * 24 * 3600.0
 
 
 @pytest.fixture
@@ -225,6 +228,33 @@ def test_the_clock_of_expiry_has_passed_every_commit(world: World) -> None:
     assert db.get(b"l") == b"v"
     world.clock.advance(11)
     assert db.get(b"l") is None
+
+
+def test_what_is_written_after_the_clock_was_set_back_expires(world: World) -> None:
+    """It stayed until the wall clock had come to where it had been before: for good."""
+    db = world.open()
+    db.put(b"other", b"v")
+    world.clock.set_now(world.clock.now() - YEAR)
+    for level in ("memory", "local"):
+        db.put(b"k", b"v", ttl=10, durability=level)
+        world.clock.advance(9)
+        assert db.get(b"k") == b"v"
+        world.clock.advance(13)
+        assert db.get(b"k") is None
+
+
+@pytest.mark.parametrize("level", ["memory", "local"])
+def test_commits_after_the_clock_was_set_back_are_told_apart_by_time(
+    world: World, level: str
+) -> None:
+    db = world.open()
+    db.put(b"k", b"0", durability=level)
+    world.clock.set_now(world.clock.now() - YEAR)
+    for number in range(1, 4):
+        world.clock.advance(60)
+        db.put(b"k", b"%d" % number, durability=level)
+    times = [version.time or 0.0 for version in db.history(b"k")]
+    assert [later - earlier for earlier, later in pairwise(times)] == [30.0, 30.0, 30.0]
 
 
 def test_a_range_delete_hides_what_would_have_lived_on(world: World) -> None:

@@ -26,3 +26,20 @@ def test_what_is_settled_is_before_the_commit_on_its_way() -> None:
     assert clock.settled_us() == 999_000_000
     clock.unseen_us = None
     assert clock.settled_us() == 1_000_000_000
+
+
+def test_while_the_wall_clock_is_behind_a_forward_clock_goes_on_until_that_has_caught_up() -> None:
+    wall = FakeClock(1000.0)
+    clock = ForwardClock(wall)
+    clock.now_us()
+    wall.set_now(900.0)
+    for _ in range(80):
+        wall.advance(0.125)
+        clock.now_us()
+    assert clock.now_us() == 1_005_000_000
+    clock.committed_us = 1_050_000_000
+    assert clock.now_us() == 1_050_000_000
+    wall.advance(10.0)
+    assert clock.now_us() == 1_055_000_000
+    wall.advance(500.0)
+    assert clock.now() == wall.now() == 1420.0
