@@ -144,6 +144,32 @@ def test_a_clone_that_was_cut_short_is_completed_by_its_first_opening(site: Site
     assert len(site.names("a", "holds/")) == 1
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_clone_of_which_an_interrupt_left_unknown_whether_it_was_made_keeps_what_it_borrows(
+    site: Site, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holds were released, and the collector took what it is made of."""
+    with site.opened("a") as source:
+        rows = fill(source, 40)
+        source.flush()
+        put_if_absent = At.put_if_absent
+
+        def interrupted(store: At, name: str, data: Body) -> None:
+            put_if_absent(store, name, data)
+            if name.startswith("manifest/"):
+                raise kind
+
+        with monkeypatch.context() as patch:
+            patch.setattr(At, "put_if_absent", interrupted)
+            with pytest.raises(kind):
+                site.clone("a", "b")
+        source.compact()
+        source.delete_range(b"\0", b"\xff")
+        source.compact()
+        collect_garbage(site, source)
+    assert content(site, "b") == rows
+
+
 def test_a_hold_that_expires_while_it_is_replaced_is_not_relied_on(site: Site) -> None:
     cut_short(site)
     holds = site.names("a", "holds/")

@@ -20,12 +20,12 @@ import msgspec
 from msgspec.structs import replace
 
 from seerdb.errors import (
+    AlreadyExistsError,
     BusyError,
     CorruptionError,
     InvalidRequestError,
     NotFoundError,
     SeerDBError,
-    UnavailableError,
 )
 from seerdb.ids import SeqNo
 from seerdb.storage.backup.archive import open_archive
@@ -174,13 +174,17 @@ class _Making:
             state = self._state(lending)
             debt = Debt(state.database_id, state.loans)
             self._target.put(LOANS_NAME, encode_debt(debt))
-            record = only_record(state, self._borrower.random_bytes(16).hex())
-            self._target.put_if_absent(manifest_name(record.number), encode_record(record))
-        except UnavailableError:
-            raise  # the holds expire, unless there is a clone, whose first opening needs them
         except BaseException:
             lending.end()
             raise
+        record = only_record(state, self._borrower.random_bytes(16).hex())
+        try:
+            self._target.put_if_absent(manifest_name(record.number), encode_record(record))
+        except AlreadyExistsError:
+            lending.end()
+            raise
+        # After anything else, an interrupt too, there may be a clone, whose first opening needs the
+        # holds; they expire if there is none.
         lending.last(self._borrower)
         return state
 
