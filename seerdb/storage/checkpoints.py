@@ -23,6 +23,7 @@ from seerdb.clock import Clock
 from seerdb.errors import AlreadyExistsError, BusyError, InvalidRequestError, NotFoundError
 from seerdb.storage.garbage import release
 from seerdb.storage.kept import Kept, encode_kept, list_checkpoints, record_of
+from seerdb.storage.letting_go import letting_go
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -74,10 +75,8 @@ def held(
     ``CorruptionError``, ``UnavailableError``.
     """
     kept = _hold(store, state or _load(store), clock, random_bytes, lifetime)
-    try:
+    with letting_go(lambda: release(store, hold_name(kept.id))):
         yield kept
-    finally:
-        release(store, hold_name(kept.id))
 
 
 def _hold(

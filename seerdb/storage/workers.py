@@ -40,6 +40,8 @@ COMPACTION_THREADS = 4
 """Compactions of all databases that run in threads: one for each database."""
 JOB_REQUESTS = 8
 """Requests that one job may have under way beside its work."""
+INTERRUPTS = (KeyboardInterrupt, SystemExit)
+"""What Ctrl-C and SIGTERM raise."""
 RESTART_SECONDS = 0.1
 """How long a loop rests that raised, before it is run again."""
 
@@ -56,6 +58,20 @@ class InlineExecutor(Executor):
         return future
 
 
+@contextmanager
+def unless_interrupted(pool: Executor) -> Iterator[Executor]:
+    """``pool``, which ends with the context and what it does with it. Only Ctrl-C and SIGTERM do
+    not wait for that: whoever closes the stores cuts it off."""
+    waits = True
+    try:
+        yield pool
+    except INTERRUPTS:
+        waits = False
+        raise
+    finally:
+        pool.shutdown(wait=waits, cancel_futures=True)
+
+
 def transfer_threads(count: int) -> Executor:
     """Threads for requests of one copy or merge, which wait rather than compute; shut them down.
     One at a time needs none."""
@@ -65,11 +81,8 @@ def transfer_threads(count: int) -> Executor:
 @contextmanager
 def check_threads() -> Iterator[Executor]:
     """Threads for reading a bucket as a whole, which end with the context."""
-    pool = ThreadPoolExecutor(CHECK_THREADS, "seerdb-check")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with unless_interrupted(ThreadPoolExecutor(CHECK_THREADS, "seerdb-check")) as threads:
+        yield threads
 
 
 def in_order(threads: Executor, call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -20,8 +20,9 @@ from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.copying import MOST_IN_FLIGHT, Carrier, Progress
 from seerdb.storage.backup.descriptor import decode_descriptor, encode_descriptor
 from seerdb.storage.backup.locks import RepositoryLock
+from seerdb.storage.checkpoints import held
 from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX
-from seerdb.storage.workers import transfer_threads
+from seerdb.storage.workers import transfer_threads, unless_interrupted
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
 from tests.fixtures.database import World, fill
@@ -269,6 +270,55 @@ def test_results_come_in_the_order_of_their_tasks_whatever_is_done_first() -> No
         tasks = [(1, partial(task, number)) for number in range(8)]
         assert many.carry(tasks) == list(range(8))
         assert many.progress.objects == 8
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_waits_for_nothing_that_is_under_way(kind: type[BaseException]) -> None:
+    """Ctrl-C waited until each of them had been tried five times."""
+    has_begun, may_end, ended = threading.Event(), threading.Event(), []
+
+    def slow() -> None:
+        has_begun.set()
+        may_end.wait(10)
+        ended.append(True)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.objects:
+            raise kind
+
+    def carry() -> None:
+        with unless_interrupted(transfer_threads(2)) as threads:
+            many = Carrier(threads=threads, clock=World().clock, jobs=2, watch=interrupt)
+            many.carry([(1, lambda: has_begun.wait(10)), (1, slow)])
+
+    with pytest.raises(kind):
+        carry()
+    assert not ended
+    may_end.set()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, CorruptionError])
+def test_what_ended_a_backup_is_told_though_nothing_can_be_let_go_of(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said that the store is away, with the exit code of that."""
+    world, repository = World(), MemoryObjectStore()
+    with world.open() as db:
+        fill(db, 20)
+        db.flush()
+
+        def end(progress: Progress) -> None:
+            raise kind("first")
+
+        def away(store: MemoryObjectStore, names: object) -> None:
+            raise UnavailableError("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryObjectStore, "delete", away)
+            hold = held(world.bucket, clock=world.clock, random_bytes=world.random.randbytes)
+            with pytest.raises(kind, match="first") as raised, hold:
+                back_up(world, repository, watch=end)
+    assert raised.value.__notes__ == ["what was held is left to expire: away"] * 2
 
 
 def test_memory_is_bounded_by_what_is_under_way() -> None:

@@ -16,6 +16,7 @@ from seerdb.errors import ChecksumError, CorruptionError, NotFoundError, Truncat
 from seerdb.storage.backup.descriptor import ObjectSum
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
+from seerdb.storage.workers import INTERRUPTS
 
 T = TypeVar("T")
 
@@ -63,15 +64,16 @@ class Carrier:
     def carry(self, tasks: Iterable[tuple[int, Callable[[], T]]]) -> list[T]:
         """Do tasks, each of which holds so many bytes in memory; returns what they return.
 
-        Raises what a task or ``watch`` raises, when none is under way any more."""
+        Raises what a task or ``watch`` raises, when none is under way any more; what Ctrl-C and
+        SIGTERM raise, at once."""
         window = _Window[T](self)
         try:
             for size, task in tasks:
                 window.make_room(size)
                 window.add(size, self.threads.submit(task))
             return window.finish()
-        except BaseException:
-            window.abandon()
+        except BaseException as error:
+            window.abandon(waits=not isinstance(error, INTERRUPTS))
             raise
 
     def done(self, size: int) -> None:
@@ -123,9 +125,12 @@ class _Window(Generic[T]):
             self._finish_some()
         return [self._results[place] for place in range(len(self._results))]
 
-    def abandon(self) -> None:
-        """Wait for what cannot be stopped any more; nobody asks what becomes of it."""
-        wait([future for future in self._running if not future.cancel()])
+    def abandon(self, *, waits: bool) -> None:
+        """Begin nothing more, and wait, if it ``waits``, for what cannot be stopped any more;
+        nobody asks what becomes of it."""
+        left = [future for future in self._running if not future.cancel()]
+        if waits:
+            wait(left)
 
     def _finish_some(self) -> None:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)

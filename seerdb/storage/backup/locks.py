@@ -22,6 +22,7 @@ import msgspec
 from seerdb.clock import Clock
 from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError
 from seerdb.storage.envelope import Envelope
+from seerdb.storage.letting_go import let_go_after
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import LOCK_PREFIX, lock_name, parse_lock_name
 
@@ -70,8 +71,8 @@ class RepositoryLock:
                         f"a {held.kind} is under way in this repository ({name})",
                         retry_after_seconds=RETRY_SECONDS,
                     )
-        except BaseException:
-            self._release()
+        except BaseException as error:
+            let_go_after(error, self._release)
             raise
         return self
 
@@ -81,7 +82,10 @@ class RepositoryLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._release()
+        if error is None:
+            self._release()
+        else:
+            let_go_after(error, self._release)
 
     def renew(self) -> None:
         """Keep the lock; costs nothing unless it is time to. Call it every now and then.

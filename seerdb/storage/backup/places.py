@@ -38,7 +38,7 @@ from seerdb.storage.stores import Stores
 from seerdb.storage.timeline import instant_us
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import verify_segments
-from seerdb.storage.workers import transfer_threads
+from seerdb.storage.workers import transfer_threads, unless_interrupted
 
 MOST_JOBS = 64
 
@@ -66,7 +66,7 @@ class Transfer:
     @contextmanager
     def carrier(self) -> Iterator[Carrier]:
         """What copies like that."""
-        with transfer_threads(self.jobs) as threads:
+        with unless_interrupted(transfer_threads(self.jobs)) as threads:
             yield Carrier(
                 threads=threads, clock=_clock, jobs=self.jobs, rate=self.rate, watch=self.watch
             )

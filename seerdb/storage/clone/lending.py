@@ -29,6 +29,7 @@ from seerdb.storage.kept import (
     record_of,
 )
 from seerdb.storage.lender import NO_LOANS, Lender, Loans
+from seerdb.storage.letting_go import let_go_after
 from seerdb.storage.loans import check_not_dropped, secure
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -129,8 +130,8 @@ def _try_to_lend(source: Source, base: ManifestState, borrower: Borrower) -> Len
         after = {owner.lender: owner.kept for owner in _owners(source, base, newest)}
         held = zip(lending.loans.lenders, kept, strict=True)
         is_whole = all(names <= after[replace(lender, hold="")] for lender, names in held)
-    except BaseException:
-        lending.end()
+    except BaseException as error:
+        let_go_after(error, lending.end)
         raise
     if not is_whole:
         lending.end()

@@ -38,6 +38,7 @@ from seerdb.storage.backup.restore import check_empty, only_record, ways
 from seerdb.storage.clone.lending import Borrower, Lending, Source, lend
 from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.lender import Debt
+from seerdb.storage.letting_go import let_go_after
 from seerdb.storage.manifest.edit import encode_record
 from seerdb.storage.manifest.loans import encode_debt
 from seerdb.storage.manifest.state import ManifestState
@@ -174,14 +175,14 @@ class _Making:
             state = self._state(lending)
             debt = Debt(state.database_id, state.loans)
             self._target.put(LOANS_NAME, encode_debt(debt))
-        except BaseException:
-            lending.end()
+        except BaseException as error:
+            let_go_after(error, lending.end)
             raise
         record = only_record(state, self._borrower.random_bytes(16).hex())
         try:
             self._target.put_if_absent(manifest_name(record.number), encode_record(record))
-        except AlreadyExistsError:
-            lending.end()
+        except AlreadyExistsError as error:
+            let_go_after(error, lending.end)
             raise
         # After anything else, an interrupt too, there may be a clone, whose first opening needs the
         # holds; they expire if there is none.

@@ -14,6 +14,7 @@ from seerdb.storage.garbage import release
 from seerdb.storage.history import at_seq, past_of
 from seerdb.storage.kept import Kept, encode_kept, list_checkpoints, record_of
 from seerdb.storage.layout import Layout
+from seerdb.storage.letting_go import letting_go
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.memtable import Memtable
@@ -107,7 +108,5 @@ def _held(
     now_us = int(clock.now() * SECOND_US)
     kept = Kept(random_bytes(16).hex(), "", now_us, HOLD_SECONDS, record_of(state))
     store.put_if_absent(hold_name(kept.id), encode_kept(kept))
-    try:
+    with letting_go(lambda: release(store, hold_name(kept.id))):
         yield
-    finally:
-        release(store, hold_name(kept.id))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from seerdb.clock import Clock
+from seerdb.storage.letting_go import letting_go
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import DRILL_PREFIX, drill_name, parse_drill_name
@@ -30,12 +31,10 @@ def scratch_folder(
     """An empty folder, as a store, which is deleted when the block ends, in whatever way. Folders
     of drills that died go first. Raises: ``UnavailableError``."""
     folder = _Folder(store, random_bytes(16).hex(), clock)
-    try:
+    with letting_go(lambda: _remove(store, folder.id)):
         folder.renew()
         _remove_left(store, folder.id)
         yield folder
-    finally:
-        _remove(store, folder.id)
 
 
 def _remove_left(store: ObjectStore, own: str) -> None:

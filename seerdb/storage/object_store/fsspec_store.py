@@ -86,6 +86,8 @@ class FsspecObjectStore:
         self._root = root
         self._process = os.getpid()
         self._closed = False
+        self._bodies: set[Any] = set()
+        """Those being read of S3, which end at once when they are closed."""
         self._writing: AbstractContextManager[Any] = (
             _MEMORY_LOCK if protocol == "memory" else nullcontext()
         )
@@ -191,6 +193,8 @@ class FsspecObjectStore:
         # First, so that a request that the closing cuts off is not tried again.
         was_closed, self._closed = self._closed, True
         if not was_closed and self._protocol in S3 and self._process == os.getpid():
+            for body in tuple(self._bodies):
+                self._filesystem.loop.call_soon_threadsafe(body.close)
             self._filesystem.close_session(self._filesystem.loop, self._filesystem.s3)
 
     def _path(self, name: str) -> str:
@@ -222,12 +226,16 @@ class FsspecObjectStore:
         reply = self._call_s3("get_object", Bucket=bucket, Key=key)
         body, loop, clock = reply["Body"], self._filesystem.loop, SystemClock()
         end = clock.monotonic() + _seconds_for(reply.get("ContentLength", 0))
+        self._bodies.add(body)
         try:
+            self._check_open()
             while piece := sync(loop, body.read, most, timeout=max(0.001, end - clock.monotonic())):
                 yield bytes(piece)
         except BaseException:
             loop.call_soon_threadsafe(body.close)  # or its connection counts as used
             raise
+        finally:
+            self._bodies.discard(body)
 
     def _call_s3(self, method: str, size: int = 0, **wanted: Any) -> dict[str, Any]:
         """``size``: how many bytes go with the request."""
@@ -268,10 +276,13 @@ class FsspecObjectStore:
                 f"{refused.get('Code')} {refused.get('Message')}"
             )
 
-    @contextmanager
-    def _translated(self, verb: str, name: str) -> Iterator[None]:
+    def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self._url} is closed")
+
+    @contextmanager
+    def _translated(self, verb: str, name: str) -> Iterator[None]:
+        self._check_open()
         if self._process != os.getpid():
             raise InternalError(f"{self._url} was opened in another process; open it here anew")
         try:

@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from time import sleep
 
 import boto3
 import pytest
@@ -353,6 +354,25 @@ def test_an_answer_that_comes_to_no_end_is_ended(
             with pytest.raises(UnavailableError, match="FSTimeoutError"):
                 asked.result()
         store.close()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("operation", ["get", "checksum"])
+def test_a_body_that_is_read_ends_when_the_store_is_closed(operation: str) -> None:
+    """Ctrl-C waited for it, half a minute and longer."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as caller:
+        options = {"endpoint_url": f"http://127.0.0.1:{server.getsockname()[1]}", **KEYS}
+        store = FsspecObjectStore.open("s3://bucket/db", options)
+        asked = caller.submit(CALLS[operation], store)
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nd")
+            while not store._bodies:
+                sleep(0.001)
+            store.close()
+            with pytest.raises((ClosedError, UnavailableError)):
+                asked.result()
 
 
 def test_the_endpoint_may_come_from_the_environment(
