@@ -33,8 +33,6 @@ _PROGRAM = """\
 import os, sys
 sys.path[:] = {path}
 from concurrent.futures import ThreadPoolExecutor
-from runpy import run_path
-run_path({allocator!r})["share_one_arena"]()
 prompt = ThreadPoolExecutor(1, "seerdb-prompt")
 prompt.submit(int).result()
 os.setpriority(os.PRIO_PROCESS, 0, {niceness})
@@ -42,8 +40,9 @@ from seerdb.storage.job_process import serve
 serve({calls}, {board}, prompt)
 """
 """On Linux niceness is a thread's, and nobody may take it back: so one thread is started first, and
-keeps what the process began with. Before that the allocator is told; its module imports nothing of
-ours."""
+keeps what the process began with."""
+_ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
+"""Tells glibc, before there is a second thread, what :func:`allocator.share_one_arena` would."""
 
 R = TypeVar("R")
 
@@ -97,7 +96,6 @@ class JobProcess:
             path = list(map(str, sys.path))
             program = _PROGRAM.format(
                 path=path,
-                allocator=allocator.__file__,
                 calls=theirs.fileno(),
                 board=board,
                 niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness,  # 19 where it would be more
@@ -105,7 +103,10 @@ class JobProcess:
             # That of the interpreter, or what ``multiprocessing.set_executable`` was told.
             command = [os.fsdecode(get_executable()), "-c", program]
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), board)
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), board),
+                env={**os.environ, **_ONE_ARENA},
             )
 
     @property

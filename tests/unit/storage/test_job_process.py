@@ -19,9 +19,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn
 from unittest.mock import Mock
+from zipfile import ZipFile
 
 import pytest
 
+import seerdb
 from seerdb.clock import SystemClock
 from seerdb.errors import CorruptionError, InternalError, InvalidRequestError
 from seerdb.storage import allocator, job_process
@@ -318,6 +320,15 @@ def test_it_does_not_outlive_who_started_it(tmp_path: Path) -> None:
         assert pipe.read() == "", "nobody holds it any more"
 
 
+CALLER = """
+import seerdb
+from seerdb.storage.job_process import JobProcess
+from seerdb.storage.shared_numbers import Board
+board = Board()
+process = JobProcess(board.fileno(), 0)
+print(seerdb.__file__, process.call(len, b"abc"))
+process.close()
+"""
 PROGRAM = """
 import sys
 from seerdb import DB
@@ -343,3 +354,20 @@ def test_a_program_without_a_guard_is_run_once(tmp_path: Path, by_name: bool) ->
         timeout=PATIENCE,
     )
     assert (ran.stdout, ran.stderr) == ("once\n100\n", "")
+
+
+def test_it_works_out_of_an_archive(tmp_path: Path) -> None:
+    """As a zipapp is. Its workers looked for a file there, and died; no flush came to its end."""
+    package, archive = Path(seerdb.__file__).parent, tmp_path / "archive.zip"
+    with ZipFile(archive, "w") as made:
+        for path in package.rglob("*.py"):
+            made.write(path, path.relative_to(package.parent))
+    program = f"import sys\nsys.path.insert(0, {str(archive)!r})\n{CALLER}"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (ran.stdout, ran.stderr) == (f"{archive}/seerdb/__init__.py 3\n", "")
