@@ -50,7 +50,8 @@ class FastPath:
         started = self.now()
         method = scope["method"]
         try:
-            reply = await self._keys.answer(scope, receive)
+            with self.service.given_up_when_stopping():
+                reply = await self._keys.answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a reply
             reply = self._refuse(scope, error)
         lag = self.service.lag_headers()

@@ -117,7 +117,8 @@ class RequestLog:
         outgoing = _Outgoing(send, own)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, outgoing.send)
+                with self._service.given_up_when_stopping():
+                    await self._app(scope, receive, outgoing.send)
             except Exception as error:
                 if outgoing.status:
                     raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -11,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from seerdb import Batch, NeedsIO, Replica
+from seerdb.errors import ClosedError
 from seerdb_api.arrivals import Arrivals
 from seerdb_api.port import Database, Lag, Outcome, Sink, Submission, Ticket
 from seerdb_api.reply import Header, seq_header
@@ -75,6 +77,17 @@ class Service:
         self.seqs.end()
         self.epochs.end()
         self.db.begin_closing(PATIENCE_SECONDS)
+
+    @contextmanager
+    def given_up_when_stopping(self) -> Iterator[None]:
+        """Around a request: when the server stops and waits for it no longer, which cancels it,
+        this raises ``ClosedError``, as the database does where it gives up by itself."""
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            if not self.is_stopping:
+                raise
+            raise ClosedError("the server stopped before the request was done") from error
 
     async def commit(
         self,

@@ -191,6 +191,37 @@ def test_a_writer_that_goes_away_does_not_stop_its_group() -> None:
     assert sorted(db.entries) == [b"gone", b"stays"]
 
 
+@pytest.mark.parametrize("thin", [True, False])
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_request_that_a_stop_gives_up_is_told_so(*, thin: bool, stopping: bool) -> None:
+    """It was answered with 500, in plain text, by the HTTP server."""
+    db, clock = GroupingDatabase(), FakeClock()
+    app = create_app(ServiceSettings(), db)
+    body = b'{"ops":[{"op":"put","key":"a","value":"1"}]}'
+    ways: list[tuple[str, str, bytes]] = [("PUT", "/v1/kv/a", b"1"), ("POST", "/v1/batch", body)]
+
+    async def give_up(client: Client) -> list[Answer | BaseException]:
+        connections = [client.connect_now(body) for *_, body in ways]
+        calls = [
+            asyncio.create_task(client.call(connection, *way))
+            for connection, way in zip(connections, ways, strict=True)
+        ]
+        await _until_waiting(db, len(ways))
+        if stopping:
+            app.state.service.stop()
+        for call in calls:
+            call.cancel()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    with Client(FastPath(app, clock) if thin else app) as client:
+        for outcome in client.runner.run(give_up(client)):
+            if stopping:
+                assert isinstance(outcome, Answer)
+                outcome.problem(503, "closed")
+            else:
+                assert isinstance(outcome, asyncio.CancelledError)
+
+
 def _fail(outcome: Outcome) -> None:
     raise KeyError(outcome)
 
