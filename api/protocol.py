@@ -28,6 +28,7 @@ from seerdb_api.percent import decoded
 from seerdb_api.port import Outcome
 from seerdb_api.reply import encoded, lines_of, seq_header
 from seerdb_api.requests import request_id_for
+from seerdb_api.service import stopped
 
 MAX_PLAIN_BODY = 64 << 10
 """Larger values, in requests and in replies, are worth uvicorn's flow control."""
@@ -95,6 +96,11 @@ class KeyProtocol(GuardedProtocol):
         if held:
             super().data_received(held)
         super().shutdown()
+
+    def give_up(self) -> None:
+        """The server waits no longer for a write: tell the client so, and close."""
+        if self._write is not None:
+            self.finish(stopped())
 
     def timeout_keep_alive_handler(self) -> None:
         """Close if nothing came since the last reply.
@@ -203,11 +209,13 @@ class KeyProtocol(GuardedProtocol):
         return True
 
     def finish(self, outcome: Outcome) -> None:
-        """Answer the write that waits, then go on with what came after it.
+        """Answer the write that waits, then go on with what came after it; nothing, where it was
+        given up.
 
         A client that has gone is not answered; its write is counted all the same.
         """
-        assert self._write is not None
+        if self._write is None:
+            return
         method, head, started = self._write
         self._write = None
         service = self._service

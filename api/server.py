@@ -123,9 +123,13 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn; first, streams without end and merges are told to end. uvicorn gives up
-        waiting for a request, but a thread that serves it is always waited for."""
+        waiting for a request, but a thread that serves it is always waited for. Of plain writes it
+        does not know."""
         self._service.stop()
         await super().shutdown(sockets)
+        for connection in self.server_state.connections.copy():
+            if isinstance(connection, KeyProtocol):
+                connection.give_up()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         settings = self._settings

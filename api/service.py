@@ -87,7 +87,7 @@ class Service:
         except asyncio.CancelledError as error:
             if not self.is_stopping:
                 raise
-            raise ClosedError("the server stopped before the request was done") from error
+            raise stopped() from error
 
     async def commit(
         self,
@@ -182,6 +182,11 @@ class Service:
         except Exception:
             self._loop.call_soon(self._tell, results)  # the others must not wait for ever
             raise
+
+
+def stopped() -> ClosedError:
+    """What a request ends in for which a server that stops waits no longer."""
+    return ClosedError("the server stopped before the request was done")
 
 
 def _settle(done: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -137,3 +137,17 @@ def test_a_stop_waits_for_writes(waiting: WaitingDatabase) -> None:
             assert one.ended()
         half.close()
         server.stop()
+
+
+def test_a_plain_write_that_a_stop_gives_up_is_told_so(waiting: WaitingDatabase) -> None:
+    """Its connection was closed without a word."""
+    with serving(waiting, timeout_graceful_shutdown=0) as server, connected(server) as wire:
+        wire.send(request("PUT", "/v1/kv/a", body=b"2"))
+        commit = waiting.submissions.get(timeout=WAIT)
+        turn(server)
+        server.stop()
+        reply = wire.reply()
+        assert reply.startswith(b"HTTP/1.1 503 ")
+        assert b"urn:seerdb:closed" in reply
+        assert wire.ended()
+        commit()  # nobody is told any more

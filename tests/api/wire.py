@@ -57,11 +57,13 @@ class CountingPath(FastPath):
         await super().__call__(scope, receive, send)
 
 
-class Server(uvicorn.Server):
-    """Runs on a thread of its own."""
+class Server(served._Server):
+    """Runs on a thread of its own, and prints nothing."""
 
-    def __init__(self, path: CountingPath, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(
+        self, path: CountingPath, config: uvicorn.Config, settings: ServiceSettings
+    ) -> None:
+        super().__init__(config, settings, path.service)
         self.path = path
         self.port = 0
         self.errors: list[dict[str, Any]] = []
@@ -70,7 +72,7 @@ class Server(uvicorn.Server):
         self.thread = threading.Thread(target=self._run)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await uvicorn.Server.startup(self, sockets)
         self.port = self.servers[0].sockets[0].getsockname()[1]
         self.listening.set()
 
@@ -101,7 +103,7 @@ def serving(
     patient = {"timeout_keep_alive": WAIT, "timeout_graceful_shutdown": WAIT}
     for name, value in (patient | changes).items():
         setattr(config, name, value)
-    server = Server(path, config)
+    server = Server(path, config, settings)
     server.thread.start()
     try:
         assert server.listening.wait(WAIT)
