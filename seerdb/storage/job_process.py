@@ -31,7 +31,8 @@ from seerdb.storage.shared_numbers import share
 
 _PROGRAM = """\
 import os, sys
-sys.path[:] = {path}
+sys.path[:] = eval("".join(sys.argv[1:]))
+del sys.argv[1:]
 from concurrent.futures import ThreadPoolExecutor
 prompt = ThreadPoolExecutor(1, "seerdb-prompt")
 prompt.submit(int).result()
@@ -41,6 +42,8 @@ serve({calls}, {board}, prompt)
 """
 """On Linux niceness is a thread's, and nobody may take it back: so one thread is started first, and
 keeps what the process began with."""
+_ARGUMENT_SIZE = 64 << 10
+"""Characters of the list of paths in one argument: Linux takes twice as many."""
 _ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 """Tells glibc, before there is a second thread, what :func:`allocator.share_one_arena` would."""
 
@@ -93,15 +96,16 @@ class JobProcess:
         self._calls, theirs = Pipe()
         _bound_sending(self._calls.fileno())
         with theirs:
-            path = list(map(str, sys.path))
+            path = ascii(list(map(str, sys.path)))
+            size = _ARGUMENT_SIZE
+            arguments = [path[start : start + size] for start in range(0, len(path), size)]
             program = _PROGRAM.format(
-                path=path,
                 calls=theirs.fileno(),
                 board=board,
                 niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness,  # 19 where it would be more
             )
             # That of the interpreter, or what ``multiprocessing.set_executable`` was told.
-            command = [os.fsdecode(get_executable()), "-c", program]
+            command = [os.fsdecode(get_executable()), "-c", program, *arguments]
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 command,
                 stdin=subprocess.DEVNULL,

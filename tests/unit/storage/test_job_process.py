@@ -92,6 +92,20 @@ def test_it_runs_one_call_after_the_other(process: JobProcess) -> None:
     assert len(process.call(bytes, 10 << 20)) == 10 << 20
 
 
+def told(name: str) -> Any:
+    return getattr(sys, name)
+
+
+def test_it_looks_where_who_started_it_does(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more paths than one argument of a program holds it could not be started."""
+    odd = ["a'b", 'c"d', "e{f}\n", "\udcff", "é"]
+    many = [f"/no/such/{'directory' * 20}/{number}" for number in range(1_000)]
+    monkeypatch.setattr(sys, "path", [*sys.path, *odd, *many])
+    with closing(JobProcess(board.fileno(), NICENESS)) as process:
+        assert process.call(told, "path") == sys.path
+        assert process.call(told, "argv") == ["-c"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_all_of_its_threads_take_memory_from_one_place(process: JobProcess) -> None:
     """A second arena reserves 64 MiB; a merge in there kept half as much memory again."""
