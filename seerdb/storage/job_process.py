@@ -19,7 +19,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.spawn import get_executable
 from queue import Empty, SimpleQueue
@@ -42,6 +42,8 @@ serve({calls}, {board}, prompt)
 """
 """On Linux niceness is a thread's, and nobody may take it back: so one thread is started first, and
 keeps what the process began with."""
+_TO_THE_GROUP = (signal.SIGINT, signal.SIGTERM)
+"""What a terminal or a service manager sends to all processes of a group."""
 _ARGUMENT_SIZE = 64 << 10
 """Characters of the list of paths in one argument: Linux takes twice as many."""
 _ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
@@ -106,12 +108,13 @@ class JobProcess:
             )
             # That of the interpreter, or what ``multiprocessing.set_executable`` was told.
             command = [os.fsdecode(get_executable()), "-c", program, *arguments]
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                command,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), board),
-                env={**os.environ, **_ONE_ARENA},
-            )
+            with _held_back():
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), board),
+                    env={**os.environ, **_ONE_ARENA},
+                )
 
     @property
     def pid(self) -> int:
@@ -185,6 +188,17 @@ class JobProcess:
         self._calls.close()
 
 
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Signals to the whole group wait; in a process that is started meanwhile until :func:`serve`
+    ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_GROUP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _bound_sending(descriptor: int) -> None:
     """Have a socket fail, as one that is broken does, when nothing can be sent for so long."""
     with socket.socket(fileno=os.dup(descriptor)) as end:
@@ -212,7 +226,7 @@ def serve(calls: int, board: int, prompt: Executor) -> None:
     global _prompt  # noqa: PLW0603 - of the whole process, whose calls find it there
     _prompt = prompt
     allocator.keep_freed_memory()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _TO_THE_GROUP:
         signal.signal(number, signal.SIG_IGN)
     share(board)
     connection, waiting = Connection(calls), SimpleQueue[bytes]()
