@@ -52,7 +52,7 @@ def test_unknown_paths(client: Client, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/livez", "GET"),
+        ("/livez", "GET, HEAD"),
         ("/v1/kv", "DELETE, GET"),
         ("/v1/admin/flush", "POST"),
         ("/v1/admin/status", "GET"),

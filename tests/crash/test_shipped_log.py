@@ -6,7 +6,7 @@ import pytest
 
 from seerdb import DB, FencedError
 from seerdb.events import GarbageCollected
-from seerdb.storage import engine
+from seerdb.storage import assembly
 from tests.crash.test_two_writers import truth
 from tests.crash.trace import Run, Step, Verb, check_recovery, put
 from tests.fixtures.database import ROOMY, World, collect_garbage
@@ -34,7 +34,7 @@ STEPS: tuple[Step, ...] = (
 @pytest.fixture(autouse=True)
 def every_life_collects(monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as can be; see ``garbage.COLLECT_EVERY``."""
-    monkeypatch.setattr(engine, "COLLECT_EVERY", 1)
+    monkeypatch.setattr(assembly, "COLLECT_EVERY", 1)
 
 
 def shipped(world: World) -> list[str]:
