@@ -2,7 +2,7 @@
 
 Each thread would take memory from an arena of its own, and what one has taken and another frees,
 as blocks are that are cached after a flush and dropped after a merge, is kept for the first: twenty
-million entries left a process with 700 to 980 MiB, and leave it with 450 to 490. As Python runs one
+million entries left a process with 700 to 980 MiB, and leave it with 470 to 480. As Python runs one
 thread at a time, those of a process with databases share one arena, and hardly wait for each other.
 
 A merge takes and frees arrays of about a megabyte, and a table in the making is some blocks of many

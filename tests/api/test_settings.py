@@ -106,12 +106,16 @@ def test_tables_of_a_file_stay_tables(tmp_path: Path) -> None:
         ("advertise", "http://"),
         ("advertise", "http://node 1"),
         ("advertise", "http://node-1\nx: y"),
-        ("primary", "s3://bucket"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(InvalidRequestError, match=name):
         load(environment={f"SEERDB_{name.upper()}": text})
+
+
+def test_a_primary_is_reached_over_http() -> None:
+    with pytest.raises(InvalidRequestError, match="primary must be an http or https URL"):
+        ServiceSettings.build({"replica": True, "store": "s3://bucket", "primary": "s3://bucket"})
 
 
 @pytest.mark.parametrize(
