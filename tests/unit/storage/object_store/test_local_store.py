@@ -251,8 +251,8 @@ def test_pieces_are_written_as_they_are_so_many_by_a_call(
     assert store.get("a") == b"".join(pieces)
 
 
-@pytest.mark.parametrize("sizes", [[2_500_000], [1 << 20] * 2, [700_000] * 3, [1, 3 << 20, 1]])
-def test_no_call_writes_more_than_a_mebibyte(
+@pytest.mark.parametrize("sizes", [[300_000], [128 << 10] * 2, [90_000] * 3, [1, 384 << 10, 1]])
+def test_no_call_writes_more_than_128_kib(
     store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
 ) -> None:
     real, written = os.writev, []
@@ -265,8 +265,8 @@ def test_no_call_writes_more_than_a_mebibyte(
     pieces = tuple(os.urandom(size) for size in sizes)
     store.put("a", Pieces(pieces))
     *full, last = written
-    assert set(full) == {1 << 20}
-    assert 0 < last <= 1 << 20
+    assert set(full) == {128 << 10}
+    assert 0 < last <= 128 << 10
     assert store.get("a") == b"".join(pieces)
 
 
