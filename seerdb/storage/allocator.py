@@ -21,8 +21,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
 _MOST = (1 << 31) - 1
 
-KEPT = 16 << 20
-"""Bytes that glibc holds back when much is freed: what some windows of a merge take."""
+KEPT = 32 << 20
+"""Bytes that glibc holds back when much is freed: a window of a merge, some times over."""
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -20,8 +20,10 @@ from seerdb.storage.table_store import MAX_RANGE, TableHandle, TableStore
 
 AHEAD_BYTES = 16 << 20
 
-PIECE_BLOCKS = 64
-"""Blocks that are taken apart by one call: about a megabyte of entries."""
+WINDOW_BLOCKS = 512
+"""Blocks that are taken apart, joined and put into order at a time, of all runs together: about
+eight megabytes of entries. Each call has a price, and so has memory that is new: ``KEPT`` in
+``allocator.py`` is four times as much."""
 
 Decode: TypeAlias = Callable[[TableReader, int, int, Payload], Entries]
 """Makes entries of the stored bytes of a table's blocks, one at least, from a first up to, not
@@ -55,6 +57,7 @@ class Inputs:
         threads: Executor,
     ) -> None:
         self._handles = [run.overlapping(start, end) for run in runs]
+        self._piece = max(1, WINDOW_BLOCKS // max(1, len(runs)))
         self._start = start
         self._end = end
         self._tables = tables
@@ -74,8 +77,8 @@ class Inputs:
         for position, handle in enumerate(handles, 1):
             reader = self._tables.open(handle)
             beyond = handles[position].meta.smallest if position < len(handles) else None
-            pieces = size * reader.block_count // (PIECE_BLOCKS * max(1, handle.meta.tail_offset))
-            blocks = PIECE_BLOCKS * max(1, pieces)
+            pieces = size * reader.block_count // (self._piece * max(1, handle.meta.tail_offset))
+            blocks = self._piece * max(1, pieces)
             first, end = self._tables.block_span(reader, self._start, self._end)
             while first < end:
                 last = min(first + blocks, end)
@@ -98,7 +101,7 @@ class Inputs:
             coming = self._ask(stretches)
             reader = self._tables.open(handle)
             while first < end:
-                last = min(first + PIECE_BLOCKS, end)
+                last = min(first + self._piece, end)
                 size = sum(reader.block_range(last - 1)) - reader.block_range(first)[0]
                 chunk = decode(reader, first, last, stored[:size])
                 stored = stored[size:]

@@ -45,6 +45,9 @@ from seerdb.storage.uploads import Uploads
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.workers import transfer_threads
 
+_PORTIONS = 16
+"""A table is larger than planned by one part in so many at most, as far as entries allow."""
+
 
 @dataclass(frozen=True)
 class CompactionJob:
@@ -215,6 +218,11 @@ class _Outputs:
         self._uploads = Uploads(threads)
 
     def add(self, entries: Packed) -> None:
+        """Append what follows; where that fills a table, it goes on in the next one."""
+        for portion in entries.portions(max(1, self._job.plan.table_size // _PORTIONS)):
+            self._add(portion)
+
+    def _add(self, entries: Packed) -> None:
         builder = self._builder
         if (
             builder is not None

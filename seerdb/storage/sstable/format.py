@@ -192,13 +192,17 @@ def _expand_all(stored: Payload, borders: NDArray[np.int64]) -> list[memoryview]
         return None
     trailers = np.frombuffer(stored, np.uint8)[ends[:, np.newaxis] + _TRAILER_BYTES]
     trailers = trailers.reshape(-1).view(_TRAILER)
-    if (trailers["codec"] != _ZSTD).any() or not trailers["raw_length"].all():
-        return None
     view = memoryview(stored)
     checked = zip(starts.tolist(), (ends - _CRC.size).tolist(), strict=True)
     if [crc32c(view[start:stop]) for start, stop in checked] != trailers["crc"].tolist():
         return None
-    frames = np.stack((starts, ends - starts - TRAILER_SIZE), axis=1)
+    sizes = ends - starts - TRAILER_SIZE
+    if (trailers["codec"] == _RAW).all() and (trailers["raw_length"] == sizes).all():
+        bodies = zip(starts.tolist(), (ends - TRAILER_SIZE).tolist(), strict=True)
+        return [view[start:stop] for start, stop in bodies]
+    if (trailers["codec"] != _ZSTD).any() or not trailers["raw_length"].all():
+        return None
+    frames = np.stack((starts, sizes), axis=1)
     decompressor = _take_decompressor()
     try:
         expanded = decompressor.multi_decompress_to_buffer(

@@ -170,6 +170,12 @@ class Packed:
             shape=self.shape,
         )
 
+    def portions(self, size: int) -> Iterator[Packed]:
+        """The entries in order, of about ``size`` bytes at a time; nothing is copied."""
+        count = max(1, len(self) * size // max(1, self.parts.size))
+        for start in range(0, len(self), count):
+            yield self.between(start, min(start + count, len(self)))
+
     def tails(self, chosen: Flags, size: int) -> bytes:
         """The last ``size`` bytes of each chosen entry, joined. Requires: they have so many."""
         starts = self.ends[chosen] - size

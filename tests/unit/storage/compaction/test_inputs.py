@@ -105,7 +105,7 @@ def test_every_block_in_the_range_is_fetched_once_and_no_other(
     site = Site(tables)
     start, end = (None if bound is None else b"key%04d" % bound for bound in bounds)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE_BLOCKS", piece)
+        patch.setattr(module, "WINDOW_BLOCKS", piece * len(runs))
         patch.setattr(module, "AHEAD_BYTES", ahead)
         found = list(site.keys(start, end))
     for keys, rows in zip(found, reversed(tables), strict=True):
@@ -142,7 +142,7 @@ def test_a_request_is_for_many_blocks_and_bounded() -> None:
 def test_what_is_fetched_ahead_is_bounded_whatever_the_number_of_runs(
     runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PIECE_BLOCKS", 1)
+    monkeypatch.setattr(module, "WINDOW_BLOCKS", 1)
     monkeypatch.setattr(module, "AHEAD_BYTES", 16_000)
     site = Site([[(0, 1000)]] * runs)
     list(site.keys())
@@ -152,7 +152,7 @@ def test_what_is_fetched_ahead_is_bounded_whatever_the_number_of_runs(
 
 
 def test_the_next_stretch_is_asked_for_before_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE_BLOCKS", 1)
+    monkeypatch.setattr(module, "WINDOW_BLOCKS", 1)
     monkeypatch.setattr(module, "AHEAD_BYTES", 1)
     executor = Later()
     site = Site([[(0, 100)]], executor)
@@ -166,7 +166,7 @@ def test_the_next_stretch_is_asked_for_before_one_is_used(monkeypatch: pytest.Mo
 
 
 def test_a_request_that_fails_ends_what_it_was_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE_BLOCKS", 1)
+    monkeypatch.setattr(module, "WINDOW_BLOCKS", 1)
     monkeypatch.setattr(module, "AHEAD_BYTES", 1)
     site = Site([[(0, 100)]])
     site.bucket.broken = 2

@@ -297,7 +297,7 @@ BEGIN = uploads.Uploads.begin
 def uploading(monkeypatch: pytest.MonkeyPatch) -> tuple[Uploads, list[TableMeta]]:
     """Inputs that are fetched by many small requests. An upload that is begun is under way before
     the merge goes on, which may have fetched all there is when a thread comes late."""
-    monkeypatch.setattr(inputs_module, "PIECE_BLOCKS", 1)
+    monkeypatch.setattr(inputs_module, "WINDOW_BLOCKS", 1)
     monkeypatch.setattr(inputs_module, "AHEAD_BYTES", 1)
     store = Uploads()
     monkeypatch.setattr(store, "put", partial(MemoryObjectStore.put, store))

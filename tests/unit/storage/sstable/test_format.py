@@ -46,8 +46,17 @@ def opened(stored: bytes) -> bytes:
 
 
 def opened_among_others(stored: bytes) -> bytes:
-    """The same, of a part between sound ones; errors have its offset."""
-    before, after = seal(b"before" * 50, compressor()), seal(b"after" * 50, compressor())
+    """The same, of a part between sound ones that are compressed; errors have its offset."""
+    return _opened_between(stored, compressor())
+
+
+def opened_among_raw(stored: bytes) -> bytes:
+    """The same, of a part between sound ones that are not."""
+    return _opened_between(stored, None)
+
+
+def _opened_between(stored: bytes, chosen: Compressor | None) -> bytes:
+    before, after = seal(b"before" * 50, chosen), seal(b"after" * 50, chosen)
     borders = [0, len(before), len(before) + len(stored), len(before + stored + after)]
     joined = before + stored + after
     payloads = unseal_all(joined, borders, name=NAME, offset=7 - len(before))
@@ -59,7 +68,7 @@ def opened_among_others(stored: bytes) -> bytes:
 def test_parts_are_unsealed_together(piece: bytes, times: int, compressed: bool) -> None:
     payload = piece * times
     stored = seal(payload, compressor() if compressed else None)
-    assert opened_among_others(stored) == payload
+    assert opened_among_others(stored) == opened_among_raw(stored) == payload
 
 
 @given(st.binary(max_size=300), st.integers(1, 20), st.booleans())
@@ -86,7 +95,7 @@ def test_every_flipped_bit_is_a_checksum_error() -> None:
         for bit in range(len(part) * 8):
             damaged = bytearray(part)
             damaged[bit // 8] ^= 1 << bit % 8
-            for opening in (opened, opened_among_others):
+            for opening in (opened, opened_among_others, opened_among_raw):
                 with pytest.raises(ChecksumError) as raised:
                     opening(bytes(damaged))
                 assert (raised.value.name, raised.value.offset) == (NAME, 7)
@@ -95,7 +104,7 @@ def test_every_flipped_bit_is_a_checksum_error() -> None:
 def test_every_truncation_is_refused() -> None:
     part = seal(b"abc" * 50, compressor())
     for length in range(len(part)):
-        for opening in (opened, opened_among_others):
+        for opening in (opened, opened_among_others, opened_among_raw):
             with pytest.raises(TruncatedError if length < TRAILER_SIZE else ChecksumError):
                 opening(part[:length])
 
@@ -122,7 +131,7 @@ def test_an_unknown_codec_is_from_a_newer_release() -> None:
 def test_a_length_or_frame_that_lies_is_corruption(
     body: bytes, codec: int, raw_length: int
 ) -> None:
-    for opening in (opened, opened_among_others):
+    for opening in (opened, opened_among_others, opened_among_raw):
         with pytest.raises(CorruptionError) as raised:
             opening(resealed(body, codec, raw_length))
         assert raised.value.offset == 7

@@ -84,6 +84,18 @@ def test_a_part_is_what_is_at_its_positions(entries: list[Entry], data: st.DataO
     assert rows(pack(entries).between(start, stop)) == entries[start:stop]
 
 
+@given(LISTS, st.integers(1, 99))
+def test_portions_are_the_whole_and_as_large_as_entries_allow(
+    entries: list[Entry], size: int
+) -> None:
+    whole = pack(entries)
+    portions = list(whole.portions(size))
+    assert [row for each in portions for row in rows(each)] == entries
+    if len({len(entry.key) + len(entry.value) for entry in entries}) == 1:
+        assert all(each.parts.size <= size or len(each) == 1 for each in portions)
+        assert len(portions) == 1 or portions[0].parts.size + whole.start(1) > size
+
+
 @given(LISTS, st.data())
 def test_taken_in_any_order(entries: list[Entry], data: st.DataObject) -> None:
     positions = st.lists(st.integers(0, len(entries) - 1)) if entries else st.just([])
