@@ -25,7 +25,7 @@ from benchmarks.cases import (
     SCALED_CASES,
 )
 from benchmarks.cold import COLD, SMALL_KEYS, Place, measure_cold, missed, print_cold
-from benchmarks.engines import ENGINES, OURS
+from benchmarks.engines import ENGINES, OURS, PEERS, RECODED
 from benchmarks.eviction.replay import EVICTION, print_replays, replay_all
 from benchmarks.goals import GIGABYTE, LARGE, SUSTAINED, judge
 from benchmarks.machine import describe_machine, source_version
@@ -42,9 +42,10 @@ from benchmarks.simulator.simulate import COMPACTION, simulate
 WORK = Path(__file__).parent / "work"
 """Where databases are made and deleted; has to be on the disk that is to be measured."""
 
-_MERGING = f"{OURS},rocksdict,slatedb,slatedb_zstd"
+_MERGING = ",".join((OURS, "rocksdict", "slatedb", *RECODED))
 _MERGED, _GIGABYTE, _SUSTAINED = str(LARGE), str(GIGABYTE), str(SUSTAINED)
 _ALL_ENGINES = ",".join(ENGINES)
+_PEERS = ",".join((OURS, *PEERS))
 _ALL_CASES = ",".join(CASES)
 _ALL_SERVERS = ",".join(SERVER_NAMES)
 _QUICK_SHARE = 100
@@ -87,7 +88,7 @@ def embedded_command(
     *,
     entries: Entries = "200000,2000000",
     rounds: Rounds = 3,
-    engines: Engines = _ALL_ENGINES,
+    engines: Engines = _PEERS,
     cases: Cases = _ALL_CASES,
     quick: Quick = False,
     work: Work = WORK,

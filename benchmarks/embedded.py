@@ -26,7 +26,7 @@ from benchmarks.cases import (
     Task,
     Timing,
 )
-from benchmarks.engines import ENGINES, OURS
+from benchmarks.engines import ENGINES, OURS, PEERS
 from benchmarks.results import EMBEDDED, Results, Sample
 
 _PROCESS_SECONDS = 1_800
@@ -41,7 +41,7 @@ class Plan:
 
     entries: tuple[int, ...] = (200_000,)
     rounds: int = 3
-    engines: tuple[str, ...] = ENGINES
+    engines: tuple[str, ...] = (OURS, *PEERS)
     cases: tuple[str, ...] = CASES
     seed: int = 1
     idle_seconds: float = IDLE_SECONDS

@@ -19,7 +19,7 @@ from benchmarks.cases import (
     LOAD_CASES,
     READ_CASES,
 )
-from benchmarks.engines import OURS
+from benchmarks.engines import OURS, OURS_PLAIN, SLATEDB_ZSTD
 from benchmarks.results import EMBEDDED, HTTP, REPLICATION, Results
 
 LARGE = 2_000_000
@@ -87,8 +87,8 @@ class Verdict:
         return {**asdict(self), "verdict": self.word}
 
 
-def _faster(case: str, peer: str, bound: float, suite: str = EMBEDDED) -> Goal:
-    return Goal(suite, Point(case), ">=", bound, Point(case, peer), scaled=suite == EMBEDDED)
+def _faster(case: str, peer: str, bound: float, suite: str = EMBEDDED, ours: str = OURS) -> Goal:
+    return Goal(suite, Point(case, ours), ">=", bound, Point(case, peer), scaled=suite == EMBEDDED)
 
 
 GOALS = (
@@ -118,7 +118,8 @@ GOALS = (
     ),
     _faster(COMPACT, "rocksdict", 0.8),
     _faster(COMPACT, "slatedb", 5.0),
-    _faster(COMPACT, "slatedb_zstd", 5.0),
+    _faster(COMPACT, SLATEDB_ZSTD, 5.0),
+    _faster(COMPACT, "slatedb", 5.0, ours=OURS_PLAIN),
     Goal(
         EMBEDDED,
         Point(COMPACT_PROCESS, stat="worker_rss_mib"),
@@ -213,7 +214,10 @@ def _measured(goal: Goal, results: Results, scale: int | None) -> float | None:
 def _against(goal: Goal) -> str | None:
     if goal.theirs is None:
         return None
-    return goal.theirs.engine if goal.theirs.engine != OURS else goal.theirs.case
+    if goal.theirs.engine == OURS:
+        return goal.theirs.case
+    by = "" if goal.ours.engine == OURS else f", by {goal.ours.engine}"
+    return f"{goal.theirs.engine}{by}"
 
 
 def number(results: Results, point: Point, *, suite: str, scale: int | None) -> float | None:

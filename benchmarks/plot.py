@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.cases import COMPACT, INGEST_CASES, LOAD_CASES, READ_CASES, UNSCALED_CASES
-from benchmarks.engines import OURS, PEERS
+from benchmarks.engines import OURS, PEERS, SLATEDB_ZSTD
 from benchmarks.goals import judge
 from benchmarks.report import entries_name, quantity, speed_ratio
 from benchmarks.results import EMBEDDED, HTTP, Results
@@ -79,7 +79,8 @@ def plot_results(results: Results, file: Path) -> list[Path]:
     """Draw every picture that ``results`` has numbers for; returns where they are."""
     pictures = []
     for position, scale in enumerate(results.scales()):
-        groups = list(_groups(results, EMBEDDED, (*LOAD_CASES, *READ_CASES, COMPACT), PEERS, scale))
+        cases, peers = (*LOAD_CASES, *READ_CASES, COMPACT), (*PEERS, SLATEDB_ZSTD)
+        groups = list(_groups(results, EMBEDDED, cases, peers, scale))
         if position == 0:
             groups += _groups(results, EMBEDDED, UNSCALED_CASES, PEERS, None)
         name = entries_name(scale)

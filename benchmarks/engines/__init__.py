@@ -7,11 +7,15 @@ from importlib import import_module
 from benchmarks.engines.base import Engine
 
 OURS = "seerdb"
-PEERS = ("rocksdict", "rocksdict_tuned", "plyvel", "lmdb", "sqlite3", "slatedb", "slatedb_zstd")
-ENGINES = (OURS, *PEERS)
+PEERS = ("rocksdict", "rocksdict_tuned", "plyvel", "lmdb", "sqlite3", "slatedb")
+OURS_PLAIN, SLATEDB_ZSTD = "seerdb_plain", "slatedb_zstd"
+RECODED = (OURS_PLAIN, SLATEDB_ZSTD)
+"""Each compresses its tables, or not, as the other does by default: for merges side by side."""
+ENGINES = (OURS, *PEERS, *RECODED)
 
 _CLASSES = {
     "seerdb": ("seerdb", "SeerDBEngine"),
+    "seerdb_plain": ("seerdb", "PlainSeerDBEngine"),
     "rocksdict": ("rocksdict", "RocksdictEngine"),
     "rocksdict_tuned": ("rocksdict", "TunedRocksdictEngine"),
     "plyvel": ("plyvel", "PlyvelEngine"),

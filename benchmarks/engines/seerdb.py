@@ -23,9 +23,11 @@ class SeerDBEngine(SyncEngine):
     replays_log: ClassVar[bool] = True
     has_tables: ClassVar[bool] = True
     merges: ClassVar[bool] = True
+    compression: ClassVar[str] = "zstd"
 
     def __init__(self, path: Path, sync: Sync, **settings: Any) -> None:
-        self._db = DB.open(str(path), durability=_DURABILITY[sync], **settings)
+        settings |= {"durability": _DURABILITY[sync], "compression": self.compression}
+        self._db = DB.open(str(path), **settings)
         self.put = self._db.put
         self.get = self._db.get
         self.multi_get = self._db.multi_get
@@ -65,3 +67,10 @@ class SeerDBEngine(SyncEngine):
 
     def close(self) -> None:
         self._db.close()
+
+
+class PlainSeerDBEngine(SeerDBEngine):
+    """Compresses nothing, as SlateDB does by default."""
+
+    name: ClassVar[str] = "seerdb_plain"
+    compression: ClassVar[str] = "none"
