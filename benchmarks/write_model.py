@@ -18,9 +18,9 @@ from benchmarks.simulator.tree import FLUSH_SIZE, SimulatedTree
 from seerdb import DB
 from seerdb.storage.compaction.policy.cost import levels, write_amplification
 from seerdb.storage.compaction.policy.given import LAZY_LEVELED, PolicyOptions
-from seerdb.storage.pressure import Reason
 from seerdb.storage.status.statistics import Statistics
-from seerdb.storage.worker_processes import PROCESSES, Pool
+from seerdb.storage.workers.processes import PROCESSES, Pool
+from seerdb.storage.write.pressure import Reason
 
 BYTES_A_GIGABYTE = 1e9
 

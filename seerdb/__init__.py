@@ -55,18 +55,18 @@ from seerdb.storage.backup.restore import RestoreReport
 from seerdb.storage.backup.take import BackupReport
 from seerdb.storage.backup.tasks import BackupStatus
 from seerdb.storage.batch import Batch, WriteBatch
-from seerdb.storage.checkpoints import Checkpoint
 from seerdb.storage.clone.drop import DropReport
 from seerdb.storage.clone.make import CloneReport
 from seerdb.storage.clone.places import Loan, clone, clones, drop_clone, forget_clone
-from seerdb.storage.content import ContentDigest
 from seerdb.storage.drill.places import drill
 from seerdb.storage.drill.run import DrillReport
-from seerdb.storage.in_place import InPlaceReport
 from seerdb.storage.operators import MergeOperator, register_merge_operator
-from seerdb.storage.rows import Entry
+from seerdb.storage.past.in_place import InPlaceReport
+from seerdb.storage.past.versions import KeyVersion
+from seerdb.storage.read.content import ContentDigest
+from seerdb.storage.read.rows import Entry
+from seerdb.storage.retention.checkpoints import Checkpoint
 from seerdb.storage.runtime import Components, Runtime
-from seerdb.storage.versions import KeyVersion
 
 __all__ = [
     "DB",

@@ -14,7 +14,7 @@ from seerdb.storage.clone.make import CloneReport
 from seerdb.storage.clone.places import clone
 from seerdb.storage.drill.run import DrillReport
 from seerdb.storage.drill.schedule import Drills, Surroundings
-from seerdb.storage.engine import Engine
+from seerdb.storage.engine.engine import Engine
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.outward import check_may_wait
 

@@ -12,12 +12,18 @@ from seerdb.errors import FencedError, SeerDBError
 from seerdb.options import DBOptions, Directory, Options, chosen, directory_name
 from seerdb.reader import Reader
 from seerdb.storage.batch import Batch, WriteBatch, check_batch
-from seerdb.storage.engine import Engine
-from seerdb.storage.ingest import IngestReport
+from seerdb.storage.engine.engine import Engine
+from seerdb.storage.ingest.run import IngestReport
 from seerdb.storage.lease.takeover import Takeover
 from seerdb.storage.outward import check_may_wait
+from seerdb.storage.read.rows import bounds
 from seerdb.storage.replication.feed import LogCursor, LogFeed
-from seerdb.storage.request import (
+from seerdb.storage.runtime import Components
+from seerdb.storage.status.health import HealthCheck, drill_health, health
+from seerdb.storage.status.reports import CompactionReport, FlushReport
+from seerdb.storage.status.statistics import Statistics, gather
+from seerdb.storage.verify import VerifyReport
+from seerdb.storage.write.request import (
     LEVELS,
     MEMORY,
     ListSink,
@@ -26,12 +32,6 @@ from seerdb.storage.request import (
     Submission,
     level_of,
 )
-from seerdb.storage.rows import bounds
-from seerdb.storage.runtime import Components
-from seerdb.storage.status.health import HealthCheck, drill_health, health
-from seerdb.storage.status.reports import CompactionReport, FlushReport
-from seerdb.storage.status.statistics import Statistics, gather
-from seerdb.storage.verify import VerifyReport
 
 
 class DB(Backups, Reader):

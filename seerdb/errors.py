@@ -26,7 +26,7 @@
       InternalError              report a bug
 
 No error of fsspec, botocore or the operating system crosses the two ports
-(``storage/os_files.py``, ``storage/object_store/``): it is chained as the cause.
+(``storage/local/os_files.py``, ``storage/object_store/``): it is chained as the cause.
 """
 
 from __future__ import annotations

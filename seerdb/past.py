@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from seerdb.storage.batch import check_key
-from seerdb.storage.checkpoints import Checkpoint, Checkpoints
-from seerdb.storage.engine import Engine
-from seerdb.storage.in_place import InPlace, InPlaceReport, Parts
+from seerdb.storage.engine.engine import Engine
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.outward import check_may_wait
-from seerdb.storage.reads import View
-from seerdb.storage.time_travel import AsOf, Sources, TimeTravel
-from seerdb.storage.versions import KeyVersion
+from seerdb.storage.past.in_place import InPlace, InPlaceReport, Parts
+from seerdb.storage.past.time_travel import AsOf, Sources, TimeTravel
+from seerdb.storage.past.versions import KeyVersion
+from seerdb.storage.read.reads import View
+from seerdb.storage.retention.checkpoints import Checkpoint, Checkpoints
 
 
 class Past:

@@ -11,14 +11,14 @@ from seerdb.forked import keep_from_children, refuse_all
 from seerdb.options import Options
 from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import check_key, check_keys
-from seerdb.storage.content import ContentDigest, content_digest
-from seerdb.storage.lookup import Need
 from seerdb.storage.outward import check_may_wait
-from seerdb.storage.read_side import ReadSide
-from seerdb.storage.reads import View
-from seerdb.storage.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
-from seerdb.storage.scan import Wanted
-from seerdb.storage.time_travel import AsOf
+from seerdb.storage.past.time_travel import AsOf
+from seerdb.storage.read.content import ContentDigest, content_digest
+from seerdb.storage.read.lookup import Need
+from seerdb.storage.read.read_side import ReadSide
+from seerdb.storage.read.reads import View
+from seerdb.storage.read.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
+from seerdb.storage.read.scan import Wanted
 from seerdb.storage.value import Shown
 
 

@@ -17,15 +17,15 @@ from seerdb.options import (
 )
 from seerdb.read_only import ReadOnly
 from seerdb.reader import Reader
-from seerdb.storage.lineage import Lineage
 from seerdb.storage.object_store.meter import Purpose
-from seerdb.storage.reads import View
+from seerdb.storage.opening.lineage import Lineage
+from seerdb.storage.past.time_travel import AsOf
+from seerdb.storage.read.reads import View
 from seerdb.storage.replication.follower import Follower
 from seerdb.storage.replication.lag import LagStatistics
 from seerdb.storage.runtime import Components
 from seerdb.storage.status.health import HealthCheck
 from seerdb.storage.status.replica import ReplicaStatistics, gather, health
-from seerdb.storage.time_travel import AsOf
 
 
 class Replica(ReadOnly, Reader):

@@ -9,10 +9,10 @@ from typing import Any, Self
 from seerdb.errors import ClosedError
 from seerdb.forked import keep_from_children, refuse_all
 from seerdb.storage.batch import check_key, check_keys
-from seerdb.storage.read_side import ReadSide
-from seerdb.storage.reads import View
-from seerdb.storage.rows import bounds, keys, pairs, rows
-from seerdb.storage.scan import Wanted
+from seerdb.storage.read.read_side import ReadSide
+from seerdb.storage.read.reads import View
+from seerdb.storage.read.rows import bounds, keys, pairs, rows
+from seerdb.storage.read.scan import Wanted
 
 
 class Snapshot:

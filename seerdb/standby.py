@@ -23,20 +23,20 @@ from seerdb.options import (
     directory_name,
 )
 from seerdb.replica import Replica
-from seerdb.storage.engine import Engine
-from seerdb.storage.home import load_home
+from seerdb.storage.engine.engine import Engine
 from seerdb.storage.lease.keeper import RENEWED
 from seerdb.storage.lease.watch import LOOKS, Bid, LeaseWatch
 from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Prices, Purpose
-from seerdb.storage.overtaken import find_overtaken
+from seerdb.storage.object_store.stores import Openings, Stores
+from seerdb.storage.opening.overtaken import find_overtaken
 from seerdb.storage.replication.follower import Follower
 from seerdb.storage.runtime import Components
 from seerdb.storage.status.costs import StoreStatistics, costs, store_requests
 from seerdb.storage.status.health import HealthCheck
 from seerdb.storage.status.replica import ReplicaStatistics
-from seerdb.storage.stores import Openings, Stores
+from seerdb.storage.wal.home import load_home
 
 STANDBY_LEASE = 6.0
 """Seconds: the lease of a standby that has become the writer, unless the setting says otherwise."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.simulator.tree import Merge, SimulatedTree
-from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, rate
+from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, rate
 
 
 @dataclass(frozen=True)

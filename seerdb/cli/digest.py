@@ -10,11 +10,11 @@ from seerdb.cli.arguments import Config, Json, Store, Target
 from seerdb.cli.output import print_json, print_table
 from seerdb.cli.target import find
 from seerdb.clock import SystemClock
-from seerdb.storage.content import ContentDigest
 from seerdb.storage.drill.moment import digest_of
-from seerdb.storage.history import at_seq, past_of
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.timeline import state_of
+from seerdb.storage.past.history import at_seq, past_of
+from seerdb.storage.read.content import ContentDigest
+from seerdb.storage.retention.timeline import state_of
 from seerdb.storage.value import SECOND_US
 
 Seq = Annotated[

@@ -2,7 +2,7 @@
 
 A line is an item as HTTP has it: ``{"key":"a","value":"1","seq":7}``, with ``key_base64`` or
 ``value_base64`` for bytes that are not UTF-8. ``load`` does not need ``seq``. The binary form is
-that of ``storage/dump.py``, and has no seqs.
+that of ``storage/ingest/dump.py``, and has no seqs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from msgspec import UNSET, UnsetType
 from seerdb.cli.output import item
 from seerdb.errors import InvalidRequestError
 from seerdb.storage.batch import check_key, check_value
-from seerdb.storage.dump import CHUNK_BYTES, MAGIC, DumpDecoder, DumpEncoder
-from seerdb.storage.rows import Entry
+from seerdb.storage.ingest.dump import CHUNK_BYTES, MAGIC, DumpDecoder, DumpEncoder
+from seerdb.storage.read.rows import Entry
 
 Pair = tuple[bytes, bytes]
 

@@ -29,6 +29,7 @@ from seerdb.storage.entry import (
     PUT,
     PUT_WITH_EXPIRY,
 )
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load, read_record
 from seerdb.storage.manifest.version import TableMeta
@@ -38,7 +39,6 @@ from seerdb.storage.object_store.names import (
     parse_table_name,
     table_name,
 )
-from seerdb.storage.os_files import OsFileSystem
 from seerdb.storage.pointer import BlobPointer
 from seerdb.storage.sstable.format import FOOTER_SIZE, TableProperties, decode_footer, unseal
 from seerdb.storage.sstable.reader import TableReader

@@ -13,7 +13,7 @@ from seerdb.cli.serve import load_settings
 from seerdb.errors import InvalidRequestError
 from seerdb.events import LogOvertaken
 from seerdb.standby import promote as take_over
-from seerdb.storage.overtaken import in_words
+from seerdb.storage.opening.overtaken import in_words
 
 
 def promote(

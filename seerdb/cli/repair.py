@@ -11,12 +11,12 @@ from seerdb.cli.arguments import Config, Json, Store, escaped
 from seerdb.cli.output import named, print_json, print_table, progress_bar
 from seerdb.cli.target import find, new_bucket, open_bucket
 from seerdb.clock import SystemClock
-from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.repair.finds import Means
 from seerdb.storage.repair.rebuild import repair as rebuild
 from seerdb.storage.repair.report import Doubt, Loss, RepairReport
 from seerdb.storage.verify import LocalLog
-from seerdb.storage.workers import check_threads
+from seerdb.storage.workers.threads import check_threads
 
 IN_DOUBT = 8
 """The exit code."""

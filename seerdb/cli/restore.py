@@ -25,7 +25,7 @@ from seerdb.storage.backup.places import Transfer, recovery_points
 from seerdb.storage.backup.places import restore as restore_to
 from seerdb.storage.backup.points import RecoveryPoints
 from seerdb.storage.backup.restore import RestoreReport
-from seerdb.storage.timeline import instant_us
+from seerdb.storage.retention.timeline import instant_us
 
 Source = Annotated[
     str,

@@ -14,12 +14,12 @@ from pathlib import Path
 from seerdb.cli.serve import load_settings
 from seerdb.clock import SystemClock
 from seerdb.errors import InvalidRequestError, NotFoundError
-from seerdb.storage.loans import borrow
 from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
-from seerdb.storage.stores import Stores
+from seerdb.storage.object_store.stores import Stores
+from seerdb.storage.retention.loans import borrow
 
 
 @dataclass(frozen=True)

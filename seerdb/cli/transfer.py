@@ -32,8 +32,8 @@ from seerdb.errors import (
     SeerDBError,
 )
 from seerdb.options import Options
-from seerdb.storage.os_files import OsFileSystem
-from seerdb.storage.rows import Entry
+from seerdb.storage.local.os_files import OsFileSystem
+from seerdb.storage.read.rows import Entry
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

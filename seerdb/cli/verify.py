@@ -11,11 +11,11 @@ from seerdb.cli.arguments import Config, Json, Store, Target
 from seerdb.cli.output import print_json, print_table, progress_bar
 from seerdb.cli.target import find
 from seerdb.errors import NotFoundError
-from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_database
 from seerdb.storage.wal.reader import Condition
 from seerdb.storage.wal.verify import SegmentReport, verify_segments
-from seerdb.storage.workers import check_threads
+from seerdb.storage.workers.threads import check_threads
 
 DAMAGED = 1
 """The exit code."""

@@ -6,7 +6,7 @@ interpreter's garbage collector would look at all of them. The keys are sorted l
 scan asks. What is overwritten stays in its place, but may be found there only while a snapshot may
 need it: taking one sets ``pinned`` to its seq, and the writer notes the places of what it
 overwrites if that is not newer. ``size`` is the memory of all, overheads counted, and ``limit`` up
-to which size puts go on that nobody leads (``lone_put.py``). No commit in it is older than
+to which size puts go on that nobody leads (``write/lone_put.py``). No commit in it is older than
 ``first_us`` or, once it is sealed, newer than ``last_us``.
 
 Thread-safety: one writer at a time (the holder of the engine's state lock); any number of

@@ -12,15 +12,15 @@ from functools import partial
 from seerdb.clock import Clock, SystemClock
 from seerdb.events import Listener, ignore
 from seerdb.options import DASK_SCHEME
-from seerdb.storage.cluster import MOST_AT_ONCE, Cluster
-from seerdb.storage.files import FileSystem
+from seerdb.storage.local.files import FileSystem
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.object_store.stores import OpenStore
 from seerdb.storage.outward import call_out
-from seerdb.storage.row_cache import RowCache
 from seerdb.storage.sstable.block_cache import BlockCache
-from seerdb.storage.stores import OpenStore
-from seerdb.storage.workers import Workers
+from seerdb.storage.tiers.row_cache import RowCache
+from seerdb.storage.workers.cluster import MOST_AT_ONCE, Cluster
+from seerdb.storage.workers.threads import Workers
 
 ROW_CACHE_SHARE = 32
 """One part in so many of ``block_cache_capacity`` is for rows, whatever blocks would need."""

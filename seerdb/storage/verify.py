@@ -22,9 +22,7 @@ from seerdb.errors import CorruptionError, InternalError, NotFoundError
 from seerdb.ids import BlobId
 from seerdb.storage.blob.format import Directory
 from seerdb.storage.blob.verify import verify_blob
-from seerdb.storage.files import FileSystem
-from seerdb.storage.home import load_home
-from seerdb.storage.kept import verify_kept
+from seerdb.storage.local.files import FileSystem
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.verify import newest, verify_manifest
 from seerdb.storage.manifest.version import BlobUse, TableMeta, Version, check_version
@@ -40,13 +38,15 @@ from seerdb.storage.object_store.names import (
     parse_wal_name,
     table_name,
 )
-from seerdb.storage.overtaken import find_overtaken, in_words
+from seerdb.storage.opening.overtaken import find_overtaken, in_words
+from seerdb.storage.read.state import LiveState
+from seerdb.storage.retention.kept import verify_kept
 from seerdb.storage.sstable.verify import verify_table
-from seerdb.storage.state import LiveState
+from seerdb.storage.wal.home import load_home
 from seerdb.storage.wal.reader import Condition, header_of, read_segment
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import SegmentReport, verify_segments
-from seerdb.storage.workers import InlineExecutor, in_order
+from seerdb.storage.workers.threads import InlineExecutor, in_order
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -351,7 +351,7 @@ def _verify_shipped(
     parsed = sorted((place, name) for name in names if (place := parse_wal_name(name)))
     flushed = state.last_seq if state else None
     reach = flushed or 0
-    # Without those that say where a home took the log over; see ship.py.
+    # Without those that say where a home took the log over; see shipping/shipped.py.
     holding = [(name, first, last) for (_, first, last), name in parsed if first <= last]
 
     def check(each: tuple[str, int, int]) -> tuple[int, _Found]:

@@ -1,5 +1,5 @@
 """What is on a simulated disk: contents and directory entries, each as the process sees it, as
-it is durable, and the changes in between. No thread-safety of its own; see ``files.py``.
+it is durable, and the changes in between. No thread-safety of its own; see ``local/files.py``.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from functools import partial
 from typing import NamedTuple
 
 from seerdb.errors import LockedError
-from seerdb.storage.files import File, FileLock
+from seerdb.storage.local.files import File, FileLock
 from seerdb.testing.disk import Content, Directory
 from seerdb.testing.machine import Machine, disk_error
 

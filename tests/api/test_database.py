@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seerdb import DB
-from seerdb.storage.worker_processes import Pool, WorkerProcesses
+from seerdb.storage.workers.processes import Pool, WorkerProcesses
 from seerdb_api.database import open_database
 from seerdb_api.settings import ServiceSettings
 

@@ -16,7 +16,7 @@ MAX_FUNCTION_LINES = 60
 MAX_P90_FUNCTION_LINES = 30
 MAX_METHODS = 25
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}
-OPENS_FILES = {"seerdb/storage/os_files.py", "seerdb/storage/object_store/local_store.py"}
+OPENS_FILES = {"seerdb/storage/local/os_files.py", "seerdb/storage/object_store/local_store.py"}
 
 ALL_FILES = python_files(*PRODUCTION, *SCRIPTS, "tests")
 

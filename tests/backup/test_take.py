@@ -20,9 +20,9 @@ from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.copying import MOST_IN_FLIGHT, Carrier, Progress
 from seerdb.storage.backup.descriptor import decode_descriptor, encode_descriptor
 from seerdb.storage.backup.locks import RepositoryLock
-from seerdb.storage.checkpoints import held
 from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX
-from seerdb.storage.workers import transfer_threads, unless_interrupted
+from seerdb.storage.retention.checkpoints import held
+from seerdb.storage.workers.threads import transfer_threads, unless_interrupted
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
 from tests.fixtures.database import World, fill

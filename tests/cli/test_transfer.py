@@ -13,7 +13,7 @@ import pytest
 
 from seerdb import DB
 from seerdb.cli.transfer import BATCH_BYTES, BATCH_OPERATIONS
-from seerdb.storage.dump import DumpDecoder, DumpEncoder
+from seerdb.storage.ingest.dump import DumpDecoder, DumpEncoder
 from tests.cli.conftest import Commands, fake_server, reply, reply_problem
 
 Handler = http.server.BaseHTTPRequestHandler

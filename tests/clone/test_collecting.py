@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from seerdb import DB, CorruptionError
-from seerdb.storage.checkpoints import HOLD_SECONDS
 from seerdb.storage.object_store.names import hold_name
+from seerdb.storage.retention.checkpoints import HOLD_SECONDS
 from tests.fixtures.clones import Site, content
 from tests.fixtures.database import collect_garbage, fill
 

@@ -20,15 +20,15 @@ from seerdb import (
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.restore import Wanted, restore_archive
 from seerdb.storage.backup.take import Source, Wish, take_backup
-from seerdb.storage.checkpoints import held
-from seerdb.storage.kept import held_names, list_held_for_clones
-from seerdb.storage.lender import NO_LOANS
+from seerdb.storage.object_store.lender import NO_LOANS
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import hold_name
 from seerdb.storage.repair.finds import Means
 from seerdb.storage.repair.rebuild import repair
+from seerdb.storage.retention.checkpoints import held
+from seerdb.storage.retention.kept import held_names, list_held_for_clones
 from seerdb.storage.verify import VerifyReport, verify_database
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.workers.threads import InlineExecutor
 from seerdb.testing.files import CrashableFileSystem
 from tests.fixtures.backups import carrier
 from tests.fixtures.clones import Site, content

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from seerdb.errors import DiskError, LockedError
-from seerdb.storage.files import File, FileSystem
-from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.local.files import File, FileSystem
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.testing.files import CrashableFileSystem
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from seerdb.errors import CorruptionError
-from seerdb.storage import garbage
 from seerdb.storage.blob import reader, resolve, verify, writer
 from seerdb.storage.blob.format import open_value
 from seerdb.storage.blob.writer import BlobWriter
@@ -19,6 +18,7 @@ from seerdb.storage.object_store.names import table_name
 from seerdb.storage.object_store.upload import upload
 from seerdb.storage.pieces import Body
 from seerdb.storage.pointer import BlobPointer, count_by_blob
+from seerdb.storage.retention import garbage
 from seerdb.storage.sstable import builder
 from seerdb.storage.value import Merge, pointer_in
 from tests.crash import test_blob_damage, test_every_operation

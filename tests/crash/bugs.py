@@ -13,41 +13,46 @@ from msgspec import structs
 from seerdb import clock
 from seerdb.errors import AlreadyExistsError
 from seerdb.ids import MAX_SEQ
-from seerdb.storage import flush, flusher, garbage, merge, opening, recovery
-from seerdb.storage.backlog import Backlog
-from seerdb.storage.commit import Committer
+from seerdb.storage import merge
 from seerdb.storage.compaction import plan
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.policy import leveled
 from seerdb.storage.entry import DELETE
-from seerdb.storage.envelope import Envelope
-from seerdb.storage.flush import FlushJob, run_flush
-from seerdb.storage.garbage import GarbageCollector
-from seerdb.storage.home import Home
-from seerdb.storage.lanes import Lane
-from seerdb.storage.layout import Layout, TableRun
+from seerdb.storage.flush import flusher
+from seerdb.storage.flush import run as flush
+from seerdb.storage.flush.publish import Publisher
+from seerdb.storage.flush.run import FlushJob, run_flush
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import Run, Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import Checksum, ObjectStore
+from seerdb.storage.object_store.envelope import Envelope
 from seerdb.storage.object_store.names import PROBE_PREFIX, parse_wal_name
 from seerdb.storage.object_store.retrying import RetryingObjectStore
-from seerdb.storage.outputs import TableOutputs
+from seerdb.storage.opening import recovery
+from seerdb.storage.opening import steps as opening
 from seerdb.storage.pieces import Body
-from seerdb.storage.publish import Publisher
-from seerdb.storage.row_cache import RowCache
-from seerdb.storage.shipper import Shipper
+from seerdb.storage.read.layout import Layout, TableRun
+from seerdb.storage.read.state import LiveState
+from seerdb.storage.retention import garbage
+from seerdb.storage.retention.garbage import GarbageCollector
+from seerdb.storage.retention.outputs import TableOutputs
+from seerdb.storage.retention.timeline import Needed
+from seerdb.storage.shipping.shipper import Shipper
 from seerdb.storage.sstable import format as table_format
 from seerdb.storage.sstable.builder import TableBuilder
-from seerdb.storage.state import LiveState
 from seerdb.storage.status import health
-from seerdb.storage.timeline import Needed
+from seerdb.storage.tiers.row_cache import RowCache
 from seerdb.storage.wal import frames, repair
+from seerdb.storage.wal.backlog import Backlog
 from seerdb.storage.wal.format import encode_put
 from seerdb.storage.wal.frames import FrameReader
+from seerdb.storage.wal.home import Home
 from seerdb.storage.wal.reader import SegmentScan
 from seerdb.storage.wal.segments import SegmentPool, segment_path
 from seerdb.storage.wal.writer import LogWriter
+from seerdb.storage.workers.lanes import Lane
+from seerdb.storage.write.commit import Committer
 
 Patch = pytest.MonkeyPatch
 

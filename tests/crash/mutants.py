@@ -44,8 +44,8 @@ from tests.regression import (
     test_recovery,
     test_tombstones,
 )
-from tests.unit.storage import test_checkpoints
 from tests.unit.storage.compaction import test_policies
+from tests.unit.storage.retention import test_checkpoints
 
 Noticed = tuple[type[SeerDBError], str]
 

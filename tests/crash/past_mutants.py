@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from seerdb.storage import garbage, history
-from seerdb.storage.kept import Kept
-from seerdb.storage.timeline import Mark, Needed, Timeline
+from seerdb.storage.past import history
+from seerdb.storage.retention import garbage
+from seerdb.storage.retention.kept import Kept
+from seerdb.storage.retention.timeline import Mark, Needed, Timeline
 from tests.crash import test_checkpoints
 from tests.crash.bugs import Patch
 from tests.crash.mutants import Mutant
 from tests.db import test_checkpoints as test_keeping
-from tests.unit.storage import test_checkpoints as test_holds
-from tests.unit.storage import test_history, test_timeline
+from tests.unit.storage.past import test_history
+from tests.unit.storage.retention import test_checkpoints as test_holds
+from tests.unit.storage.retention import test_timeline
 
 
 def collect_what_is_kept(patch: Patch) -> None:

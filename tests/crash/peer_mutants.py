@@ -9,18 +9,18 @@ from typing import Any
 from seerdb import options
 from seerdb.errors import ChecksumError, ConflictError, HistoryError, UnavailableError
 from seerdb.ids import MAX_SEQ
-from seerdb.storage import garbage
 from seerdb.storage.backup import copying, take
 from seerdb.storage.backup import restore as restoring
-from seerdb.storage.garbage import GarbageCollector
-from seerdb.storage.lanes import Lane
 from seerdb.storage.lease.keeper import LeaseKeeper
-from seerdb.storage.lineage import Lineage
 from seerdb.storage.manifest import fencing
 from seerdb.storage.manifest import writer as manifest_writer
 from seerdb.storage.object_store.retrying import RetryingObjectStore
+from seerdb.storage.opening.lineage import Lineage
 from seerdb.storage.replication import contents
 from seerdb.storage.replication.feed import LogFeed
+from seerdb.storage.retention import garbage
+from seerdb.storage.retention.garbage import GarbageCollector
+from seerdb.storage.workers.lanes import Lane
 from tests.backup import test_restore
 from tests.crash import (
     bugs,

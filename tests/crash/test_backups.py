@@ -18,7 +18,6 @@ from seerdb.storage.backup.locks import LOCK_SECONDS
 from seerdb.storage.backup.prune import prune
 from seerdb.storage.backup.retention import Retention
 from seerdb.storage.backup.take import Source, Wish, take_backup
-from seerdb.storage.checkpoints import HOLD_SECONDS, held
 from seerdb.storage.object_store.names import (
     BACKUP_PREFIX,
     BLOB_PREFIX,
@@ -27,6 +26,7 @@ from seerdb.storage.object_store.names import (
     MANIFEST_PREFIX,
     TABLE_PREFIX,
 )
+from seerdb.storage.retention.checkpoints import HOLD_SECONDS, held
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from seerdb import DB
-from seerdb.storage.checkpoints import HOLD_SECONDS
-from seerdb.storage.kept import list_checkpoints, list_kept
+from seerdb.storage.retention.checkpoints import HOLD_SECONDS
+from seerdb.storage.retention.kept import list_checkpoints, list_kept
 from seerdb.testing.crash import CrashError
 from tests.fixtures.database import CrashPoint, World, collect_garbage, fill
 

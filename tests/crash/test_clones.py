@@ -13,8 +13,8 @@ from contextlib import suppress
 import pytest
 
 from seerdb import CorruptionError, NotFoundError
-from seerdb.storage.checkpoints import HOLD_SECONDS
 from seerdb.storage.object_store.names import MANIFEST_PREFIX
+from seerdb.storage.retention.checkpoints import HOLD_SECONDS
 from seerdb.testing.crash import CrashError
 from tests.fixtures.clones import Site, content
 from tests.fixtures.database import collect_garbage, fill

@@ -21,7 +21,7 @@ from seerdb import (
 )
 from seerdb.errors import DiskError
 from seerdb.events import Poisoned
-from seerdb.storage.files import File
+from seerdb.storage.local.files import File
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.testing.machine import disk_error
 from tests.fixtures.database import PATH, ROOMY, WAL, World, fill, fill_until

@@ -12,7 +12,7 @@ from seerdb import DB, FencedError, UnavailableError
 from seerdb.errors import HistoryError
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.names import CHECKPOINT_PREFIX, MANIFEST_PREFIX, TABLE_PREFIX
-from seerdb.storage.table_store import TableHandle
+from seerdb.storage.tiers.table_store import TableHandle
 from seerdb.testing.model import Model
 from tests.crash.trace import (
     Ingest,

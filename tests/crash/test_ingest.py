@@ -11,7 +11,8 @@ import pytest
 from seerdb import DB, ConflictError, FencedError, UnavailableError
 from seerdb.errors import DiskFullError
 from seerdb.events import CompactionCompleted
-from seerdb.storage import dump, ingest, sorting
+from seerdb.storage.ingest import dump, sorting
+from seerdb.storage.ingest import run as ingest
 from seerdb.storage.object_store.names import MANIFEST_PREFIX, TABLE_PREFIX
 from seerdb.testing.model import Model
 from tests.crash.trace import (

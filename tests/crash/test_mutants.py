@@ -11,10 +11,10 @@ import pytest
 
 from seerdb import DB, testing
 from seerdb.errors import ClosedError, InvalidRequestError, SeerDBError
-from seerdb.storage.lanes import Lane
-from seerdb.storage.poison import Poison
-from seerdb.storage.publish import Publisher
-from seerdb.storage.reads import Reads
+from seerdb.storage.flush.publish import Publisher
+from seerdb.storage.read.reads import Reads
+from seerdb.storage.workers.lanes import Lane
+from seerdb.storage.write.poison import Poison
 from seerdb.testing.crash import CrashError
 from tests.crash.blob_mutants import BLOB_MUTANTS
 from tests.crash.bugs import Patch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Batch
-from seerdb.storage.request import Outcome
+from seerdb.storage.write.request import Outcome
 from seerdb.testing.crash import CrashError
 from tests.fixtures.database import CrashPoint, World
 

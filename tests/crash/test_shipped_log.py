@@ -6,7 +6,7 @@ import pytest
 
 from seerdb import DB, FencedError
 from seerdb.events import GarbageCollected
-from seerdb.storage import assembly
+from seerdb.storage.engine import assembly
 from tests.crash.test_two_writers import truth
 from tests.crash.trace import Run, Step, Verb, check_recovery, put
 from tests.fixtures.database import ROOMY, World, collect_garbage

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from seerdb import CorruptionError, SeerDBError
-from seerdb.storage.history import past_of, spans
+from seerdb.storage.past.history import past_of, spans
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.backups import back_up, content, restore
 from tests.fixtures.database import ROOMY, World, collect_garbage, fill

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from seerdb import DB, Components
-from seerdb.storage import admission
+from seerdb.storage.write import admission
 from tests.fixtures.events import PATIENCE
 
 SMALL: dict[str, Any] = {

@@ -36,13 +36,13 @@ from seerdb.events import (
     WriteResumed,
     WriteStalled,
 )
-from seerdb.storage import gauges as gauges_module
-from seerdb.storage.job_process import JobProcess
-from seerdb.storage.jobs import ProcessRunner
+from seerdb.storage.jobs.runners import ProcessRunner
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.pieces import Body
-from seerdb.storage.worker_processes import Pool
+from seerdb.storage.workers.job_process import JobProcess
+from seerdb.storage.workers.processes import Pool
+from seerdb.storage.write import gauges as gauges_module
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB

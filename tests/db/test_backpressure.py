@@ -12,8 +12,8 @@ import pytest
 
 from seerdb import DB, Batch, BusyError, ClosedError, Components
 from seerdb.events import WriteResumed, WriteSlowed, WriteStalled
-from seerdb.storage.admission import ReasonStatistics
-from seerdb.storage.pressure import MAX_RUNS, URGENT_RUNS
+from seerdb.storage.write.admission import ReasonStatistics
+from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS
 from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
 from tests.db.test_background import PATIENCE, SlowTables

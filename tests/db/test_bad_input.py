@@ -25,7 +25,7 @@ from seerdb import (
     Standby,
     promote,
 )
-from seerdb.storage.sampling import SAMPLE
+from seerdb.storage.read.sampling import SAMPLE
 from tests.db.conftest import SMALL, OpenDB
 
 BAD_KEYS: list[tuple[Any, str]] = [

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from seerdb.storage.flush import packed
+from seerdb.storage.flush.run import packed
 from seerdb.storage.object_store.names import BLOB_PREFIX
-from seerdb.storage.scan import Wanted
+from seerdb.storage.read.scan import Wanted
 from tests.db.blobs import (
     blob_objects,
     blobs_of,

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Replica
-from seerdb.storage.backlog import Backlog
-from seerdb.storage.outputs import TableOutputs
-from seerdb.storage.timeline import Timeline
+from seerdb.storage.retention.outputs import TableOutputs
+from seerdb.storage.retention.timeline import Timeline
+from seerdb.storage.wal.backlog import Backlog
 from tests.fixtures.database import World, collect_garbage, fill
 from tests.fixtures.follower import follow, stream
 

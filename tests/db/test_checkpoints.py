@@ -6,8 +6,8 @@ import pytest
 
 from seerdb import DB
 from seerdb.errors import AlreadyExistsError, ClosedError, InvalidRequestError, NotFoundError
-from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.object_store.names import CHECKPOINT_PREFIX, HOLD_PREFIX
+from seerdb.storage.retention.kept import list_checkpoints
 from seerdb.storage.verify import VerifyReport, verify_database
 from tests.fixtures.database import World, collect_garbage, fill
 

@@ -10,7 +10,7 @@ import pytest
 
 from seerdb import DB, ClosedError, Components
 from seerdb.events import WorkFailed
-from seerdb.storage.engine import Engine
+from seerdb.storage.engine.engine import Engine
 from seerdb.storage.object_store.names import MANIFEST_PREFIX
 from seerdb.storage.pieces import Body
 from seerdb.testing.objects import MemoryObjectStore

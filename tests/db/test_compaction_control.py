@@ -15,11 +15,11 @@ from seerdb import DB, ChecksumError, ClosedError, Components, InvalidRequestErr
 from seerdb.events import CompactionCompleted, WorkFailed
 from seerdb.storage.compaction.plan import make_plan
 from seerdb.storage.compaction.work import JobStatistics, Limits, Work
-from seerdb.storage.engine import LOOK_SECONDS
-from seerdb.storage.garbage import collectable
-from seerdb.storage.jobs import JobRunner, LocalRunner
-from seerdb.storage.outputs import GRACE_SECONDS
+from seerdb.storage.engine.engine import LOOK_SECONDS
+from seerdb.storage.jobs.runners import JobRunner, LocalRunner
 from seerdb.storage.pieces import Body
+from seerdb.storage.retention.garbage import collectable
+from seerdb.storage.retention.outputs import GRACE_SECONDS
 from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World

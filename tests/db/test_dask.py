@@ -25,15 +25,15 @@ from seerdb import (
 from seerdb.clock import SystemClock
 from seerdb.errors import AlreadyExistsError
 from seerdb.events import CompactionCompleted, WorkFailed
-from seerdb.storage import cluster as cluster_module
-from seerdb.storage import lanes as lanes_module
 from seerdb.storage.compaction.run import run_compaction
-from seerdb.storage.garbage import collectable
+from seerdb.storage.jobs.remote import DaskRunner, RemoteJob, run_remotely
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter
 from seerdb.storage.object_store.names import table_name
-from seerdb.storage.outputs import GRACE_SECONDS
-from seerdb.storage.remote_jobs import DaskRunner, RemoteJob, run_remotely
+from seerdb.storage.retention.garbage import collectable
+from seerdb.storage.retention.outputs import GRACE_SECONDS
+from seerdb.storage.workers import cluster as cluster_module
+from seerdb.storage.workers import lanes as lanes_module
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.dask import (

@@ -15,10 +15,10 @@ import seerdb
 from seerdb import DB, CorruptionError, DrillReport
 from seerdb.errors import BusyError, ClosedError, InvalidRequestError, UnavailableError
 from seerdb.events import DrillCompleted, WorkFailed
-from seerdb.storage.control import JobControl
 from seerdb.storage.drill import schedule
 from seerdb.storage.drill.outcome import DrillOutcome, load_outcome, save_outcome
 from seerdb.storage.drill.places import DrillJob
+from seerdb.storage.jobs.control import JobControl
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World, fill
 from tests.fixtures.drills import Scene

@@ -6,11 +6,11 @@ import pytest
 
 from seerdb import ChecksumError, ConflictError, CorruptionError, NotFoundError
 from seerdb.errors import ClosedError, UnavailableError
-from seerdb.storage.control import JobControl
 from seerdb.storage.drill import run as drill_run
 from seerdb.storage.drill.moment import digest_of
 from seerdb.storage.drill.run import run_drill
 from seerdb.storage.drill.scratch import OVER_SECONDS, scratch_folder
+from seerdb.storage.jobs.control import JobControl
 from seerdb.storage.object_store.names import BACKUP_PREFIX, BLOB_PREFIX, TABLE_PREFIX
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from seerdb import DB, Batch, InvalidRequestError, PoisonedError, UnavailableError
-from seerdb.storage.sync_schedule import SYNC_AHEAD_BYTES
+from seerdb.storage.write.sync_schedule import SYNC_AHEAD_BYTES
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import WAL, World
 

@@ -12,8 +12,8 @@ import pytest
 from seerdb import HistoryError, InvalidRequestError, NotFoundError
 from seerdb.errors import AlreadyExistsError, ClosedError, UnavailableError
 from seerdb.events import RestoredInPlace
-from seerdb.storage import rewind
 from seerdb.storage.object_store.names import TABLE_PREFIX
+from seerdb.storage.past import rewind
 from seerdb.testing.model import Model, Operation
 from seerdb.testing.objects import MemoryObjectStore
 from tests.crash.trace import add_to, check_contents
@@ -351,7 +351,7 @@ def test_restores_elsewhere_and_backups_know_both_before_and_after() -> None:
 def test_much_log_becomes_several_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewind, "MEMTABLE_BYTES", 500)
     monkeypatch.setattr(rewind, "MOST_TABLES", 4)
-    monkeypatch.setattr("seerdb.storage.in_place.MOST_TABLES", 4)
+    monkeypatch.setattr("seerdb.storage.past.in_place.MOST_TABLES", 4)
     monkeypatch.setattr(rewind, "_REPLAYED", 2)
     story = Story(**ROOMY)
     for _ in range(6):

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from seerdb import DB, ClosedError, ConflictError, InvalidRequestError
-from seerdb.storage import dump, ingest, sorting
+from seerdb.storage.ingest import dump, sorting
+from seerdb.storage.ingest import run as ingest
 from seerdb.storage.object_store.local_store import LocalObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import ROOMY, World

@@ -10,7 +10,7 @@ import pytest
 
 from seerdb import DB, NEEDS_IO, ClosedError, Components, Entry, Event
 from seerdb.events import FlushCompleted
-from seerdb.storage.gauges import MAX_SEALED
+from seerdb.storage.write.gauges import MAX_SEALED
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.db.layers import LAYERS, Layered

@@ -18,7 +18,7 @@ from seerdb.events import (
     RestoredInPlace,
     WorkFailed,
 )
-from seerdb.storage.request import Outcome
+from seerdb.storage.write.request import Outcome
 from tests.fixtures.events import PATIENCE
 
 WAITING: dict[str, Callable[[DB, Path], object]] = {

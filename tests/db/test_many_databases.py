@@ -12,7 +12,7 @@ import pytest
 from seerdb import DB, Batch, Components, Runtime, UnavailableError
 from seerdb.clock import SystemClock
 from seerdb.storage.pieces import Body
-from seerdb.storage.workers import BUILDS, FETCH_THREADS
+from seerdb.storage.workers.threads import BUILDS, FETCH_THREADS
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.db.conftest import OpenDB
 

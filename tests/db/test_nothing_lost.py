@@ -10,17 +10,19 @@ import pytest
 
 from seerdb import DB, CorruptionError
 from seerdb.events import WorkFailed
-from seerdb.storage import flush, merge, plain_log
+from seerdb.storage import merge
 from seerdb.storage.compaction import run as compaction
 from seerdb.storage.entry import NO_TOMBSTONES
-from seerdb.storage.jobs import LocalRunner
+from seerdb.storage.flush import plain_log
+from seerdb.storage.flush import run as flush
+from seerdb.storage.jobs.runners import LocalRunner
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk
-from seerdb.storage.replay import Replay
-from seerdb.storage.singles import packed_singles
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.wal.columns import Record
+from seerdb.storage.wal.replay import Replay
+from seerdb.storage.wal.singles import packed_singles
 from tests.fixtures.database import ROOMY, WAL, World, fill
 
 Patch = pytest.MonkeyPatch
@@ -149,7 +151,7 @@ def test_a_merge_of_special_tables_that_loses_what_it_read_does_not_count(
 def test_tables_of_a_release_without_digests_are_merged_as_before(monkeypatch: Patch) -> None:
     world = World()
     with monkeypatch.context() as older:
-        older.setattr("seerdb.storage.flush.TableMeta", _without_digest)
+        older.setattr("seerdb.storage.flush.run.TableMeta", _without_digest)
         db, rows = two_runs(world)
     assert not any(table.digest for table in db._engine.manifest.state.version.tables)
     db.compact()

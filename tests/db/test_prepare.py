@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seerdb import DB, DBOptions
-from seerdb.storage import os_files
+from seerdb.storage.local import os_files
 from tests.fixtures.database import ROOMY, WAL, World
 
 PATIENCE = 60

@@ -13,9 +13,10 @@ import pytest
 
 from seerdb import DB, ClosedError, Components, Replica, SeerDBError, Standby
 from seerdb.clock import SystemClock
-from seerdb.storage import patience, stores
+from seerdb.storage.engine import patience
+from seerdb.storage.object_store import stores
 from seerdb.storage.object_store.location import StoreLocation
-from seerdb.storage.stores import Stores
+from seerdb.storage.object_store.stores import Stores
 from seerdb.testing.objects import MemoryObjectStore, StallingObjectStore
 from tests.fixtures.database import ROOMY
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB, BusyError, Components
-from seerdb.storage.sampling import SAMPLE
+from seerdb.storage.read.sampling import SAMPLE
 from seerdb.storage.status.costs import MONTH_SECONDS
 from seerdb.storage.status.statistics import Statistics
 from seerdb.testing.clock import FakeClock

@@ -20,9 +20,9 @@ from seerdb import (
     PoisonedError,
     UnavailableError,
 )
-from seerdb.storage import inbox
-from seerdb.storage.engine import Engine
-from seerdb.storage.request import Outcome, Submission
+from seerdb.storage.engine.engine import Engine
+from seerdb.storage.write import inbox
+from seerdb.storage.write.request import Outcome, Submission
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import ROOMY, World
 

@@ -11,7 +11,7 @@ from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import PolicyOptions
 from seerdb.storage.compaction.policy.tiers import max_runs
 from seerdb.storage.object_store.names import TABLE_PREFIX
-from seerdb.storage.outputs import GRACE_SECONDS
+from seerdb.storage.retention.outputs import GRACE_SECONDS
 from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World, collect_garbage

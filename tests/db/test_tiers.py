@@ -10,7 +10,7 @@ import pytest
 
 from seerdb import DB, Components, Event
 from seerdb.events import WarmedUp
-from seerdb.storage.disk_tier import DiskTierStatistics
+from seerdb.storage.tiers.disk_tier import DiskTierStatistics
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World

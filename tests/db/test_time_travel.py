@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from seerdb import DB, KeyVersion
 from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
-from seerdb.storage.history import Log, at_seq, at_time, past_of, spans
-from seerdb.storage.time_travel import VIEW_SECONDS, VIEWS_KEPT
-from seerdb.storage.timeline import state_of
-from seerdb.storage.workers import Timer
+from seerdb.storage.past.history import Log, at_seq, at_time, past_of, spans
+from seerdb.storage.past.time_travel import VIEW_SECONDS, VIEWS_KEPT
+from seerdb.storage.retention.timeline import state_of
+from seerdb.storage.workers.threads import Timer
 from seerdb.testing.model import Model, Operation
 from tests.crash.trace import add_to
 from tests.fixtures.database import ROOMY, World, fill

@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from seerdb.storage.lease.record import LeaseRecord, decode_lease
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.names import LEASE_NAME
-from seerdb.storage.os_files import OsFileSystem
-from seerdb.storage.overtaken import find_overtaken
+from seerdb.storage.opening.overtaken import find_overtaken
 from tests.e2e.conftest import Server, http, wait_for
 from tests.fixtures.stores import S3Server
 

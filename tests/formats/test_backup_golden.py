@@ -15,10 +15,10 @@ from seerdb.storage.backup.descriptor import (
     decode_descriptor,
     encode_descriptor,
 )
-from seerdb.storage.kept import record_of
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.object_store.names import backup_name, wal_name
+from seerdb.storage.retention.kept import record_of
 from tests.unit.storage.manifest.samples import table
 
 FILE = Path(__file__).parent / "golden" / "backup_v1.bin"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seerdb.storage.dump import DumpDecoder, DumpEncoder
+from seerdb.storage.ingest.dump import DumpDecoder, DumpEncoder
 
 GOLDEN = Path(__file__).parent / "golden"
 

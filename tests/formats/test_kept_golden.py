@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seerdb.storage.kept import Kept, decode_kept, encode_kept, record_of
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply
+from seerdb.storage.retention.kept import Kept, decode_kept, encode_kept, record_of
 from tests.unit.storage.manifest.samples import every_kind
 
 GOLDEN = Path(__file__).parent / "golden" / "kept_v1.bin"

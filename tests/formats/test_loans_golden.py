@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from seerdb.errors import CorruptionError
 from seerdb.ids import Epoch
-from seerdb.storage.lender import Debt, Lender, Loans
 from seerdb.storage.manifest.edit import Checkpoint, decode_record, encode_record
 from seerdb.storage.manifest.loans import decode_debt, encode_debt
+from seerdb.storage.object_store.lender import Debt, Lender, Loans
 from tests.unit.storage.manifest.samples import every_kind
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Batch, BusyError, InternalError, UnavailableError
-from seerdb.storage.backlog import Stretch
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.pieces import Pieces
-from seerdb.storage.request import Outcome
+from seerdb.storage.wal.backlog import Stretch
+from seerdb.storage.write.request import Outcome
 from tests.fixtures.database import World, collect_garbage, fill
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb.storage.outputs import GRACE_SECONDS
+from seerdb.storage.retention.outputs import GRACE_SECONDS
 from tests.fixtures.backups import content, restore
 from tests.fixtures.database import World, collect_garbage, fill
 

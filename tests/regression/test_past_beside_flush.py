@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from seerdb import HistoryError
-from seerdb.storage import history, rewind, time_travel, versions
+from seerdb.storage.past import history, rewind, time_travel, versions
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.segments import list_segments, segment_path
 from tests.fixtures.database import ROOMY, WAL, World

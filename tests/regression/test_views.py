@@ -12,17 +12,10 @@ import pytest
 
 from seerdb import DB
 from seerdb import db as handle
-from seerdb.storage import (
-    background,
-    commit,
-    engine,
-    flusher,
-    lookup,
-    publish,
-    reads,
-    scan,
-    state,
-)
+from seerdb.storage.engine import background, engine
+from seerdb.storage.flush import flusher, publish
+from seerdb.storage.read import lookup, reads, scan, state
+from seerdb.storage.write import commit
 from tests.fixtures.database import ROOMY, World, collect_garbage
 from tests.fixtures.interleaving import before_lines, every_line
 

@@ -16,13 +16,13 @@ from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.copying import sizes
 from seerdb.storage.backup.descriptor import Descriptor, objects_of
 from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
-from seerdb.storage.history import when
-from seerdb.storage.kept import list_checkpoints
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BACKUP_PREFIX
+from seerdb.storage.past.history import when
+from seerdb.storage.retention.kept import list_checkpoints
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from seerdb.errors import ChecksumError, CorruptionError, NotFoundError, Truncat
 from seerdb.storage.backup.descriptor import ObjectSum
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
-from seerdb.storage.workers import INTERRUPTS
+from seerdb.storage.workers.threads import INTERRUPTS
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ The descriptor is the last object of a backup to be written: a backup without on
 It names every object that the backup needs with size and checksum, all of them in the same
 repository, where several backups may share them.
 
-Bytes: an envelope (see ``envelope.py``) with the magic "SeerBkup" around the JSON of a
+Bytes: an envelope (see ``object_store/envelope.py``) with the magic "SeerBkup" around the JSON of a
 :class:`Descriptor`, so that an operator can read it with nothing but ``tail -c +21``. Part of the
 format: change a name or a meaning only together with ``FORMAT_VERSION``.
 
@@ -19,9 +19,9 @@ import msgspec
 
 from seerdb.errors import CorruptionError, InternalError
 from seerdb.ids import Epoch, SeqNo
-from seerdb.storage.envelope import HEADER_SIZE, Envelope
 from seerdb.storage.manifest.edit import Checkpoint
 from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.object_store.envelope import HEADER_SIZE, Envelope
 from seerdb.storage.object_store.names import blob_name, table_name
 
 FORMAT_VERSION = 1

@@ -21,9 +21,9 @@ import msgspec
 
 from seerdb.clock import Clock
 from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError
-from seerdb.storage.envelope import Envelope
-from seerdb.storage.letting_go import let_go_after
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.envelope import Envelope
+from seerdb.storage.object_store.letting_go import let_go_after
 from seerdb.storage.object_store.names import LOCK_PREFIX, lock_name, parse_lock_name
 
 LOCK_SECONDS = 600.0

@@ -2,7 +2,7 @@
 
 Only the names say what is covered, so that gaps are found without reading anything. As everywhere
 an empty object begins a branch, which voids what lower epochs hold from its first seq on; see
-``ship.py``.
+``shipping/shipped.py``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
-from seerdb.storage.replay import check_database
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.reader import read_segment
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.wal.replay import check_database
+from seerdb.storage.workers.threads import InlineExecutor
 
 MOST_AHEAD = 64
 BYTES_AHEAD = 64 << 20

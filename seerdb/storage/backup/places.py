@@ -26,19 +26,19 @@ from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
 from seerdb.storage.backup.restore import RestoreReport, Wanted, restore_archive
 from seerdb.storage.backup.retention import Retention
 from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
-from seerdb.storage.checkpoints import held
-from seerdb.storage.loans import borrow
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BACKUP_PREFIX, MANIFEST_PREFIX
-from seerdb.storage.os_files import OsFileSystem
-from seerdb.storage.stores import Stores
-from seerdb.storage.timeline import instant_us
+from seerdb.storage.object_store.stores import Stores
+from seerdb.storage.retention.checkpoints import held
+from seerdb.storage.retention.loans import borrow
+from seerdb.storage.retention.timeline import instant_us
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import verify_segments
-from seerdb.storage.workers import transfer_threads, unless_interrupted
+from seerdb.storage.workers.threads import transfer_threads, unless_interrupted
 
 MOST_JOBS = 64
 

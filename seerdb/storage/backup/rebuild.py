@@ -15,14 +15,14 @@ from seerdb.options import Options
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.run import CompactionJob, run_compaction
 from seerdb.storage.entry import DELETE_RANGE
-from seerdb.storage.flush import FlushJob, TableFormat, run_flush
+from seerdb.storage.flush.run import FlushJob, TableFormat, run_flush
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.manifest.version import Run, TableMeta
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
-from seerdb.storage.os_files import OsFileSystem
-from seerdb.storage.pace import at_full_speed
-from seerdb.storage.replay import Replay
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import decode_operations, encode_operations
+from seerdb.storage.wal.replay import Replay
+from seerdb.storage.workers.pace import at_full_speed
 
 MEMTABLE_BYTES = 64 << 20
 """Bytes of commits that become one table."""

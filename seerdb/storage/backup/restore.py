@@ -37,11 +37,11 @@ from seerdb.storage.backup.descriptor import ObjectSum, following, objects_of
 from seerdb.storage.backup.log import Stretch, records
 from seerdb.storage.backup.rebuild import Rebuilder
 from seerdb.storage.compaction.plan import between
-from seerdb.storage.lender import NO_LOANS
 from seerdb.storage.manifest.edit import Checkpoint, encode_record
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.lender import NO_LOANS
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
     TABLE_PREFIX,
@@ -49,7 +49,7 @@ from seerdb.storage.object_store.names import (
     manifest_name,
     table_name,
 )
-from seerdb.storage.rows import bounds
+from seerdb.storage.read.rows import bounds
 from seerdb.storage.wal.columns import Record
 
 

@@ -70,7 +70,7 @@ def unneeded(names: Iterable[str], left: Sequence[Descriptor]) -> list[str]:
     for name in names:
         if name in parsed:
             epoch, first, last = parsed[name]
-            # A branch says what of lower epochs is void; see ``ship.py``.
+            # A branch says what of lower epochs is void; see ``shipping/shipped.py``.
             over = (lowest is None or epoch <= lowest) if last < first else last <= oldest
         else:
             over = parse_table_name(name) is not None or parse_blob_name(name) is not None

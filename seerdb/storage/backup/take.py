@@ -31,12 +31,12 @@ from seerdb.storage.backup.descriptor import (
 )
 from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.backup.log import Stretch, decode_stretch, read_log, time_of
-from seerdb.storage.kept import record_of
-from seerdb.storage.lender import NO_LOANS
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import Checksum, ObjectStore
+from seerdb.storage.object_store.lender import NO_LOANS
 from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
 from seerdb.storage.object_store.upload import upload
+from seerdb.storage.retention.kept import record_of
 
 
 @dataclass(frozen=True)

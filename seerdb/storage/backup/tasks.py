@@ -16,12 +16,12 @@ from seerdb.storage.backup.copying import Progress
 from seerdb.storage.backup.places import Transfer, open_store
 from seerdb.storage.backup.points import RecoveryPoints, recovery_points
 from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
-from seerdb.storage.checkpoints import held
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.retention.checkpoints import held
 from seerdb.storage.runtime import Components
-from seerdb.storage.workers import Thread, Workers
+from seerdb.storage.workers.threads import Thread, Workers
 
 REMEMBERED = 16
 """Backups in the background that are told of, the newest ones."""

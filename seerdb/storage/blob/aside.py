@@ -7,8 +7,8 @@ from operator import itemgetter
 
 from seerdb.storage.blob.writer import BlobWriter
 from seerdb.storage.merge import EMPTY, Chunk
-from seerdb.storage.pace import Pace, at_full_speed
 from seerdb.storage.value import Expiring, Value, with_bytes
+from seerdb.storage.workers.pace import Pace, at_full_speed
 
 
 class Aside:

@@ -11,7 +11,7 @@ from seerdb.storage.blob.format import open_value
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import blob_name
 from seerdb.storage.pointer import BlobPointer, Place
-from seerdb.storage.workers import side_by_side
+from seerdb.storage.workers.threads import side_by_side
 
 MAX_RANGE = 4 << 20
 """Most bytes of one GET, unless a single value has more."""

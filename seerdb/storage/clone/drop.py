@@ -15,9 +15,6 @@ import msgspec
 
 from seerdb.clock import Clock
 from seerdb.errors import ConflictError, InvalidRequestError, NotFoundError
-from seerdb.storage.garbage import discard
-from seerdb.storage.kept import list_held_for_clones
-from seerdb.storage.loans import DROPPED, GivingBack, check_not_dropped
 from seerdb.storage.manifest.fencing import Claimant, RandomBytes
 from seerdb.storage.manifest.loans import decode_debt
 from seerdb.storage.manifest.state import ManifestState
@@ -26,7 +23,10 @@ from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import LOANS_NAME, is_database_name, manifest_name
-from seerdb.storage.stores import Stores
+from seerdb.storage.object_store.stores import Stores
+from seerdb.storage.retention.garbage import discard
+from seerdb.storage.retention.kept import list_held_for_clones
+from seerdb.storage.retention.loans import DROPPED, GivingBack, check_not_dropped
 
 
 class DropReport(msgspec.Struct, frozen=True):

@@ -1,9 +1,10 @@
 """Having the tables and blobs of a state kept where they lie, for a clone that is being made.
 
-What the newest manifest of the source names, or a checkpoint, is held there as ``checkpoints.py``
-describes: the hold counts if what it names is still kept when that is read *afterwards*. What a
-source borrows itself, its lender holds for it, and the clone's own hold there counts if that one is
-still there afterwards. So the clone depends on everyone whose objects it needs, and on nobody else.
+What the newest manifest of the source names, or a checkpoint, is held there as
+``retention/checkpoints.py`` describes: the hold counts if what it names is still kept when that is
+read *afterwards*. What a source borrows itself, its lender holds for it, and the clone's own hold
+there counts if that one is still there afterwards. So the clone depends on everyone whose objects
+it needs, and on nobody else.
 
 What is left of an earlier state, and has been replaced since, nothing can save from a collector
 that has made up its mind: the clone copies it.
@@ -19,23 +20,23 @@ from msgspec.structs import replace
 from seerdb.clock import Clock
 from seerdb.errors import BusyError, NotFoundError
 from seerdb.ids import Epoch
-from seerdb.storage.checkpoints import HOLD_ATTEMPTS, HOLD_SECONDS
-from seerdb.storage.garbage import release
-from seerdb.storage.kept import (
+from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import load
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.borrowing import lender_of
+from seerdb.storage.object_store.lender import NO_LOANS, Lender, Loans
+from seerdb.storage.object_store.letting_go import let_go_after
+from seerdb.storage.object_store.names import hold_name
+from seerdb.storage.retention.checkpoints import HOLD_ATTEMPTS, HOLD_SECONDS
+from seerdb.storage.retention.garbage import release
+from seerdb.storage.retention.kept import (
     Kept,
     encode_kept,
     held_names,
     list_checkpoints,
     record_of,
 )
-from seerdb.storage.lender import NO_LOANS, Lender, Loans
-from seerdb.storage.letting_go import let_go_after
-from seerdb.storage.loans import check_not_dropped, secure
-from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.store import load
-from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.borrowing import lender_of
-from seerdb.storage.object_store.names import hold_name
+from seerdb.storage.retention.loans import check_not_dropped, secure
 from seerdb.storage.value import SECOND_US
 
 

@@ -36,15 +36,15 @@ from seerdb.storage.backup.rebuild import Rebuilder
 from seerdb.storage.backup.restore import Wanted as Restorable
 from seerdb.storage.backup.restore import check_empty, only_record, ways
 from seerdb.storage.clone.lending import Borrower, Lending, Source, lend
-from seerdb.storage.kept import list_checkpoints
-from seerdb.storage.lender import Debt
-from seerdb.storage.letting_go import let_go_after
 from seerdb.storage.manifest.edit import encode_record
 from seerdb.storage.manifest.loans import encode_debt
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.lender import Debt
+from seerdb.storage.object_store.letting_go import let_go_after
 from seerdb.storage.object_store.names import LOANS_NAME, checkpoint_name, manifest_name
+from seerdb.storage.retention.kept import list_checkpoints
 from seerdb.storage.wal.columns import Record
 
 ATTEMPTS = 8

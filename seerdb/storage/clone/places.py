@@ -25,15 +25,15 @@ from seerdb.storage.backup.places import (
 from seerdb.storage.clone.drop import DropReport, delete_clone
 from seerdb.storage.clone.lending import Borrower, Source
 from seerdb.storage.clone.make import CloneReport, Wanted, make_clone
-from seerdb.storage.garbage import release
-from seerdb.storage.kept import list_held_for_clones
-from seerdb.storage.loans import borrow
 from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import hold_name
-from seerdb.storage.stores import Stores
-from seerdb.storage.timeline import instant_us
+from seerdb.storage.object_store.stores import Stores
+from seerdb.storage.retention.garbage import release
+from seerdb.storage.retention.kept import list_held_for_clones
+from seerdb.storage.retention.loans import borrow
+from seerdb.storage.retention.timeline import instant_us
 from seerdb.storage.value import SECOND_US
 
 _clock = SystemClock()

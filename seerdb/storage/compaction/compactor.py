@@ -30,12 +30,12 @@ from seerdb.storage.compaction.work import (
     Work,
 )
 from seerdb.storage.digest import NONE
-from seerdb.storage.flush import TableFormat
-from seerdb.storage.jobs import JobRunner
+from seerdb.storage.flush.publish import Publisher
+from seerdb.storage.flush.run import TableFormat
+from seerdb.storage.jobs.runners import JobRunner
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.meter import Purpose
-from seerdb.storage.outputs import TableOutputs
-from seerdb.storage.publish import Publisher
+from seerdb.storage.retention.outputs import TableOutputs
 from seerdb.storage.value import SECOND_US
 
 

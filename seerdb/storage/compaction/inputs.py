@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import NamedTuple, TypeAlias
 
-from seerdb.storage.layout import TableRun
 from seerdb.storage.merge import Entries, Piece, clip
+from seerdb.storage.read.layout import TableRun
 from seerdb.storage.sstable.compressor import Payload
 from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.table_store import MAX_RANGE, TableHandle, TableStore
+from seerdb.storage.tiers.table_store import MAX_RANGE, TableHandle, TableStore
 
 AHEAD_BYTES = 16 << 20
 
 WINDOW_BLOCKS = 512
 """Blocks that are taken apart, joined and put into order at a time, of all runs together: about
 eight megabytes of entries. Each call has a price, and so has memory that is new: ``KEPT`` in
-``allocator.py`` is four times as much."""
+``workers/allocator.py`` is four times as much."""
 
 Decode: TypeAlias = Callable[[TableReader, int, int, Payload], Entries]
 """Makes entries of the stored bytes of a table's blocks, one at least, from a first up to, not

@@ -24,26 +24,26 @@ from seerdb.storage.compaction.ledger import Ledger
 from seerdb.storage.compaction.plan import Plan, between
 from seerdb.storage.digest import NONE, Digest
 from seerdb.storage.entry import DELETE, RangeTombstone, RangeTombstones
-from seerdb.storage.files import FileSystem
-from seerdb.storage.flush import TableFormat, packed, upload
-from seerdb.storage.layout import Layout
+from seerdb.storage.flush.run import TableFormat, packed, upload
+from seerdb.storage.flush.uploads import Uploads
+from seerdb.storage.local.files import FileSystem
 from seerdb.storage.manifest.version import BlobRef, TableMeta, Version
 from seerdb.storage.merge import EMPTY, Chunk, collapse, windows
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.operators import settle
-from seerdb.storage.pace import Pace
-from seerdb.storage.pinning import leave_copy
-from seerdb.storage.row_cache import RowCache
-from seerdb.storage.scan import chunk_of
+from seerdb.storage.read.layout import Layout
+from seerdb.storage.read.scan import chunk_of
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.compressor import Payload
 from seerdb.storage.sstable.packed import NOTHING, Packed, join
 from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.table_store import TableStore
-from seerdb.storage.uploads import Uploads
+from seerdb.storage.tiers.pinning import leave_copy
+from seerdb.storage.tiers.row_cache import RowCache
+from seerdb.storage.tiers.table_store import TableStore
 from seerdb.storage.value import SECOND_US
-from seerdb.storage.workers import transfer_threads
+from seerdb.storage.workers.pace import Pace
+from seerdb.storage.workers.threads import transfer_threads
 
 _PORTIONS = 16
 """A table is larger than planned by one part in so many at most, as far as entries allow."""

@@ -9,8 +9,8 @@ import msgspec
 
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.policy.ranged import Range
-from seerdb.storage.control import JobControl
 from seerdb.storage.digest import NONE, Digest
+from seerdb.storage.jobs.control import JobControl
 from seerdb.storage.manifest.version import TableMeta, Version
 
 

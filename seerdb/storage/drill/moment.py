@@ -8,29 +8,29 @@ from contextlib import contextmanager
 from seerdb.clock import Clock, ForwardClock
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.blob.reader import BlobReader
-from seerdb.storage.checkpoints import HOLD_SECONDS
-from seerdb.storage.content import ContentDigest, content_digest
-from seerdb.storage.garbage import release
-from seerdb.storage.history import at_seq, past_of
-from seerdb.storage.kept import Kept, encode_kept, list_checkpoints, record_of
-from seerdb.storage.layout import Layout
-from seerdb.storage.letting_go import letting_go
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.letting_go import letting_go
 from seerdb.storage.object_store.names import hold_name
 from seerdb.storage.operators import find_operator
-from seerdb.storage.reads import Reads, View
-from seerdb.storage.replay import Replay
-from seerdb.storage.row_cache import RowCache
+from seerdb.storage.past.history import at_seq, past_of
+from seerdb.storage.read.content import ContentDigest, content_digest
+from seerdb.storage.read.layout import Layout
+from seerdb.storage.read.reads import Reads, View
+from seerdb.storage.read.state import LiveState, State
+from seerdb.storage.retention.checkpoints import HOLD_SECONDS
+from seerdb.storage.retention.garbage import release
+from seerdb.storage.retention.kept import Kept, encode_kept, list_checkpoints, record_of
+from seerdb.storage.retention.timeline import state_of
 from seerdb.storage.sstable.block_cache import BlockCache
-from seerdb.storage.state import LiveState, State
-from seerdb.storage.table_store import TableStore
-from seerdb.storage.timeline import state_of
+from seerdb.storage.tiers.row_cache import RowCache
+from seerdb.storage.tiers.table_store import TableStore
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.wal.replay import Replay
+from seerdb.storage.workers.threads import InlineExecutor
 
 CACHE_BYTES = 32 << 20
 

@@ -12,7 +12,7 @@ from crc32c import crc32c
 
 from seerdb.errors import DiskError
 from seerdb.storage.drill.run import DrillReport
-from seerdb.storage.files import FileSystem
+from seerdb.storage.local.files import FileSystem
 
 _NAME = "DRILL"
 

@@ -15,10 +15,10 @@ from seerdb.storage.backup.places import (
     open_database_store,
     open_store,
 )
-from seerdb.storage.control import JobControl
 from seerdb.storage.drill.run import DrillReport, run_drill
+from seerdb.storage.jobs.control import JobControl
 from seerdb.storage.object_store.location import StoreLocation
-from seerdb.storage.shared_numbers import numbers_at
+from seerdb.storage.workers.shared_numbers import numbers_at
 
 
 @dataclass(frozen=True)

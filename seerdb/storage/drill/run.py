@@ -24,17 +24,17 @@ from seerdb.errors import (
 from seerdb.storage.backup.archive import Archive, Base, open_archive
 from seerdb.storage.backup.copying import Carrier, Progress, nothing
 from seerdb.storage.backup.restore import Wanted, restore_archive
-from seerdb.storage.control import JobControl, under_control
 from seerdb.storage.drill.moment import digest_of, digest_then
 from seerdb.storage.drill.scratch import scratch_folder
+from seerdb.storage.jobs.control import JobControl, under_control
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.pace import at_full_speed
-from seerdb.storage.ship import list_shipped, newest_shipped
+from seerdb.storage.shipping.shipped import list_shipped, newest_shipped
 from seerdb.storage.value import SECOND_US
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.workers.pace import at_full_speed
+from seerdb.storage.workers.threads import InlineExecutor
 
 
 class DrillReport(msgspec.Struct, frozen=True):

@@ -19,16 +19,16 @@ from seerdb.errors import BusyError, ClosedError, DiskError, InvalidRequestError
 from seerdb.events import DrillCompleted, Listener, WorkFailed
 from seerdb.options import Options
 from seerdb.storage.backup.places import open_store
-from seerdb.storage.control import JobControl
 from seerdb.storage.drill.outcome import DrillOutcome, load_outcome, save_outcome
 from seerdb.storage.drill.places import DrillJob, run_in_worker
 from seerdb.storage.drill.run import DrillReport, run_drill
-from seerdb.storage.files import FileSystem
-from seerdb.storage.job_process import ProcessDied
+from seerdb.storage.jobs.control import JobControl
+from seerdb.storage.local.files import FileSystem
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
-from seerdb.storage.workers import Thread, Workers
+from seerdb.storage.workers.job_process import ProcessDied
+from seerdb.storage.workers.threads import Thread, Workers
 
 RETRY_SECONDS = 600.0
 """When a store was away: or sooner, if the interval is shorter."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from seerdb.clock import Clock
-from seerdb.storage.letting_go import letting_go
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.object_store.letting_go import letting_go
 from seerdb.storage.object_store.names import DRILL_PREFIX, drill_name, parse_drill_name
 from seerdb.storage.pieces import Body
 

@@ -24,7 +24,7 @@ from seerdb.storage.manifest.fencing import check_newest
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import LEASE_NAME
-from seerdb.storage.workers import Thread, Workers
+from seerdb.storage.workers.threads import Thread, Workers
 
 HELD = 0.98
 """The part of a lease that its holder uses; the rest is for clocks that do not run equally fast."""

@@ -29,7 +29,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load, read_record
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import LEASE_NAME
-from seerdb.storage.stores import Openings
+from seerdb.storage.object_store.stores import Openings
 
 LOOKS = 6
 """In the time of a lease a standby looks so many times."""

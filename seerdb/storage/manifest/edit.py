@@ -6,7 +6,7 @@ a :class:`Checkpoint` (everything the records so far amount to). What a record *
 ``state.py``.
 
 An object is one JSON object in an envelope with the magic "SeerMfst"; see
-``storage/envelope.py``.
+``storage/object_store/envelope.py``.
 
 The body is JSON so that an operator can read it with nothing but ``tail -c +21``; its
 ``kind`` says which record it is, and keys of the database are in base64. Part of the format:
@@ -21,9 +21,9 @@ import msgspec
 
 from seerdb.errors import CorruptionError
 from seerdb.ids import Epoch, SegmentId, SeqNo, TableId
-from seerdb.storage.envelope import HEADER_SIZE, Envelope
-from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.version import TableMeta
+from seerdb.storage.object_store.envelope import HEADER_SIZE, Envelope
+from seerdb.storage.object_store.lender import NO_LOANS, Loans
 
 MAGIC = b"SeerMfst"
 FORMAT_VERSION = 1

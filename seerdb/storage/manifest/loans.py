@@ -4,8 +4,8 @@ Every checkpoint of the manifest tells it. Should all of them be lost, an object
 when the clone was made, and is never changed: without it a repair would take what lies in the
 clone's own bucket for all there is.
 
-Bytes of that object, ``loans``: an envelope (see ``envelope.py``) with the magic "SeerLoan" around
-the JSON of a record.
+Bytes of that object, ``loans``: an envelope (see ``object_store/envelope.py``) with the magic
+"SeerLoan" around the JSON of a record.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import msgspec
 
 from seerdb.errors import CorruptionError, NotFoundError
-from seerdb.storage.envelope import HEADER_SIZE, Envelope
-from seerdb.storage.lender import NO_DEBT, Debt
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.store import manifest_numbers, read_record
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.envelope import HEADER_SIZE, Envelope
+from seerdb.storage.object_store.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.names import LOANS_NAME
 
 _ENVELOPE = Envelope(

@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from seerdb.errors import InternalError
 from seerdb.ids import Epoch, SegmentId, SeqNo
-from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.edit import Checkpoint, Claim, Edit, ManifestRecord
 from seerdb.storage.manifest.version import Version, check_version
+from seerdb.storage.object_store.lender import NO_LOANS, Loans
 
 
 class ManifestState(msgspec.Struct, frozen=True, kw_only=True):

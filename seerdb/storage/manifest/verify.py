@@ -16,7 +16,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import manifest_name
-from seerdb.storage.workers import in_order
+from seerdb.storage.workers.threads import in_order
 
 
 @dataclass

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from seerdb.errors import CorruptionError, InternalError, NotFoundError, UnavailableError
-from seerdb.storage.lender import Debt, Lender, Loans
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.object_store.lender import Debt, Lender, Loans
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX, made_in
 from seerdb.storage.pieces import Body
 

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 from seerdb.errors import InvalidRequestError
 from seerdb.options import store_complaint
-from seerdb.storage.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.local_store import LocalObjectStore
 
 _SECRET = re.compile(r"key|secret|token|password|credential|sas|connection|auth", re.IGNORECASE)

@@ -14,13 +14,13 @@ from msgspec.structs import replace
 
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import TableId, epoch_of
-from seerdb.storage.home import load_home
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.repair.evidence import Evidence
 from seerdb.storage.repair.shipped import ShippedLog
 from seerdb.storage.repair.survey import Glimpse, glimpse
 from seerdb.storage.verify import LocalLog
+from seerdb.storage.wal.home import load_home
 from seerdb.storage.wal.reader import header_of
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import verify_segments

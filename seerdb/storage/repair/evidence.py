@@ -21,7 +21,7 @@ from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import manifest_name
 from seerdb.storage.repair.report import Loss
-from seerdb.storage.workers import in_order
+from seerdb.storage.workers.threads import in_order
 
 
 @dataclass

@@ -21,8 +21,6 @@ from collections.abc import Sequence
 
 from seerdb.errors import AlreadyExistsError, ChecksumError, CorruptionError
 from seerdb.ids import SegmentId, SeqNo, TableId
-from seerdb.storage.home import Home, load_home
-from seerdb.storage.kept import restore_after
 from seerdb.storage.manifest.edit import Checkpoint, encode_record
 from seerdb.storage.manifest.version import Version, check_version
 from seerdb.storage.object_store.base import Checksum, ObjectStore
@@ -40,8 +38,10 @@ from seerdb.storage.repair.compare import compare
 from seerdb.storage.repair.finds import Finds, Means, candidates, look
 from seerdb.storage.repair.report import Loss, RepairReport
 from seerdb.storage.repair.survey import SoundTable, loss_of
+from seerdb.storage.retention.kept import restore_after
 from seerdb.storage.verify import LocalLog
-from seerdb.storage.workers import in_order
+from seerdb.storage.wal.home import Home, load_home
+from seerdb.storage.workers.threads import in_order
 
 Copy = tuple[str, Checksum]
 FIRST = 1

@@ -17,7 +17,7 @@ from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
 from seerdb.storage.repair.report import Loss
 from seerdb.storage.wal.reader import read_segment
-from seerdb.storage.workers import in_order
+from seerdb.storage.workers.threads import in_order
 
 
 class Stretch(NamedTuple):

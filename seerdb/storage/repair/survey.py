@@ -35,7 +35,7 @@ from seerdb.storage.sstable.format import (
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.sstable.verify import verify_table
 from seerdb.storage.value import expiries, expiry_marks
-from seerdb.storage.workers import in_order
+from seerdb.storage.workers.threads import in_order
 
 _POINTING = bytes((BLOB, BLOB_WITH_EXPIRY))
 PROVISIONAL_SEQ = 1

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seerdb.storage.digest import NONE, Digest, digest
-from seerdb.storage.flush import packed
+from seerdb.storage.flush.run import packed
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.memtable import NEVER, Memtable
 from seerdb.storage.merge import collapse

@@ -6,8 +6,8 @@ kept whole, since its versions are the newest of their keys all the same. Unless
 which would be folded twice: then the state is not shown before a later one, or the end of the
 memtable, makes it fit.
 
-What was taken may turn out void, when another home takes the database over (see ``ship.py``). So
-it is remembered how far each epoch's log was taken.
+What was taken may turn out void, when another home takes the database over (see
+``shipping/shipped.py``). So it is remembered how far each epoch's log was taken.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from seerdb.clock import ForwardClock
 from seerdb.errors import CorruptionError
 from seerdb.storage.entry import DELETE, PUT
-from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
 from seerdb.storage.operators import MergeOperator
+from seerdb.storage.read.layout import Layout
+from seerdb.storage.read.state import LiveState, State
 from seerdb.storage.replication.compare import compare
 from seerdb.storage.replication.running import AppliedDigest, Commit, Mark
 from seerdb.storage.replication.shipped import Listing, Piece
-from seerdb.storage.row_cache import RowCache
-from seerdb.storage.state import LiveState, State
-from seerdb.storage.table_store import TableStore
+from seerdb.storage.tiers.row_cache import RowCache
+from seerdb.storage.tiers.table_store import TableStore
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import SINGLE, decode_columns
 

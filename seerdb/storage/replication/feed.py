@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from seerdb.clock import Clock
 from seerdb.errors import DiskError
-from seerdb.storage.files import FileSystem
+from seerdb.storage.local.files import FileSystem
 from seerdb.storage.replication.format import (
     Heartbeat,
     Hello,

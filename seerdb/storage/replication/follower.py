@@ -18,16 +18,15 @@ from seerdb.errors import (
 from seerdb.events import WorkFailed
 from seerdb.options import Options
 from seerdb.storage.blob.reader import BlobReader
-from seerdb.storage.disk_tier import DiskTier, discard, open_tier
-from seerdb.storage.files import FileLock
-from seerdb.storage.lanes import Lane
-from seerdb.storage.loans import open_for_reading
+from seerdb.storage.engine.patience import Patience
+from seerdb.storage.local.files import FileLock
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.object_store.stores import Openings, Stores
 from seerdb.storage.operators import find_operator
 from seerdb.storage.outward import check_may_wait
-from seerdb.storage.patience import Patience
-from seerdb.storage.reads import Reads
+from seerdb.storage.read.reads import Reads
+from seerdb.storage.read.sampling import GetSampler
 from seerdb.storage.replication.collected import CollectedStore
 from seerdb.storage.replication.contents import Contents, gap
 from seerdb.storage.replication.format import Heartbeat, Hello
@@ -37,11 +36,12 @@ from seerdb.storage.replication.manifest_tail import ManifestTail
 from seerdb.storage.replication.running import Mark
 from seerdb.storage.replication.shipped import Piece, ShippedLog
 from seerdb.storage.replication.tail import Tail
+from seerdb.storage.retention.loans import open_for_reading
 from seerdb.storage.runtime import Components, Runtime
-from seerdb.storage.sampling import GetSampler
-from seerdb.storage.stores import Openings, Stores
-from seerdb.storage.table_store import TableStore
-from seerdb.storage.workers import Thread
+from seerdb.storage.tiers.disk_tier import DiskTier, discard, open_tier
+from seerdb.storage.tiers.table_store import TableStore
+from seerdb.storage.workers.lanes import Lane
+from seerdb.storage.workers.threads import Thread
 
 LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.1
 """Between two looks into the bucket, while nothing comes or the log comes live: the interval in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seerdb.storage.files import File, FileSystem
+from seerdb.storage.local.files import File, FileSystem
 from seerdb.storage.replication.running import SentDigest
 from seerdb.storage.wal.format import (
     BATCH,

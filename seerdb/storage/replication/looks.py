@@ -7,7 +7,7 @@ better the next object's moment is known.
 
 from __future__ import annotations
 
-from seerdb.storage.shipping import DUE
+from seerdb.storage.engine.shipping import DUE
 
 FIRST_STEP, LONGEST_STEP = 0.02, 0.05
 """Parts of the interval between two looks for what is due: each twice the one before. Once the

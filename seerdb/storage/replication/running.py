@@ -20,7 +20,7 @@ import msgspec
 from seerdb.errors import CorruptionError
 from seerdb.storage.digest import NONE, Digest, digest, summed
 from seerdb.storage.entry import DELETE, DELETE_RANGE, PUT
-from seerdb.storage.flush import packed
+from seerdb.storage.flush.run import packed
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.merge import Chunk
 from seerdb.storage.wal.entries import Columns, ReadAt, operations_from

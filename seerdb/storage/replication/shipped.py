@@ -1,8 +1,9 @@
 """The log in the bucket as a follower reads it: which objects say what comes next.
 
-Names tell almost everything (see ``ship.py``): a stretch is the log of ``first`` to ``last`` as
-``epoch`` had it; an empty object begins a branch, which voids what lower epochs put there from its
-first seq on. :class:`Listing` is pure and draws the conclusions, :class:`ShippedLog` does the I/O.
+Names tell almost everything (see ``shipping/shipped.py``): a stretch is the log of ``first`` to
+``last`` as ``epoch`` had it; an empty object begins a branch, which voids what lower epochs put
+there from its first seq on. :class:`Listing` is pure and draws the conclusions, :class:`ShippedLog`
+does the I/O.
 
 After a claim the log of earlier epochs is not read until the new epoch has put something there: a
 home that takes over another's log says first where it goes on, and until then nobody knows how
@@ -23,10 +24,10 @@ from seerdb.storage.object_store.names import (
     wal_epoch_prefix,
     wal_name,
 )
-from seerdb.storage.replay import check_database
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import SegmentHeader
 from seerdb.storage.wal.reader import SegmentScan, read_segment
+from seerdb.storage.wal.replay import check_database
 
 
 class Stretch(NamedTuple):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from seerdb.storage.disk_tier import DiskTierStatistics
-from seerdb.storage.sampling import GetSample
+from seerdb.storage.read.sampling import GetSample
+from seerdb.storage.tiers.disk_tier import DiskTierStatistics
 
 if TYPE_CHECKING:
-    from seerdb.storage.read_side import ReadSide
+    from seerdb.storage.read.read_side import ReadSide
 
 
 class ReadStatistics(msgspec.Struct, frozen=True):

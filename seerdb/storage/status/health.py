@@ -9,7 +9,7 @@ import msgspec
 from seerdb.storage.drill.schedule import DrillStatistics
 
 if TYPE_CHECKING:
-    from seerdb.storage.engine import Engine
+    from seerdb.storage.engine.engine import Engine
 
 LATE_SECONDS = 60.0
 """How much later than ``ship_interval`` says a write may be in the bucket, before that is told."""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seerdb.storage.admission import StallStatistics
 from seerdb.storage.compaction.work import JobStatistics
-from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.object_store.meter import Prices
 from seerdb.storage.replication.lag import LagStatistics
 from seerdb.storage.replication.running import Mark
 from seerdb.storage.status import caches, costs, tree
 from seerdb.storage.status.health import HealthCheck
+from seerdb.storage.tiers.disk_tier import DiskTierStatistics
+from seerdb.storage.write.admission import StallStatistics
 
 if TYPE_CHECKING:
     from seerdb.storage.replication.follower import Follower

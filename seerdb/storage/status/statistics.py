@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seerdb.storage.admission import StallStatistics
 from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
-from seerdb.storage.disk_tier import DiskTierStatistics
 from seerdb.storage.drill.schedule import DrillStatistics
-from seerdb.storage.flusher import FlushStatistics
-from seerdb.storage.ingest import IngestStatistics
+from seerdb.storage.flush.flusher import FlushStatistics
+from seerdb.storage.ingest.run import IngestStatistics
 from seerdb.storage.lease.takeover import Takeover
 from seerdb.storage.object_store.meter import Prices
 from seerdb.storage.replication.running import Mark
-from seerdb.storage.request import CommitStatistics
-from seerdb.storage.shipper import ShipStatistics
+from seerdb.storage.shipping.shipper import ShipStatistics
 from seerdb.storage.status import caches, costs, tree
+from seerdb.storage.tiers.disk_tier import DiskTierStatistics
+from seerdb.storage.write.admission import StallStatistics
+from seerdb.storage.write.request import CommitStatistics
 
 if TYPE_CHECKING:
-    from seerdb.storage.engine import Engine
+    from seerdb.storage.engine.engine import Engine
 
 
 class MemtableStatistics(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from seerdb.errors import ChecksumError, CorruptionError, DiskError, TruncatedError
-from seerdb.storage.files import FileSystem
+from seerdb.storage.local.files import FileSystem
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
 from seerdb.storage.wal.frames import Damage, FrameReader, Stamp, Take

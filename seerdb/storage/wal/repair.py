@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from seerdb.storage.files import File, FileSystem
+from seerdb.storage.local.files import File, FileSystem
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import (
     HEADER_SIZE,

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from seerdb.errors import DiskError
-from seerdb.storage.files import File, FileSystem
+from seerdb.storage.local.files import File, FileSystem
 from seerdb.storage.wal.format import SegmentHeader, encode_header
 
 SPARES_KEPT = 3

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from seerdb.errors import CorruptionError, SeerDBError
-from seerdb.storage.files import FileSystem
+from seerdb.storage.local.files import FileSystem
 from seerdb.storage.wal.format import decode_operations
 from seerdb.storage.wal.reader import (
     Condition,

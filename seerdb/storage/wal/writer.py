@@ -22,7 +22,7 @@ from crc32c import crc32c
 from seerdb.clock import Clock
 from seerdb.errors import ClosedError, InternalError, PoisonedError
 from seerdb.storage.entry import PUT
-from seerdb.storage.files import File, FileSystem
+from seerdb.storage.local.files import File, FileSystem
 from seerdb.storage.wal.format import (
     BATCH,
     DIRECT_ALIGNMENT,

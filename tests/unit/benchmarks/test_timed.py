@@ -16,12 +16,12 @@ from benchmarks.simulator.tree import FLUSH_SIZE, SimulatedTree
 from benchmarks.workload import overwriting
 from benchmarks.write_model import BYTES_A_GIGABYTE, WriteModel
 from seerdb import DBOptions
-from seerdb.storage.admission import ReasonStatistics
 from seerdb.storage.compaction.policy.adaptive import SHAPES
 from seerdb.storage.compaction.policy.given import LAZY_LEVELED, TIERED
 from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
-from seerdb.storage.pressure import MAX_RUNS, SLOWEST_RATE, URGENT_RUNS, Reason
 from seerdb.storage.status.statistics import Statistics
+from seerdb.storage.write.admission import ReasonStatistics
+from seerdb.storage.write.pressure import MAX_RUNS, SLOWEST_RATE, URGENT_RUNS, Reason
 
 FLUSHES = 60
 LOG_BYTES = 1000.0

@@ -13,18 +13,18 @@ from seerdb.errors import (
     SeerDBError,
 )
 from seerdb.ids import MAX_SEQ
-from seerdb.storage.backlog import Place
 from seerdb.storage.batch import Batch
-from seerdb.storage.commit import Committer
-from seerdb.storage.layout import Layout
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.poison import Poison
-from seerdb.storage.request import LOCAL, MEMORY, Sink, Ticket
-from seerdb.storage.row_cache import RowCache
-from seerdb.storage.state import LiveState, State
+from seerdb.storage.read.layout import Layout
+from seerdb.storage.read.state import LiveState, State
+from seerdb.storage.tiers.row_cache import RowCache
 from seerdb.storage.value import Version as StoredVersion
+from seerdb.storage.wal.backlog import Place
 from seerdb.storage.wal.writer import LogWriter
+from seerdb.storage.write.commit import Committer
+from seerdb.storage.write.poison import Poison
+from seerdb.storage.write.request import LOCAL, MEMORY, Sink, Ticket
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 
 from seerdb.ids import Epoch, TableId, table_id
 from seerdb.storage.entry import RangeTombstone
-from seerdb.storage.flush import TableFormat, packed, upload
-from seerdb.storage.layout import Layout
+from seerdb.storage.flush.run import TableFormat, packed, upload
 from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.merge import Chunk
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.row_cache import RowCache
+from seerdb.storage.read.layout import Layout
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.builder import BuiltTable
-from seerdb.storage.table_store import TableStore
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.tiers.row_cache import RowCache
+from seerdb.storage.tiers.table_store import TableStore
+from seerdb.storage.workers.threads import InlineExecutor
 
 FORMAT = TableFormat(block_size=256, compression="none", filter_bits_per_key=10)
 

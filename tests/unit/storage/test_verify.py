@@ -8,12 +8,12 @@ import pytest
 
 from seerdb import DB
 from seerdb.errors import DiskError, NotFoundError
-from seerdb.storage.files import File, FileSystem
+from seerdb.storage.local.files import File, FileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_database, verify_log
 from seerdb.storage.wal.format import HEADER_SIZE, decode_header, encode_header
 from seerdb.storage.wal.segments import segment_path
-from seerdb.storage.workers import check_threads
+from seerdb.storage.workers.threads import check_threads
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import WAL, World

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from seerdb.errors import DiskError, DiskFullError
-from seerdb.storage.files import File
+from seerdb.storage.local.files import File
 from seerdb.testing.crash import CrashError
 from seerdb.testing.files import CrashableFileSystem
 

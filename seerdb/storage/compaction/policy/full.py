@@ -14,8 +14,8 @@ from seerdb.storage.compaction.plan import (
 )
 from seerdb.storage.compaction.policy.given import PolicyOptions
 from seerdb.storage.compaction.policy.ranged import since
-from seerdb.storage.lender import Loans
 from seerdb.storage.manifest.version import Version
+from seerdb.storage.object_store.lender import Loans
 from seerdb.storage.object_store.names import blob_name, made_in
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from seerdb.options import KIB, MIB, Options
 from seerdb.storage.compaction.plan import Plan
-from seerdb.storage.lender import NO_LOANS, Loans
 from seerdb.storage.manifest.version import Version
+from seerdb.storage.object_store.lender import NO_LOANS, Loans
 
 LEVELED = "leveled"
 LAZY_LEVELED = "lazy_leveled"

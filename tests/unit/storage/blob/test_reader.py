@@ -17,7 +17,7 @@ from seerdb.storage.merge import Chunk
 from seerdb.storage.object_store.names import blob_name
 from seerdb.storage.pointer import BlobPointer
 from seerdb.storage.value import Expiring, pointer_in
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.workers.threads import InlineExecutor
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 
 SIZE = 1000

@@ -27,7 +27,7 @@ from seerdb.storage.value import (
     encode_values,
     pointer_in,
 )
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.workers.threads import InlineExecutor
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 
 TABLE = table_id(Epoch(1), 5)

@@ -17,8 +17,8 @@ from seerdb.storage.compaction.inputs import Inputs
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.table_store import MAX_RANGE
-from seerdb.storage.workers import InlineExecutor
+from seerdb.storage.tiers.table_store import MAX_RANGE
+from seerdb.storage.workers.threads import InlineExecutor
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.tables import layout_of, many, new_table_store, put_table
 

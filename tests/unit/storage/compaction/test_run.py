@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 
 from seerdb.errors import ClosedError, UnavailableError
 from seerdb.ids import MAX_SEQ
-from seerdb.storage import uploads
 from seerdb.storage.compaction import inputs as inputs_module
 from seerdb.storage.compaction.ledger import check_merge
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
 from seerdb.storage.digest import NONE
 from seerdb.storage.entry import RangeTombstone
+from seerdb.storage.flush import uploads
 from seerdb.storage.manifest.version import TableMeta, Version, check_version
 from seerdb.storage.object_store.names import table_name
-from seerdb.storage.pace import at_full_speed
 from seerdb.storage.pieces import Body
 from seerdb.storage.value import Version as RowVersion
+from seerdb.storage.workers.pace import at_full_speed
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
+from tests.unit.storage.read.test_lookup import KEYS, RANGES, SOURCES, get
 from tests.unit.storage.tables import (
     FORMAT,
     Rows,
@@ -37,7 +38,6 @@ from tests.unit.storage.tables import (
     put_table,
 )
 from tests.unit.storage.test_entry import naive
-from tests.unit.storage.test_lookup import KEYS, RANGES, SOURCES, get
 
 
 def merge(

@@ -6,13 +6,13 @@ import pytest
 
 from seerdb.errors import FencedError
 from seerdb.ids import SeqNo
-from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.retention.garbage import GarbageCollector
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore

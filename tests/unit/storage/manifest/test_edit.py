@@ -15,8 +15,8 @@ from seerdb.errors import (
     TruncatedError,
     UnsupportedFormatError,
 )
-from seerdb.storage.envelope import HEADER_SIZE
 from seerdb.storage.manifest.edit import ManifestRecord, decode_record, encode_record
+from seerdb.storage.object_store.envelope import HEADER_SIZE
 from tests.unit.storage.manifest.samples import every_kind
 
 NAME = "manifest/00000000000000000007"

@@ -9,7 +9,6 @@ import pytest
 
 from seerdb.errors import AlreadyExistsError, ConflictError, FencedError, UnavailableError
 from seerdb.ids import SeqNo
-from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.manifest.edit import Claim
 from seerdb.storage.manifest.fencing import CLAIM_ATTEMPTS, Claimant
 from seerdb.storage.manifest.store import load, manifest_numbers, read_record
@@ -17,6 +16,7 @@ from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import MANIFEST_PREFIX, table_name
 from seerdb.storage.pieces import Body
+from seerdb.storage.retention.garbage import GarbageCollector
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.unit.storage.manifest.samples import CAPABILITIES, claimant, open_writer, table

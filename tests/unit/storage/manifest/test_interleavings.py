@@ -22,13 +22,13 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.ids import SeqNo
-from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import Checksum, ObjectInfo
 from seerdb.storage.object_store.names import MANIFEST_PREFIX, manifest_name, table_name
 from seerdb.storage.pieces import Body
+from seerdb.storage.retention.garbage import GarbageCollector
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import MemoryObjectStore
 from tests.unit.storage.manifest.samples import claimant, table

@@ -10,11 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from seerdb.errors import FencedError, UnavailableError
 from seerdb.ids import SegmentId, SeqNo
-from seerdb.storage.garbage import GarbageCollector
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.retention.garbage import GarbageCollector
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.unit.storage.manifest.samples import open_writer, table

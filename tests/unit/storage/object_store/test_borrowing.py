@@ -6,9 +6,9 @@ import pytest
 
 from seerdb.errors import ChecksumError, InternalError, NotFoundError
 from seerdb.ids import Epoch
-from seerdb.storage.lender import NO_LOANS, Debt, Lender, Loans
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.borrowing import BorrowingObjectStore, lender_of
+from seerdb.storage.object_store.lender import NO_LOANS, Debt, Lender, Loans
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 
 

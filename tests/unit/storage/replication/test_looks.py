@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from seerdb.storage.engine.shipping import DUE
 from seerdb.storage.replication.looks import LONGEST_STEP, Looks
-from seerdb.storage.shipping import DUE
 
 
 def follow(shipped: list[float], until: float, interval: float = 1.0) -> tuple[list[float], int]:

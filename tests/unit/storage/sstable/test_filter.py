@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.errors import CorruptionError
-from seerdb.storage.rows import bounds
+from seerdb.storage.read.rows import bounds
 from seerdb.storage.sstable.filter import Filter, _masks, build_filter, key_hash, shared_prefix
 
 

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import pytest
 
-from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.wal.format import FRAME_HEADER_SIZE, HEADER_SIZE, encode_record
 from seerdb.storage.wal.reader import Condition
 from seerdb.storage.wal.segments import segment_path

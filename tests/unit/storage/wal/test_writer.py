@@ -17,8 +17,8 @@ from seerdb.errors import (
     InvalidRequestError,
     PoisonedError,
 )
-from seerdb.storage.files import FileSystem
-from seerdb.storage.os_files import OsFileSystem
+from seerdb.storage.local.files import FileSystem
+from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.wal.format import (
     FRAME_FIELDS,
     HEADER_SIZE,

@@ -1,0 +1,1 @@
+"""Many pairs into tables at once."""

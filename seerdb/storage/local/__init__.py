@@ -1,0 +1,1 @@
+"""The local disk: a port, and the real one."""

@@ -1,0 +1,1 @@
+"""The current state: what reads look at, and reading it."""

@@ -1,0 +1,1 @@
+"""What is kept, what for and how long, and the only place that deletes."""

@@ -1,0 +1,1 @@
+"""The log on its way into the bucket, and in it."""

@@ -1,0 +1,140 @@
+"""The shipped log: the log's bytes in the bucket, as ``shipper.py`` puts them there.
+
+A shipped object holds a stretch of one segment: that segment's header, then the frames, byte
+for byte, so the reader of segments reads it. Objects are immutable and continue each other
+without a gap; each says in its name which records count in it, so its first and last frame may
+hold others too.
+
+::
+
+    wal/<20 digits epoch>/<20 digits first seq>-<20 digits last seq>.wal
+
+After a PUT that somebody waits for, the shipper makes sure that no higher epoch has claimed the
+database (I6): a new owner lists ``wal/`` after its claim, so a PUT with no claim after it is seen
+by every later owner, and one with a claim after it is never acknowledged.
+
+Yet such a PUT may come after the new owner has listed, and reach beyond what that took over. So
+a home that takes over a log, or goes on after damage has cost it a part of its own, first says
+from where it goes on, by an empty object whose first seq is one more than its last: from that
+first seq on, everything of a lower epoch is void. Otherwise epochs of one home tell the same
+log, and their objects complete each other, and may overlap.
+
+What is in no log has no seq here either: an ingest takes its seq from the manifest, so it is
+between two objects, and the manifest record that shows it reaches there.
+
+When the collector may take objects is said in ``retention/garbage.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+from seerdb.errors import CorruptionError
+from seerdb.ids import MAX_SEQ, Epoch, SeqNo
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name, wal_name
+from seerdb.storage.wal.columns import Record
+from seerdb.storage.wal.reader import read_segment
+from seerdb.storage.wal.replay import check_database
+
+Fetch = Callable[[list[str]], Iterable[bytes]]
+"""Gets objects, in the order of their names. Raises as ``get`` does, when that one's turn comes."""
+
+
+class ShippedObject(NamedTuple):
+    """An object of the shipped log that holds records; those from ``end`` on are void."""
+
+    name: str
+    first: int
+    last: int
+    end: int
+
+
+def begin_branch(store: ObjectStore, epoch: Epoch, seq: int) -> None:
+    """Say that in ``epoch`` the log goes on after ``seq``, and not as it went on before: what
+    lower epochs put there above that is void. Durable when it returns."""
+    store.put_if_absent(wal_name(epoch, SeqNo(seq + 1), SeqNo(seq)), b"")
+
+
+def list_shipped(store: ObjectStore) -> list[ShippedObject]:
+    """What the bucket lists of the log and no branch voids, by epoch, then by seq. One request."""
+    parsed = ((parse_wal_name(info.name), info.name) for info in store.list(WAL_PREFIX))
+    places = sorted((place, name) for place, name in parsed if place is not None)
+    branches = [(epoch, first) for (epoch, first, last), _ in places if last < first]
+    found = []
+    for (epoch, first, last), name in places:
+        end = min((start for above, start in branches if above > epoch), default=MAX_SEQ)
+        if first <= last and first < end:
+            found.append(ShippedObject(name, first, last, end))
+    return found
+
+
+def newest_shipped(listed: Iterable[ShippedObject]) -> int:
+    """The last seq that the objects hold; 0 when there are none."""
+    return max((min(each.last, each.end - 1) for each in listed), default=0)
+
+
+def read_shipped(
+    store: ObjectStore,
+    database_id: str,
+    after: int,
+    *,
+    strict: bool,
+    listed: Iterable[ShippedObject] | None = None,
+    fetch: Fetch | None = None,
+) -> list[Record]:
+    """The shipped records after seq ``after``, in order and without a gap.
+
+    ``listed`` is what :func:`list_shipped` gave, if it was asked already. ``fetch`` gets the
+    objects, perhaps side by side: there may be thousands, and a takeover waits for them. Raises:
+    ``CorruptionError`` for a gap or a damaged object if ``strict``; else what comes before it is
+    returned.
+    """
+    needed = [
+        each for each in (list_shipped(store) if listed is None else listed) if after < each.last
+    ]
+    records: dict[int, Record] = {}
+    try:
+        bodies = (fetch or partial(map, store.get))([each.name for each in needed])
+        for (name, first, last, end), data in zip(needed, bodies, strict=True):
+            for record in _records_of(data, database_id, name, first, last):
+                if after < record[0] < end:
+                    records[record[0]] = record
+        return _contiguous(records, after)
+    except CorruptionError:
+        if strict:
+            raise
+        return _contiguous(records, after, stop_at_gap=True)
+
+
+def _records_of(data: bytes, database_id: str, name: str, first: int, last: int) -> list[Record]:
+    scan = read_segment(data, name, None)
+    check_database(scan, database_id)
+    records = [record for record in scan.records if first <= record[0] <= last]
+    if scan.damages or not records or (records[0][0], records[-1][0]) != (first, last):
+        raise CorruptionError(
+            "a shipped log does not hold what its name says",
+            name=name,
+            expected=f"seq {first} to {last}",
+            found=f"{len(records)} records",
+        )
+    return records
+
+
+def _contiguous(
+    records: dict[int, Record], after: int, *, stop_at_gap: bool = False
+) -> list[Record]:
+    ordered = [records[seq] for seq in sorted(records)]
+    for position, record in enumerate(ordered):
+        if record[0] != after + 1 + position:
+            if stop_at_gap:
+                return ordered[:position]
+            raise CorruptionError(
+                "the shipped log has a gap",
+                name=WAL_PREFIX,
+                expected=f"seq {after + 1 + position}",
+                found=f"seq {record[0]}",
+            )
+    return ordered
