@@ -119,6 +119,15 @@ def test_all_of_its_threads_take_memory_from_one_place(process: JobProcess) -> N
     assert max(reserved, default=0) < 32 << 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only /proc lists threads")
+@pytest.mark.skipif(os.cpu_count() == 1, reason="there would be none anyhow")
+def test_it_has_no_threads_that_nobody_uses(process: JobProcess) -> None:
+    process.call(eval, "__import__('numpy') and None")
+    threads = list(Path(f"/proc/{process.pid}/task").iterdir())
+    ours = process.call(eval, "__import__('threading').active_count()")
+    assert len(threads) == ours
+
+
 def test_memory_is_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "give_back", Mock(side_effect=AssertionError))
     waiting = SimpleQueue[bytes]()
