@@ -28,17 +28,19 @@ KEY_SHARE = 0.5
 _WARM_TENTHS = 3
 _LOOK_EVERY = 10
 """Batches between two looks at the size of the tree."""
+_WEIGH_EVERY = 50
+"""Batches between two looks at the memory: that of workers comes and goes with their jobs."""
 
 Batches = Iterator[list[tuple[bytes, bytes]]]
 
 
 def sustained_ingest(case: str, task: Task) -> Timing:
-    """Load in tenths, each with its rate and the memory after it, then let the tree come to rest.
+    """Load in tenths, each with its rate and its memory, then let the tree come to rest.
 
-    ``rss_mib_..`` is the memory of this process and its workers. ``write..`` are, after three
-    tenths, bytes written to tables for each that a flush wrote: counted, and by the models of
-    ``write_model.py``. ``space`` is the tables' size over what a full merge leaves of them, at
-    rest; ``space_at_end`` the same right after the last flush.
+    ``rss_mib_..`` is the most that this process and its workers were seen to have. ``write..`` are,
+    after three tenths, bytes written to tables for each that a flush wrote: counted, and by the
+    models of ``write_model.py``. ``space`` is the tables' size over what a full merge leaves of
+    them, at rest; ``space_at_end`` the same right after the last flush.
     """
     tenth = max(1, task.entries // BATCH_SIZE // TENTHS)
     entries = tenth * TENTHS * BATCH_SIZE
@@ -52,9 +54,9 @@ def sustained_ingest(case: str, task: Task) -> Timing:
         for number in range(1, TENTHS + 1):
             if number == _WARM_TENTHS + 1:
                 model.begin()
-            seconds = _write(db, islice(batches, tenth), model)
+            seconds, most = _write(db, islice(batches, tenth), model)
             rates.append(tenth * BATCH_SIZE / seconds)
-            memories.append(family_memory(os.getpid()) / MIB)
+            memories.append(most / MIB)
             detail[f"rate_{number:02}"], detail[f"rss_mib_{number:02}"] = rates[-1], memories[-1]
         db.flush()
         model.look()
@@ -67,9 +69,9 @@ def sustained_ingest(case: str, task: Task) -> Timing:
     return Timing(case, entries, sum(tenth * BATCH_SIZE / rate for rate in rates), detail)
 
 
-def _write(db: DB, batches: Batches, model: WriteModel) -> float:
-    """Seconds spent in calls of the database."""
-    seconds = 0.0
+def _write(db: DB, batches: Batches, model: WriteModel) -> tuple[float, int]:
+    """Seconds spent in calls of the database, and the most bytes in memory meanwhile."""
+    seconds, most = 0.0, 0
     for number, pairs in enumerate(batches):
         started = perf_counter()
         with db.batch() as batch:
@@ -79,7 +81,9 @@ def _write(db: DB, batches: Batches, model: WriteModel) -> float:
         seconds += perf_counter() - started
         if number % _LOOK_EVERY == 0:
             model.look()
-    return seconds
+        if number % _WEIGH_EVERY == 0:
+            most = max(most, family_memory(os.getpid()))
+    return seconds, most
 
 
 def _after(

@@ -26,7 +26,7 @@ def draw_tenths(
         rates.axhline(_LEAST_RATE * first, color=colour, linewidth=1, linestyle=":")
         _line(memories, one, "rss_mib", 1.0, style)
     _dress(rates, "entries/s, thousands (dotted: 70 % of the first tenth)")
-    _dress(memories, "memory after it, MiB, workers included")
+    _dress(memories, "most memory in it, MiB, workers included")
     rates.legend(frameon=False)
     figure.suptitle(title, fontsize=14, fontweight="bold")
     figure.savefig(to, dpi=110)
