@@ -5,7 +5,7 @@ as blocks are that are cached after a flush and dropped after a merge, is kept f
 million entries left a process with 700 to 980 MiB, and leave it with 470 to 480. As Python runs one
 thread at a time, those of a process with databases share one arena, and hardly wait for each other.
 
-A merge takes and frees arrays of about a megabyte, and a table in the making is some blocks of many
+A merge takes and frees arrays of some megabytes, and a table in the making is some blocks of many
 megabytes, each freed for the next. glibc gives such memory back to the kernel at once, which then
 has to find and clear its pages again: a sixth of the time of a merge. A worker process keeps all of
 it, from job to job, until it has had nothing to do for a while. A process that has other things to
