@@ -25,6 +25,9 @@ WINDOW_BLOCKS = 512
 eight megabytes of entries. Each call has a price, and so has memory that is new: ``KEPT`` in
 ``workers/allocator.py`` is four times as much."""
 
+WINDOW_BYTES = 16 << 20
+"""Of their keys and values, where blocks are larger than usual; but a block of each run."""
+
 Decode: TypeAlias = Callable[[TableReader, int, int, Payload], Entries]
 """Makes entries of the stored bytes of a table's blocks, one at least, from a first up to, not
 including, a last."""
@@ -57,7 +60,9 @@ class Inputs:
         threads: Executor,
     ) -> None:
         self._handles = [run.overlapping(start, end) for run in runs]
-        self._piece = max(1, WINDOW_BLOCKS // max(1, len(runs)))
+        share = max(1, len(runs))
+        self._piece_blocks = max(1, WINDOW_BLOCKS // share)
+        self._piece_bytes = WINDOW_BYTES // share
         self._start = start
         self._end = end
         self._tables = tables
@@ -77,13 +82,21 @@ class Inputs:
         for position, handle in enumerate(handles, 1):
             reader = self._tables.open(handle)
             beyond = handles[position].meta.smallest if position < len(handles) else None
-            pieces = size * reader.block_count // (self._piece * max(1, handle.meta.tail_offset))
-            blocks = self._piece * max(1, pieces)
             first, end = self._tables.block_span(reader, self._start, self._end)
             while first < end:
-                last = min(first + blocks, end)
+                last = self._piece_end(reader, first, end)
+                while last < end:
+                    following = self._piece_end(reader, last, end)
+                    if _stored(reader, first, following) > size:
+                        break
+                    last = following
                 yield _Stretch(handle, first, last, _frontier(reader, last, end, beyond))
                 first = last
+
+    def _piece_end(self, reader: TableReader, first: int, end: int) -> int:
+        """The block after the piece that begins with ``first``."""
+        fitting = reader.stretch_end(first, self._piece_bytes)
+        return min(first + self._piece_blocks, fitting, end)
 
     def _ask(self, stretches: Iterator[_Stretch]) -> _Coming:
         stretch = next(stretches, None)
@@ -101,14 +114,19 @@ class Inputs:
             coming = self._ask(stretches)
             reader = self._tables.open(handle)
             while first < end:
-                last = min(first + self._piece, end)
-                size = sum(reader.block_range(last - 1)) - reader.block_range(first)[0]
+                last = self._piece_end(reader, first, end)
+                size = _stored(reader, first, last)
                 chunk = decode(reader, first, last, stored[:size])
                 stored = stored[size:]
                 yield Piece(
                     clip(chunk, self._start, self._end), _frontier(reader, last, end, frontier)
                 )
                 first = last
+
+
+def _stored(reader: TableReader, first: int, last: int) -> int:
+    """Bytes of the blocks from ``first`` up to, not including, ``last``."""
+    return sum(reader.block_range(last - 1)) - reader.block_range(first)[0]
 
 
 def _frontier(reader: TableReader, block: int, end: int, beyond: bytes | None) -> bytes | None:

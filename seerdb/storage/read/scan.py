@@ -25,6 +25,9 @@ from seerdb.storage.value import Value
 MAX_READAHEAD = 64
 """Most blocks fetched by one request of a scan."""
 
+MAX_READAHEAD_BYTES = 4 << 20
+"""Most bytes of keys and values in them, where blocks are larger than usual; but one block."""
+
 FIRST_READ = 64 << 10
 """Bytes that the first request of a scan without a limit fetches of a run: a store answers it
 hardly later than one for less."""
@@ -169,16 +172,19 @@ class _Readahead:
         while first < last:
             if reader.slots[last - 1 if reverse else first] is None:
                 self._blocks = max(self._blocks, self._least(reader))
-            count = min(self._blocks, last - first)
-            self._taken += count
+            low, high = self._step(reader, first, last)
+            self._taken += high - low
             self.goes_on = self._taken > 2 * MAX_READAHEAD and self._has_more(reader)
             self._blocks = min(2 * self._blocks, MAX_READAHEAD)
-            if reverse:
-                last -= count
-                yield last, last + count
-            else:
-                first += count
-                yield first - count, first
+            first, last = (first, low) if reverse else (high, last)
+            yield low, high
+
+    def _step(self, reader: TableReader, first: int, last: int) -> tuple[int, int]:
+        if self._wanted.reverse:
+            fitting = reader.stretch_start(last, MAX_READAHEAD_BYTES)
+            return max(first, last - self._blocks, fitting), last
+        fitting = reader.stretch_end(first, MAX_READAHEAD_BYTES)
+        return first, min(last, first + self._blocks, fitting)
 
     def _has_more(self, reader: TableReader) -> bool:
         limit = self._wanted.limit

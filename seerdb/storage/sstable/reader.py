@@ -6,6 +6,7 @@ The reader does no I/O: whoever owns it fetches the tail once, and blocks as nee
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import le, lt
@@ -103,6 +104,22 @@ class TableReader:
         """Offset and stored length of a block in the object; blocks lie back to back."""
         start = self._offsets[index]
         return start, self._offsets[index + 1] - start
+
+    def stretch_end(self, first: int, size: int) -> int:
+        """The block after those that, from ``first`` on, have about ``size`` bytes of keys and
+        values at most; ``first`` is among them in any case. It is told by the bytes that are
+        stored, as if all blocks were compressed alike."""
+        most = self._offsets[first] + self._stored(size)
+        return max(first + 1, bisect_right(self._offsets, most) - 1)
+
+    def stretch_start(self, last: int, size: int) -> int:
+        """The first of those up to, not including, ``last``; as :meth:`stretch_end`."""
+        least = self._offsets[last] - self._stored(size)
+        return min(last - 1, bisect_left(self._offsets, least))
+
+    def _stored(self, size: int) -> int:
+        """As how many bytes ``size`` bytes of keys and values are stored, about."""
+        return size * self._offsets[-1] // max(1, self.properties.raw_bytes)
 
     def decode_block(self, index: int, stored: bytes) -> Block:
         """The block whose bytes, at :meth:`block_range`, are ``stored``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -149,6 +149,24 @@ def test_what_is_fetched_ahead_is_bounded_whatever_the_number_of_runs(
     longest = max(end - begin for _, begin, end in site.bucket.asked)
     assert 2 * longest * runs <= 1.1 * 16_000
     assert longest * 4 >= 16_000 // (2 * runs), "else there are more requests than need be"
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_what_is_taken_apart_at_a_time_is_bounded_however_large_blocks_are(
+    runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of one large value each, between many that are as small as usual."""
+    bucket, window, large = MemoryObjectStore(), 30_000, b"v" * 2000
+    monkeypatch.setattr(module, "WINDOW_BYTES", window)
+    rows = many(0, 300, seq=1) | many(300, 350, seq=1, value=large) | many(350, 999, seq=1)
+    tables = [put_table(bucket, number, rows) for number in range(1, runs + 1)]
+    store = new_table_store(bucket)
+    inputs = Inputs(layout_of(tables, store).runs, None, None, store, InlineExecutor())
+    for source in inputs.sources(TableReader.pack_blocks):
+        pieces = [piece.chunk for piece in source]
+        assert list(chain.from_iterable(piece.keys() for piece in pieces)) == sorted(rows)
+        assert max(piece.parts.size for piece in pieces) <= 1.1 * window / runs
+        assert max(map(len, pieces)) > 100, "small ones still come many at a time"
 
 
 def test_the_next_stretch_is_asked_for_before_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

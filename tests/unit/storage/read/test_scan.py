@@ -13,6 +13,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.read import scan as module
 from seerdb.storage.read.layout import Layout, TableRun
 from seerdb.storage.read.scan import FIRST_READ, MAX_READAHEAD, Wanted, run_pieces, scan
 from seerdb.storage.read.state import State
@@ -206,6 +207,25 @@ def test_of_a_long_scan_the_next_request_is_made_before_one_is_used(*, reverse: 
     assert 2 <= beginning < 10, "at first nobody knows that it will be long"
     assert made[beginning:-1] == list(range(1, len(made) - beginning))
     assert made[-1] == made[-2], "all was asked for"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_read_ahead_is_bounded_however_large_blocks_are(
+    monkeypatch: pytest.MonkeyPatch, *, reverse: bool
+) -> None:
+    """Blocks of one large value each, between many that are as small as usual."""
+    most, large = 10_000, b"v" * 2000
+    monkeypatch.setattr(module, "MAX_READAHEAD_BYTES", most)
+    rows = many(0, 900, seq=1) | many(900, 999, seq=1, value=large)
+    rows |= {b"l" + key: row for key, row in many(0, 900, seq=1).items()}
+    store = MemoryObjectStore()
+    tables = new_table_store(store, 0)
+    [run] = layout_of([put_table(store, 1, rows)], tables).runs
+    chunks = [piece.chunk for piece in run_pieces(run, Wanted(None, None, reverse), tables)]
+    assert sorted(key for chunk in chunks for key in chunk.keys) == sorted(rows)
+    sizes = [sum(len(key) + len(rows[key][1] or b"") for key in chunk.keys) for chunk in chunks]
+    assert max(sizes) <= 1.1 * most
+    assert max(len(chunk.keys) for chunk in chunks) > 100, "small ones come many at a time"
 
 
 def test_nothing_is_asked_for_behind_a_limit() -> None:
