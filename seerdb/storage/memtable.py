@@ -235,7 +235,7 @@ class Memtable:
         if kind == PUT_WITH_EXPIRY:
             return Expiring(*unpack_expiring(stored))
         assert kind == MERGE
-        operand = Operand(time_us // SECOND_US, stored)
+        operand = Operand(_second_of_merge(before, time_us), stored)
         self.oldest_operand = min(self.oldest_operand, operand.second)
         return self._merged(key, before or self._newest(key), (operand,))
 
@@ -375,3 +375,12 @@ class Memtable:
                 return list(islice(reversed(self.newest), len(self.newest) - len(self._index)))
             except RuntimeError:
                 continue
+
+
+def _second_of_merge(before: Version | None, time_us: int) -> int:
+    """The second in which a batch merges into what it made of the key ``before``: in which that is
+    there, however long the commit had to wait after its lifetime began."""
+    second = time_us // SECOND_US
+    made = before and before[1]
+    base = made.base if isinstance(made, Merge) else made
+    return min(second, base.expires - 1) if isinstance(base, Expiring) else second

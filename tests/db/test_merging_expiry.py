@@ -33,6 +33,27 @@ def test_a_merge_keeps_the_time_to_live_of_its_base() -> None:
         everywhere(world.kill().open(), b"23")
 
 
+@pytest.mark.parametrize("operator", ["append", "int64_add"])
+def test_a_batch_that_waits_longer_than_its_value_lives_leaves_nothing(operator: str) -> None:
+    """What it merges belongs to the value that it put, whether or not that folds by then."""
+    world, db = opened(operator, memtable_capacity=4096)
+    for waited in (False, True):
+        before = world.clock.now()
+        world.store.delay("put", match="tables/", seconds=5.0)
+        while world.clock.now() - before < 5.0:  # until a batch has waited for a flush
+            with db.batch() as batch:
+                batch.put(b"k", b"0" * 100, ttl=1)
+                batch.merge(b"k", int64(1))
+                batch.merge(b"k", int64(2))
+        everywhere(db, None)
+        everywhere(world.kill().open(), None)
+        if waited:
+            db.compact()
+            everywhere(db, None)
+    db.merge(b"k", int64(3))
+    everywhere(db, int64(3))
+
+
 def test_operands_on_both_sides_of_an_end_are_not_combined_above_it() -> None:
     """The first one belongs to the value that is gone, whatever was merged before it was known."""
     world, db = opened(block_size=256)
