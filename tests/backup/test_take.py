@@ -20,7 +20,9 @@ from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.copying import MOST_IN_FLIGHT, Carrier, Progress
 from seerdb.storage.backup.descriptor import decode_descriptor, encode_descriptor
 from seerdb.storage.backup.locks import RepositoryLock
+from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX
+from seerdb.storage.object_store.stores import Stores
 from seerdb.storage.retention.checkpoints import held
 from seerdb.storage.workers.threads import transfer_threads, unless_interrupted
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
@@ -319,6 +321,20 @@ def test_what_ended_a_backup_is_told_though_nothing_can_be_let_go_of(
             with pytest.raises(kind, match="first") as raised, hold:
                 back_up(world, repository, watch=end)
     assert raised.value.__notes__ == ["what was held is left to expire: away"] * 2
+
+
+def test_a_backup_that_a_full_repository_ends_leaves_no_lock() -> None:
+    """The refusals kept its release from being tried, and prunes were refused for ten minutes."""
+    world, repository = World(), FaultyObjectStore(MemoryObjectStore())
+    stores = Stores(repository, None, clock=world.clock, random=world.random)
+    with world.open() as db:
+        fill(db, 20)
+        db.flush()
+        repository.fail("put", match=TABLE_PREFIX, times=1 << 20)
+        with pytest.raises(UnavailableError, match="tables"):
+            back_up(world, stores.of(Purpose.BACKUP))
+    assert stores.broken
+    assert repository.list(LOCK_PREFIX) == []
 
 
 def test_memory_is_bounded_by_what_is_under_way() -> None:

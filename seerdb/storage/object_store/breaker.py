@@ -7,6 +7,9 @@
                                              └─failure, cooldown doubled──┘
 
 Only ``UnavailableError`` is a failure: a missing object is an answer like any other.
+
+A store that refuses may yet take deletions, which make room and let go of locks: they are asked for
+though the breaker is open, unless the store is silent, so that nobody waits for it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.pieces import Body
 
 T = TypeVar("T")
+
+SILENT_SECONDS = 5.0
+"""A store that fails a request after as long as that has not refused it, but kept silent."""
 
 
 class CircuitBreaker:
@@ -48,6 +54,7 @@ class CircuitBreaker:
         self._failures = 0
         self._failing_since: float | None = None
         self._last_error = ""
+        self._last_seconds = 0.0  # how long the latest failure took
         self._cooldown = cooldown_seconds
         self._retry_at: float | None = None  # None: closed
         self._trial_running = False
@@ -73,6 +80,7 @@ class CircuitBreaker:
     def run(self, request: Callable[[], T]) -> T:
         """The result of ``request``, or ``UnavailableError`` at once while open."""
         trial = self._enter()
+        began = self._clock.monotonic()
         try:
             result = request()
         except BaseException as error:
@@ -80,10 +88,17 @@ class CircuitBreaker:
             if isinstance(error, Exception) and not isinstance(error, UnavailableError):
                 self._succeeded()
             else:
-                self._failed(error, trial=trial)
+                self._failed(error, began, trial=trial)
             raise
         self._succeeded()
         return result
+
+    def run_past_refusals(self, request: Callable[[], T]) -> T:
+        """As :meth:`run`, but made also while the store refuses others; then what comes of it does
+        not tell whether it goes on to."""
+        with self._lock:
+            refuses = self._retry_at is not None and self._last_seconds < SILENT_SECONDS
+        return request() if refuses else self.run(request)
 
     def _enter(self) -> bool:
         """Whether the request is a trial; raises if it must not be made."""
@@ -110,10 +125,11 @@ class CircuitBreaker:
             self._retry_at = None
             self._trial_running = False
 
-    def _failed(self, error: BaseException, *, trial: bool) -> None:
+    def _failed(self, error: BaseException, began: float, *, trial: bool) -> None:
         with self._lock:
             now = self._clock.monotonic()
             self._failures += 1
+            self._last_seconds = now - began
             self._last_error = str(error) or type(error).__name__
             if self._failing_since is None:
                 self._failing_since = now
@@ -151,7 +167,7 @@ class BreakingObjectStore:
         return self._breaker.run(lambda: self._inner.list(prefix))
 
     def delete(self, names: Iterable[str]) -> None:
-        self._breaker.run(lambda: self._inner.delete(names))
+        self._breaker.run_past_refusals(lambda: self._inner.delete(names))
 
     def close(self) -> None:
         self._inner.close()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from seerdb.errors import NotFoundError, UnavailableError
-from seerdb.storage.object_store.breaker import BreakingObjectStore, CircuitBreaker
+from seerdb.storage.object_store.breaker import SILENT_SECONDS, BreakingObjectStore, CircuitBreaker
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore
 
@@ -195,3 +195,37 @@ def test_a_late_failure_does_not_prolong_the_cooldown(
         breaker.run(late)
     clock.advance(0.5)
     assert breaker.run(lambda: "back") == "back"
+
+
+def test_a_store_that_refuses_all_else_is_asked_to_delete(
+    store: BreakingObjectStore, breaker: CircuitBreaker, faulty: FaultyObjectStore
+) -> None:
+    store.put("lock", b"")
+    faulty.fail("put", times=3)
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            store.put("a", b"")
+    store.delete(["lock"])
+    assert breaker.is_open
+    assert [each.operation for each in faulty.trace] == ["put"] * 4 + ["delete"]
+    faulty.fail("delete")
+    with pytest.raises(UnavailableError, match="by plan"):
+        store.delete(["lock"])
+
+
+def test_a_store_that_is_silent_is_not_asked_to_delete(
+    breaker: CircuitBreaker, faulty: FaultyObjectStore, clock: FakeClock
+) -> None:
+    def silent() -> None:
+        clock.advance(SILENT_SECONDS)
+        raise UnavailableError("timed out")
+
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="timed out"):
+            breaker.run(silent)
+    store = BreakingObjectStore(faulty, breaker)
+    with pytest.raises(UnavailableError, match="not tried"):
+        store.delete(["lock"])
+    clock.advance(1.0)
+    store.delete(["lock"])
+    assert not breaker.is_open
