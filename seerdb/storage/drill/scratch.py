@@ -19,6 +19,8 @@ from seerdb.storage.pieces import Body
 
 RENEW_SECONDS = 120.0
 OVER_SECONDS = 900.0
+REMOVE_SECONDS = 30.0
+"""How long an interrupt waits until a folder is removed, which may take many requests."""
 
 _MARK = "mark"
 _WITHIN = "db/"
@@ -31,7 +33,7 @@ def scratch_folder(
     """An empty folder, as a store, which is deleted when the block ends, in whatever way. Folders
     of drills that died go first. Raises: ``UnavailableError``."""
     folder = _Folder(store, random_bytes(16).hex(), clock)
-    with letting_go(lambda: _remove(store, folder.id)):
+    with letting_go(lambda: _remove(store, folder.id), REMOVE_SECONDS):
         folder.renew()
         _remove_left(store, folder.id)
         yield folder

@@ -72,6 +72,21 @@ def unless_interrupted(pool: Executor) -> Iterator[Executor]:
         pool.shutdown(wait=waits, cancel_futures=True)
 
 
+def run_within(seconds: float, call: Callable[[], object]) -> None:
+    """Make a call on a thread of its own. Raises: what it raises; ``TimeoutError`` when it takes
+    longer, and then nobody asks what becomes of it."""
+    ended: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised again by ended.result()
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name="seerdb-within", daemon=True).start()
+    ended.result(seconds)
+
+
 def transfer_threads(count: int) -> Executor:
     """Threads for requests of one copy or merge, which wait rather than compute; shut them down.
     One at a time needs none."""
