@@ -11,10 +11,10 @@ import msgspec
 
 from seerdb.cli.arguments import DEFAULT_URL
 from seerdb.cli.client import Client, with_query
+from seerdb.cli.directory import open_directory
 from seerdb.cli.output import print_json, progress_bar
 from seerdb.cli.serve import load_settings
 from seerdb.cli.target import find
-from seerdb.db import DB
 from seerdb.errors import InvalidRequestError
 
 
@@ -98,7 +98,7 @@ def _open(
     settings = load_settings(config, data_dir=data_dir, store=store)
     if settings.options.store is None:
         find(data_dir, None, config)  # to open what is not there would make it
-    with DB.open(data_dir, settings.options) as db:
+    with open_directory(data_dir, settings.options) as db:
         made = db.restore_in_place(wish.as_of, checkpoint=wish.checkpoint, dry_run=wish.dry_run)
     report: dict[str, Any] = msgspec.to_builtins(made)
     return report

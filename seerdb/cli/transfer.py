@@ -18,12 +18,12 @@ import typer
 
 from seerdb.cli.arguments import DEFAULT_URL, Config, DataDir, Durability, Hex, Json, Store, Url
 from seerdb.cli.client import Client, fits_path, key_target, with_query
+from seerdb.cli.directory import open_directory
 from seerdb.cli.formats import Format, Pair, Source, encoder_for, gathered
 from seerdb.cli.keys import End, Item, Prefix, Start, range_query
 from seerdb.cli.output import item, print_json, progress_bar
 from seerdb.cli.serve import load_settings
 from seerdb.clock import Clock, SystemClock
-from seerdb.db import DB
 from seerdb.errors import (
     BusyError,
     CorruptionError,
@@ -150,7 +150,7 @@ def _parts_from_directory(
 ) -> Parts:
     if not Path(data_dir, "wal").is_dir():
         raise NotFoundError(f"{data_dir} is not a data directory")
-    with DB.open(data_dir, options) as database:
+    with open_directory(data_dir, options) as database:
         yield from _encoded(database.scan_entries(**bounds, fill_cache=False), form)
 
 
@@ -172,7 +172,7 @@ def _watched(source: Source, bar: Progress, task: TaskID) -> Iterator[Pair]:
 
 
 def _load_into_directory(pairs: Iterable[Pair], data_dir: str, options: Options) -> dict[str, Any]:
-    with DB.open(data_dir, options) as database:
+    with open_directory(data_dir, options) as database:
         try:
             report = database.ingest(pairs)
         except (CorruptionError, InvalidRequestError) as error:

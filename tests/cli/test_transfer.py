@@ -7,16 +7,24 @@ import io
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from seerdb import DB
+from seerdb import DB, UnavailableError
+from seerdb.cli.directory import open_directory
 from seerdb.cli.transfer import BATCH_BYTES, BATCH_OPERATIONS
+from seerdb.options import Options
 from seerdb.storage.ingest.dump import DumpDecoder, DumpEncoder
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.stores import Stores
+from seerdb.testing.objects import MemoryObjectStore, StallingObjectStore
 from tests.cli.conftest import Commands, fake_server, reply, reply_problem
 
 Handler = http.server.BaseHTTPRequestHandler
+
+SOON_SECONDS = 30.0
 
 ITEM = b'{"key":"a","value":"1","seq":7}\n'
 LINES = b"".join(
@@ -357,3 +365,31 @@ def test_the_bucket_of_a_directory_may_be_elsewhere(directory: Path, tmp_path: P
     commands("load", "--data-dir", path, "--store", bucket, stdin=out)
     assert Path(bucket, "tables").is_dir()
     assert commands("dump", "--data-dir", path, "--store", bucket, "--format", "binary").out == out
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, UnavailableError])
+def test_what_does_not_end_well_does_not_wait_for_a_silent_bucket(
+    kind: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The close waited until five attempts had timed out, for a minute and a quarter."""
+    bucket = StallingObjectStore(MemoryObjectStore())
+    monkeypatch.setattr(StoreLocation, "open", lambda *_: bucket)
+    monkeypatch.setattr(Stores, "answers", lambda _: False)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with open_directory(str(tmp_path), Options(min_free_disk=0)) as database:
+                database.put(b"k", b"v")
+                bucket.stalls = True
+                raise kind
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(SOON_SECONDS)
+    ended = not thread.is_alive()
+    bucket.close()
+    assert ended
+    assert [type(error) for error in errors] == [kind]
