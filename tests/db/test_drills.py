@@ -11,7 +11,7 @@ from seerdb.storage.drill.moment import digest_of
 from seerdb.storage.drill.run import run_drill
 from seerdb.storage.drill.scratch import OVER_SECONDS, scratch_folder
 from seerdb.storage.jobs.control import JobControl
-from seerdb.storage.object_store.names import BACKUP_PREFIX, BLOB_PREFIX, TABLE_PREFIX
+from seerdb.storage.object_store.names import BACKUP_PREFIX, BLOB_PREFIX, HOLD_PREFIX, TABLE_PREFIX
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up
@@ -173,6 +173,14 @@ def test_a_failing_store_fails_the_drill_and_what_it_left_goes_with_the_next() -
     scene.scratch._faults.clear()
     scene.clock.advance(OVER_SECONDS + 1)
     scene.drill()
+    scene.check_left()
+
+
+def test_a_hold_of_which_it_is_unknown_whether_it_was_put_goes_at_once() -> None:
+    scene = Scene()
+    scene.world.store.time_out_after("put_if_absent", match=HOLD_PREFIX)
+    with pytest.raises(UnavailableError):
+        scene.drill()
     scene.check_left()
 
 

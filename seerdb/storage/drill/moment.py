@@ -107,6 +107,6 @@ def _held(
     late for some of it."""
     now_us = int(clock.now() * SECOND_US)
     kept = Kept(random_bytes(16).hex(), "", now_us, HOLD_SECONDS, record_of(state))
-    store.put_if_absent(hold_name(kept.id), encode_kept(kept))
     with letting_go(lambda: release(store, hold_name(kept.id))):
+        store.put_if_absent(hold_name(kept.id), encode_kept(kept))
         yield

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -26,7 +27,7 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.letting_go import letting_go
+from seerdb.storage.object_store.letting_go import let_go_after, letting_go
 from seerdb.storage.object_store.names import checkpoint_name, hold_name
 from seerdb.storage.retention.garbage import release
 from seerdb.storage.retention.kept import Kept, encode_kept, list_checkpoints, record_of
@@ -89,11 +90,16 @@ def _hold(
     for _ in range(HOLD_ATTEMPTS):
         now_us = int(clock.now() * SECOND_US)
         kept = Kept(random_bytes(16).hex(), "", now_us, lifetime, record_of(state))
-        store.put_if_absent(hold_name(kept.id), encode_kept(kept))
-        newest = _load(store)
+        let_go = partial(release, store, hold_name(kept.id))
+        try:
+            store.put_if_absent(hold_name(kept.id), encode_kept(kept))
+            newest = _load(store)
+        except BaseException as error:
+            let_go_after(error, let_go)
+            raise
         if kept.objects <= {n for table in newest.version.tables for n in table.objects}:
             return kept
-        release(store, hold_name(kept.id))
+        let_go()
         state = newest
     raise BusyError(
         f"the manifest changed {HOLD_ATTEMPTS} times while its state was to be held; try again",

@@ -10,7 +10,13 @@ from functools import partial
 import pytest
 from msgspec.structs import replace
 
-from seerdb.errors import BusyError, ChecksumError, CorruptionError, NotFoundError
+from seerdb.errors import (
+    BusyError,
+    ChecksumError,
+    CorruptionError,
+    NotFoundError,
+    UnavailableError,
+)
 from seerdb.ids import SeqNo
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -284,3 +290,19 @@ def test_a_record_survives_its_encoding_and_damage_is_told() -> None:
             decode_kept("checkpoints/name", bytes(damaged))
     with pytest.raises(ChecksumError):
         decode_kept("checkpoints/name", data[:-1] + b"]")
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, UnavailableError])
+@pytest.mark.parametrize("number", range(4))
+def test_a_hold_of_which_nobody_hears_goes_at_once(kind: type[BaseException], number: int) -> None:
+    """It was left for a day."""
+
+    def end() -> None:
+        raise kind
+
+    bucket = Bucket()
+    store = Interrupted(bucket.memory, number, end)
+    with pytest.raises(kind):
+        bucket.hold(state=bucket.writer.state, store=store)
+    assert store.came
+    assert bucket.memory.list(HOLD_PREFIX) == []
