@@ -10,8 +10,11 @@ import pytest
 
 import seerdb
 from seerdb import BusyError, ClosedError, InvalidRequestError, NotFoundError, Transfer
+from seerdb.storage.backup import tasks
 from seerdb.storage.backup.copying import Progress
+from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.names import HOLD_PREFIX
+from seerdb.testing.objects import MemoryObjectStore, StallingObjectStore
 from tests.fixtures.database import World, collect_garbage, fill
 from tests.fixtures.events import PATIENCE
 
@@ -169,6 +172,27 @@ def test_closing_the_database_ends_its_backups(tmp_path: Path) -> None:
     assert not _threads()
     with pytest.raises(ClosedError):
         db.start_backup(str(tmp_path / "repository"))
+
+
+def test_closing_the_database_cuts_off_a_repository_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for five attempts to time out, longer than a server has to stop."""
+    repository = StallingObjectStore(MemoryObjectStore())
+    db = seerdb.DB.open(str(tmp_path / "db"))
+    monkeypatch.setattr(StoreLocation, "open", lambda *_: repository)
+    monkeypatch.setattr(tasks, "CLOSE_SECONDS", 0.01)
+    fill(db, 50)
+    repository.stalls = True
+    db.start_backup(str(tmp_path / "repository"))
+    assert repository.is_waited_for.wait(PATIENCE)
+    closing = threading.Thread(target=db.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    ended = not closing.is_alive()
+    repository.close()
+    assert ended
+    assert not _threads()
 
 
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"jobs": 65}, {"rate": -1}])

@@ -13,12 +13,14 @@ from seerdb.errors import BusyError, ClosedError, NotFoundError, SeerDBError
 from seerdb.events import WorkFailed
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.copying import Progress
-from seerdb.storage.backup.places import Transfer, open_store
+from seerdb.storage.backup.places import Transfer, open_store, open_stores
 from seerdb.storage.backup.points import RecoveryPoints, recovery_points
 from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.meter import Purpose
+from seerdb.storage.object_store.stores import Stores
 from seerdb.storage.retention.checkpoints import held
 from seerdb.storage.runtime import Components
 from seerdb.storage.workers.threads import Thread, Workers
@@ -26,6 +28,8 @@ from seerdb.storage.workers.threads import Thread, Workers
 REMEMBERED = 16
 """Backups in the background that are told of, the newest ones."""
 RETRY_SECONDS = 10.0
+CLOSE_SECONDS = 20.0
+"""How long a close waits for what a backup is asking its repository for."""
 
 
 class BackupStatus(msgspec.Struct, frozen=True):
@@ -49,11 +53,22 @@ class _Task:
         self.status = status
         self.is_cancelled = False
         self.thread: Thread | None = None
+        self.target: Stores | None = None
+        """Of the repository, once it is open."""
 
     def watch(self, progress: Progress) -> None:
         if self.is_cancelled:
             raise ClosedError("the backup was cancelled; what it has copied stays for the next one")
         self.status = msgspec.structs.replace(self.status, **vars(progress))
+
+    def outwait(self) -> None:
+        """Wait for the end, and from ``CLOSE_SECONDS`` on for no request to the repository."""
+        if self.thread is None:
+            return
+        self.thread.join(CLOSE_SECONDS)
+        if self.target is not None:
+            self.target.close()
+        self.thread.join()
 
 
 class BackupTasks:
@@ -82,18 +97,21 @@ class BackupTasks:
     def run(self, to: str, wish: Wish, transfer: Transfer) -> BackupReport:
         """Flush, then back up into the repository ``to``; see :func:`take_backup`."""
         with open_store(to, transfer.target_options) as target:
-            self._flush()
-            with (
-                held(
-                    self._store,
-                    clock=self._clock,
-                    random_bytes=self._random_bytes,
-                    state=self._manifest.state,
-                ) as hold,
-                transfer.carrier() as carrier,
-            ):
-                source = Source(self._store, hold.state)
-                return take_backup(source, target, wish, carrier, self._random_bytes)
+            return self._take(target, wish, transfer)
+
+    def _take(self, target: ObjectStore, wish: Wish, transfer: Transfer) -> BackupReport:
+        self._flush()
+        with (
+            held(
+                self._store,
+                clock=self._clock,
+                random_bytes=self._random_bytes,
+                state=self._manifest.state,
+            ) as hold,
+            transfer.carrier() as carrier,
+        ):
+            source = Source(self._store, hold.state)
+            return take_backup(source, target, wish, carrier, self._random_bytes)
 
     def start(self, to: str, wish: Wish, transfer: Transfer) -> BackupStatus:
         """Begin :meth:`run` on a thread of its own. Raises: ``BusyError`` while another one runs
@@ -117,7 +135,8 @@ class BackupTasks:
 
     def _run(self, task: _Task, to: str, wish: Wish, transfer: Transfer) -> None:
         try:
-            report = self.run(to, wish, transfer)
+            with open_stores(to, transfer.target_options) as task.target:
+                report = self._take(task.target.of(Purpose.BACKUP), wish, transfer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             task.status = msgspec.structs.replace(task.status, state="failed", error=str(error))
             if not isinstance(error, SeerDBError) or not task.is_cancelled:
@@ -143,12 +162,12 @@ class BackupTasks:
         return recovery_points(open_archive(self._store))
 
     def close(self) -> None:
-        """Cancel what runs, and wait for its end."""
+        """Cancel what runs, and wait for its end. A repository that takes ``CLOSE_SECONDS`` for a
+        request is cut off, and the lock there left to expire."""
         with self._lock:
             self._closed = True
             tasks = list(self._tasks)
         for task in tasks:
             task.is_cancelled = True
         for task in tasks:
-            if task.thread is not None:
-                task.thread.join()
+            task.outwait()
