@@ -189,7 +189,7 @@ class FaultyObjectStore:
         self._plan(_Fault(_Kind.TIME_OUT, operation, match, skip, times))
 
     def short(self, operation: str, *, match: str = "", skip: int = 0, times: int = 1) -> None:
-        """Read, and raise ``TruncatedError`` as a store does whose connection broke."""
+        """Read, and raise ``TruncatedError`` as a store does that answers with too little."""
         self._plan(_Fault(_Kind.SHORT, operation, match, skip, times))
 
     def corrupt(self, operation: str, *, match: str = "", skip: int = 0, times: int = 1) -> None:

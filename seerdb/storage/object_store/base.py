@@ -6,9 +6,10 @@ that builds or parses them. Implementations and wrappers share one protocol:
 (memory, faults), and the wrappers ``retrying``, ``breaker`` and ``meter``. ``location`` says
 which one a URL needs and opens it, in any process.
 
-Errors of every method: ``UnavailableError`` when the store cannot be reached or refuses
-(the outcome of a write is then *unknown*: it may have happened), ``NotFoundError`` for a
-missing name, ``TruncatedError`` when fewer bytes come back than the store announced.
+Errors of every method: ``UnavailableError`` when the store cannot be reached, refuses, or its
+answer breaks off (the outcome of a write is then *unknown*: it may have happened),
+``NotFoundError`` for a missing name, ``TruncatedError`` when a whole answer holds fewer bytes
+than it should: the object is short.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class ObjectStore(Protocol):
     """A bucket prefix. Thread-safe; not to be used across a fork."""
 
     def get(self, name: str) -> bytes:
-        """The whole object, its length checked against what the store announced."""
+        """The whole object, its length checked against what the store announced: an answer that
+        breaks off is ``UnavailableError``."""
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``offset``; ``TruncatedError`` when there are fewer.

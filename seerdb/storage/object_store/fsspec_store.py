@@ -68,8 +68,6 @@ _MEMORY_LOCK = threading.Lock()
 """fsspec's memory is one per process, and its ``mode="create"`` looks before it writes."""
 _MODIFIED = ("LastModified", "mtime", "last_modified", "created")
 """Where the drivers say when an object was written."""
-_SHORT_BODIES = frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError"})
-"""Names of the errors of the drivers' HTTP clients for a body that ended early."""
 
 
 class FsspecObjectStore:
@@ -302,8 +300,6 @@ class FsspecObjectStore:
             return AlreadyExistsError(f"{self._url}: object {name} already exists")
         if status == 416:
             return TruncatedError("the range begins after the end of the object", name=name)
-        if type(error).__name__ in _SHORT_BODIES:
-            return TruncatedError(f"the body ended early ({error})", name=name)
         reason = "permission denied: " if isinstance(error, PermissionError) else ""
         return UnavailableError(
             f"{self._url}: cannot {verb} {name}: {reason}{type(error).__name__}: {error}"

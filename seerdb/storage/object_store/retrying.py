@@ -34,8 +34,8 @@ class RetryingObjectStore:
     The n-th wait is random between 0 and ``base_seconds`` · 2^(n-1), at most
     ``cap_seconds``, so that clients that failed together do not come back together.
     ``give_up`` is asked after each failure; true means that further attempts are futile now.
-    Retries ``UnavailableError``, and of reads ``TruncatedError``: a connection that was cut, unless
-    the object itself is short, and then so are all answers. Thread-safe.
+    Retries ``UnavailableError``, and of reads ``TruncatedError``: an answer that is short, unless
+    the object itself is, and then so are all answers. Thread-safe.
     """
 
     def __init__(
