@@ -400,3 +400,23 @@ def test_an_input_alone_stands_in_for_what_it_held_and_the_rest_is_lost() -> Non
     report, bucket = repaired(after)
     assert ([loss.name for loss in report.lost], report.tables) == ([output], [first])
     assert contents(reopened(after, bucket)) == {b"a": b"1", b"z": b"1"}
+
+
+@pytest.mark.parametrize("lost", [0, -1])
+def test_a_table_that_is_gone_is_lost_whatever_merges_before_have_left_behind(lost: int) -> None:
+    world, db = begun()
+    flushed(db, z="1")
+    for value in "12":
+        flushed(db, a=value)
+    db.compact(b"a", b"c")
+    merged = names(world, MANIFEST_PREFIX)[-1]  # alone has named what it made
+    flushed(db, b="1")
+    db.compact(b"a", b"c")
+    flushed(db, c="1")
+    db.close()
+    damage(world, merged)
+    gone = names(world, TABLE_PREFIX)[lost]
+    world.bucket.delete([gone])
+    report, bucket = repaired(world)
+    assert [loss.name for loss in report.lost] == [merged, gone]
+    assert len(contents(reopened(world, bucket))) == 3

@@ -79,8 +79,9 @@ def _unnamed(
     store: ObjectStore, tables: Sequence[TableId], evidence: Evidence
 ) -> Iterator[Glimpse]:
     """Tables of the owner's epoch of which no record tells, and which have seqs of their own."""
+    told = evidence.removed.union(evidence.named)
     for table in tables:
-        if table in evidence.named or epoch_of(table) != evidence.epoch:
+        if table in told or epoch_of(table) != evidence.epoch:
             continue
         try:
             found = glimpse(store, table)
