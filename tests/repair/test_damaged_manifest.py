@@ -402,6 +402,23 @@ def test_an_input_alone_stands_in_for_what_it_held_and_the_rest_is_lost() -> Non
     assert contents(reopened(after, bucket)) == {b"a": b"1", b"z": b"1"}
 
 
+def test_the_log_goes_on_where_records_say_that_tables_ended_not_where_merges_left_them() -> None:
+    """What merges drop takes the seqs of tables back, and so b came back and c was left out."""
+    world, db = begun(ship_interval=0)
+    flushed(db, a="1")
+    db.put(b"b", b"1", durability="object")
+    db.delete(b"b")
+    db.flush()
+    db.compact()
+    db.put(b"c", b"1", durability="object")
+    after = world.kill()
+    damage(after, names(after, MANIFEST_PREFIX)[1])
+    for with_log in (False, True):
+        report, bucket = repaired(after, with_log=with_log)
+        assert (report.manifest, report.last_seq) == ("part", 3)
+        assert contents(reopened(after, bucket, keep_disk=with_log)) == {b"a": b"1", b"c": b"1"}
+
+
 @pytest.mark.parametrize("lost", [0, -1])
 def test_a_table_that_is_gone_is_lost_whatever_merges_before_have_left_behind(lost: int) -> None:
     world, db = begun()

@@ -176,6 +176,18 @@ def test_what_lies_behind_a_gap_in_the_log_is_left_out_and_named() -> None:
     assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1"}
 
 
+def test_what_lies_behind_a_gap_in_the_log_is_lost_also_with_a_whole_manifest() -> None:
+    world, db = begun()
+    for key in (b"a", b"b", b"c", b"d"):
+        db.put(key, b"1", durability="object")
+    after = world.lose_machine()
+    after.bucket.delete(names(after, WAL_PREFIX)[1:2])
+    report, bucket = repaired(after)
+    assert report.manifest == "whole"
+    assert [(loss.name, loss.min_seq, loss.max_seq) for loss in report.lost] == [("the log", 2, 4)]
+    assert contents(reopened(after, bucket)) == {b"a": b"1"}
+
+
 def test_the_local_log_of_the_data_directory_goes_on_in_the_new_bucket() -> None:
     world, db = begun()
     flushed(db, a="1")

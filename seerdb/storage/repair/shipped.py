@@ -39,6 +39,11 @@ class ShippedLog:
     database_id: str = ""
     epoch: int = 0
 
+    @property
+    def last_seq(self) -> int:
+        """The last commit that counts; 0: there is none."""
+        return max((each.last for each in self.stretches), default=0)
+
     def voids(self, table: TableId, max_seq: int) -> bool:
         """Whether a table holds what a later owner of the log has declared void."""
         return any(
@@ -55,6 +60,10 @@ class ShippedLog:
                 chosen.append(each)
                 after = each.last
         return chosen
+
+    def reach(self, after: int) -> int:
+        """How far the log goes that continues a seq; that seq where none does."""
+        return max((each.last for each in self.continues(after)), default=after)
 
     def begins_after(self, seq: int) -> int | None:
         """The first seq above ``seq`` that the log has; ``None``: there is none."""
