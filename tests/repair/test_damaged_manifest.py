@@ -437,3 +437,57 @@ def test_a_table_that_is_gone_is_lost_whatever_merges_before_have_left_behind(lo
     report, bucket = repaired(world)
     assert [loss.name for loss in report.lost] == [merged, gone]
     assert len(contents(reopened(world, bucket))) == 3
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_local_log_of_the_newest_epoch_goes_on_though_its_claim_is_damaged(flush: bool) -> None:
+    """It was taken for that of a data directory which the one of the claim before had followed."""
+    world, db = begun()
+    flushed(db, a="1")
+    after = world.lose_machine()
+    db = after.open()
+    claim = names(after, MANIFEST_PREFIX)[-1]
+    db.put(b"b", b"1")
+    if flush:
+        db.flush()
+    db.put(b"c", b"1")
+    after = after.kill()
+    damage(after, claim)
+    report, bucket = repaired(after, with_log=True)
+    assert (report.epoch, report.notes) == (2, [])
+    assert contents(reopened(after, bucket, keep_disk=True)) == {b"a": b"1", b"b": b"1", b"c": b"1"}
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_the_local_log_of_an_epoch_that_another_one_followed_is_not_used(lost: bool) -> None:
+    """Its commits hid those of the owner, whose claim is damaged, or all of the manifest gone."""
+    world, db = begun()
+    flushed(db, a="1")
+    other = world.open("other")
+    claim = names(world, MANIFEST_PREFIX)[-1]
+    flushed(other, b="1")
+    db.put(b"void", b"1")
+    db.put(b"void", b"2")
+    other.put(b"c", b"1", durability="object")
+    after = world.kill()
+    damage(after, claim)
+    if lost:
+        lose(after, MANIFEST_PREFIX)
+    report, bucket = repaired(after, with_log=True)
+    assert "another data directory" in report.notes[0]
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1", b"c": b"1"}
+
+
+def test_the_local_log_goes_on_though_the_claim_of_a_life_that_wrote_nothing_is_damaged() -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    db.put(b"b", b"1")
+    after = world.kill()
+    after.store.fail("put", match=TABLE_PREFIX, times=1 << 30)
+    after.open()
+    damage(after, names(after, MANIFEST_PREFIX)[-1])
+    [table] = names(after, TABLE_PREFIX)
+    after.bucket.put("tables/00000002-000000000001.sst", after.bucket.get(table))
+    report, bucket = repaired(after, with_log=True)
+    assert report.epoch == 2
+    assert contents(reopened(after, bucket, keep_disk=True)) == {b"a": b"1", b"b": b"1"}

@@ -112,6 +112,14 @@ def local_parts(log: LocalLog | None, evidence: Evidence | None = None) -> list[
     return parts
 
 
+def local_epoch(log: LocalLog) -> int:
+    """The newest epoch that a local log was written in, whose owner its data directory was; 0: none
+    is known. Raises: ``DiskError``."""
+    paths = [segment_path(log.directory, each) for each in list_segments(log.files, log.directory)]
+    headers = (header_of(log.files, path) for path in paths)
+    return max((header.epoch for header in headers if header), default=0)
+
+
 def _segments(log: LocalLog) -> Iterator[Part]:
     """What each segment holds; one that is empty ends before it begins."""
     segments = list_segments(log.files, log.directory)

@@ -30,7 +30,8 @@ class Evidence:
     last that is said of each table; ``removed``: those that are gone since; ``undone``: those of
     them that a restore in place has left behind; ``restored``: the commits that were one;
     ``begun``: no table that counts after the last of them has a lower id, unless it is named;
-    ``inputs``: what tables that an edit added were made of."""
+    ``inputs``: what tables that an edit added were made of; ``home``: whose data directory owned
+    the database in ``home_epoch``."""
 
     state: ManifestState | None = None
     is_newest: bool = False
@@ -45,6 +46,7 @@ class Evidence:
     time_us: int = 0
     database_id: str = ""
     home: str = ""
+    home_epoch: int = 0
     merge_operator: str = ""
     damaged: list[Loss] = field(default_factory=list)
 
@@ -65,6 +67,7 @@ class Evidence:
                 self._name(record.tables)
         if isinstance(record, Claim | Checkpoint):
             self.database_id, self.home = record.database_id, record.home
+            self.home_epoch = record.epoch
             self.merge_operator = record.merge_operator
 
     def _edit(self, record: Edit) -> None:

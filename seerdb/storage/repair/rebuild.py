@@ -33,7 +33,7 @@ from seerdb.storage.object_store.names import (
 )
 from seerdb.storage.object_store.upload import upload
 from seerdb.storage.repair.arrange import Arrangement, arrange
-from seerdb.storage.repair.beyond import Part, local_parts
+from seerdb.storage.repair.beyond import Part, local_epoch, local_parts
 from seerdb.storage.repair.compare import compare
 from seerdb.storage.repair.finds import Finds, Means, candidates, look
 from seerdb.storage.repair.report import Loss, RepairReport
@@ -192,7 +192,10 @@ def _local_home(found: Finds, report: RepairReport, log: LocalLog | None) -> Hom
     database, newest = found.evidence.database_id or found.log.database_id, found.evidence.home
     if home is None or not home.complete:
         return None
-    if home.database_id != (database or home.database_id) or home.home != (newest or home.home):
+    epoch = local_epoch(log)
+    owned = max(epoch, found.evidence.home_epoch)
+    is_named = home.home == (newest or home.home) and not found.log.branches_after(owned)
+    if home.database_id != (database or home.database_id) or not (is_named or epoch >= found.epoch):
         report.notes.append(
             "the local log is not used: it is another database's, or another data directory has "
             "continued this one"

@@ -50,6 +50,10 @@ class ShippedLog:
             table < table_id(epoch, 0) and max_seq >= first for epoch, first, _ in self.branches
         )
 
+    def branches_after(self, epoch: int) -> bool:
+        """Whether a later owner went on otherwise: each home that takes a log over says where."""
+        return any(above > epoch for above, _, _ in self.branches)
+
     def continues(self, after: int) -> list[Stretch]:
         """The objects that go on after a seq without a gap, in order."""
         chosen: list[Stretch] = []
