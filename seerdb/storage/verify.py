@@ -30,6 +30,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import lender_of
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
+    CHECKPOINT_PREFIX,
     TABLE_PREFIX,
     WAL_PREFIX,
     blob_name,
@@ -40,7 +41,7 @@ from seerdb.storage.object_store.names import (
 )
 from seerdb.storage.opening.overtaken import find_overtaken, in_words
 from seerdb.storage.read.state import LiveState
-from seerdb.storage.retention.kept import verify_kept
+from seerdb.storage.retention.kept import Kept, verify_kept
 from seerdb.storage.sstable.verify import verify_table
 from seerdb.storage.wal.home import load_home
 from seerdb.storage.wal.reader import Condition, header_of, read_segment
@@ -147,9 +148,11 @@ def verify_database(
     if state is not None:
         report.last_seq = max(report.last_seq, state.last_seq)
         verify_version(store, state.version, report, progress, threads)
-        problems, named = verify_kept(store)
+        problems, kept = verify_kept(store)
         report.problems += problems + _not_kept(state, {*tables, *blobs})
-        named |= {name for table in state.version.tables for name in table.objects}
+        _verify_kept_tables(store, state.version, kept, report, progress, threads)
+        named = {name for table in state.version.tables for name in table.objects}
+        named = named.union(*(each.objects for each in kept))
         report.unreferenced += [name for name in (*tables, *blobs) if name not in named]
 
 
@@ -181,6 +184,26 @@ def verify_version(
             report.tables += 1
             report.entries += meta.entries
             report.bytes += meta.size
+
+
+def _verify_kept_tables(
+    store: ObjectStore,
+    version: Version,
+    kept: Sequence[Kept],
+    report: VerifyReport,
+    progress: Progress,
+    threads: Executor | None,
+) -> None:
+    """Check the tables that checkpoints alone keep, each once, and the blobs that these need."""
+    seen = {table.id for table in version.tables}
+    for each in kept:
+        own = [table for table in each.record.tables if table.id not in seen]
+        seen |= {table.id for table in own}
+        before = list(report.problems)
+        verify_version(store, Version.of(own), report, progress, threads)
+        if not store.list(f"{CHECKPOINT_PREFIX}{each.name}"):
+            report.problems = before  # dropped meanwhile, and collected
+    report.problems = list(dict.fromkeys(report.problems))
 
 
 def _not_kept(state: ManifestState, listed: set[str]) -> list[str]:

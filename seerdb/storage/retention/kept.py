@@ -149,22 +149,24 @@ def held_names(store: ObjectStore, hold: str) -> frozenset[str]:
     return frozenset(kept.objects if kept else ())
 
 
-def verify_kept(store: ObjectStore) -> tuple[list[str], set[str]]:
-    """What is wrong with checkpoints, a line each: damaged, or not all there; and the names of what
-    the sound ones keep. Safe beside a collector. Raises: ``UnavailableError``."""
+def verify_kept(store: ObjectStore) -> tuple[list[str], list[Kept]]:
+    """What is wrong with checkpoints and holds, a line each: damaged, or of a checkpoint not all
+    there; and the checkpoints that are sound. Safe beside a collector. Raises:
+    ``UnavailableError``."""
     problems: list[str] = []
     found: list[tuple[str, Kept]] = []
-    for info in store.list(CHECKPOINT_PREFIX):
+    for info in store.list(CHECKPOINT_PREFIX) + store.list(HOLD_PREFIX):
         try:
             found += [(info.name, kept)] if (kept := _read(store, info.name)) else []
         except CorruptionError as damage:
             problems.append(str(damage))
     there = {info.name for info in store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)}
-    for name, kept in found:
+    checkpoints = [each for each in found if each[0].startswith(CHECKPOINT_PREFIX)]
+    for name, kept in checkpoints:
         missing = kept.objects - there
         if missing and store.list(name):  # else dropped and collected meanwhile
             problems += [f"{name}: it names {each}, which is gone" for each in sorted(missing)]
-    return problems, set().union(*(kept.objects for _, kept in found))
+    return problems, [kept for _, kept in checkpoints]
 
 
 def has_expired(info: ObjectInfo, kept: Kept, store_now: float) -> bool:

@@ -359,3 +359,44 @@ def test_a_disk_that_cannot_be_listed_is_an_error_and_no_report(world: World) ->
         verify_database(
             world.bucket, VerifyReport(), log=LocalLog(world.files, "no such directory")
         )
+
+
+def test_what_only_a_checkpoint_keeps_is_checked() -> None:
+    world = World(blob_threshold=100)
+    db = world.open()
+    for value in (b"1", b"2"):
+        db.put(b"a", value * 200)
+        db.flush()
+        db.checkpoint(f"before-{value.decode()}")
+    db.compact()
+    db.close()
+    report = report_of(world)
+    assert (report.problems, report.tables, report.unreferenced) == ([], 3, [])
+    for name in names(world, "tables/")[:2] + names(world, "blobs/")[:1]:
+        after = world.kill()
+        flip(after, name, 10)
+        assert report_of(after).problems[0].startswith(name)
+
+
+def test_a_damaged_hold_is_told() -> None:
+    """Nothing is deleted while it is there."""
+    world = World()
+    world.open().close()
+    name = f"holds/{7:032x}"
+    world.bucket.put(name, b"SeerKept")
+    assert the_problem(world).startswith(name)
+
+
+def test_what_is_collected_of_a_checkpoint_that_is_dropped_meanwhile_is_no_damage() -> None:
+    world = World(blob_threshold=100)
+    db = world.open()
+    db.put(b"a", b"1" * 200)
+    db.flush()
+    db.checkpoint("before")
+    db.put(b"a", b"2" * 200)
+    db.flush()
+    db.compact()
+    [blob, _], table = names(world, "blobs/"), names(world, "tables/")[0]
+    gone = ["checkpoints/before", blob]
+    assert report_of(world, BusyStore(world, blob, lambda: world.bucket.delete(gone))).ok
+    assert table in names(world, "tables/")
