@@ -54,7 +54,7 @@ class Runtime:
         return (self._rows_capacity + self.cache.spare // 2) // max(1, len(self._row_caches))
 
     def close(self) -> None:
-        """End its threads, processes and connections."""
+        """End its threads, processes and connections. Idempotent."""
         if self.cluster is not None:
             self.cluster.close()
         self.workers.close()

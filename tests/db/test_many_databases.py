@@ -151,3 +151,15 @@ def _one() -> Batch:
     batch = Batch()
     batch.put(b"a", b"1")
     return batch
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("background", ["inline", "thread", "process"])
+def test_a_runtime_may_be_closed_again(background: str, open_db: OpenDB) -> None:
+    runtime = Runtime(background=background, block_cache_capacity=CACHE, clock=SystemClock())
+    db = open_db(components=Components(runtime=runtime))
+    db.put(b"a", b"1")
+    db.flush()
+    db.close()
+    for _ in range(3):
+        runtime.close()

@@ -115,12 +115,13 @@ class _Processes:
             process.cut_off()
 
     def close(self) -> None:
-        """End them; waits for what runs."""
+        """End them; waits for what runs. Idempotent."""
         self._is_closed = True
         for process in [self._idle.get() for _ in range(self._most)]:
             if process is not None:
                 process.close()
-        self._idle.put(None)  # who still waits for one is told
+        for _ in range(self._most):
+            self._idle.put(None)  # who still waits for one is told
 
 
 class WorkerProcesses:
@@ -186,7 +187,7 @@ class WorkerProcesses:
             alone.cut_off()
 
     def close(self) -> None:
-        """End them all; waits for what runs."""
+        """End them all; waits for what runs. Idempotent."""
         for processes in self._pools.values():
             processes.close()
         with self._lock:

@@ -260,7 +260,7 @@ class Workers:
         return self.start_thread(going_on, name)
 
     def close(self) -> None:
-        """End all threads and processes; waits for what runs."""
+        """End all threads and processes; waits for what runs. Idempotent."""
         self.timer.close()
         self._lanes.shutdown(wait=True)
         self._compactions.shutdown(wait=True)
