@@ -16,10 +16,11 @@ from seerdb.errors import (
     InvalidRequestError,
     UnavailableError,
 )
+from seerdb.storage.backup import copying
 from seerdb.storage.backup.catalogue import read_catalogue
 from seerdb.storage.backup.copying import MOST_IN_FLIGHT, Carrier, Progress
 from seerdb.storage.backup.descriptor import decode_descriptor, encode_descriptor
-from seerdb.storage.backup.locks import RepositoryLock
+from seerdb.storage.backup.locks import LOCK_SECONDS, RepositoryLock
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX
 from seerdb.storage.object_store.stores import Stores
@@ -272,6 +273,29 @@ def test_results_come_in_the_order_of_their_tasks_whatever_is_done_first() -> No
         tasks = [(1, partial(task, number)) for number in range(8)]
         assert many.carry(tasks) == list(range(8))
         assert many.progress.objects == 8
+
+
+def test_the_lock_is_kept_while_one_object_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was renewed between objects only: a prune took it for that of a backup that had died, and
+    deleted what was copied."""
+    monkeypatch.setattr(copying, "WATCH_SECONDS", 0.01)
+    world, repository = World(), MemoryObjectStore()
+    world.clock.advance(1.0)
+    renewed = threading.Event()
+    with RepositoryLock(repository, "backup", OWNER, world.clock) as lock:
+
+        def renew(_: Progress) -> None:
+            lock.renew()
+            if len(repository.list(LOCK_PREFIX)) > 1:
+                renewed.set()
+
+        def slow() -> bool:
+            world.clock.advance(LOCK_SECONDS / 2)
+            return renewed.wait(10)
+
+        with transfer_threads(2) as threads:
+            many = Carrier(threads=threads, clock=world.clock, jobs=2, watch=renew)
+            assert many.carry([(1, slow)]) == [True]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

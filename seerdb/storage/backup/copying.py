@@ -24,6 +24,9 @@ MOST_IN_FLIGHT = 256 << 20
 NAP_SECONDS = 0.1
 """How soon a copy that is slowed down notices that it is to stop."""
 
+WATCH_SECONDS = 1.0
+"""How often the watcher of a copy is told that nothing is done."""
+
 
 @dataclass
 class Progress:
@@ -133,7 +136,9 @@ class _Window(Generic[T]):
             wait(left)
 
     def _finish_some(self) -> None:
-        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._running, WATCH_SECONDS, FIRST_COMPLETED)
+        if not done:
+            self._carrier.watch(self._carrier.progress)
         for future in done:
             place, size = self._running.pop(future)
             self._bytes -= size
