@@ -139,6 +139,30 @@ def test_one_drill_at_a_time_and_none_after_the_close(
         drills.run()
 
 
+def test_a_close_does_not_wait_for_a_repository_that_does_not_answer(
+    tmp_path: Path, open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for five attempts to time out, longer than a server has to stop."""
+    db, _ = drilled(tmp_path, open_db)
+    asked, answered = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> DrillReport:
+        asked.set()
+        answered.wait(PATIENCE)
+        raise UnavailableError("timed out")
+
+    monkeypatch.setattr(DrillJob, "run", wait)
+    monkeypatch.setattr(schedule, "CLOSE_SECONDS", 0.01)
+    db._drills._start()
+    assert asked.wait(PATIENCE)
+    closing = threading.Thread(target=db.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE / 2)
+    ended = not closing.is_alive()
+    answered.set()
+    assert ended
+
+
 # When they come.
 
 

@@ -32,6 +32,8 @@ from seerdb.storage.workers.threads import Thread, Workers
 
 RETRY_SECONDS = 600.0
 """When a store was away: or sooner, if the interval is shorter."""
+CLOSE_SECONDS = 5.0
+"""How long a close waits for a drill that was told to end."""
 
 
 class DrillStatistics(msgspec.Struct, frozen=True):
@@ -233,14 +235,15 @@ class Drills:
         return self._statistics
 
     def close(self) -> None:
-        """End what runs, within about a second, and begin nothing more."""
+        """End what runs, and begin nothing more. A drill that waits longer than ``CLOSE_SECONDS``
+        for a store is left to itself, and what it leaves there to the next one."""
         with self._lock:
             self._closed = True
             thread = self._thread
             if self._control is not None:
                 self._control.cancel()
         if thread is not None:
-            thread.join()
+            thread.join(CLOSE_SECONDS)
 
 
 def _in_words(error: BaseException) -> str:
