@@ -6,7 +6,8 @@ Tables are told apart by their position in a list that ascends by id. Three fact
   tables that share one are a merge's output and, directly or not, its input, and the output has the
   higher id, as ids are given out when jobs begin.
 - A merge passes over all its inputs have, key by key. So a key that an input has between the
-  smallest and the largest key of an output is in that output, or it was dropped for good.
+  smallest and the largest key of an output is in that output, or it was dropped for good; or it is
+  in another output of a merge before that one, and so not where such a one may be lost.
 - What a version says is true for ever. A version with a newer one of its key above it is not
   needed, unless the newer one is an operand, which may be folded onto it.
 
@@ -29,6 +30,7 @@ from seerdb.storage.entry import MERGE, RangeTombstone, RangeTombstones
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
+from seerdb.storage.repair.report import Loss
 from seerdb.storage.repair.survey import SoundTable
 from seerdb.storage.sstable.reader import TableReader
 
@@ -67,8 +69,9 @@ class Facts:
         return self.loose | self.hiding
 
 
-def compare(store: ObjectStore, tables: Sequence[SoundTable]) -> Facts:
-    """Read all tables that overlap others, twice. Raises: ``UnavailableError``."""
+def compare(store: ObjectStore, tables: Sequence[SoundTable], lost: Sequence[Loss] = ()) -> Facts:
+    """Read all tables that overlap others, twice. ``lost``: tables that are damaged or gone, which
+    may have had what no successor has. Raises: ``UnavailableError``."""
     facts = Facts()
     met = _overlapping([table.meta for table in tables])
     readers = {each: _open(store, tables[each].meta) for each in met}
@@ -84,9 +87,9 @@ def compare(store: ObjectStore, tables: Sequence[SoundTable]) -> Facts:
     for key, found in versions():
         for each in found:
             if not _is_covered(each, found):
-                _note_open(facts, tables, key, each.position)
+                _note_open(facts, tables, key, each.position, lost)
     tombstones = {each: readers[each].tombstones.tombstones for each in met}
-    _note_tombstones(facts, tables, tombstones)
+    _note_tombstones(facts, tables, tombstones, lost)
     facts.loose |= set(range(len(tables))) - set(met)
     facts.loose |= {each for each, table in enumerate(tables) if not table.has_seq}
     facts.loose -= {each for each, table in enumerate(tables) if table.is_gone}
@@ -156,12 +159,22 @@ def _is_covered(version: Found, found: list[Found]) -> bool:
     )
 
 
-def _note_open(facts: Facts, tables: Sequence[SoundTable], key: bytes, position: int) -> None:
+def _note_open(
+    facts: Facts, tables: Sequence[SoundTable], key: bytes, position: int, lost: Sequence[Loss]
+) -> None:
     first, _ = facts.open.get(position, (key, key))
     facts.open[position] = first, key
     successors = facts.successors.get(position, set())
-    if not any(_passes(tables[each].meta, key) for each in successors):
+    was_seen = any(_passes(tables[each].meta, key) for each in successors)
+    if not was_seen or any(_may_have_had(loss, key, key) for loss in lost):
         facts.loose.add(position)
+
+
+def _may_have_had(loss: Loss, first: bytes, last: bytes) -> bool:
+    """Whether a table that is lost may have had anything from one key to another."""
+    if loss.smallest is None or loss.largest is None:
+        return True
+    return loss.smallest <= last and first <= loss.largest
 
 
 def _passes(meta: TableMeta, key: bytes) -> bool:
@@ -173,7 +186,10 @@ def _passes(meta: TableMeta, key: bytes) -> bool:
 
 
 def _note_tombstones(
-    facts: Facts, tables: Sequence[SoundTable], tombstones: dict[int, tuple[RangeTombstone, ...]]
+    facts: Facts,
+    tables: Sequence[SoundTable],
+    tombstones: dict[int, tuple[RangeTombstone, ...]],
+    lost: Sequence[Loss],
 ) -> None:
     for position, own in tombstones.items():
         for tombstone in own:
@@ -188,7 +204,8 @@ def _note_tombstones(
                 (tables[each].meta.smallest, tables[each].meta.largest)
                 for each in facts.successors.get(position, set())
             ]
-            if not _spanned(tombstone, spans):
+            was_lost = any(_may_have_had(loss, tombstone.start, tombstone.end) for loss in lost)
+            if was_lost or not _spanned(tombstone, spans):
                 facts.loose.add(position)
 
 

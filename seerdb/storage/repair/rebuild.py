@@ -36,7 +36,7 @@ from seerdb.storage.repair.arrange import Arrangement, arrange
 from seerdb.storage.repair.beyond import Part, local_epoch, local_parts
 from seerdb.storage.repair.compare import compare
 from seerdb.storage.repair.finds import Finds, Means, candidates, look
-from seerdb.storage.repair.report import Loss, RepairReport
+from seerdb.storage.repair.report import Doubt, Loss, RepairReport
 from seerdb.storage.repair.survey import SoundTable, loss_of
 from seerdb.storage.retention.kept import restore_after
 from seerdb.storage.verify import LocalLog
@@ -78,11 +78,15 @@ def _choose(source: ObjectStore, found: Finds, report: RepairReport) -> Arrangem
     version = evidence.state.version if evidence.state else Version()
     report.manifest = "whole" if evidence.is_newest else "part" if evidence.named else "none"
     is_known = evidence.state is not None and there <= {each.id for each in version.tables}
+    looked = {table.meta.id for table in found.survey.tables}
     if is_known:
         made = Arrangement([table for table in version.tables if table.id in there])
     else:
-        facts = compare(source, fitting)
+        lost = [loss for loss in found.survey.damaged if parse_table_name(loss.name)]
+        gone = [table for table in version.tables if table.id not in looked]
+        facts = compare(source, fitting, [*lost, *(loss_of(each, "") for each in gone)])
         made = arrange(fitting, facts, is_vouched_for=evidence.is_newest)
+        made.doubts += _recalled_doubts(found, made)
     _note_missing(found, fitting, version, report)
     _note_recalled(found, there, report)
     report.left_out += made.left_out
@@ -128,6 +132,25 @@ def _note_recalled(found: Finds, there: set[TableId], report: RepairReport) -> N
             report.lost.remove(loss)
             names = ", ".join(table_name(each) for each in sorted(inputs))
             report.notes.append(f"{names} stand in for {loss.name}: {loss.problem}")
+
+
+def _recalled_doubts(found: Finds, made: Arrangement) -> list[Doubt]:
+    """Where a table that stands in for a damaged one brings back what it was split into besides:
+    the other outputs of its merge may have been merged since, or count beside it."""
+    evidence, doubts = found.evidence, []
+    because = (
+        "it stands in for a damaged table, and other tables were made of it too: keys that were "
+        "deleted may be back, and operands may count twice"
+    )
+    for table in made.tables:
+        for output, inputs in evidence.inputs.items():
+            if table.id not in found.recalled or table.id not in inputs:
+                continue
+            if output in evidence.removed or table.merges:
+                meta = evidence.named[output]
+                doubt = Doubt(table_name(table.id), because, meta.smallest, meta.largest)
+                doubts.append(doubt)
+    return doubts
 
 
 def _note_restores(source: ObjectStore, found: Finds, report: RepairReport) -> None:
