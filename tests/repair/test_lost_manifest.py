@@ -323,3 +323,15 @@ def test_the_collector_of_a_repaired_database_finds_where_its_past_begins() -> N
     flushed(again, b="1")
     again._engine.background.garbage.wake()
     assert contents(again) == {b"a": b"1", b"b": b"1"}
+
+
+def test_a_branch_of_the_log_counts_by_its_name_whatever_it_holds() -> None:
+    world, db = begun()
+    db.put(b"a", b"1", durability="object")
+    after = world.lose_machine()
+    after.open().put(b"b", b"1", durability="object")
+    [branch] = [name for name in names(after, WAL_PREFIX) if not after.bucket.get(name)]
+    after.bucket.put(branch, b"?")
+    report, bucket = repaired(after.lose_machine())
+    assert (report.ok, bucket.get(branch)) == (True, b"")
+    assert contents(reopened(after, bucket)) == {b"a": b"1", b"b": b"1"}
