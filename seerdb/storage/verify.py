@@ -23,6 +23,7 @@ from seerdb.ids import BlobId
 from seerdb.storage.blob.format import Directory
 from seerdb.storage.blob.verify import verify_blob
 from seerdb.storage.local.files import FileSystem
+from seerdb.storage.manifest.loans import decode_debt
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.verify import newest, verify_manifest
 from seerdb.storage.manifest.version import BlobUse, TableMeta, Version, check_version
@@ -31,6 +32,7 @@ from seerdb.storage.object_store.borrowing import lender_of
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
     CHECKPOINT_PREFIX,
+    LOANS_NAME,
     TABLE_PREFIX,
     WAL_PREFIX,
     blob_name,
@@ -149,7 +151,9 @@ def verify_database(
         report.last_seq = max(report.last_seq, state.last_seq)
         verify_version(store, state.version, report, progress, threads)
         problems, kept = verify_kept(store)
-        report.problems += problems + _not_kept(state, {*tables, *blobs})
+        report.problems += (
+            problems + _not_kept(state, {*tables, *blobs}) + _debt_problems(store, state)
+        )
         _verify_kept_tables(store, state.version, kept, report, progress, threads)
         named = {name for table in state.version.tables for name in table.objects}
         named = named.union(*(each.objects for each in kept))
@@ -215,6 +219,19 @@ def _not_kept(state: ManifestState, listed: set[str]) -> list[str]:
         f"{url}: it does not keep what this clone borrows from it, which may go at any moment"
         for url in sorted(lenders)
     ]
+
+
+def _debt_problems(store: ObjectStore, state: ManifestState) -> list[str]:
+    """What is wrong with the object that tells what a clone borrows if its manifest is lost."""
+    if not state.loans.lenders:
+        return []
+    try:
+        decode_debt(store.get(LOANS_NAME))
+    except NotFoundError:
+        return [f"{LOANS_NAME}: it is missing; without it a lost manifest cannot be rebuilt"]
+    except CorruptionError as error:
+        return [str(error)]
+    return []
 
 
 _Found = tuple[bool, list[str]]

@@ -308,3 +308,17 @@ def test_what_others_borrow_from_is_not_dropped_and_still_opens(site: Site) -> N
     site.drop("b")
     with pytest.raises(NotFoundError):
         site.drop("b")
+
+
+def test_what_tells_the_loans_of_a_lost_manifest_is_checked(site: Site) -> None:
+    branch(site)
+    loans = "b/loans"
+    store = site.stores("b").of(Purpose.VERIFY)
+    for is_gone in (False, True):
+        site.bucket.put(loans, b"?")
+        if is_gone:
+            site.bucket.delete([loans])
+        report = VerifyReport()
+        verify_database(store, report)
+        [problem] = report.problems
+        assert problem.startswith("loans")
