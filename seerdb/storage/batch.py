@@ -94,7 +94,8 @@ def prefix_end(prefix: bytes) -> bytes | None:
 
 class Batch:
     """Operations not yet committed, in their order: the last put or delete of a key wins, and
-    merges build on what is before them. A value's time to live begins with the commit.
+    merges build on what is before them. A value's time to live begins with the call
+    that commits it.
 
     Not thread-safe. Every method raises ``InvalidRequestError`` for a bad key, value or
     range and then leaves the batch as it was.
