@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from crc32c import crc32c
 
-from seerdb.cli.arguments import Config, Json, Store, Target, escaped
-from seerdb.cli.output import item, named, print_json, print_table, write_bytes
+from seerdb.cli.arguments import Config, Json, Store, Target
+from seerdb.cli.operation import operation_fields, operation_text, short, time_text
+from seerdb.cli.output import named, print_json, print_table, write_bytes
 from seerdb.cli.target import find
 from seerdb.errors import CorruptionError, InvalidRequestError, NotFoundError, TruncatedError
 from seerdb.ids import BlobId, TableId
 from seerdb.storage.blob.format import Directory, open_value
 from seerdb.storage.entry import (
-    BLOB,
-    BLOB_WITH_EXPIRY,
-    DELETE,
-    DELETE_RANGE,
     MERGE,
-    PUT,
     PUT_WITH_EXPIRY,
 )
 from seerdb.storage.local.os_files import OsFileSystem
@@ -39,7 +34,6 @@ from seerdb.storage.object_store.names import (
     parse_table_name,
     table_name,
 )
-from seerdb.storage.pointer import BlobPointer
 from seerdb.storage.sstable.format import FOOTER_SIZE, TableProperties, decode_footer, unseal
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.value import (
@@ -56,18 +50,6 @@ from seerdb.storage.wal.reader import Condition, SegmentScan, classify, read_seg
 from seerdb.storage.wal.segments import parse_segment_name
 
 app = typer.Typer(no_args_is_help=True, help="Show what an object or file holds, decoded.")
-
-OPERATIONS = {
-    PUT: "put",
-    DELETE: "delete",
-    DELETE_RANGE: "delete_range",
-    MERGE: "merge",
-    PUT_WITH_EXPIRY: "put",
-    BLOB: "put",
-    BLOB_WITH_EXPIRY: "put",
-}
-BYTES_SHOWN = 60
-"""Of a key or value in a line for people; JSON has all of them."""
 
 
 @app.command()
@@ -196,7 +178,7 @@ def _print_state(state: ManifestState) -> None:
         ("manifest", "value"),
         [
             ("number", state.number),
-            ("time", _time(state.time_us)),
+            ("time", time_text(state.time_us)),
             ("database", state.database_id),
             ("epoch", state.epoch),
             ("home", state.home),
@@ -219,8 +201,8 @@ def _print_state(state: ManifestState) -> None:
                 meta.size,
                 meta.entries,
                 f"{meta.min_seq}-{meta.max_seq}",
-                _short(meta.smallest),
-                _short(meta.largest),
+                short(meta.smallest),
+                short(meta.largest),
             )
             for meta in state.version.tables
         ],
@@ -280,16 +262,16 @@ def _print_table(reader: TableReader, data: bytes, *, as_json: bool) -> None:
     if as_json:
         _print_table_json(reader, properties, blocks)
     else:
-        bounds = {name: _short(properties[name]) for name in ("smallest", "largest")}
+        bounds = {name: short(properties[name]) for name in ("smallest", "largest")}
         about = {"table": reader.meta.id, "size": len(data), **properties, **bounds}
         for name in ("min_timestamp_us", "max_timestamp_us"):
-            about[name.removesuffix("_us")] = _time(about.pop(name))
+            about[name.removesuffix("_us")] = time_text(about.pop(name))
         print_table(("property", "value"), list(about.items()))
         print()
         columns = ("block", "offset", "bytes", "entries", "state", "first key")
-        print_table(columns, [(*block.values(), _short(key)) for block, key in blocks])
+        print_table(columns, [(*block.values(), short(key)) for block, key in blocks])
         for start, end, seq in reader.tombstones.tombstones:
-            print(f"range tombstone {seq}: {_short(start)} to {_short(end)}")
+            print(f"range tombstone {seq}: {short(start)} to {short(end)}")
     if first_error is not None:
         raise first_error
 
@@ -320,9 +302,9 @@ def _print_entries(reader: TableReader, data: bytes, *, as_json: bool) -> None:
         for key, seq, kind, stored in zip(*block.columns(), strict=True):
             value = block.decode(kind, stored)
             if as_json:
-                print_json({"seq": seq, **_operation(kind, key, value)})
+                print_json({"seq": seq, **operation_fields(kind, key, value)})
             else:
-                print(f"{seq}\t{_operation_text(kind, key, value)}")
+                print(f"{seq}\t{operation_text(kind, key, value)}")
 
 
 def _print_segment(scan: SegmentScan) -> None:
@@ -330,11 +312,11 @@ def _print_segment(scan: SegmentScan) -> None:
     print(
         f"{scan.name}: segment {header.segment} of epoch {header.epoch}, database "
         f"{header.database_id.hex()}, from seq {header.first_seq}, "
-        f"created {_time(header.created_us)}, {'sealed' if scan.sealed else 'open'}"
+        f"created {time_text(header.created_us)}, {'sealed' if scan.sealed else 'open'}"
     )
     for seq, time_us, operations in _commits(scan):
         for operation in operations:
-            print(f"{seq}\t{_time(time_us)}\t{_operation_text(*operation)}")
+            print(f"{seq}\t{time_text(time_us)}\t{operation_text(*operation)}")
 
 
 def _print_segment_json(scan: SegmentScan) -> None:
@@ -342,7 +324,11 @@ def _print_segment_json(scan: SegmentScan) -> None:
     print_json({"path": scan.name, **header, "sealed": scan.sealed, "records": len(scan.records)})
     for seq, time_us, operations in _commits(scan):
         print_json(
-            {"seq": seq, "time_us": time_us, "ops": [_operation(*each) for each in operations]}
+            {
+                "seq": seq,
+                "time_us": time_us,
+                "ops": [operation_fields(*each) for each in operations],
+            }
         )
 
 
@@ -361,57 +347,3 @@ def _logged(kind: int, stored: bytes, time_us: int) -> Value:
     if kind == MERGE:
         return Merge(BELOW, (Operand(time_us // SECOND_US, stored),))
     return Expiring(*unpack_expiring(stored)) if kind == PUT_WITH_EXPIRY else stored
-
-
-def _operation(kind: int, key: bytes, value: Value) -> dict[str, Any]:
-    """An operation, much as ``POST /v1/batch`` takes it."""
-    name = OPERATIONS[kind]
-    if isinstance(value, Merge):
-        operands = [named("operand", each.operand) for each in value.operands]
-        return {"op": name, **named("key", key), **_base(value), "operands": operands}
-    if isinstance(value, Expiring):
-        whole = _operation(kind, key, value.value)
-        return {**whole, "expires": value.expires}
-    if isinstance(value, BlobPointer):
-        return {"op": name, **named("key", key), **value.place._asdict()}
-    if kind == DELETE_RANGE:
-        return {"op": name, **named("start", key), **named("end", value or b"")}
-    return {"op": name, **(named("key", key) if kind == DELETE else item(key, value or b""))}
-
-
-def _base(merge: Merge) -> dict[str, Any]:
-    """What operands are to be folded onto, where that is known."""
-    base = merge.base
-    if base is BELOW or base is None:
-        return {} if base is BELOW else {"base": None}
-    if isinstance(base, Expiring):
-        base, expires = base
-        assert type(base) is bytes
-        return {**named("base", base), "expires": expires}
-    assert type(base) is bytes
-    return named("base", base)
-
-
-def _operation_text(kind: int, key: bytes, value: Value) -> str:
-    if isinstance(value, Merge):
-        shown = "\t".join(_short(each.operand) for each in value.operands)
-    elif isinstance(value, Expiring):
-        shown = f"{_content(value.value)}\texpires {_time(value.expires * SECOND_US)}"
-    else:
-        shown = _content(value or b"")
-    return f"{OPERATIONS[kind]}\t{_short(key)}\t{shown}".rstrip("\t")
-
-
-def _content(value: bytes | BlobPointer) -> str:
-    if isinstance(value, bytes):
-        return _short(value)
-    place = value.place
-    return f"{place.length:,} bytes at {place.offset:,} of blob {place.blob}"
-
-
-def _short(data: bytes) -> str:
-    return escaped(data[:BYTES_SHOWN]) + "…" * (len(data) > BYTES_SHOWN)
-
-
-def _time(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="microseconds")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seerdb.storage.past import history
+from seerdb.storage.past import log
 from seerdb.storage.retention import garbage
 from seerdb.storage.retention.kept import Kept
 from seerdb.storage.retention.timeline import Mark, Needed, Timeline
@@ -43,8 +43,8 @@ def begin_with_any_tables(patch: Patch) -> None:
 
 
 def step_over_gaps(patch: Patch) -> None:
-    patch.setattr(history, "_following", lambda records, seq: [r for r in records if r[0] > seq])
-    patch.setattr(history, "_best", lambda stretches, seq: stretches[0] if stretches else None)
+    patch.setattr(log, "_following", lambda records, seq: [r for r in records if r[0] > seq])
+    patch.setattr(log, "_best", lambda stretches, seq: stretches[0] if stretches else None)
 
 
 PAST_MUTANTS = [

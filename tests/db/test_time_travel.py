@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from seerdb import DB, KeyVersion
 from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
-from seerdb.storage.past.history import Log, at_seq, at_time, past_of, spans
+from seerdb.storage.past.history import at_seq, at_time, past_of, spans
+from seerdb.storage.past.log import Log
 from seerdb.storage.past.time_travel import VIEW_SECONDS, VIEWS_KEPT
 from seerdb.storage.retention.timeline import state_of
 from seerdb.storage.workers.threads import Timer

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from seerdb import HistoryError
-from seerdb.storage.past import history, rewind, time_travel, versions
+from seerdb.storage.past import history, log, rewind, time_travel, versions
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.segments import list_segments, segment_path
 from tests.fixtures.database import ROOMY, WAL, World
 from tests.fixtures.interleaving import every_line
 
-MODULES = history, time_travel, versions, rewind
+MODULES = history, log, time_travel, versions, rewind
 SHIPPED: dict[str, Any] = {**ROOMY, "history_retention": 600.0, "ship_interval": 3600.0}
 FLUSHED_AT = 2
 COMMITS = 5

@@ -15,7 +15,8 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import blob_name
 from seerdb.storage.object_store.upload import upload
 from seerdb.storage.pointer import BlobPointer
-from seerdb.storage.sstable.packed import Flags, Order, Packed
+from seerdb.storage.sstable.order import Flags, Order
+from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.value import EXPIRY_SIZE, pack_expiring, unpack_expiring
 
 BLOB_SIZE = 32 << 20

@@ -32,7 +32,8 @@ from seerdb.storage.object_store.names import table_name
 from seerdb.storage.object_store.upload import upload as upload_object
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
-from seerdb.storage.sstable.packed import NOTHING, Order, Packed, gather, join, pack
+from seerdb.storage.sstable.order import Order
+from seerdb.storage.sstable.packed import NOTHING, Packed, gather, join, pack
 from seerdb.storage.tiers.pinning import leave_copy
 from seerdb.storage.value import Value, encode_values
 from seerdb.storage.wal.replay import replay_sealed

@@ -17,7 +17,8 @@ from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
-from seerdb.storage.past.history import Instant, Log, live_instant, live_log
+from seerdb.storage.past.history import Instant, live_instant
+from seerdb.storage.past.log import Log, live_log
 from seerdb.storage.retention.timeline import Timeline, read_timeline, state_of
 from seerdb.storage.wal.backlog import Place
 from seerdb.storage.wal.replay import Replay

@@ -28,7 +28,8 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.outward import check_may_wait
-from seerdb.storage.past.history import Instant, Log, live_instant, live_log, when
+from seerdb.storage.past.history import Instant, live_instant, when
+from seerdb.storage.past.log import Log, live_log
 from seerdb.storage.past.versions import KeyVersion, versions
 from seerdb.storage.read.layout import Layout
 from seerdb.storage.read.reads import Reads, View

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from seerdb.storage.entry import DELETE_RANGE
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.operators import MergeOperator
-from seerdb.storage.past.history import Instant, Log, Released, gap
+from seerdb.storage.past.history import Instant, gap
+from seerdb.storage.past.log import Log, Released
 from seerdb.storage.read.reads import Reads, View
 from seerdb.storage.read.state import State
 from seerdb.storage.retention.timeline import Mark

@@ -32,7 +32,8 @@ from seerdb.storage.sstable.block import (
     stride_of,
 )
 from seerdb.storage.sstable.compressor import Payload
-from seerdb.storage.sstable.packed import Bytes, Flags, Hashes, Lengths, Packed, Seqs, Shape
+from seerdb.storage.sstable.order import Bytes, Flags
+from seerdb.storage.sstable.packed import Hashes, Lengths, Packed, Seqs, Shape
 
 _SEQ_SIZE = 8
 _KEPT = 16 << 20

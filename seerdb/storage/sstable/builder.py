@@ -33,7 +33,8 @@ from seerdb.storage.sstable.format import (
 )
 from seerdb.storage.sstable.hashing import hash_rows
 from seerdb.storage.sstable.index import build_index
-from seerdb.storage.sstable.packed import Bytes, Flags, Hashes, Packed, join
+from seerdb.storage.sstable.order import Bytes, Flags
+from seerdb.storage.sstable.packed import Hashes, Packed, join
 from seerdb.storage.value import expiries, expiry_marks
 
 

@@ -10,27 +10,22 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seerdb.errors import InternalError
+from seerdb.storage.sstable.order import Bytes, Flags, Order, order_by_one_word, order_by_words
 
-Bytes: TypeAlias = NDArray[np.uint8]
 Lengths: TypeAlias = NDArray[np.int64]
 Seqs: TypeAlias = NDArray[np.uint64]
 Hashes: TypeAlias = NDArray[np.uint64]
-Flags: TypeAlias = NDArray[np.bool_]
-Order: TypeAlias = NDArray[np.intp]
-"""Positions of entries."""
 Shape: TypeAlias = tuple[int, int]
 """The length of every key, and that of every value."""
-_Kind: TypeAlias = Literal["quicksort", "stable"]
 
 Number = TypeVar("Number", bound=np.generic)
 
-_WORD = 8
 _MOST_PADDING = 4
 """Keys of several lengths are sorted as arrays if that is at most so many times as large."""
 
@@ -251,7 +246,7 @@ class Packed:
     def order(self) -> Order:
         """Positions in order of the keys. Requires: at least one entry, and no key twice."""
         rows = self._key_rows()
-        found = None if rows is None else _order_by_one_word(rows, "quicksort")
+        found = None if rows is None else order_by_one_word(rows, "quicksort")
         return self._order()[0] if found is None else found[0]
 
     def latest(self) -> Order:
@@ -277,7 +272,7 @@ class Packed:
     def _order(self) -> tuple[Order, Flags]:
         """Positions by key, those of one key as they come, and which of them have a new key."""
         rows = self._key_rows()
-        found = None if rows is None else _order_by_words(rows)
+        found = None if rows is None else order_by_words(rows)
         if found is not None:
             return found
         keys = self._comparable_keys()
@@ -314,62 +309,6 @@ def _items(rows: Bytes) -> NDArray[np.void]:
     that it takes for the bytes of a row."""
     items: NDArray[np.void] = rows.view(f"V{rows.shape[1]}")[:, 0]
     return items
-
-
-def _order_by_words(rows: Bytes) -> tuple[Order, Flags] | None:
-    """Positions of rows in ascending order, those of equal rows as they come, and which of them
-    differ from the one before; ``None`` where :func:`_order_by_one_word` has none."""
-    found = _order_by_one_word(rows, "stable")
-    if found is None:
-        return None
-    order, repeated = found
-    is_new = np.ones(len(rows), np.bool_)
-    is_new[repeated + 1] = False
-    return order, is_new
-
-
-def _order_by_one_word(rows: Bytes, kind: _Kind) -> tuple[Order, Order] | None:
-    """Positions of rows in ascending order, and after which of them the same row comes again, if
-    eight bytes tell nearly all others apart: the first, or those from where any two differ. To sort
-    numbers takes a tenth of sorting strings. ``kind``: ``"stable"``, which finds runs that are
-    sorted already, keeps equal rows as they come; there are none for the other."""
-    last = rows.shape[1] - _WORD
-    if last < 0:
-        return None
-    found = _order_from(rows, 0, kind)
-    if found is None and last:
-        same: Flags = (rows == rows[0]).all(axis=0)
-        found = _order_from(rows, min(int(same.argmin()), last), kind) if same[0] else None
-    return found
-
-
-def _order_from(rows: Bytes, at: int, kind: _Kind) -> tuple[Order, Order] | None:
-    """Positions of rows in order of what they have from ``at`` on, and after which of them the same
-    row comes again; ``None`` if the eight bytes there are often those of other rows."""
-    words = rows[:, at : at + _WORD].view(">u8")[:, 0].astype(np.uint64)
-    order = words.argsort(kind=kind)
-    words = words.take(order)
-    tied = (words[1:] == words[:-1]).nonzero()[0]
-    differ = _differ(rows, order, tied)
-    differing = differ.nonzero()[0]
-    if len(differing) * _WORD > len(rows):
-        return None
-    if len(differing):
-        # Ties that follow each other are of the same eight bytes; where no row differs they stand
-        # as they came.
-        first = np.append(0, (tied[1:] != tied[:-1] + 1).nonzero()[0] + 1)
-        last = np.append(first[1:], len(tied)) - 1
-        for group in np.unique(first.searchsorted(differing, "right") - 1):
-            few = slice(tied[first[group]], tied[last[group]] + 2)
-            order[few] = sorted(order[few], key=lambda position: rows[position].tobytes())
-        differ = _differ(rows, order, tied)
-    return order, tied[~differ]
-
-
-def _differ(rows: Bytes, order: Order, places: Order) -> Flags:
-    """Whether the rows at ``places`` of an order are others than those after them."""
-    differ: Flags = (rows[order[places]] != rows[order[places + 1]]).any(axis=1)
-    return differ
 
 
 def pack(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seerdb.storage.sstable.packed import Bytes, Lengths, Packed
+from seerdb.storage.sstable.order import Bytes
+from seerdb.storage.sstable.packed import Lengths, Packed
 from seerdb.storage.wal.columns import Record, RecordColumns
 from seerdb.storage.wal.format import SINGLE_SIZE
 from seerdb.storage.wal.starts import gather, windows

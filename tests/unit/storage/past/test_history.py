@@ -7,17 +7,8 @@ import pytest
 from seerdb.errors import CorruptionError, DiskError, HistoryError, NotFoundError
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import wal_name
-from seerdb.storage.past.history import (
-    Log,
-    Released,
-    Span,
-    Stretch,
-    at_seq,
-    at_time,
-    live_instant,
-    shipped_log,
-    spans,
-)
+from seerdb.storage.past.history import Span, at_seq, at_time, live_instant, spans
+from seerdb.storage.past.log import Log, Released, Stretch, shipped_log
 from seerdb.storage.retention.timeline import Mark, Timeline
 from seerdb.storage.wal.columns import Record
 from seerdb.testing.objects import MemoryObjectStore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import ne
 from random import Random
 
 import numpy as np
@@ -11,15 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.storage.entry import DELETE, PUT
-from seerdb.storage.sstable.packed import (
-    NOTHING,
-    Packed,
-    _Kind,
-    _order_by_one_word,
-    _order_by_words,
-    gather,
-    join,
-)
+from seerdb.storage.sstable.packed import NOTHING, Packed, gather, join
 from tests.unit.storage.sstable.samples import Entry, packed
 
 ALIKE = st.binary(min_size=3, max_size=3)
@@ -147,16 +138,6 @@ def test_the_order_of_distinct_keys(
     assert [keys[position] for position in order] == sorted(keys)
 
 
-@pytest.mark.parametrize("kind", ["quicksort", "stable"])
-def test_a_few_keys_that_begin_alike_are_put_in_order_one_by_one(kind: _Kind) -> None:
-    keys = [b"%08d" % (n * 7 % 100) + b"%08d" % (n % 3) for n in range(100)]
-    keys += [b"%08d" % n + b"%08d" % 9 for n in (3, 4, 50)] + [b"%08d" % 50 + b"%08d" % 8]
-    matrix = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 16)
-    found = _order_by_one_word(matrix, kind)
-    assert found is not None
-    assert [keys[position] for position in found[0]] == sorted(keys)
-
-
 @pytest.mark.parametrize("common", [b"", b"in common:"])
 def test_a_few_keys_that_come_again_are_told_from_those_that_only_begin_alike(
     common: bytes,
@@ -169,21 +150,6 @@ def test_a_few_keys_that_come_again_are_told_from_those_that_only_begin_alike(
     newest, dropped = pack([*newer, *others, *older]).newest()
     assert rows(newest) == sorted([*newer, *others])
     assert rows(dropped) == sorted(older)
-
-
-def test_keys_that_come_often_are_put_in_order_as_numbers() -> None:
-    """However many come again, among them those of which others only begin alike."""
-    keys = [b"%08dxx" % (n * 7 % 50) for n in range(400)]
-    keys[30:33] = [b"%08dxa" % n for n in (7, 8, 7)]
-    keys[200:203] = [b"%08dxz" % n for n in (7, 7, 49)]
-    keys[210:212] = [b"00000900xz", b"00000900xa"]
-    matrix = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 10)
-    found = _order_by_words(matrix)
-    assert found is not None
-    order, is_new = found
-    assert order.tolist() == sorted(range(len(keys)), key=keys.__getitem__), "as they came"
-    sorted_keys = sorted(keys)
-    assert is_new.tolist() == [True, *map(ne, sorted_keys[1:], sorted_keys)]
 
 
 @given(
