@@ -29,6 +29,7 @@ from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.envelope import Envelope
 from seerdb.storage.object_store.names import PROBE_PREFIX, parse_wal_name
 from seerdb.storage.object_store.retrying import RetryingObjectStore
+from seerdb.storage.opening import log as opening_log
 from seerdb.storage.opening import recovery
 from seerdb.storage.opening import steps as opening
 from seerdb.storage.pieces import Body
@@ -202,7 +203,7 @@ def ship_without_a_sync(patch: Patch) -> None:
 
 
 def believe_the_disk(patch: Patch) -> None:
-    patch.setattr(opening, "newest_shipped", lambda listed: 0)
+    patch.setattr(opening_log, "newest_shipped", lambda listed: 0)
 
 
 def keep_nothing_for_shipping(patch: Patch) -> None:
@@ -241,7 +242,7 @@ def take_any_log_for_ours(patch: Patch) -> None:
         lambda home, database, *, complete=True: Home(home, database, complete=True),
     )
     # It would take what is missing for lost by this disk, and get it back.
-    patch.setattr(opening._Opening, "_complete", lambda *given: None)
+    patch.setattr(opening_log.OpeningLog, "_complete", lambda *given: None)
 
 
 def drop_tombstones_early(patch: Patch) -> None:
@@ -466,7 +467,7 @@ def throw_damaged_log_away(patch: Patch) -> None:
             files.remove(segment_path(directory, segment))
         return []
 
-    patch.setattr(opening, "quarantine", discarding)
+    patch.setattr(opening_log, "quarantine", discarding)
 
 
 def trust_the_manifest(patch: Patch) -> None:

@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from functools import partial
 
 from msgspec.structs import replace
 
 from seerdb.clock import ForwardClock
 from seerdb.errors import ConflictError, CorruptionError, InvalidRequestError
-from seerdb.events import LogOvertaken, Recovered
+from seerdb.events import Recovered
 from seerdb.options import Options
 from seerdb.storage.lease.keeper import RENEWED, LeaseKeeper
 from seerdb.storage.lease.record import LeaseRecord
@@ -41,16 +40,13 @@ from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.probe import probe, require
 from seerdb.storage.object_store.stores import Stores
 from seerdb.storage.opening.lineage import Lineage
-from seerdb.storage.opening.overtaken import find_overtaken, in_words
-from seerdb.storage.opening.recovery import Recovery, quarantine, recover
+from seerdb.storage.opening.log import OpeningLog
+from seerdb.storage.opening.recovery import Recovery
 from seerdb.storage.operators import MergeOperator, check_portable, find_operator
 from seerdb.storage.retention.loans import open_for_writing
 from seerdb.storage.runtime import Components
-from seerdb.storage.shipping.shipped import begin_branch, list_shipped, newest_shipped, read_shipped
-from seerdb.storage.wal.columns import Record
+from seerdb.storage.shipping.shipped import begin_branch
 from seerdb.storage.wal.home import Home, has_home, load_home, save_home
-from seerdb.storage.wal.repair import frame_bodies
-from seerdb.storage.wal.replay import Replay
 from seerdb.storage.wal.segments import list_segments
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.storage.workers.threads import Workers
@@ -113,13 +109,9 @@ class _Opening:
         self._workers = workers
         self._clock = ForwardClock(components.clock)
         self._lock = lock
-        self._quarantined: list[str] = []
-        self._shipped_records = 0
-        self._shipped_seq = 0
         self._started = components.clock.monotonic()
         self._keeper: LeaseKeeper | None = None
         self._former: LeaseRecord | None = None
-        self._overtaken: LogOvertaken | None = None
 
     def run(self, bid: Bid) -> Opened:
         stores = self._open_store()
@@ -152,6 +144,13 @@ class _Opening:
         state = load(stores.of(Purpose.MANIFEST))
         if state is not None:
             open_for_writing(stores, state)
+        log = OpeningLog(
+            self._path,
+            self._options,
+            self._components,
+            self._workers,
+            stores.of(Purpose.WAL),
+        )
         home = load_home(self._files, self._wal)
         self._check_belongs(stores, state, home)
         self._find_operator(state)
@@ -161,7 +160,7 @@ class _Opening:
         )
         needs_all = self._options.recovery == "strict" and not bid.takes_over
         if needs_all and not continues:
-            self._check_lost(self._find_overtaken(stores, state))
+            log.check_lost(state)
         unfinished = None
         if home is None or not home.complete or not continues:
             database = state.database_id if state else self._components.random_bytes(16).hex()
@@ -187,15 +186,15 @@ class _Opening:
         operator = self._find_operator(manifest.state)
         self._take_lease(stores, manifest, home.home, bid)
         if continues:
-            recovery = self._recover(manifest.state, operator)
-            if home.contested_seq is not None:
-                recovery.branch_seq = home.contested_seq
+            contested = home.contested_seq
+            if contested is not None:
                 unfinished = replace(home, contested_seq=None)
-            if state is not None:
-                self._complete(stores, manifest.state, recovery)
+            recovery = log.continued(
+                manifest.state, operator, branch_seq=contested, is_new=state is None
+            )
         else:
-            recovery = self._adopt(stores, manifest.state, home, needs_all=needs_all)
-        return self._finish(stores, manifest, recovery, unfinished, operator)
+            recovery = log.adopted(manifest.state, home, needs_all=needs_all)
+        return self._finish(stores, manifest, log, recovery, unfinished, operator)
 
     def _take_lease(self, stores: Stores, manifest: ManifestWriter, home: str, bid: Bid) -> None:
         """Nobody else acknowledges writes when it returns; nor does anybody take over from us
@@ -265,105 +264,18 @@ class _Opening:
         require(found, str(stores.location or "given"))
         return asdict(found)
 
-    def _recover(self, state: ManifestState, operator: MergeOperator | None) -> Recovery:
-        options = self._options
-        return recover(
-            self._files,
-            self._wal,
-            database_id=state.database_id,
-            mode=options.recovery,
-            log_start=state.log_start,
-            flushed_seq=state.last_seq,
-            memtable_capacity=options.memtable_capacity,
-            operator=operator,
-        )
-
-    def _complete(self, stores: Stores, state: ManifestState, recovery: Recovery) -> None:
-        """Take from the bucket what was shipped of this home's log and its disk has lost."""
-        store = stores.of(Purpose.WAL)
-        listed = list_shipped(store)
-        newest = newest_shipped(listed)
-        if recovery.branch_seq is None and newest > recovery.last_seq:
-            lost = read_shipped(
-                store,
-                state.database_id,
-                recovery.last_seq,
-                strict=self._options.recovery == "strict",
-                listed=listed,
-            )
-            self._take_shipped(recovery, lost)
-            if recovery.last_seq < newest:
-                recovery.branch_seq = recovery.last_seq
-        branch = recovery.branch_seq
-        self._shipped_seq = min(newest, recovery.last_seq if branch is None else branch)
-
-    def _take_shipped(self, recovery: Recovery, records: list[Record]) -> None:
-        self._shipped_records = len(records)
-        if records:
-            recovery.relog += records
-            recovery.last_seq, recovery.last_timestamp_us, _ = records[-1]
-
-    def _find_overtaken(
-        self, stores: Stores, state: ManifestState | None, reach: int | None = None
-    ) -> LogOvertaken | None:
-        store = stores.of(Purpose.WAL)
-        return find_overtaken(self._files, self._wal, store, state, reach)
-
-    def _check_lost(self, log: LogOvertaken | None) -> None:
-        """Refuse to go on without writes of a log that another writer has overtaken."""
-        if log is None or log.nothing_lost:
-            return
-        raise ConflictError(
-            f"another data directory has taken this database over; {in_words(log)}; "
-            "`seerdb inspect wal` shows what was written; open with recovery='salvage', or as a "
-            "standby, to move that log to quarantine/ and go on without it"
-        )
-
-    def _adopt(
-        self, stores: Stores, state: ManifestState, home: Home, *, needs_all: bool
-    ) -> Recovery:
-        """Begin a home with the log in the bucket; a log that was here before is put apart.
-
-        The home is complete only when that log is durable here: until then the next opening
-        begins anew.
-        """
-        store = stores.of(Purpose.WAL)
-        shipped = read_shipped(
-            store,
-            state.database_id,
-            state.last_seq,
-            strict=self._options.recovery == "strict",
-            fetch=partial(self._workers.fetchers.map, store.get),
-        )
-        segments = list_segments(self._files, self._wal)
-        recovery = Recovery(last_seq=state.last_seq, last_segment=max(segments, default=0))
-        self._take_shipped(recovery, shipped)
-        recovery.branch_seq = self._shipped_seq = recovery.last_seq
-        overtaken = self._find_overtaken(stores, state, recovery.last_seq)
-        if needs_all:
-            self._check_lost(overtaken)  # once more: others may have claimed in between
-        if overtaken is not None:
-            self._overtaken = replace(overtaken, directory=f"{self._path}/quarantine")
-            self._components.listener(self._overtaken)
-        self._put_apart(segments)
-        save_home(self._files, self._wal, home)
-        return recovery
-
-    def _put_apart(self, segments: list[int]) -> None:
-        target = f"{self._path}/quarantine"
-        self._quarantined += quarantine(self._files, self._wal, target, segments)
-
     def _finish(
         self,
         stores: Stores,
         manifest: ManifestWriter,
+        log: OpeningLog,
         recovery: Recovery,
         unfinished: Home | None,
         operator: MergeOperator | None,
     ) -> Opened:
         options, state = self._options, manifest.state
         self._clock.committed_us = max(recovery.last_timestamp_us, state.time_us)
-        log = LogWriter(
+        writer = LogWriter(
             self._files,
             self._wal,
             database_id=bytes.fromhex(state.database_id),
@@ -379,9 +291,9 @@ class _Opening:
             begin_branch(stores.of(Purpose.WAL), state.epoch, recovery.branch_seq)
         following = max(recovery.last_segment + 1, state.log_start, 1)
         if recovery.relog:
-            self._relog(log, following, recovery, state.last_seq, operator)
+            log.rewrite(writer, following, recovery, state.last_seq, operator)
             following += 1
-        self._put_apart(recovery.quarantine)
+        log.put_apart(recovery.quarantine)
         if unfinished is not None:
             save_home(self._files, self._wal, replace(unfinished, complete=True))
         return Opened(
@@ -391,51 +303,30 @@ class _Opening:
             clock=self._clock,
             operator=operator,
             manifest=manifest,
-            log=log,
+            log=writer,
             recovery=recovery,
             next_segment=following,
-            shipped_seq=self._shipped_seq,
-            event=self._event(recovery),
+            shipped_seq=log.shipped_seq,
+            event=self._event(log, recovery),
             keeper=self._keeper,
             lineage=Lineage(stores.of(Purpose.WAL), state.epoch),
             takeover=takeover_of(
                 state,
                 self._former,
                 seq=recovery.last_seq,
-                shipped_seq=max(state.last_seq, self._shipped_seq),
-                own_log=self._overtaken,
+                shipped_seq=max(state.last_seq, log.shipped_seq),
+                own_log=log.overtaken,
             ),
         )
 
-    def _event(self, recovery: Recovery) -> Recovered:
+    def _event(self, log: OpeningLog, recovery: Recovery) -> Recovered:
         return Recovered(
             segments=recovery.segments,
             records=recovery.records,
             torn_bytes=recovery.torn_bytes,
             damaged=recovery.damages,
-            quarantined=self._quarantined,
-            shipped_records=self._shipped_records,
+            quarantined=log.quarantined,
+            shipped_records=log.shipped_records,
             last_seq=recovery.last_seq,
             seconds=self._clock.monotonic() - self._started,
         )
-
-    def _relog(
-        self,
-        log: LogWriter,
-        segment: int,
-        recovery: Recovery,
-        flushed_seq: int,
-        operator: MergeOperator | None,
-    ) -> None:
-        """Write recovered records to a segment of their own, which replaces where they were."""
-        records = recovery.relog
-        before = recovery.memtables[-1].last_seq if recovery.memtables else flushed_seq
-        # No later than what came before: what was lost in between is no gap in the log.
-        first = before + 1
-        log.start(segment, first)
-        for body in frame_bodies(log.salt, records):
-            log.append(body)
-        log.seal(records[-1][0], len(records))
-        replay = Replay(operator=operator)
-        replay.take(records)
-        recovery.memtables.append(replay.memtable([segment]))
