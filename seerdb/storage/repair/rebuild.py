@@ -3,7 +3,7 @@
 1. read what is left of the manifest, the shipped log, and every table and blob that may count
 2. choose and arrange tables: by the manifest where it tells the newest state, else by
    ``arrange.py``
-3. choose where the log goes on: the local log of a data directory, or ``shipped.py``
+3. choose where the log goes on, and which one: ``going_on.py``
 4. copy what was chosen, each object proved by its checksum where it came from and where it went
 5. write one checkpoint as the first manifest object: only now there is a database
 
@@ -33,10 +33,11 @@ from seerdb.storage.object_store.names import (
 )
 from seerdb.storage.object_store.upload import upload
 from seerdb.storage.repair.arrange import Arrangement, arrange
-from seerdb.storage.repair.beyond import Part, local_epoch, local_parts
+from seerdb.storage.repair.beyond import local_epoch, local_parts
 from seerdb.storage.repair.compare import compare
 from seerdb.storage.repair.finds import Finds, Means, candidates, look
-from seerdb.storage.repair.report import Doubt, Loss, RepairReport
+from seerdb.storage.repair.going_on import go_on
+from seerdb.storage.repair.report import Doubt, RepairReport
 from seerdb.storage.repair.survey import SoundTable, loss_of
 from seerdb.storage.retention.kept import restore_after
 from seerdb.storage.verify import LocalLog
@@ -170,7 +171,8 @@ def _note_restores(source: ObjectStore, found: Finds, report: RepairReport) -> N
 def _checkpoint(found: Finds, made: Arrangement, report: RepairReport, means: Means) -> Checkpoint:
     evidence = found.evidence
     home = _local_home(found, report, means.log)
-    last_seq, home_id = _continue(found, made, report, home, means.log)
+    parts = local_parts(means.log) if home else []
+    last_seq, home_id = go_on(found, made, report, home, parts)
     report.database_id = (
         evidence.database_id
         or found.log.database_id
@@ -225,88 +227,6 @@ def _local_home(found: Finds, report: RepairReport, log: LocalLog | None) -> Hom
         )
         return None
     return home
-
-
-def _continue(
-    found: Finds,
-    made: Arrangement,
-    report: RepairReport,
-    home: Home | None,
-    log: LocalLog | None,
-) -> tuple[int, str]:
-    """Up to where the tables count as complete, and the home whose local log goes on there.
-
-    All that a record's last seq covers was in tables then. Where these may be lost, the shipped log
-    is taken from where those that are left end, if that saves more than going on further up.
-    """
-    evidence, shipped = found.evidence, found.log
-    parts = local_parts(log) if home else []
-    held = _held(found, made, report, parts)
-    local = parts[0][0] if parts else None
-    if home and local is not None and local <= held + 1:
-        return held, home.home
-    known, reach = max(held, evidence.last_seq), shipped.reach(held)
-    local_last = parts[-1][1] if parts else 0
-    above = max(shipped.reach(known), local_last)
-    saves_more = _may_be_lost(found, held) and reach - held > above - known
-    if reach > held and (reach >= known or saves_more):
-        if local is not None:
-            report.notes.append(
-                f"the local log is not used: it begins at seq {local}, the tables end at {held}; "
-                "the shipped log goes on from there"
-            )
-        _tell_rest(report, reach, max(shipped.last_seq, local_last))
-        return held, "" if home else evidence.home
-    if report.manifest == "part" and known > held:
-        report.notes.append(
-            f"no table that is left has the commits from seq {held + 1:,} to {known:,}: later ones "
-            "have undone what they did, or they are lost"
-        )
-    begins = shipped.begins_after(known) if local is None else local
-    if begins is not None:
-        _tell_gap(report, known, begins)
-        known = max(known, begins - 1)
-    if local is None:
-        _tell_rest(report, shipped.reach(known), shipped.last_seq)
-    return known, home.home if home else evidence.home
-
-
-def _held(found: Finds, made: Arrangement, report: RepairReport, parts: Sequence[Part]) -> int:
-    """Up to where the tables that were chosen are known to tell all."""
-    evidence = found.evidence
-    held = max((table.max_seq for table in made.tables), default=0)
-    held = max(held, evidence.restored_seq)  # no log counts that a restore in place left behind
-    if report.manifest == "whole" and not any(loss.max_seq for loss in found.survey.damaged):
-        held = max(held, evidence.last_seq)
-    if len(parts) > 1 and parts[-2][1] <= held:
-        # What is in no log there, ingests or restores in place took, with all before in tables.
-        held = max(held, parts[-1][0] - 1)
-    return held
-
-
-def _may_be_lost(found: Finds, after: int) -> bool:
-    """Whether a table that is damaged or gone may have held commits after a seq."""
-    state = found.evidence.state
-    sound = {table.meta.id for table in found.survey.tables}
-    named = state.version.tables if state else []
-    damaged = [loss.max_seq for loss in found.survey.damaged if parse_table_name(loss.name)]
-    return any(not seq or seq > after for seq in damaged) or any(
-        table.max_seq > after for table in named if table.id not in sound
-    )
-
-
-def _tell_rest(report: RepairReport, reach: int, last: int) -> None:
-    """Say that of a log which has commits up to ``last`` those after ``reach`` are not used."""
-    if last > reach:
-        problem = "the log that goes on where the tables end stops before these commits"
-        report.lost.append(Loss("the log", problem, min_seq=reach + 1, max_seq=last))
-
-
-def _tell_gap(report: RepairReport, known: int, begins: int) -> None:
-    """Say that something is lost where nothing else says so, and the log goes on further on."""
-    if begins > known + 1 and report.ok:
-        problem = "no table and no log that is left has these commits"
-        report.lost.append(Loss("the log", problem, min_seq=known + 1, max_seq=begins - 1))
 
 
 def _copies(found: Finds, made: Arrangement, report: RepairReport) -> list[Copy]:
