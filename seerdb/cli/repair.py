@@ -15,6 +15,7 @@ from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.repair.finds import Means
 from seerdb.storage.repair.rebuild import repair as rebuild
 from seerdb.storage.repair.report import Doubt, Loss, RepairReport
+from seerdb.storage.retention.loans import Holds
 from seerdb.storage.verify import LocalLog
 from seerdb.storage.workers.threads import check_threads
 
@@ -49,8 +50,9 @@ def repair(
     can be run again."""
     place = find(source, store, config)
     log = LocalLog(OsFileSystem(), place.wal) if place.wal is not None else None
+    holds = Holds()
     with (
-        place.open() as bucket,
+        place.open(holds) as bucket,
         open_bucket(new_bucket(target, config)) as new,
         check_threads() as threads,
         progress_bar("objects") as bar,
@@ -61,6 +63,7 @@ def repair(
             random_bytes=os.urandom,
             threads=threads,
             log=log,
+            holds=holds,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
             ),

@@ -16,10 +16,11 @@ from seerdb.clock import SystemClock
 from seerdb.errors import InvalidRequestError, NotFoundError
 from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.borrowing import KeptNames
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.stores import Stores
-from seerdb.storage.retention.loans import borrow
+from seerdb.storage.retention.loans import borrow, kept_names
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,20 @@ class Place:
     wal: str | None
 
     @contextmanager
-    def open(self) -> Iterator[ObjectStore]:
-        """The bucket, for reading. Raises: ``InvalidRequestError``."""
-        with open_bucket(self.bucket) as store:
+    def open(self, kept: KeptNames = kept_names) -> Iterator[ObjectStore]:
+        """The bucket, for reading; ``kept`` as in :func:`open_bucket`. Raises:
+        ``InvalidRequestError``."""
+        with open_bucket(self.bucket, kept) as store:
             yield store
 
 
 @contextmanager
-def open_bucket(location: StoreLocation) -> Iterator[ObjectStore]:
-    """A bucket, for a command that goes through all of it. Raises: ``InvalidRequestError``."""
+def open_bucket(location: StoreLocation, kept: KeptNames = kept_names) -> Iterator[ObjectStore]:
+    """A bucket, for a command that goes through all of it; ``kept`` tells what lenders keep.
+    Raises: ``InvalidRequestError``."""
     stores = Stores(location.open(), location, clock=SystemClock(), random=random.SystemRandom())
     try:
-        borrow(stores, read_debt(stores.own(Purpose.VERIFY)))
+        borrow(stores, read_debt(stores.own(Purpose.VERIFY)), kept)
         yield stores.of(Purpose.VERIFY)
     finally:
         stores.close()

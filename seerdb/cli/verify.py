@@ -12,6 +12,7 @@ from seerdb.cli.output import print_json, print_table, progress_bar
 from seerdb.cli.target import find
 from seerdb.errors import NotFoundError
 from seerdb.storage.local.os_files import OsFileSystem
+from seerdb.storage.retention.loans import Holds
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_database
 from seerdb.storage.wal.reader import Condition
 from seerdb.storage.wal.verify import SegmentReport, verify_segments
@@ -31,12 +32,14 @@ def verify(
     place = find(target, store, config)
     report = VerifyReport()
     log = LocalLog(OsFileSystem(), place.wal) if place.wal is not None else None
-    with place.open() as bucket, check_threads() as threads, progress_bar("objects") as bar:
+    holds = Holds()
+    with place.open(holds) as bucket, check_threads() as threads, progress_bar("objects") as bar:
         task = bar.add_task("")
         verify_database(
             bucket,
             report,
             log=log,
+            holds=holds,
             threads=threads,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total

@@ -12,7 +12,7 @@ look, since it may have been sealed or taken back in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple, TypeVar
 
@@ -29,6 +29,7 @@ from seerdb.storage.manifest.verify import newest, verify_manifest
 from seerdb.storage.manifest.version import BlobUse, TableMeta, Version, check_version
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.borrowing import lender_of
+from seerdb.storage.object_store.lender import Lender
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
     CHECKPOINT_PREFIX,
@@ -44,6 +45,7 @@ from seerdb.storage.object_store.names import (
 from seerdb.storage.opening.overtaken import find_overtaken, in_words
 from seerdb.storage.read.state import LiveState
 from seerdb.storage.retention.kept import Kept, verify_kept
+from seerdb.storage.retention.loans import Holds
 from seerdb.storage.sstable.verify import verify_table
 from seerdb.storage.wal.home import load_home
 from seerdb.storage.wal.reader import Condition, header_of, read_segment
@@ -117,11 +119,12 @@ def verify_database(
     report: VerifyReport,
     *,
     log: LocalLog | None = None,
+    holds: Holds | None = None,
     progress: Progress = no_progress,
     threads: Executor | None = None,
 ) -> None:
     """Check a bucket, and the local log that belongs to it; ``threads`` as in
-    :func:`verify_version`.
+    :func:`verify_version`. ``holds``: by which ``store`` tells what lenders keep.
 
     Raises: ``NotFoundError`` when there is no database at all, ``UnavailableError``,
     ``DiskError``.
@@ -136,6 +139,8 @@ def verify_database(
         threads or InlineExecutor(),
     )
     report.manifests, report.problems = manifest.objects, manifest.problems
+    unsure = holds.damaged if holds else {}
+    report.problems += [f"{lender.url}/{error}" for lender, error in unsure.items()]
     state = manifest.state
     if not manifest.objects:
         if not (tables or blobs or shipped or segments):
@@ -152,12 +157,16 @@ def verify_database(
         verify_version(store, state.version, report, progress, threads)
         problems, kept = verify_kept(store)
         report.problems += (
-            problems + _not_kept(state, {*tables, *blobs}) + _debt_problems(store, state)
+            problems + _not_kept(state, {*tables, *blobs}, unsure) + _debt_problems(store, state)
         )
         _verify_kept_tables(store, state.version, kept, report, progress, threads)
         named = {name for table in state.version.tables for name in table.objects}
         named = named.union(*(each.objects for each in kept))
-        report.unreferenced += [name for name in (*tables, *blobs) if name not in named]
+        report.unreferenced += [
+            name
+            for name in (*tables, *blobs)
+            if name not in named and lender_of(state.loans, name) not in unsure
+        ]
 
 
 def verify_version(
@@ -210,11 +219,15 @@ def _verify_kept_tables(
     report.problems = list(dict.fromkeys(report.problems))
 
 
-def _not_kept(state: ManifestState, listed: set[str]) -> list[str]:
+def _not_kept(state: ManifestState, listed: set[str], unsure: Collection[Lender]) -> list[str]:
     """What is wrong with lenders: of those that do not keep what a clone borrows nothing is
-    listed, though it may be there still."""
+    listed, though it may be there still. Of the ``unsure`` all is."""
     names = {name for table in state.version.tables for name in table.objects} - listed
-    lenders = {lender.url for name in names if (lender := lender_of(state.loans, name))}
+    lenders = {
+        lender.url
+        for name in names
+        if (lender := lender_of(state.loans, name)) and lender not in unsure
+    }
     return [
         f"{url}: it does not keep what this clone borrows from it, which may go at any moment"
         for url in sorted(lenders)

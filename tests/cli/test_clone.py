@@ -104,3 +104,20 @@ def test_worker_processes_restore_a_clone_in_place(source: Path) -> None:
         clone.put(b"k05", b"new")
         clone.restore_in_place(20)
         assert dict(clone.scan()) == before
+
+
+def test_a_clone_is_verified_and_repaired_though_its_lender_has_damaged_the_hold(
+    source: Path,
+) -> None:
+    a, b, c = (str(source / name) for name in ("db", "branch", "rebuilt"))
+    COMMANDS("clone", "--from", a, "--to", b)
+    before = rows(source / "branch")
+    [hold] = (source / "db" / "bucket" / "holds").iterdir()
+    hold.write_bytes(hold.read_bytes()[:-1])
+    told = f"{a}/bucket/holds/{hold.name}"
+    verified = COMMANDS("verify", b, "--json", expect=1).json
+    assert [told in each for each in verified["problems"]] == [True]
+    assert (verified["tables"], verified["unreferenced"]) == (1, [])
+    repaired = COMMANDS("repair", "--from", b, "--to", c, "--json", expect=8).json
+    assert [loss["name"] for loss in repaired["lost"]] == [told]
+    assert rows(source / "rebuilt") == before

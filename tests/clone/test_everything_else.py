@@ -27,6 +27,7 @@ from seerdb.storage.repair.finds import Means
 from seerdb.storage.repair.rebuild import repair
 from seerdb.storage.retention.checkpoints import held
 from seerdb.storage.retention.kept import held_names, list_held_for_clones
+from seerdb.storage.retention.loans import Holds
 from seerdb.storage.verify import VerifyReport, verify_database
 from seerdb.storage.workers.threads import InlineExecutor
 from seerdb.testing.files import CrashableFileSystem
@@ -156,6 +157,47 @@ def test_a_clone_is_repaired_with_what_it_borrows(site: Site, lost: str) -> None
     means = Means(clock=site.clock, random_bytes=RANDOM, threads=InlineExecutor())
     report = repair(site.stores("b").of(Purpose.VERIFY), site.at("r"), means)
     assert report.lost == [] or lost == "newest"
+    for place in ("a", "b"):
+        site.at(place).delete(site.names(place))
+    assert content(site, "r") == rows
+
+
+def damage_hold(site: Site, place: str) -> str:
+    """Turn over a bit of the only hold that is kept in a place; returns its name."""
+    [name] = site.names(place, "holds/")
+    data = bytearray(site.at(place).get(name))
+    data[-1] ^= 1
+    site.at(place).put(name, bytes(data))
+    return name
+
+
+def test_a_damaged_hold_is_told_and_all_else_is_verified(site: Site) -> None:
+    branch(site)
+    before = VerifyReport()
+    verify_database(site.stores("b").of(Purpose.VERIFY), before)
+    name, holds, report = damage_hold(site, "a"), Holds(), VerifyReport()
+    verify_database(site.stores("b", holds).of(Purpose.VERIFY), report, holds=holds)
+    assert [each.partition(" at byte")[0] for each in report.problems] == [f"a/{name}"]
+    assert (report.tables, report.blobs) == (before.tables, before.blobs)
+    assert report.unreferenced == before.unreferenced
+
+
+@pytest.mark.parametrize("lost", ["nothing", "newest", "all"])
+def test_a_clone_is_repaired_though_the_hold_of_its_lender_is_damaged(
+    site: Site, lost: str
+) -> None:
+    rows = branch(site)
+    name, holds = damage_hold(site, "a"), Holds()
+    with site.opened("a") as source:
+        source.put(b"later", b"than the clone")
+        source.flush()
+    manifest = sorted(site.names("b", "manifest/"))
+    site.at("b").delete({"nothing": [], "newest": manifest[-1:], "all": manifest}[lost])
+    means = Means(clock=site.clock, random_bytes=RANDOM, threads=InlineExecutor(), holds=holds)
+    report = repair(site.stores("b", holds).of(Purpose.VERIFY), site.at("r"), means)
+    assert report.lost[0].name == f"a/{name}"
+    assert (len(report.lost) == 1) or lost == "newest"
+    assert ("all counts that lies there" in report.lost[0].problem) == (lost == "all")
     for place in ("a", "b"):
         site.at(place).delete(site.names(place))
     assert content(site, "r") == rows

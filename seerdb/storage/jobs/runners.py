@@ -26,7 +26,7 @@ from seerdb.storage.object_store.breaker import CircuitBreaker
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
 from seerdb.storage.object_store.stack import stack
-from seerdb.storage.retention.kept import held_names
+from seerdb.storage.retention.loans import kept_names
 from seerdb.storage.workers.allocator import keep_freed_pieces
 from seerdb.storage.workers.job_process import ProcessDied, promptly
 from seerdb.storage.workers.pace import Pace, at_full_speed
@@ -197,7 +197,7 @@ def _store_at(location: StoreLocation) -> ObjectStore:
     store = location.open()
     if lenders := location.debt.loans.lenders:
         lent = [location.other(lender.url).open() for lender in lenders]
-        store = BorrowingObjectStore(store, location.debt, lent, held_names)
+        store = BorrowingObjectStore(store, location.debt, lent, kept_names)
     _stores.append((location, store))
     return store
 

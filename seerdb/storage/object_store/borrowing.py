@@ -15,8 +15,9 @@ from seerdb.storage.object_store.lender import Debt, Lender, Loans
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX, made_in
 from seerdb.storage.pieces import Body
 
-HeldNames = Callable[[ObjectStore, str], frozenset[str]]
-"""What is kept in a store by the hold of an id; nothing where there is none."""
+KeptNames = Callable[[ObjectStore, Lender, str], frozenset[str] | None]
+"""What a lender keeps in its store for the clone of an id; ``None``: that cannot be told, and so
+everything that lies there may be."""
 
 
 def lender_of(loans: Loans, name: str) -> Lender | None:
@@ -32,13 +33,13 @@ class BorrowingObjectStore:
     """
 
     def __init__(
-        self, own: ObjectStore, debt: Debt, stores: Sequence[ObjectStore], held: HeldNames
+        self, own: ObjectStore, debt: Debt, stores: Sequence[ObjectStore], kept: KeptNames
     ) -> None:
         self._own = own
         self._loans = loans = debt.loans
         self._clone = debt.database_id
         self._stores = dict(zip(loans.lenders, stores, strict=True))
-        self._held = held
+        self._kept = kept
 
     def get(self, name: str) -> bytes:
         with self._at(name) as store:
@@ -83,11 +84,12 @@ class BorrowingObjectStore:
         store = self._stores[lender]
         with _telling(lender, prefix):
             # Asked each time: what was given back may be gone at any moment.
-            names = self._held(store, self._clone) or self._held(store, lender.hold)
+            names = self._kept(store, lender, self._clone)
             return [
                 info
-                for info in (store.list(prefix) if names else ())
-                if info.name in names and lender_of(self._loans, info.name) is lender
+                for info in (store.list(prefix) if names or names is None else ())
+                if (names is None or info.name in names)
+                and lender_of(self._loans, info.name) is lender
             ]
 
     @contextmanager

@@ -14,7 +14,7 @@ from random import Random
 from seerdb.clock import Clock
 from seerdb.errors import ClosedError, NotFoundError, TruncatedError, UnavailableError
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.borrowing import BorrowingObjectStore, HeldNames
+from seerdb.storage.object_store.borrowing import BorrowingObjectStore, KeptNames
 from seerdb.storage.object_store.breaker import CircuitBreaker
 from seerdb.storage.object_store.lender import Debt, Lender
 from seerdb.storage.object_store.location import StoreLocation
@@ -71,7 +71,7 @@ class Stores:
     def _at(self, url: str) -> ObjectStore:
         return (self.location or StoreLocation(url)).other(url).open()
 
-    def borrow(self, debt: Debt, held: HeldNames) -> None:
+    def borrow(self, debt: Debt, kept: KeptNames) -> None:
         """From now on, hand out stores that read also what is borrowed. A lender that does not
         answer trips no breaker but its own. Does nothing without lenders, and no request."""
         lenders = debt.loans.lenders
@@ -82,7 +82,7 @@ class Stores:
             self._lent[lender] = inner, self._over(inner, breaker, breaker)
         self._stacks = {
             purpose: BorrowingObjectStore(
-                own, debt, [stacks[purpose] for _, stacks in self._lent.values()], held
+                own, debt, [stacks[purpose] for _, stacks in self._lent.values()], kept
             )
             for purpose, own in self._own.items()
         }

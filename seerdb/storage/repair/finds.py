@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from seerdb.clock import Clock
 from seerdb.errors import NotFoundError
-from seerdb.ids import Epoch, TableId, maker_of
+from seerdb.ids import BlobId, Epoch, TableId, maker_of
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.borrowing import lender_of
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
     TABLE_PREFIX,
+    blob_name,
     parse_blob_name,
     parse_table_name,
     table_name,
@@ -27,17 +29,20 @@ from seerdb.storage.repair.evidence import Evidence, read_evidence
 from seerdb.storage.repair.report import Loss, RepairReport
 from seerdb.storage.repair.shipped import ShippedLog, read_shipped_log
 from seerdb.storage.repair.survey import Progress, SoundTable, Survey, survey
+from seerdb.storage.retention.loans import Holds
 from seerdb.storage.verify import LocalLog, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What a repair works with. ``log``: the local log of the source, where there is one."""
+    """What a repair works with. ``log``: the local log of the source, where there is one;
+    ``holds``: by which the source tells what lenders keep."""
 
     clock: Clock
     random_bytes: RandomBytes
     threads: Executor
     log: LocalLog | None = None
+    holds: Holds = field(default_factory=Holds)
     progress: Progress = no_progress
 
 
@@ -60,6 +65,8 @@ def look(source: ObjectStore, means: Means) -> Finds:
     tables = [each for info in source.list(TABLE_PREFIX) if (each := parse_table_name(info.name))]
     blobs = [blob for info in source.list(BLOB_PREFIX) if (blob := parse_blob_name(info.name))]
     evidence = read_evidence(source, means.threads)
+    if means.holds.damaged:
+        tables, blobs = _lent(tables, blobs, evidence, means.holds)
     log = read_shipped_log(source, evidence.database_id, means.threads)
     if not (tables or log.stretches or log.damaged or evidence.epoch or evidence.damaged):
         raise NotFoundError("there is nothing to rebuild: no manifest, no table, no shipped log")
@@ -91,6 +98,34 @@ def look(source: ObjectStore, means: Means) -> Finds:
     if fresh:
         adopt(evidence, [metas[each] for each in fresh if each in metas])
     return Finds(evidence, log, looked, replaced, recalled, Epoch(epoch))
+
+
+def _lent(
+    tables: list[TableId], blobs: list[BlobId], evidence: Evidence, holds: Holds
+) -> tuple[list[TableId], list[BlobId]]:
+    """What is left of objects that lie here, or with lenders of whose holds some are damaged; what
+    is wrong with these becomes evidence.
+
+    A clone borrows nothing later, so each of its checkpoints names all that counts. Where none is
+    left, all counts that lies with those lenders.
+    """
+    state = evidence.state
+    told = "" if state else "; all counts that lies there, also what was written there since"
+    evidence.damaged += [
+        Loss(f"{lender.url}/{error.name}", f"{error}{told}")
+        for lender, error in holds.damaged.items()
+    ]
+    if state is None:
+        return tables, blobs
+    named = {name for meta in evidence.named.values() for name in meta.objects}
+
+    def may_count(name: str) -> bool:
+        return name in named or lender_of(state.loans, name) not in holds.damaged
+
+    return (
+        [each for each in tables if may_count(table_name(each))],
+        [each for each in blobs if may_count(blob_name(each))],
+    )
 
 
 def _is_replaced(loss: Loss, evidence: Evidence) -> bool:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from seerdb.errors import AlreadyExistsError, CorruptionError, NotFoundError
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.object_store.borrowing import lender_of
+from seerdb.storage.object_store.borrowing import KeptNames, lender_of
 from seerdb.storage.object_store.lender import Debt, Lender
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import hold_name
@@ -30,9 +30,31 @@ DROPPED = "dropped"
 """The home of a clone that is being deleted: nobody opens it any more."""
 
 
-def borrow(stores: Stores, debt: Debt) -> None:
+def kept_names(store: ObjectStore, lender: Lender, clone: str) -> frozenset[str]:
+    """What a lender keeps for a clone; nothing where it has no hold. Raises: ``CorruptionError``,
+    ``UnavailableError``."""
+    return held_names(store, clone) or held_names(store, lender.hold)
+
+
+class Holds:
+    """:func:`kept_names` for those who go on where a hold is damaged: what it keeps cannot be told
+    then, and the lender stands among the ``damaged``, with what is wrong."""
+
+    def __init__(self) -> None:
+        self.damaged: dict[Lender, CorruptionError] = {}
+
+    def __call__(self, store: ObjectStore, lender: Lender, clone: str) -> frozenset[str] | None:
+        """Raises: ``UnavailableError``."""
+        try:
+            return kept_names(store, lender, clone)
+        except CorruptionError as error:
+            self.damaged[lender] = error
+            return None
+
+
+def borrow(stores: Stores, debt: Debt, kept: KeptNames = kept_names) -> None:
     """Have ``stores`` read what a database borrows, too. Makes no request."""
-    stores.borrow(debt, held_names)
+    stores.borrow(debt, kept)
 
 
 def open_for_reading(stores: Stores, state: ManifestState) -> None:
