@@ -46,6 +46,7 @@ from seerdb.storage.opening.overtaken import find_overtaken, in_words
 from seerdb.storage.read.state import LiveState
 from seerdb.storage.retention.kept import Kept, verify_kept
 from seerdb.storage.retention.loans import Holds
+from seerdb.storage.shipping.shipped import shipped_of
 from seerdb.storage.sstable.verify import verify_table
 from seerdb.storage.wal.home import load_home
 from seerdb.storage.wal.reader import Condition, header_of, read_segment
@@ -400,10 +401,11 @@ def _verify_shipped(
     progress: Progress,
     threads: Executor,
 ) -> None:
-    """Check every object of the shipped log, and that it continues the tables without a gap."""
+    """Check every object of the shipped log, also what is void, and that what is not continues the
+    tables without a gap."""
+    if state is not None:
+        report.problems += _shipped_gaps(names, state.last_seq)
     parsed = sorted((place, name) for name in names if (place := parse_wal_name(name)))
-    flushed = state.last_seq if state else None
-    reach = flushed or 0
     # Without those that say where a home took the log over; see shipping/shipped.py.
     holding = [(name, first, last) for (_, first, last), name in parsed if first <= last]
 
@@ -411,18 +413,23 @@ def _verify_shipped(
         return _check_shipped(store, *each)
 
     found = in_order(threads, check, holding)
-    for (name, first, last), (records, (counts, problem)) in _counted(
-        "shipped log", holding, progress, beside=found
-    ):
+    for _, (records, (counts, problem)) in _counted("shipped log", holding, progress, beside=found):
         if not counts:
             continue
         report.problems += problem
         report.records += records
         report.shipped += 1
-        if flushed is not None and last > flushed:
-            if first > reach + 1:
-                report.problems.append(_gap(name, "shipped log", reach + 1, first))
-            reach = last
+
+
+def _shipped_gaps(names: list[str], reach: int) -> list[str]:
+    """Where seqs after ``reach`` are missing in what these names say, up to the last that one has.
+    What epochs of one home tell is one log."""
+    gaps = []
+    for each in sorted(shipped_of(names), key=lambda each: (each.first, each.name)):
+        if each.first > reach + 1:
+            gaps.append(_gap(each.name, "shipped log", reach + 1, each.first))
+        reach = max(reach, min(each.last, each.end - 1))
+    return gaps
 
 
 def _check_shipped(store: ObjectStore, name: str, first: int, last: int) -> tuple[int, _Found]:
@@ -430,7 +437,10 @@ def _check_shipped(store: ObjectStore, name: str, first: int, last: int) -> tupl
     try:
         return _verify_shipped_object(name, store.get(name), first, last), (True, [])
     except NotFoundError:
-        return 0, (False, [])  # collected meanwhile
+        state = newest(store)
+        if state is None or last <= state.last_seq:
+            return 0, (False, [])  # collected meanwhile
+        return 0, (True, [f"{name}: it is listed, but it is gone"])
     except CorruptionError as error:
         return 0, (True, [str(error)])
 

@@ -60,7 +60,12 @@ def begin_branch(store: ObjectStore, epoch: Epoch, seq: int) -> None:
 
 def list_shipped(store: ObjectStore) -> list[ShippedObject]:
     """What the bucket lists of the log and no branch voids, by epoch, then by seq. One request."""
-    parsed = ((parse_wal_name(info.name), info.name) for info in store.list(WAL_PREFIX))
+    return shipped_of(info.name for info in store.list(WAL_PREFIX))
+
+
+def shipped_of(names: Iterable[str]) -> list[ShippedObject]:
+    """What of these names is log that no branch voids, by epoch, then by seq."""
+    parsed = ((parse_wal_name(name), name) for name in names)
     places = sorted((place, name) for place, name in parsed if place is not None)
     branches = [(epoch, first) for (epoch, first, last), _ in places if last < first]
     found = []
