@@ -18,6 +18,7 @@ which a writer of the source never looks at: that one must be stopped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from seerdb.errors import AlreadyExistsError, ChecksumError, CorruptionError
 from seerdb.ids import SegmentId, SeqNo, TableId
@@ -38,13 +39,24 @@ from seerdb.storage.repair.compare import compare
 from seerdb.storage.repair.finds import Finds, Means, candidates, look
 from seerdb.storage.repair.going_on import go_on
 from seerdb.storage.repair.report import Doubt, RepairReport
+from seerdb.storage.repair.shipped import Stretch
 from seerdb.storage.repair.survey import SoundTable, loss_of
 from seerdb.storage.retention.kept import restore_after
 from seerdb.storage.verify import LocalLog
 from seerdb.storage.wal.home import Home, load_home
 from seerdb.storage.workers.threads import in_order
 
-Copy = tuple[str, Checksum]
+
+class Copy(NamedTuple):
+    """What is put under ``name``: what lies under ``source``, with its checksum, or a ``part`` of
+    that."""
+
+    name: str
+    source: str
+    checksum: Checksum
+    part: Stretch | None = None
+
+
 FIRST = 1
 """Number of the one manifest object that is written."""
 
@@ -231,31 +243,34 @@ def _local_home(found: Finds, report: RepairReport, log: LocalLog | None) -> Hom
 
 def _copies(found: Finds, made: Arrangement, report: RepairReport) -> list[Copy]:
     """What the new database consists of, tables before what counts only with them."""
-    tables = [(table_name(each.id), Checksum(each.size, each.checksum)) for each in made.tables]
+    tables = [
+        Copy(name := table_name(each.id), name, Checksum(each.size, each.checksum))
+        for each in made.tables
+    ]
     blobs = [
-        (blob_name(each.id), Checksum(each.size, each.checksum))
+        Copy(name := blob_name(each.id), name, Checksum(each.size, each.checksum))
         for each in Version.of(made.tables).blobs
     ]
     chosen = found.log.continues(report.last_seq)
-    stretches = [(each.name, each.checksum) for each in chosen]
-    branches = [(name, Checksum.of(b"")) for _, _, name in found.log.branches]
-    report.tables = [name for name, _ in tables]
-    report.blobs = [name for name, _ in blobs]
-    report.shipped = [name for name, _ in stretches]
+    stretches = [Copy(each.name, each.source, each.checksum, each) for each in chosen]
+    branches = [Copy(name, name, Checksum.of(b"")) for _, _, name in found.log.branches]
+    report.tables = [each.name for each in tables]
+    report.blobs = [each.name for each in blobs]
+    report.shipped = [each.name for each in stretches]
     report.log_last_seq = chosen[-1].last if chosen else 0
     report.left_out += [
-        f"{each.name}: a gap in the shipped log is before it"
+        f"{each.source}: a gap in the shipped log is before it"
         for each in found.log.stretches
         if each.last > report.last_seq and each not in chosen and each.first > report.log_last_seq
     ]
     copies = [*blobs, *tables, *stretches, *branches]
-    report.bytes = sum(checksum.size for _, checksum in copies)
+    report.bytes = sum(each.checksum.size for each in copies)
     return copies
 
 
 def _check_target(target: ObjectStore, copies: Sequence[Copy]) -> None:
     """What an earlier run has left behind may lie there; it is written again."""
-    expected = {name for name, _ in copies}
+    expected = {each.name for each in copies}
     strange = [info.name for info in target.list("") if info.name not in expected]
     if strange:
         raise AlreadyExistsError(
@@ -265,11 +280,12 @@ def _check_target(target: ObjectStore, copies: Sequence[Copy]) -> None:
 
 def _copy(source: ObjectStore, target: ObjectStore, copies: Sequence[Copy], means: Means) -> None:
     def copy(each: Copy) -> None:
-        name, expected = each
-        data = source.get(name) if expected.size else b""  # a branch, which is a name alone
-        if Checksum.of(data) != expected:
-            raise ChecksumError("it has changed since it was read", name=name)
-        upload(target, name, data, expected.crc32c)
+        # A branch is a name alone.
+        data = source.get(each.source) if each.checksum.size else b""
+        if Checksum.of(data) != each.checksum:
+            raise ChecksumError("it has changed since it was read", name=each.source)
+        body = each.part.body(data) if each.part else data
+        upload(target, each.name, body, Checksum.of(body).crc32c)
 
     for done, _ in enumerate(in_order(means.threads, copy, copies), 1):
         means.progress("copied", done, len(copies))

@@ -2,7 +2,9 @@
 
 An object is collected only once tables hold all of it. So where the log begins past what the
 tables are known to hold, what is missing in between was in tables, and the log goes on from there;
-behind any other gap it does not.
+behind any other gap it does not. So of an object that is damaged the records before the damage
+count as those of a shorter one would: a state after some commit, without any later one. Those
+behind the damage are behind a gap.
 """
 
 from __future__ import annotations
@@ -12,21 +14,34 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from seerdb.errors import CorruptionError, NotFoundError
-from seerdb.ids import MAX_SEQ, Epoch, TableId, table_id
+from seerdb.ids import MAX_SEQ, Epoch, SeqNo, TableId, table_id
 from seerdb.storage.object_store.base import Checksum, ObjectStore
-from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
+from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name, wal_name
 from seerdb.storage.repair.report import Loss
-from seerdb.storage.wal.reader import read_segment
+from seerdb.storage.wal.columns import Record
+from seerdb.storage.wal.reader import SegmentScan, read_segment
+from seerdb.storage.wal.repair import segment_of
 from seerdb.storage.workers.threads import in_order
 
 
 class Stretch(NamedTuple):
-    """An object, of which the records from ``first`` to ``last`` count."""
+    """An object, of which the records from ``first`` to ``last`` count. ``name``: in the new
+    database; ``source``: the object that has them, with its ``checksum``; ``is_cut``: that one is
+    damaged behind them."""
 
     name: str
     first: int
     last: int
+    source: str
     checksum: Checksum
+    is_cut: bool
+
+    def body(self, data: bytes) -> bytes:
+        """The object's bytes, of those of its source."""
+        if not self.is_cut:
+            return data
+        scan = read_segment(data, self.source, None)
+        return segment_of(scan.header, _records(scan, self.first, self.last))
 
 
 @dataclass
@@ -90,12 +105,13 @@ def read_shipped_log(store: ObjectStore, database_id: str, threads: Executor) ->
         above = (start for other, start, _ in log.branches if other > epoch)
         end = min(above, default=MAX_SEQ)
         if first <= last and first < end:
-            holding.append((name, first, last, end))
+            holding.append((name, epoch, first, last, end))
 
-    def read(each: tuple[str, int, int, int]) -> _Segment | Loss:
-        return _read(store, *each[:3])
+    def read(each: tuple[str, Epoch, int, int, int]) -> _Segment | Loss:
+        name, _, first, last, _ = each
+        return _read(store, name, first, last)
 
-    for (name, first, last, end), found in zip(
+    for (name, epoch, first, last, end), found in zip(
         holding, in_order(threads, read, holding), strict=True
     ):
         if isinstance(found, Loss):
@@ -103,7 +119,12 @@ def read_shipped_log(store: ObjectStore, database_id: str, threads: Executor) ->
             continue
         log.database_id = log.database_id or found.database_id
         if found.database_id == log.database_id:
-            log.stretches.append(Stretch(name, first, min(last, end - 1), found.checksum))
+            if found.loss is not None and found.loss.min_seq < end:
+                log.damaged.append(found.loss)
+            target = wal_name(epoch, SeqNo(first), SeqNo(found.last))
+            upto = min(found.last, end - 1)
+            stretch = Stretch(target, first, upto, name, found.checksum, found.is_cut)
+            log.stretches.append(stretch)
         else:
             problem = f"a segment of another database's log: {found.database_id}"
             log.damaged.append(Loss(name, problem, min_seq=first, max_seq=last))
@@ -111,20 +132,31 @@ def read_shipped_log(store: ObjectStore, database_id: str, threads: Executor) ->
 
 
 class _Segment(NamedTuple):
+    """``last``: of the records before any damage; ``loss``: those from there on."""
+
     database_id: str
     checksum: Checksum
+    last: int
+    is_cut: bool
+    loss: Loss | None
 
 
 def _read(store: ObjectStore, name: str, first: int, last: int) -> _Segment | Loss:
     try:
         data = store.get(name)
         scan = read_segment(data, name, None)
-        if scan.damages:
-            raise scan.error()
     except (CorruptionError, NotFoundError) as error:
         return Loss(name, str(error), min_seq=first, max_seq=last)
-    seqs = [seq for seq, _, _ in scan.records if first <= seq <= last]
-    if not seqs or (seqs[0], seqs[-1]) != (first, last):
-        problem = f"it does not hold what its name says, but {len(seqs)} records of that"
-        return Loss(name, problem, min_seq=first, max_seq=last)
-    return _Segment(scan.header.database_id.hex(), Checksum.of(data))
+    records, is_cut = _records(scan, first, last), bool(scan.damages)
+    upto = records[-1][0] if records and records[0][0] == first else first - 1
+    if upto < first or (upto < last and not is_cut):
+        problem = f"it does not hold what its name says, but {len(records)} records of that"
+        return Loss(name, str(scan.error()) if is_cut else problem, min_seq=first, max_seq=last)
+    loss = None
+    if upto < last:
+        loss = Loss(name, str(scan.error()), min_seq=upto + 1, max_seq=last)
+    return _Segment(scan.header.database_id.hex(), Checksum.of(data), upto, is_cut, loss)
+
+
+def _records(scan: SegmentScan, first: int, last: int) -> list[Record]:
+    return [record for record in scan.records if first <= record[0] <= last]

@@ -62,6 +62,13 @@ def frame_bodies(salt: int, records: Iterable[Record]) -> Iterator[bytes]:
         yield b"".join(body)
 
 
+def segment_of(header: SegmentHeader, records: Iterable[Record]) -> bytes:
+    """The bytes of a segment that has these records, and no SEAL."""
+    bodies = frame_bodies(header.salt, records)
+    frames = (_frame(header, body, synced=HEADER_SIZE) for body in bodies)
+    return b"".join([encode_header(header), *frames])
+
+
 def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
     """Put a sealed segment with the records of ``scan`` in its place, in one atomic step."""
     path = segment_path(directory, scan.header.segment)
