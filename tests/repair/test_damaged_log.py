@@ -8,7 +8,7 @@ from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.database import World
-from tests.fixtures.repairs import WAL_PREFIX, damage, names, reopened, repaired
+from tests.fixtures.repairs import TABLE_PREFIX, WAL_PREFIX, damage, names, reopened, repaired
 from tests.repair.test_lost_manifest import begun, contents, flushed
 
 
@@ -81,3 +81,21 @@ def test_a_repair_that_cuts_a_part_of_the_log_off_can_be_run_again() -> None:
             repaired(world, dying)
         repaired(world, inner)
         assert contents(reopened(world, inner)) == {b"b": b"b" * 50}
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_what_the_newest_table_held_comes_from_the_log(is_gone: bool) -> None:
+    """Where it was gone, and not only damaged, the log that has all of it was not looked at."""
+    world, db = begun(ship_interval=0, history_retention=3600.0, durability="object")
+    flushed(db, a="1")
+    db.delete(b"a")
+    flushed(db, b="1")
+    world = world.lose_machine()
+    table = names(world, TABLE_PREFIX)[-1]
+    if is_gone:
+        world.bucket.delete([table])
+    else:
+        damage(world, table)
+    report, bucket = repaired(world)
+    assert [loss.name for loss in report.lost] == [table]
+    assert contents(reopened(world, bucket)) == {b"b": b"1"}

@@ -123,7 +123,7 @@ def _held(found: Finds, made: Arrangement, report: RepairReport, parts: Sequence
     evidence = found.evidence
     held = max((table.max_seq for table in made.tables), default=0)
     held = max(held, evidence.restored_seq)  # no log counts that a restore in place left behind
-    if report.manifest == "whole" and not any(loss.max_seq for loss in found.survey.damaged):
+    if report.manifest == "whole" and not _may_be_lost(found, 0):
         held = max(held, evidence.last_seq)
     if len(parts) > 1 and parts[-2][1] <= held:
         # What is in no log there, ingests or restores in place took, with all before in tables.
