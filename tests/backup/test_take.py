@@ -361,6 +361,22 @@ def test_a_backup_that_a_full_repository_ends_leaves_no_lock() -> None:
     assert repository.list(LOCK_PREFIX) == []
 
 
+def test_a_backup_is_made_though_its_repository_denies_deletions() -> None:
+    world, repository = World(), FaultyObjectStore(MemoryObjectStore())
+    repository.fail("delete", times=1 << 20)
+    with world.open() as db:
+        rows = fill(db, 20)
+        db.flush()
+        for left in (1, 2):
+            report = back_up(world, repository)
+            assert [note.partition(",")[0] for note in report.notes] == [
+                "the lock is left in the repository"
+            ]
+            assert len(repository.list(LOCK_PREFIX)) == left
+    _, bucket = restore(world, repository)
+    assert content(world, bucket) == rows
+
+
 def test_memory_is_bounded_by_what_is_under_way() -> None:
     most = under_way = 0
     lock = threading.Lock()

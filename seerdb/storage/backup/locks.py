@@ -20,7 +20,7 @@ from typing import Literal, Self
 import msgspec
 
 from seerdb.clock import Clock
-from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError
+from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError, UnavailableError
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.envelope import Envelope
 from seerdb.storage.object_store.letting_go import let_go_after
@@ -44,7 +44,10 @@ class _Held(msgspec.Struct, frozen=True):
 
 
 class RepositoryLock:
-    """A lock while used with ``with``. Thread-safe."""
+    """A lock while used with ``with``. Thread-safe.
+
+    ``left`` tells of the lock of a backup that went well why it is still there, to expire; ""
+    where it is not."""
 
     def __init__(self, store: ObjectStore, kind: Kind, owner: str, clock: Clock) -> None:
         """``owner``: 32 random hex digits."""
@@ -52,6 +55,7 @@ class RepositoryLock:
         self._kind = kind
         self._owner = owner
         self._clock = clock
+        self.left = ""
         self._lock = Lock()
         # Guarded by the lock:
         self._written = 0
@@ -82,10 +86,18 @@ class RepositoryLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._release()
-        else:
+        if error is not None:
             let_go_after(error, self._release)
+            return
+        try:
+            self._release()
+        except UnavailableError as denied:
+            if self._kind == "prune":
+                raise
+            self.left = (
+                f"the lock is left in the repository, and keeps prunes out for up to "
+                f"{LOCK_SECONDS / 60:.0f} minutes: {denied}"
+            )
 
     def renew(self) -> None:
         """Keep the lock; costs nothing unless it is time to. Call it every now and then.

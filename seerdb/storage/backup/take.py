@@ -203,7 +203,7 @@ def take_backup(
         copied_objects=len(taking.copied),
         copied_bytes=sum(taking.copied),
         seconds=clock.monotonic() - began,
-        notes=taking.notes,
+        notes=[*taking.notes, *filter(None, [lock.left])],
     )
 
 
