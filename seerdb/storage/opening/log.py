@@ -88,21 +88,32 @@ class OpeningLog:
         state: ManifestState,
         operator: MergeOperator | None,
         *,
-        branch_seq: int | None,
+        contested_seq: int | None,
         is_new: bool,
     ) -> Recovery:
         """The log that is here; and of one that is not new what was shipped of it and this disk has
-        lost, unless it branches off after ``branch_seq``."""
-        recovery = self._recover(state, operator)
-        if branch_seq is not None:
-            recovery.branch_seq = branch_seq
+        lost, but nothing after ``contested_seq``, where it branches off."""
+        recovery = self._recover(state, operator, contested_seq)
+        if contested_seq is not None:
+            recovery.branch_seq = contested_seq
         if not is_new:
             self._complete(state, recovery)
         return recovery
 
-    def _recover(self, state: ManifestState, operator: MergeOperator | None) -> Recovery:
+    def _recover(
+        self, state: ManifestState, operator: MergeOperator | None, contested_seq: int | None
+    ) -> Recovery:
+        def missing(after: int, upto: int) -> list[Record]:
+            if contested_seq is not None and upto > contested_seq:
+                return []  # a copy of this home may have shipped it
+            listed = [each for each in list_shipped(self._shipped) if each.first <= upto]
+            found = read_shipped(
+                self._shipped, state.database_id, after, strict=False, listed=listed
+            )
+            return [record for record in found if record[0] <= upto]
+
         options = self._options
-        return recover(
+        recovery = recover(
             self._files,
             self._wal,
             database_id=state.database_id,
@@ -111,7 +122,10 @@ class OpeningLog:
             flushed_seq=state.last_seq,
             memtable_capacity=options.memtable_capacity,
             operator=operator,
+            missing=missing,
         )
+        self.shipped_records = recovery.filled
+        return recovery
 
     def _complete(self, state: ManifestState, recovery: Recovery) -> None:
         """Take from the bucket what was shipped of this home's log and its disk has lost."""
@@ -132,7 +146,7 @@ class OpeningLog:
         self.shipped_seq = min(newest, recovery.last_seq if branch is None else branch)
 
     def _take_shipped(self, recovery: Recovery, records: list[Record]) -> None:
-        self.shipped_records = len(records)
+        self.shipped_records += len(records)
         if records:
             recovery.relog += records
             recovery.last_seq, recovery.last_timestamp_us, _ = records[-1]

@@ -5,11 +5,13 @@ are flushed; what is saved of damaged ones is written to a new segment first, an
 are they moved to ``quarantine/``, bytes and all (I4, I9).
 
 Seqs in the log are contiguous, so a missing segment shows: each one begins where the one before
-ended, and the first no later than where the tables end.
+ended, and the first no later than where the tables end. If the bucket has all that is missing, it
+is written anew with what follows, and nothing is lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -24,6 +26,9 @@ from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_seg
 from seerdb.storage.wal.repair import seal_recovered
 from seerdb.storage.wal.replay import Replay, check_database
 from seerdb.storage.wal.segments import list_segments, segment_path
+
+Missing = Callable[[int, int], list[Record]]
+"""What the bucket has of the log after one seq and up to another, without a gap from there on."""
 
 
 @dataclass
@@ -44,6 +49,8 @@ class Recovery:
     last_segment: int = 0
     segments: int = 0
     records: int = 0
+    filled: int = 0
+    """Of the records those that came from the bucket, for segments that are missing."""
     torn_bytes: int = 0
     damages: list[str] = field(default_factory=list)
 
@@ -59,6 +66,7 @@ class _Recoverer:
         flushed_seq: int,
         capacity: int,
         operator: MergeOperator | None,
+        missing: Missing,
     ) -> None:
         self._files = files
         self._directory = directory
@@ -66,6 +74,7 @@ class _Recoverer:
         self._mode = mode
         self._capacity = capacity
         self._operator = operator
+        self._missing = missing
         self._stopped = False
         self.found = Recovery(last_seq=flushed_seq)
 
@@ -120,7 +129,7 @@ class _Recoverer:
     def _check_continuous(self, scan: SegmentScan) -> None:
         expected = self.found.last_seq + 1
         found = scan.header.first_seq
-        if found > expected:
+        if found > expected and not self._fill(found - 1):
             raise CorruptionError(
                 "the log has a gap before this segment",
                 name=scan.name,
@@ -128,6 +137,18 @@ class _Recoverer:
                 found=f"first seq {found}",
                 hint="a segment file is missing",
             )
+
+    def _fill(self, upto: int) -> bool:
+        """Take what is missing up to a seq from the bucket; whether it has all of that."""
+        records = self._missing(self.found.last_seq, upto)
+        if len(records) != upto - self.found.last_seq or not all(map(_decodes, records)):
+            return False
+        self._saw(records[-1][1])
+        self.found.records += len(records)
+        self.found.filled += len(records)
+        self.found.relog += records
+        self.found.last_seq = upto
+        return True
 
     def _sound(self, segment: int, replay: Replay) -> None:
         if not replay.records:
@@ -189,7 +210,7 @@ class _Recoverer:
         return list(filter(_decodes, records) if salvage else takewhile(_decodes, records))
 
 
-def recover(
+def recover(  # noqa: PLR0913 - what differs from database to database
     files: FileSystem,
     directory: str,
     *,
@@ -199,8 +220,9 @@ def recover(
     flushed_seq: int,
     memtable_capacity: int,
     operator: MergeOperator | None = None,
+    missing: Missing = lambda after, upto: [],
 ) -> Recovery:
-    """Read the log in ``directory``; make the last segment whole.
+    """Read the log in ``directory``; make the last segment whole. What is ``missing`` is asked for.
 
     ``mode`` is the setting ``recovery``. Raises: ``CorruptionError`` in mode ``strict`` when
     anything but a torn tail is damaged. Idempotent: a crash in it loses nothing.
@@ -213,6 +235,7 @@ def recover(
         flushed_seq=flushed_seq,
         capacity=memtable_capacity,
         operator=operator,
+        missing=missing,
     ).run(log_start)
 
 

@@ -190,7 +190,7 @@ class _Opening:
             if contested is not None:
                 unfinished = replace(home, contested_seq=None)
             recovery = log.continued(
-                manifest.state, operator, branch_seq=contested, is_new=state is None
+                manifest.state, operator, contested_seq=contested, is_new=state is None
             )
         else:
             recovery = log.adopted(manifest.state, home, needs_all=needs_all)

@@ -8,8 +8,10 @@ undone by what came later, or be lost with a table.
 the first of these that holds                  tables count up to    after that counts
 =============================================  ====================  =========================
 the local log begins there, or before          held                  the local log
+the shipped log goes on there until the local  held                  the shipped log, then the
+log does, and that is better                                         local one
 the shipped log goes on there, and that is     held                  the shipped log
-better (see ``_Ends.shipped_is_better``)
+better (see ``_Ends.is_better``)
 the local log begins above that                known, or right       the local log
                                                before it begins
 any other                                      known, or right       the shipped log
@@ -31,13 +33,15 @@ from seerdb.storage.wal.home import Home
 
 
 class _Ends(NamedTuple):
-    """Up to which seq tables and logs tell all. ``local``: first and last seq of the local log;
+    """Up to which seq tables and logs tell all. ``local``: first and last seq of the local log,
+    ``is_whole``: which has all in between;
     ``reach``: where the shipped log ends that goes on after ``held``, ``above``: where the logs end
     that go on after ``known``; ``may_be_lost``: whether a table had what comes after ``held``."""
 
     held: int
     known: int
     local: Part | None
+    is_whole: bool
     reach: int
     above: int
     may_be_lost: bool
@@ -49,10 +53,22 @@ class _Ends(NamedTuple):
 
     @property
     def shipped_is_better(self) -> bool:
-        """Whether the shipped log goes on behind the tables, and reaches what records know of, or
-        saves more of what a table may have lost than going on above that."""
-        saves_more = self.may_be_lost and self.reach - self.held > self.above - self.known
-        return self.reach > self.held and (self.reach >= self.known or saves_more)
+        """Whether the shipped log goes on behind the tables, and that is better."""
+        return self.reach > self.held and self.is_better(self.reach)
+
+    @property
+    def both_go_on(self) -> bool:
+        """Whether the shipped log goes on behind the tables up to the local one, and that is
+        better."""
+        if self.local is None or not self.is_whole or self.reach + 1 < self.local[0]:
+            return False
+        return self.is_better(max(self.reach, self.local[1]))
+
+    def is_better(self, reach: int) -> bool:
+        """Whether logs up to there reach what records know of, or save more of what a table may
+        have lost than going on above that."""
+        saves_more = self.may_be_lost and reach - self.held > self.above - self.known
+        return reach >= self.known or saves_more
 
 
 def go_on(
@@ -68,6 +84,10 @@ def go_on(
     owner = home.home if home else found.evidence.home
     if ends.local_goes_on:
         return ends.held, owner
+    if ends.both_go_on:
+        assert ends.local is not None, "it goes on"
+        _tell_rest(report, max(ends.reach, ends.local[1]), found.log.last_seq)
+        return ends.held, owner
     if ends.shipped_is_better:
         _tell_unused(found, report, ends)
         return ends.held, "" if home else owner
@@ -82,6 +102,7 @@ def _ends(found: Finds, made: Arrangement, report: RepairReport, parts: Sequence
         held,
         known,
         local,
+        is_whole=len(parts) == 1,
         reach=shipped.reach(held),
         above=max(shipped.reach(known), local[1] if local else 0),
         may_be_lost=_may_be_lost(found, held),
