@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from seerdb.storage.wal.format import HEADER_SIZE
+from seerdb.storage.wal.segments import segment_path
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
-from tests.fixtures.database import World
+from tests.fixtures.database import ROOMY, WAL, World
 from tests.fixtures.repairs import TABLE_PREFIX, WAL_PREFIX, damage, names, reopened, repaired
 from tests.repair.test_lost_manifest import begun, contents, flushed
 
@@ -99,3 +100,22 @@ def test_what_the_newest_table_held_comes_from_the_log(is_gone: bool) -> None:
     report, bucket = repaired(world)
     assert [loss.name for loss in report.lost] == [table]
     assert contents(reopened(world, bucket)) == {b"b": b"1"}
+
+
+def test_what_a_salvage_has_left_out_of_an_object_is_a_gap_like_any_other() -> None:
+    """The object was taken for whole: nothing was lost, and the outcome could not be opened."""
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    for number in range(6):
+        db.put(b"k%d" % number, b"before")
+    world = world.kill()
+    file = world.files.open(segment_path(WAL, 1))
+    file.write_at(file.read_at(0, 65536).index(b"k2before"), b"X")
+    world.open(recovery="salvage").put(b"z", b"1", durability="object")
+    holed = names(world, WAL_PREFIX)[1]
+    report, bucket = repaired(world)
+    assert [(loss.name, loss.min_seq, loss.max_seq) for loss in report.lost] == [
+        (holed, 3, 6),
+        ("the log", 3, 7),
+    ]
+    assert contents(reopened(world, bucket)) == {b"k0": b"before", b"k1": b"before"}

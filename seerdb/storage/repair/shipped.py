@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 from seerdb.errors import CorruptionError, NotFoundError
@@ -27,7 +28,7 @@ from seerdb.storage.workers.threads import in_order
 class Stretch(NamedTuple):
     """An object, of which the records from ``first`` to ``last`` count. ``name``: in the new
     database; ``source``: the object that has them, with its ``checksum``; ``is_cut``: that one is
-    damaged behind them."""
+    damaged behind them, or has no record of the next seq."""
 
     name: str
     first: int
@@ -147,16 +148,19 @@ def _read(store: ObjectStore, name: str, first: int, last: int) -> _Segment | Lo
         scan = read_segment(data, name, None)
     except (CorruptionError, NotFoundError) as error:
         return Loss(name, str(error), min_seq=first, max_seq=last)
-    records, is_cut = _records(scan, first, last), bool(scan.damages)
-    upto = records[-1][0] if records and records[0][0] == first else first - 1
-    if upto < first or (upto < last and not is_cut):
-        problem = f"it does not hold what its name says, but {len(records)} records of that"
-        return Loss(name, str(scan.error()) if is_cut else problem, min_seq=first, max_seq=last)
+    upto = first - 1 + len(_records(scan, first, last))
     loss = None
     if upto < last:
-        loss = Loss(name, str(scan.error()), min_seq=upto + 1, max_seq=last)
+        problem = f"it does not hold what its name says, but seq {first} to {upto} of that"
+        problem = str(scan.error()) if scan.damages else problem
+        loss = Loss(name, problem, min_seq=upto + 1, max_seq=last)
+        if upto < first:
+            return loss
+    is_cut = bool(scan.damages or loss)
     return _Segment(scan.header.database_id.hex(), Checksum.of(data), upto, is_cut, loss)
 
 
 def _records(scan: SegmentScan, first: int, last: int) -> list[Record]:
-    return [record for record in scan.records if first <= record[0] <= last]
+    """Those of these seqs before the first that is missing."""
+    there = (record for record in scan.records if first <= record[0] <= last)
+    return [record for seq, record in zip(count(first), there, strict=False) if record[0] == seq]
