@@ -91,14 +91,20 @@ class Reader(ABC):
         try_get = self._try_get
         found = try_get(key)
         if isinstance(found, Need):
-            found = self._engine.reads.finish(key, found, fill=fill_cache)
+            found = self._load(key, found, fill_cache)
         return None if found is None else found[1]
+
+    def _load(self, key: bytes, need: Need, fill: bool) -> Shown | None:  # noqa: FBT001
+        found = self._engine.reads.finish(key, need, fill=fill)
+        self._engine.sampler.loaded()
+        return found
 
     def get_entry(self, key: bytes, *, fill_cache: bool = True) -> Entry | None:
         """As :meth:`get`, with the sequence number."""
         check_key(key)
         self._engine.check_open()
-        return _entry(key, self._engine.reads.get(key, fill=fill_cache))
+        found = self._try_get(key)
+        return _entry(key, self._load(key, found, fill_cache) if isinstance(found, Need) else found)
 
     def try_get_entry(self, key: bytes) -> Entry | NeedsIO | None:
         """As :meth:`get_entry`, from memory only: never blocks, may return ``NEEDS_IO``."""

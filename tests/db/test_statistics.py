@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from seerdb import DB, BusyError, Components
+from seerdb import DB, BusyError, Components, NeedsIO
 from seerdb.storage.read.sampling import SAMPLE
 from seerdb.storage.status.costs import MONTH_SECONDS
 from seerdb.storage.status.statistics import Statistics
@@ -160,6 +161,75 @@ def test_gets_of_tables_are_told_by_tier(open_db: OpenDB) -> None:
     assert db.get(key(0)) == b"v" * 100
     assert tiers(db.statistics()) == (1, 0, 1, 0)
     assert db.statistics().amplifications.blocks_per_get == 0
+
+
+def test_a_get_that_is_tried_in_memory_first_counts_once(open_db: OpenDB) -> None:
+    bucket = MemoryObjectStore(FakeClock())
+    db = cold(open_db, bucket)
+    put_all(db, range(100))
+    db.close()
+    db = cold(open_db, bucket)
+    for number in (0, 99):
+        assert isinstance(db.try_get_entry(key(number)), NeedsIO)
+        assert isinstance(db.try_get_entry(key(number)), NeedsIO)
+        assert db.get_entry(key(number))
+    statistics = db.statistics()
+    assert tiers(statistics) == (2, 0, 0, 2)
+    assert (statistics.reads.sample.gets, statistics.reads.sample.tables) == (2, 2)
+
+
+def _expiring(db: DB) -> None:
+    db.put(b"session", b"1", ttl=1000.0)
+
+
+def _deleted(db: DB) -> None:
+    db.delete_range(b"a", b"b")
+
+
+def _merged(db: DB) -> None:
+    db.merge(b"log", b"1")
+
+
+@pytest.mark.parametrize("write", [_expiring, _deleted, _merged])
+def test_gets_of_tables_count_whatever_is_in_the_memtable(
+    write: Callable[[DB], None], open_db: OpenDB
+) -> None:
+    bucket = MemoryObjectStore(FakeClock())
+    components = Components(object_store=bucket)
+    db = open_db(components=components, **COLD, merge_operator="append")
+    put_all(db, range(100))
+    db.flush()
+    write(db)
+    put_all(db, range(100, 110))
+    for number in (0, 1, 99, 100):
+        assert db.get(key(number)) == b"v" * 100
+    assert db.statistics().reads.table_gets == 3, "the last one was in the memtable"
+    db.close()
+    db = open_db(components=components, **COLD, merge_operator="append")
+    write(db)
+    assert db.get(key(0)) == db.get(key(1)) == b"v" * 100
+    assert db.statistics().reads.table_gets == 2
+    assert db.statistics().amplifications.blocks_per_get <= 0.5
+
+
+def test_gets_that_need_several_blocks_take_nothing_from_what_was_counted(open_db: OpenDB) -> None:
+    bucket = MemoryObjectStore(FakeClock())
+    settings: dict[str, Any] = {**COLD, "compaction": "tiered", "merge_operator": "append"}
+    db = open_db(components=Components(object_store=bucket), **settings)
+    for _ in range(3):
+        for number in range(50):
+            db.merge(key(number), b"v" * 100, durability="memory")
+        db.flush()
+    db.close()
+    db = open_db(components=Components(object_store=bucket), **settings)
+    assert db.statistics().runs == 3
+    assert db.get(key(0)) == b"v" * 300
+    assert [db.get(b"0000 %d" % number) for number in range(10)] == [None] * 10
+    before = tiers(db.statistics())
+    assert db.get(key(49)) == b"v" * 300
+    after = tiers(db.statistics())
+    assert after[0] == before[0] + 1
+    assert after[1] == before[1] == 10, "what is a counter never goes down"
 
 
 def test_a_sample_of_gets_is_told_by_who_answers() -> None:

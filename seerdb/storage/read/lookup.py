@@ -38,8 +38,23 @@ Loaded = dict[BlockKey, Block]
 """Blocks at hand beside the cache, so that progress never depends on the cache's capacity."""
 
 
+class Trace:
+    """How far a read went."""
+
+    __slots__ = ("reached_tables",)
+
+    def __init__(self) -> None:
+        self.reached_tables = False
+
+
 def find(
-    state: State, key: bytes, at: int = MAX_SEQ, loaded: Loaded | None = None, *, skip: int = 0
+    state: State,
+    key: bytes,
+    at: int = MAX_SEQ,
+    loaded: Loaded | None = None,
+    *,
+    skip: int = 0,
+    trace: Trace | None = None,
 ) -> Version | Need | None:
     """The version of ``key`` visible at ``at``: ``None`` if it never was or is deleted.
 
@@ -47,6 +62,7 @@ def find(
     stacked, not folded, and what has expired as it is. Requires: with ``at`` below the newest
     seq, the active memtable was pinned there; with range tombstones in the active memtable and
     no ``at``, the state lock is held. ``skip``: how many of the newest memtables to leave out.
+    ``trace`` is told whether the tables were asked.
     """
     covered = 0
     for memtable in state.memtables[skip:] if skip else state.memtables:
@@ -58,7 +74,8 @@ def find(
                 return None
             if memtable.special and is_open(version[1]):
                 below = state.memtables.index(memtable) + 1
-                return _onto(version, find(state, key, version[0] - 1, loaded, skip=below))
+                older = find(state, key, version[0] - 1, loaded, skip=below, trace=trace)
+                return _onto(version, older)
             return version
         if covered:
             return None
@@ -68,6 +85,8 @@ def find(
     row = state.layout.rows.get(key)
     if row is not None and row[0] <= at and (row[1] is not None or not state.layout.special):
         return row
+    if trace is not None:
+        trace.reached_tables = True
     return find_in_tables(state.layout, key, at, loaded)
 
 
@@ -150,13 +169,18 @@ def load(
 
 
 def find_many(
-    state: State, keys: list[bytes], at: int, tables: TableStore, *, fill: bool = True
+    state: State,
+    keys: list[bytes],
+    at: int,
+    tables: TableStore,
+    loaded: Loaded,
+    *,
+    fill: bool = True,
 ) -> list[Version | None]:
-    """As :func:`find` for each key; what is not in memory is fetched in parallel, and kept in
-    the caches if ``fill``."""
+    """As :func:`find` for each key; what is not in memory is fetched in parallel, into ``loaded``,
+    and kept in the caches if ``fill``."""
     found: list[Version | Need | None] = [find(state, key, at) for key in keys]
     waiting = [position for position, result in enumerate(found) if isinstance(result, Need)]
-    loaded: Loaded = {}
     while waiting:
         needs = [found[position] for position in waiting]
         _load_all(needs, state.layout, tables, loaded, fill=fill)

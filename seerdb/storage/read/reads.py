@@ -19,7 +19,16 @@ from seerdb.storage.merge import Chunk
 from seerdb.storage.operators import MergeOperator, show
 from seerdb.storage.pointer import BlobPointer
 from seerdb.storage.read.layout import Layout
-from seerdb.storage.read.lookup import NO_BLOCK, Loaded, Need, find, find_in_tables, find_many, load
+from seerdb.storage.read.lookup import (
+    NO_BLOCK,
+    Loaded,
+    Need,
+    Trace,
+    find,
+    find_in_tables,
+    find_many,
+    load,
+)
 from seerdb.storage.read.scan import Wanted, scan
 from seerdb.storage.read.state import LiveState, State
 from seerdb.storage.tiers.table_store import TableStore
@@ -63,9 +72,17 @@ class Reads:
         self._clock = clock
         self._operator = operator
         # Hints of how the database is used: racing readers may lose a count.
-        self.table_gets = 0
-        """Keys that were looked for in tables; what a memtable or the row cache told is not."""
+        self.gets_in_memory = 0
+        """Keys of tables that were told without loading a block; what a memtable or the row cache
+        told is not counted."""
+        self.gets_loading = 0
+        """Keys of tables for which blocks were loaded."""
         self.scans = 0
+
+    @property
+    def table_gets(self) -> int:
+        """Keys that were looked for in tables, each once, when it was told."""
+        return self.gets_in_memory + self.gets_loading
 
     @property
     def values_fetched(self) -> int:
@@ -95,25 +112,36 @@ class Reads:
         row = rows.get(key)
         if row is not None:
             return row  # type: ignore[return-value]  # only such are kept
-        self.table_gets += 1
         found = find_in_tables(layout, key)
-        if found is None or isinstance(found, Need):
+        if isinstance(found, Need):
             return found
-        if not layout.plain and not _is_plain(found):
-            return self._show_if_at_hand(key, found)
-        rows.offer(key, found, layout.generation)
+        if found is not None:
+            if not layout.plain and not _is_plain(found):
+                return self._counted(self._show_if_at_hand(key, found))
+            rows.offer(key, found, layout.generation)
+        self.gets_in_memory += 1
         return found  # type: ignore[return-value]  # plain
 
     def _show_newest(self, key: bytes) -> Shown | Need | None:
         state = self._live.current
-        found = None if state.active.ranged else find(state, key)
+        trace = Trace()
+        found = None if state.active.ranged else find(state, key, trace=trace)
         if state.active.ranged:
             # A batch with range deletes may be half applied; the lock waits it out.
             with self._live.lock:
-                found = find(self._live.current, key)
+                found = find(self._live.current, key, trace=trace)
+        shown: Shown | Need | None
         if found is None or isinstance(found, Need):
-            return found
-        return self._show_if_at_hand(key, found)
+            shown = found
+        else:
+            shown = self._show_if_at_hand(key, found)
+        return self._counted(shown) if trace.reached_tables else shown
+
+    def _counted(self, shown: Shown | Need | None) -> Shown | Need | None:
+        """What the tables told, or what has to be loaded: then it is counted when that is done."""
+        if not isinstance(shown, Need):
+            self.gets_in_memory += 1
+        return shown
 
     def _show_if_at_hand(self, key: bytes, version: Version) -> Shown | Need:
         if _is_plain(version):
@@ -167,21 +195,30 @@ class Reads:
         if not need.seq:
             load(need, state.layout, self._tables, loaded, fill=fill)
             state.layout.rows.fit()
+        found = None
         if not state.active.ranged:
             found = self._find_loading(state, key, MAX_SEQ, loaded, fill=fill)
-            if not state.active.ranged:
-                return found, state.layout
-        # A batch with range deletes may be half applied; a snapshot shows all of it or none.
-        state, at = self._live.snapshot()
-        return self._find_loading(state, key, at, loaded, fill=fill), state.layout
+        if state.active.ranged:
+            # A batch with range deletes may be half applied; a snapshot shows all of it or none.
+            state, at = self._live.snapshot()
+            found = self._find_loading(state, key, at, loaded, fill=fill)
+        self._count(1, loaded)
+        return found, state.layout
 
     def get_at(self, view: View, key: bytes, *, fill: bool = True) -> Shown | None:
         """The version of a key that a view shows; may load."""
-        self.table_gets += 1
-        found = self._find_loading(view.state, key, view.at, {}, fill=fill)
+        loaded: Loaded = {}
+        found = self._find_loading(view.state, key, view.at, loaded, fill=fill)
+        self._count(1, loaded)
         if found is None or type(found[1]) is bytes:
             return found  # type: ignore[return-value]  # plain
         return self._show(key, found, view.second)
+
+    def _count(self, keys: int, loaded: Loaded) -> None:
+        """Count gets that are told, for which so much was loaded; a block is for one key."""
+        loading = min(keys, len(loaded))
+        self.gets_loading += loading
+        self.gets_in_memory += keys - loading
 
     def _find_loading(
         self, state: State, key: bytes, at: int, loaded: Loaded, *, fill: bool
@@ -194,8 +231,9 @@ class Reads:
         self, view: View, keys: list[bytes], *, fill: bool = True
     ) -> list[Shown | None]:
         """Versions of several keys of a view, fetching what it needs in parallel."""
-        self.table_gets += len(keys)
-        found = find_many(view.state, keys, view.at, self._tables, fill=fill)
+        loaded: Loaded = {}
+        found = find_many(view.state, keys, view.at, self._tables, loaded, fill=fill)
+        self._count(len(keys), loaded)
         if view.state.plain:
             return found  # type: ignore[return-value]  # all plain
         pointers = (version and _missing(version[1], view.second) for version in found)

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from seerdb.storage.read.lookup import Need
 from seerdb.storage.read.state import LiveState
 
 SAMPLE = 1000
@@ -54,7 +55,7 @@ class GetSampler(Generic[R]):
         self.begin()
 
     def begin(self) -> None:
-        """Count the next gets. Requires: attached."""
+        """Count the next gets, each once it is answered. Requires: attached."""
         self._left = SAMPLE
         self._serve(self._counted)
 
@@ -75,15 +76,29 @@ class GetSampler(Generic[R]):
         memtable, rows, tables = self._memtable, self._rows, self._tables
         return GetSample(memtable + rows + tables, memtable, rows, tables)
 
+    def loaded(self) -> None:
+        """A get was answered that memory could not answer."""
+        if self._left > 0:
+            self._tables += 1
+            self._counted_one()
+
     def _counted(self, key: bytes) -> R:
-        self._left -= 1
-        if self._left <= 0:
-            self._serve(self._get)
         state = self._live.current
-        if any(key in memtable.newest for memtable in state.memtables):
+        in_memtable = any(key in memtable.newest for memtable in state.memtables)
+        in_rows = not in_memtable and state.layout.rows.get(key) is not None
+        found = self._get(key)
+        if isinstance(found, Need):  # asked again, or loaded for
+            return found
+        if in_memtable:
             self._memtable += 1
-        elif state.layout.rows.get(key) is not None:
+        elif in_rows:
             self._rows += 1
         else:
             self._tables += 1
-        return self._get(key)
+        self._counted_one()
+        return found
+
+    def _counted_one(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self._serve(self._get)

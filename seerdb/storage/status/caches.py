@@ -17,11 +17,12 @@ class ReadStatistics(msgspec.Struct, frozen=True):
     """Reads since the open. Racing readers may lose a count.
 
     ``table_gets`` are the keys looked for in tables, which neither a memtable nor the row cache
-    had; several keys at once and gets of snapshots count here whoever answers. Each found what it
-    needed in memory, or had blocks loaded: ``blocks_from_disk`` from the disk tier,
-    ``blocks_from_bucket`` from there. ``block_cache_hits`` are the gets less the blocks loaded: a
-    get that needs two is taken for two. ``values_from_bucket``: of large values, which scans fetch,
-    too. ``sample``: who answers the gets of single keys.
+    had; several keys at once and gets of snapshots count here whoever answers. Each counts once, as
+    it is told: ``block_cache_hits`` found what they needed in memory, for the others blocks were
+    loaded, ``blocks_from_disk`` from the disk tier, ``blocks_from_bucket`` from there; a get may
+    need several. Of several keys at once, each block that is loaded is for one.
+    ``values_from_bucket``: of large values, which scans fetch, too. ``sample``: who answers the
+    gets of single keys.
     """
 
     table_gets: int
@@ -63,10 +64,10 @@ def reads(engine: ReadSide) -> ReadStatistics:
     """The reads so far. Begins another sample."""
     sample = engine.sampler.statistics()
     engine.sampler.begin()
-    gets, tables = engine.reads.table_gets, engine.tables
+    tables = engine.tables
     return ReadStatistics(
-        table_gets=gets,
-        block_cache_hits=max(0, gets - tables.blocks_from_disk - tables.blocks_fetched),
+        table_gets=engine.reads.table_gets,
+        block_cache_hits=engine.reads.gets_in_memory,
         blocks_from_disk=tables.blocks_from_disk,
         blocks_from_bucket=tables.blocks_fetched,
         values_from_bucket=engine.reads.values_fetched,

@@ -107,7 +107,7 @@ def test_the_border_of_two_tables_that_a_range_delete_spans() -> None:
     layout = layout_of([older, left, right], tables)
     assert get(layout, tables, b"m") == (8, b"m")
     assert get(layout, tables, b"a") == (7, b"a")
-    assert find_many(State(Memtable([9]), (), layout), [b"m"], MAX_SEQ, tables) == [(8, b"m")]
+    assert find_many(State(Memtable([9]), (), layout), [b"m"], MAX_SEQ, tables, {}) == [(8, b"m")]
 
 
 def test_every_key_of_a_run_of_several_tables() -> None:
@@ -142,7 +142,7 @@ def test_memtables_come_before_tables_and_newer_ones_before_older() -> None:
     assert find(state, b"a", 10) == (10, b"10")
     assert find(state, b"s") == (11, None)
     assert find(state, b"x", 11) is None
-    assert find_many(state, [b"t", b"a", b"s", b"none"], MAX_SEQ, tables)[:2] == [
+    assert find_many(state, [b"t", b"a", b"s", b"none"], MAX_SEQ, tables, {})[:2] == [
         (2, b"2"),
         (11, b"11"),
     ]
@@ -161,13 +161,13 @@ def test_a_range_delete_in_a_memtable_hides_all_below(where: str) -> None:
         if where == "active"
         else State(empty, (ranged, below), layout)
     )
-    assert find_many(state, [b"a", b"aa", b"b", b"z"], MAX_SEQ, tables) == [
+    assert find_many(state, [b"a", b"aa", b"b", b"z"], MAX_SEQ, tables, {}) == [
         None,
         (11, b"11"),
         None,
         (2, b"2"),
     ]
-    assert find_many(state, [b"a", b"aa", b"b"], 10, tables) == [(1, b"1"), None, (10, b"10")]
+    assert find_many(state, [b"a", b"aa", b"b"], 10, tables, {}) == [(1, b"1"), None, (10, b"10")]
 
 
 def test_many_keys_of_many_blocks_are_loaded_once_each() -> None:
@@ -177,7 +177,7 @@ def test_many_keys_of_many_blocks_are_loaded_once_each() -> None:
     state = State(Memtable([1]), (), layout)
     store.calls.clear()
     keys = [b"key%04d" % number for number in (1, 1, 50, 51, 99, 200)]
-    found = find_many(state, keys, MAX_SEQ, tables)
+    found = find_many(state, keys, MAX_SEQ, tables, {})
     assert found == [(n + 1, b"v" * 30) if n < 100 else None for n in (1, 1, 50, 51, 99, 200)]
     assert store.calls["get_range"] <= 1 + 4
 
@@ -191,7 +191,7 @@ def test_many_keys_load_tails_blocks_and_range_deletes_as_needed() -> None:
     ]
     state = State(Memtable([1]), (), layout_of(metas, tables))
     keys = [b"key%04d" % number for number in (0, 1, 19, 20, 39, 40)]
-    assert find_many(state, keys, MAX_SEQ, tables) == [
+    assert find_many(state, keys, MAX_SEQ, tables, {}) == [
         None,
         (60, b"back"),
         None,
@@ -199,7 +199,7 @@ def test_many_keys_load_tails_blocks_and_range_deletes_as_needed() -> None:
         (40, b"v" * 30),
         None,
     ]
-    assert find_many(state, keys[:2], 49, tables) == [(1, b"v" * 30), (2, b"v" * 30)]
+    assert find_many(state, keys[:2], 49, tables, {}) == [(1, b"v" * 30), (2, b"v" * 30)]
 
 
 SOURCES = st.dictionaries(st.sampled_from(KEYS), st.sampled_from([b"", b"1", None]), max_size=5)
