@@ -150,7 +150,8 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._not_taken(INVALID_REQUEST, _FRAGMENT)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """The parser saw a header line; those of a trailer count, and mean nothing."""
+        """The parser saw a header line, which has whitespace after its value yet; those of a
+        trailer count, and mean nothing."""
         self._untold = 0
         self._told += len(name) + len(value)
         self._lines += 1
@@ -158,8 +159,9 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._not_taken(HEAD_TOO_LARGE, _HEAD_LIMITS)
         if self._headed:
             return
+        value = value.rstrip(b" \t")
         is_coding = len(name) == len(_CODING_HEADER) and name.lower() == _CODING_HEADER
-        if is_coding and value.strip().lower() != b"chunked":
+        if is_coding and value.lower() != b"chunked":
             raise self._not_taken(UNKNOWN_CODING, _CODING)
         super().on_header(name, value)
 

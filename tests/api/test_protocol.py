@@ -96,6 +96,9 @@ UNUSUAL = [
     request("DELETE", "/v1/kv/b", body=b"ignored"),
     request("DELETE", "/v1/kv/none", 'if-match: "9"'),
     request("PATCH", "/v1/kv/b"),
+    request("PUT", "/v1/kv/b", "x: \xe4", "content-length: 1 \t") + b"1",
+    request("PUT", "/v1/kv/b", "expect: 100-continue ", body=b"1"),
+    request("GET", "/v1/kv/b", "seerdb-min-seq: 1 \t"),
     request("GET", "/livez"),
     request("GET", "/v1/kv"),
 ]
@@ -148,6 +151,18 @@ def test_both_paths_answer_the_same_bytes() -> None:
     assert seen[len(PLAIN) - 1] == 0
     assert seen[len(PLAIN) + len(UNUSUAL) - 1] == len(UNUSUAL)
     assert through_asgi[0][1] == 2
+
+
+@pytest.mark.parametrize("changes", [{}, HTTPTOOLS], ids=["plain", "through asgi"])
+def test_whitespace_after_a_value_is_none_of_it(changes: dict[str, Any]) -> None:
+    with serving(_loaded(), **changes) as server, connected(server) as wire:
+        put = wire.ask(request("PUT", "/v1/kv/b", "content-length: 3 \t") + b"abc")
+        assert put.startswith(b"HTTP/1.1 204 ")
+        assert wire.ask(request("GET", "/v1/kv/b")).endswith(b"abc")
+        fresh = wire.ask(request("GET", "/v1/kv/b", "seerdb-min-seq: 1 ", "seerdb-deadline: 1\t"))
+        assert fresh.endswith(b"abc")
+        named = wire.ask(request("GET", "/livez", "x-request-id: mine "))
+        assert b"x-request-id: mine\r\n" in named
 
 
 @pytest.mark.parametrize(
