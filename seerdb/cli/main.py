@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -79,26 +81,43 @@ _EPILOG = (
 class Commands(TyperGroup):
     """The subcommands; turns errors into a line on standard error and an exit code."""
 
+    def make_context(self, *args: Any, **named: Any) -> Any:
+        """What to run; or print the help or the version, where that is asked for."""
+        with _told():
+            return super().make_context(*args, **named)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand that was asked for."""
+        with _told():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors in here, and in what is printed by its end, become a line and an exit code."""
+    try:
         try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError as error:
-            _forget_output()
-            raise typer.Exit(BROKEN_PIPE) from error
-        except UnicodeEncodeError as error:
-            if error.reason != NOT_TEXT:
-                raise
-            shown = ascii(error.object[: error.end][-SHOWN:])
-            print(f"seerdb: what is no key or value must be UTF-8, unlike {shown}", file=sys.stderr)
-            raise typer.Exit(EXIT_CODES[InvalidRequestError]) from error
-        except (SeerDBError, OSError) as error:
-            lines = [str(error), *_notes(error)]
-            print("seerdb:", "; ".join(lines).replace("\n", " "), file=sys.stderr)
-            raise typer.Exit(exit_code(error)) from error
+            yield
+        except SystemExit as exit_:  # with which rich ends where it prints help
+            if isinstance(exit_.__context__, BrokenPipeError):
+                raise exit_.__context__ from exit_
+            raise
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        _forget_output()
+        raise typer.Exit(BROKEN_PIPE) from error
+    except UnicodeEncodeError as error:
+        if error.reason != NOT_TEXT:
+            raise
+        shown = ascii(error.object[: error.end][-SHOWN:])
+        print(f"seerdb: what is no key or value must be UTF-8, unlike {shown}", file=sys.stderr)
+        raise typer.Exit(EXIT_CODES[InvalidRequestError]) from error
+    except (SeerDBError, OSError) as error:
+        lines = [str(error), *_notes(error)]
+        print("seerdb:", "; ".join(lines).replace("\n", " "), file=sys.stderr)
+        _forget_unprintable()
+        raise typer.Exit(exit_code(error)) from error
 
 
 def _notes(error: Exception) -> list[str]:
@@ -112,6 +131,14 @@ def exit_code(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return EXIT_CODES[DiskFullError]
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def _forget_unprintable() -> None:
+    """Forget what is left of an output that takes nothing more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
 
 
 def _forget_output() -> None:

@@ -253,6 +253,19 @@ def test_a_reader_that_was_never_there_is_no_error(seerdb: Commands, command: st
     assert (outcome.code, outcome.err) == (141, "")
 
 
+@pytest.mark.parametrize("command", ["--help", "--version", "get --help"])
+def test_help_that_cannot_be_printed_is_told_as_all_else(command: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = Process(*command.split(), stdout=writing)
+    os.close(writing)
+    outcome = process.end()
+    assert (outcome.code, outcome.err) == (141, "")
+    with Path("/dev/full").open("wb") as full:
+        outcome = Process(*command.split(), stdout=full.fileno()).end()
+    assert (outcome.code, outcome.err.count("\n")) == (7, 1)
+
+
 def test_nothing_heavy_is_loaded_to_print_the_help() -> None:
     code = "import sys; from seerdb.cli import main; print(*sys.modules)"
     loaded = subprocess.run(
