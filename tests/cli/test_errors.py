@@ -115,7 +115,15 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", "", f"http://{'a' * 64}.example"],
+    [
+        "127.0.0.1:8000",
+        "ftp://x",
+        "http://",
+        "http://[::1",
+        "http://127.0.0.1:65537",
+        "",
+        f"http://{'a' * 64}.example",
+    ],
 )
 def test_what_is_no_url_is_a_usage_error(url: str) -> None:
     Commands(url)("get", "k", "--url", url, expect=2)
