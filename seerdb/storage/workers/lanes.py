@@ -30,6 +30,8 @@ class _Slot:
     work: Callable[[], bool]
     wanted: bool = False
     running: bool = False
+    """Has a thread, or waits for one."""
+    has_thread: bool = False
     error: BaseException | None = None
     attempts: int = 0
     retry_at: float | None = None
@@ -146,9 +148,9 @@ class Lane:
     def _take(self, slot: _Slot) -> bool:
         with self._condition:
             if slot.wanted and not self._closed:
-                slot.wanted = False
+                slot.wanted, slot.has_thread = False, True
                 return True
-            slot.running = False
+            slot.running = slot.has_thread = False
             self._condition.notify_all()
             return False
 
@@ -162,7 +164,7 @@ class Lane:
         seconds = min(FIRST_RETRY_SECONDS * 2**doublings, LAST_RETRY_SECONDS)
         if not isinstance(error, Exception):
             with self._condition:
-                self._closed, slot.running = True, False
+                self._closed, slot.running, slot.has_thread = True, False, False
                 self._condition.notify_all()
             raise error
         try:
@@ -248,8 +250,9 @@ class Lane:
         return bug
 
     def close(self) -> None:
-        """Take no more turns; waits for those under way. Ends what waits for the work."""
+        """Take no more turns; waits for those under way, but not for a thread that others have.
+        Ends what waits for the work."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()  # who waits for what nobody will do
-            self._condition.wait_for(lambda: not self._running)
+            self._condition.wait_for(lambda: not any(slot.has_thread for slot in self._slots))
