@@ -105,11 +105,11 @@ class Cluster:
         with self._lock:
             self._closed = True
             client, self._client = self._client, None
+            thread, self._thread = self._thread, None
         self._disconnect(client)
-        if self._thread is not None:
+        if thread is not None:
             self._loop.add_callback(self._loop.stop)
-            self._thread.join()
-            self._thread = None
+            thread.join()
 
     def _connected(self) -> Any:
         with self._lock:

@@ -73,6 +73,7 @@ class _Processes:
             self._idle.put(None)
         self._running: set[JobProcess] = set()  # added to and taken from by who runs in it
         self._is_closed = False
+        self._closing = threading.Lock()
 
     def run(self, patience: float | None, function: Callable[..., Any], *args: Any) -> Any:
         """Wait for an idle one, then for what the call returns there."""
@@ -117,11 +118,12 @@ class _Processes:
     def close(self) -> None:
         """End them; waits for what runs. Idempotent."""
         self._is_closed = True
-        for process in [self._idle.get() for _ in range(self._most)]:
-            if process is not None:
-                process.close()
-        for _ in range(self._most):
-            self._idle.put(None)  # who still waits for one is told
+        with self._closing:  # two would each wait for what the other has taken
+            for process in [self._idle.get() for _ in range(self._most)]:
+                if process is not None:
+                    process.close()
+            for _ in range(self._most):
+                self._idle.put(None)  # who still waits for one is told
 
 
 class WorkerProcesses:
@@ -131,8 +133,10 @@ class WorkerProcesses:
         self._pools = {pool: _Processes(most, self._start) for pool, most in PROCESSES.items()}
         self._alone: set[JobProcess] = set()  # added to and taken from by who runs in it
         self._is_cut_off = False
+        # Guarded by the lock:
         self._lock = threading.Lock()
-        self._board: Board | None = None  # made under the lock
+        self._board: Board | None = None
+        self._is_closed = False
 
     def shared_numbers(self) -> AbstractContextManager[tuple[int, SharedNumbers]]:
         """See :meth:`Board.lend`."""
@@ -174,6 +178,8 @@ class WorkerProcesses:
 
     def _shared_board(self) -> Board:
         with self._lock:
+            if self._is_closed:
+                raise ClosedError(RUNTIME_CLOSED)
             if self._board is None:
                 self._board = Board()
             return self._board
@@ -191,5 +197,6 @@ class WorkerProcesses:
         for processes in self._pools.values():
             processes.close()
         with self._lock:
+            self._is_closed = True
             if self._board is not None:
                 self._board.close()
