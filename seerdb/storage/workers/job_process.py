@@ -26,6 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seerdb.errors import InternalError, InvalidRequestError
+from seerdb.forked import keep_from_children
 from seerdb.storage.workers import allocator
 from seerdb.storage.workers.shared_numbers import share
 
@@ -99,6 +100,8 @@ class JobProcess:
         Raises: ``OSError``.
         """
         self._calls, theirs = Pipe()
+        for end in (self._calls, theirs):  # or a forked child would hide the death of either
+            keep_from_children(end, Connection.close)
         _bound_sending(self._calls.fileno())
         with theirs:
             path = ascii(list(map(str, sys.path)))

@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -343,6 +344,49 @@ def test_it_does_not_outlive_who_started_it(tmp_path: Path) -> None:
         starter.kill()
         starter.wait()
         assert pipe.read() == "", "nobody holds it any more"
+
+
+FORKING = STARTER.replace(
+    "JobProcess(board.fileno(), 0).call(hold, sys.argv[1])",
+    """process = JobProcess(board.fileno(), 0)
+import os, signal, threading
+threading.Thread(target=process.call, args=(hold, sys.argv[1]), daemon=True).start()
+while not os.path.exists(sys.argv[2]):
+    signal.sigtimedwait([], 0.01)
+child = os.fork()
+if not child:
+    signal.pause()
+print(child, flush=True)
+signal.pause()
+""",
+)
+
+
+def test_it_does_not_outlive_who_started_it_for_a_forked_child(tmp_path: Path) -> None:
+    """The child had a copy of the socket, so that the end of its parent was not noticed."""
+    (tmp_path / "holding.py").write_text(HOLDING)
+    held, runs = tmp_path / "held", tmp_path / "runs"
+    os.mkfifo(held)
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", FORKING, str(held), str(runs)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as starter,
+        held.open() as pipe,
+    ):
+        assert starter.stdout is not None
+        assert pipe.read(4) == "runs"
+        runs.touch()
+        child = int(starter.stdout.readline())
+        starter.kill()
+        try:
+            assert select.select([pipe], [], [], PATIENCE / 6)[0], "it goes on"
+            assert pipe.read() == "", "nobody holds it any more"
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 CALLER = """
