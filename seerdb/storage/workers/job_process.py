@@ -67,8 +67,9 @@ ASK_SECONDS = 5.0
 MOST_UNANSWERED = 12
 """How often it is asked without an answer until it counts as dead. Not a time: one that was stopped
 together with this one has not been asked meanwhile."""
-SEND_SECONDS = ASK_SECONDS * MOST_UNANSWERED
-"""How long it may take nothing of what it is sent until it counts as dead."""
+STALL_SECONDS = ASK_SECONDS * MOST_UNANSWERED
+"""How long it may take nothing of what it is sent, or send nothing of the rest of an outcome, until
+it counts as dead."""
 GOODBYE_SECONDS = 5.0
 """How long one that has nothing to do may take to end."""
 IDLE_SECONDS = 2.0
@@ -102,7 +103,7 @@ class JobProcess:
         self._calls, theirs = Pipe()
         for end in (self._calls, theirs):  # or a forked child would hide the death of either
             keep_from_children(end, Connection.close)
-        _bound_sending(self._calls.fileno())
+        _bound_stalls(self._calls.fileno())
         with theirs:
             path = ascii(list(map(str, sys.path)))
             size = _ARGUMENT_SIZE
@@ -205,12 +206,14 @@ def _held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _bound_sending(descriptor: int) -> None:
-    """Have a socket fail, as one that is broken does, when nothing can be sent for so long."""
+def _bound_stalls(descriptor: int) -> None:
+    """Have a socket fail, as one that is broken does, when nothing can be sent for so long, or
+    nothing comes of what is being received."""
     with socket.socket(fileno=os.dup(descriptor)) as end:
         end.settimeout(None)  # whatever the default of the program is: the descriptors share it
-        patience = struct.pack("ll", int(SEND_SECONDS), int(SEND_SECONDS % 1 * 1e6))
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        patience = struct.pack("ll", int(STALL_SECONDS), int(STALL_SECONDS % 1 * 1e6))
+        for bound in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            end.setsockopt(socket.SOL_SOCKET, bound, patience)
 
 
 _prompt: Executor | None = None

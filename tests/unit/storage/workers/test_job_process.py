@@ -224,12 +224,30 @@ def test_one_that_takes_no_more_of_a_large_call_counts_as_dead(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped while it was idle, it held whoever had a large call for it for ever."""
-    monkeypatch.setattr(job_process, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(job_process, "STALL_SECONDS", 0.2)
     with closing(JobProcess(board.fileno(), NICENESS)) as process:
         process.call(os.getpid)
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(ProcessDied, match="-9"):
             process.call(len, bytes(10 << 20))
+
+
+def test_one_that_stops_within_its_reply_counts_as_dead(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited for the rest of it waited for ever, and nobody was told."""
+    monkeypatch.setattr(job_process, "STALL_SECONDS", 0.2)
+    with closing(JobProcess(board.fileno(), NICENESS)) as process:
+        process.call(os.getpid)
+        receive = process._calls.recv
+
+        def stopped_meanwhile() -> Any:
+            os.kill(process.pid, signal.SIGSTOP)
+            return receive()
+
+        monkeypatch.setattr(process._calls, "recv", stopped_meanwhile)
+        with pytest.raises(ProcessDied, match="-9"):
+            process.call(bytes, 100 << 20)
 
 
 def test_who_is_interrupted_gets_no_answer_to_an_earlier_call(
