@@ -114,7 +114,8 @@ class JobProcess:
                 niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness,  # 19 where it would be more
             )
             # That of the interpreter, or what ``multiprocessing.set_executable`` was told.
-            command = [os.fsdecode(get_executable()), "-c", program, *arguments]
+            interpreter = [os.fsdecode(get_executable()), *_flags()]
+            command = [*interpreter, "-c", program, *arguments]
             with _held_back():
                 self._process = subprocess.Popen(  # noqa: S603 - our own program
                     command,
@@ -204,6 +205,14 @@ def _held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _flags() -> list[str]:
+    """Those of this interpreter, if it goes by no environment. That may be meant for another one,
+    as ``PYTHONHOME`` of a program that brings its own, with which this one does not start."""
+    if sys.flags.isolated:
+        return ["-I"]
+    return ["-E"] if sys.flags.ignore_environment else []
 
 
 def _bound_stalls(descriptor: int) -> None:

@@ -407,6 +407,21 @@ def test_it_does_not_outlive_who_started_it_for_a_forked_child(tmp_path: Path) -
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("flag", ["-E", "-I"])
+def test_it_goes_by_no_environment_that_its_starter_ignores(flag: str) -> None:
+    """It did not start with a ``PYTHONHOME`` that is meant for another interpreter."""
+    program = f"import sys\nsys.path[:] = {sys.path!r}\n{CALLER}"
+    ran = subprocess.run(
+        [sys.executable, flag, "-c", program],
+        env={**os.environ, "PYTHONHOME": "/no/such/home"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (ran.stdout, ran.stderr) == (f"{seerdb.__file__} 3\n", "")
+
+
 CALLER = """
 import seerdb
 from seerdb.storage.workers.job_process import JobProcess
