@@ -27,6 +27,7 @@ free memory, and such the host of a virtual machine has often taken back: to all
 _PIECE = 4 << 20
 """Bytes that are allocated between two syncs."""
 _DIRECT_BLOCK = 4096
+_STANDARD_STREAMS = range(3)
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 
@@ -95,6 +96,7 @@ class OsFileSystem:
         A forked child lets go of it, or it would outlive its parent with it.
         """
         with _translated("lock", path):
+            _occupy_standard_streams()
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, _FILE_MODE)
             try:
                 _lock(descriptor, path)
@@ -237,6 +239,23 @@ class _OsFileLock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _occupy_standard_streams() -> None:
+    """Have those that this process has not go nowhere.
+
+    Else what is opened next, as the log, gets their numbers, and an interpreter or a library that
+    crashes writes over it what it has to say.
+    """
+    for number in _STANDARD_STREAMS:
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            if descriptor in _STANDARD_STREAMS:
+                os.set_inheritable(descriptor, True)  # noqa: FBT003 - it has no name
+            else:  # another thread was faster
+                os.close(descriptor)
 
 
 def _bypass_page_cache(descriptor: int) -> bool:
