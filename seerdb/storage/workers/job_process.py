@@ -22,6 +22,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.spawn import get_executable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -105,7 +106,7 @@ class JobProcess:
             keep_from_children(end, Connection.close)
         _bound_stalls(self._calls.fileno())
         with theirs:
-            path = ascii(list(map(str, sys.path)))
+            path = ascii(_path())
             size = _ARGUMENT_SIZE
             arguments = [path[start : start + size] for start in range(0, len(path), size)]
             program = _PROGRAM.format(
@@ -205,6 +206,23 @@ def _held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _current_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # deleted
+        return ""
+
+
+_BEGAN_IN = _current_directory()
+"""Where this was imported."""
+
+
+def _path() -> list[str]:
+    """Where this interpreter looks for modules; for its current directory that in which it found
+    this one, as the one it is in by now may have another SeerDB, or none."""
+    return [str(each) or _BEGAN_IN for each in sys.path]
 
 
 def _flags() -> list[str]:

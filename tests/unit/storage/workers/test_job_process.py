@@ -107,6 +107,28 @@ def test_it_looks_where_who_started_it_does(board: Board, monkeypatch: pytest.Mo
         assert process.call(told, "argv") == ["-c"]
 
 
+def test_it_finds_what_its_starter_found_where_it_began(tmp_path: Path) -> None:
+    """An interactive session looks in its current directory, and may have gone elsewhere."""
+    began, elsewhere = tmp_path / "began", tmp_path / "elsewhere"
+    for directory, said in [(began, "right"), (elsewhere, "wrong")]:
+        directory.mkdir()
+        (directory / "where.py").write_text(f"def told():\n    return {said!r}\n")
+    program = f"""
+import os, sys
+sys.path[:] = ["", *{sys.path!r}]
+import where
+from seerdb.storage.workers.job_process import JobProcess
+from seerdb.storage.workers.shared_numbers import Board
+os.chdir({str(elsewhere)!r})
+process = JobProcess(Board().fileno(), 0)
+print(process.call(where.told))
+process.close()
+"""
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, cwd=began, capture_output=True, text=True, check=True)
+    assert ran.stdout == "right\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_all_of_its_threads_take_memory_from_one_place(process: JobProcess) -> None:
     """A second arena reserves 64 MiB; a merge in there kept half as much memory again."""
