@@ -30,7 +30,7 @@ from seerdb.storage.retention.loans import kept_names
 from seerdb.storage.workers.allocator import keep_freed_pieces
 from seerdb.storage.workers.job_process import ProcessDied, promptly
 from seerdb.storage.workers.pace import Pace, at_full_speed
-from seerdb.storage.workers.processes import NoneIdle, Pool, patiently
+from seerdb.storage.workers.processes import NoneIdle, NotStarted, Pool, patiently
 from seerdb.storage.workers.shared_numbers import numbers_at
 from seerdb.storage.workers.threads import Workers
 
@@ -122,6 +122,7 @@ class ProcessRunner:
     they begin. A flush that is urgent then gives way to nobody: beside other programs that keep all
     processors busy writes would go on at its pace. One that gets no process within
     ``FLUSH_PATIENCE`` runs ``here``: others may hold them all for as long as their bucket stalls.
+    So does one for which none can be started.
     """
 
     shares_memory = False
@@ -154,7 +155,8 @@ class ProcessRunner:
         purpose: Purpose,
         control: JobControl | None = None,
     ) -> Result:
-        """See :class:`JobRunner`. Raises ``UnavailableError`` when the worker died."""
+        """See :class:`JobRunner`. Raises ``UnavailableError`` when the worker died, or none can be
+        started."""
         call = _run_job, function, job, self._location, purpose
         result: Result
         try:
@@ -166,6 +168,10 @@ class ProcessRunner:
                     result, statistics = self._run(purpose, *call, place)
         except NoneIdle:
             return self._here.run(function, job, purpose, control)
+        except NotStarted as error:
+            if purpose is Purpose.FLUSH:
+                return self._here.run(function, job, purpose, control)
+            raise UnavailableError(f"no worker process can be started: {error}") from error
         except ProcessDied as error:
             raise UnavailableError(f"a worker process died; its job runs again: {error}") from error
         self._meter.merge(statistics)

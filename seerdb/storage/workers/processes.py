@@ -41,6 +41,10 @@ class NoneIdle(Exception):
     """All processes of a pool had other jobs for as long as somebody was ready to wait."""
 
 
+class NotStarted(Exception):
+    """The system gives no other process, or the interpreter's program is gone."""
+
+
 RUNTIME_CLOSED = "the runtime is closed; close it after its databases"
 
 
@@ -87,7 +91,7 @@ class _Processes:
             if process is not None and process.has_ended:  # while it was idle
                 process.close()
                 process = None
-            process = process or self._start()
+            process = process or self._started()
             self._running.add(process)
             if self._is_closed:  # meanwhile: :meth:`cut_off` may have missed it
                 process.cut_off()
@@ -96,6 +100,12 @@ class _Processes:
             if process is not None:
                 self._running.discard(process)
             self._idle.put(process if process and process.is_alive else None)
+
+    def _started(self) -> JobProcess:
+        try:
+            return self._start()
+        except OSError as error:
+            raise NotStarted(str(error)) from error
 
     def prepare(self) -> None:
         """Start one, if none is; waits neither until it can work nor for those that do."""
@@ -152,7 +162,7 @@ class WorkerProcesses:
         """Run a picklable call in a worker process of ``pool`` and wait for what it returns.
 
         Raises: what the call raises; ``ProcessDied`` when its worker died, after which a later call
-        gets a new one; ``NoneIdle`` when all are busy for ``patience`` seconds.
+        gets a new one; ``NoneIdle`` when all are busy for ``patience`` seconds; ``NotStarted``.
         """
         return self._pools[pool].run(patience, function, *args)
 

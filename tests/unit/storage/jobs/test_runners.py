@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.spawn
 import os
 import signal
 import threading
@@ -148,6 +149,24 @@ def test_a_flush_runs_here_when_others_have_all_processes(
             opened.enter_context(gate.open("w"))  # once the job reads
         flush = callers.submit(runner.run, run_copy, Copy("a", "b"), Purpose.FLUSH)
         assert flush.result(60) == (5, os.getpid())
+
+
+def test_a_flush_runs_here_where_no_process_can_be_started(tmp_path: Path) -> None:
+    """An interpreter that was replaced under a running server kept it from flushing for ever."""
+    workers = Workers("process", SystemClock())
+    runner, store, _ = runner_on(tmp_path, workers)
+    store.put("a", b"12345")
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable("/no/such/python")
+    try:
+        assert runner.run(run_copy, Copy("a", "b"), Purpose.FLUSH) == (5, os.getpid())
+        with pytest.raises(UnavailableError, match=r"no worker process can be started: .*python"):
+            runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
+    finally:
+        multiprocessing.set_executable(before)
+    size, process = runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
+    assert (size, process != os.getpid()) == (5, True)
+    workers.close()
 
 
 def test_a_worker_keeps_the_stores_that_it_opened_last(
