@@ -60,6 +60,12 @@ class ShippedLog:
         """The last commit that counts; 0: there is none."""
         return max((each.last for each in self.stretches), default=0)
 
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """First and last seq of what the objects hold, and of what is damaged of them."""
+        sound = [(each.first, each.last) for each in self.stretches]
+        return sound + [(loss.min_seq, loss.max_seq) for loss in self.damaged if loss.min_seq]
+
     def voids(self, table: TableId, max_seq: int) -> bool:
         """Whether a table holds what a later owner of the log has declared void."""
         return any(
