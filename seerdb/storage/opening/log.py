@@ -110,7 +110,7 @@ class OpeningLog:
             found = read_shipped(
                 self._shipped, state.database_id, after, strict=False, listed=listed
             )
-            return [record for record in found if record[0] <= upto]
+            return [record for record in found.records if record[0] <= upto]
 
         options = self._options
         recovery = recover(
@@ -139,9 +139,9 @@ class OpeningLog:
                 strict=self._strict,
                 listed=listed,
             )
-            self._take_shipped(recovery, lost)
-            if recovery.last_seq < newest:
-                recovery.branch_seq = recovery.last_seq
+            self._take_shipped(recovery, lost.records)
+            if lost.sound_seq < newest:
+                recovery.branch_seq = lost.sound_seq
         branch = recovery.branch_seq
         self.shipped_seq = min(newest, recovery.last_seq if branch is None else branch)
 
@@ -155,7 +155,8 @@ class OpeningLog:
         """Begin a home with the log in the bucket; a log that was here before is put apart.
 
         The home is complete only when that log is durable here: until then the next opening
-        begins anew.
+        begins anew. What comes out of a damaged object is behind the branch, which voids that, and
+        is shipped anew.
         """
         shipped = read_shipped(
             self._shipped,
@@ -166,8 +167,8 @@ class OpeningLog:
         )
         segments = list_segments(self._files, self._wal)
         recovery = Recovery(last_seq=state.last_seq, last_segment=max(segments, default=0))
-        self._take_shipped(recovery, shipped)
-        recovery.branch_seq = self.shipped_seq = recovery.last_seq
+        self._take_shipped(recovery, shipped.records)
+        recovery.branch_seq = self.shipped_seq = shipped.sound_seq
         overtaken = self._find_overtaken(state, recovery.last_seq)
         if needs_all:
             self._refuse_loss(overtaken)  # once more: others may have claimed in between

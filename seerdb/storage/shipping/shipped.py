@@ -81,6 +81,14 @@ def newest_shipped(listed: Iterable[ShippedObject]) -> int:
     return max((min(each.last, each.end - 1) for each in listed), default=0)
 
 
+class ShippedRecords(NamedTuple):
+    """Records in order and without a gap; those up to ``sound_seq`` are in objects that are as
+    they were, those above in some that are damaged further on, or behind such."""
+
+    records: list[Record]
+    sound_seq: int
+
+
 def read_shipped(
     store: ObjectStore,
     database_id: str,
@@ -89,8 +97,8 @@ def read_shipped(
     strict: bool,
     listed: Iterable[ShippedObject] | None = None,
     fetch: Fetch | None = None,
-) -> list[Record]:
-    """The shipped records after seq ``after``, in order and without a gap.
+) -> ShippedRecords:
+    """The shipped records after seq ``after``.
 
     ``listed`` is what :func:`list_shipped` gave, if it was asked already. ``fetch`` gets the
     objects, perhaps side by side: there may be thousands, and a takeover waits for them. Raises:
@@ -100,32 +108,45 @@ def read_shipped(
     needed = [
         each for each in (list_shipped(store) if listed is None else listed) if after < each.last
     ]
-    records: dict[int, Record] = {}
+    sound: dict[int, Record] = {}
+    saved: dict[int, Record] = {}
     try:
         bodies = (fetch or partial(map, store.get))([each.name for each in needed])
-        for (name, first, last, end), data in zip(needed, bodies, strict=True):
-            for record in _records_of(data, database_id, name, first, last):
-                if after < record[0] < end:
-                    records[record[0]] = record
-        return _contiguous(records, after)
+        for each, data in zip(needed, bodies, strict=True):
+            found, error = _records_of(data, database_id, each)
+            if error is not None and strict:
+                raise error
+            records = sound if error is None else saved
+            records.update((record[0], record) for record in found if after < record[0] < each.end)
     except CorruptionError:
         if strict:
             raise
-        return _contiguous(records, after, stop_at_gap=True)
+    whole = _contiguous(sound, after, stop_at_gap=not strict)
+    return ShippedRecords(
+        _contiguous(saved | sound, after, stop_at_gap=True) if saved else whole,
+        whole[-1][0] if whole else after,
+    )
 
 
-def _records_of(data: bytes, database_id: str, name: str, first: int, last: int) -> list[Record]:
-    scan = read_segment(data, name, None)
-    check_database(scan, database_id)
+def _records_of(
+    data: bytes, database_id: str, shipped: ShippedObject
+) -> tuple[list[Record], CorruptionError | None]:
+    """The records of an object that stand before any damage, and what is wrong with it."""
+    name, first, last, _ = shipped
+    try:
+        scan = read_segment(data, name, None)
+        check_database(scan, database_id)
+    except CorruptionError as error:
+        return [], error
     records = [record for record in scan.records if first <= record[0] <= last]
-    if scan.damages or not records or (records[0][0], records[-1][0]) != (first, last):
-        raise CorruptionError(
-            "a shipped log does not hold what its name says",
-            name=name,
-            expected=f"seq {first} to {last}",
-            found=f"{len(records)} records",
-        )
-    return records
+    if not scan.damages and records and (records[0][0], records[-1][0]) == (first, last):
+        return records, None
+    return records, CorruptionError(
+        "a shipped log does not hold what its name says",
+        name=name,
+        expected=f"seq {first} to {last}",
+        found=f"{len(records)} records",
+    )
 
 
 def _contiguous(

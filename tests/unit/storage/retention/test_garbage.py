@@ -209,7 +209,8 @@ def recovered(names: set[str], after: int) -> list[list[Record] | None]:
     found: list[list[Record] | None] = []
     for strict in (True, False):
         try:
-            found.append(read_shipped(store, HEADER.database_id.hex(), after, strict=strict))
+            shipped = read_shipped(store, HEADER.database_id.hex(), after, strict=strict)
+            found.append(shipped.records)
         except CorruptionError:
             found.append(None)
     return found
