@@ -131,3 +131,18 @@ def test_a_gap_that_an_ingest_left_in_the_local_log_is_told_with_what_opens_it()
     after.settings["recovery"] = "salvage"
     expected = {b"a": b"1", b"b": b"1", b"c": b"1", b"i": b"1"}
     assert contents(reopened(after, bucket, keep_disk=True)) == expected
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["record", "nothing"])
+def test_an_ingest_whose_record_was_the_last_is_named_where_it_is_left_out(*, lost: bool) -> None:
+    world, db = begun()
+    flushed(db, a="1")
+    db.ingest([(b"i", b"1")])
+    after = world.kill()
+    if lost:
+        after.bucket.delete([names(after, MANIFEST_PREFIX)[-1]])
+    report, bucket = repaired(after)
+    assert report.manifest == "whole"
+    name = names(after, TABLE_PREFIX)[-1]
+    assert [each.partition(":")[0] for each in report.left_out] == ([name] if lost else [])
+    assert contents(reopened(after, bucket)) == {b"a": b"1"} | ({} if lost else {b"i": b"1"})

@@ -3,7 +3,8 @@ and nothing in those that are left tells of them. Tables and log do.
 
 A flush of the owner's epoch, whose table no record names, holds commits that were made, and no
 others that come before them are missing: it counts, above all there is. Anything else that goes on
-where the manifest does not is a sign that this is not the newest state.
+where the manifest does not is a sign that this is not the newest state. A table of an ingest is
+none: whether it was ever shown, nothing but a record tells. It is left out, and told.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def adopt(evidence: Evidence, flushes: Sequence[TableMeta]) -> None:
 def _unnamed(
     store: ObjectStore, tables: Sequence[TableId], evidence: Evidence
 ) -> Iterator[Glimpse]:
-    """Tables of the owner's epoch of which no record tells, and which have seqs of their own."""
+    """Tables of the owner's epoch of which no record tells, and which have seqs of their own; the
+    others are noted in ``evidence``."""
     told = evidence.removed.union(evidence.named)
     for table in tables:
         if table in told or epoch_of(table) != evidence.epoch:
@@ -89,6 +91,8 @@ def _unnamed(
             continue  # nothing tells that it ever counted
         if found is not None:
             yield found
+        else:
+            evidence.unshown.append(table)
 
 
 def _begins(shipped: ShippedLog, after: int) -> list[int]:

@@ -30,7 +30,8 @@ class Evidence:
     last that is said of each table; ``removed``: those that are gone since; ``undone``: those of
     them that a restore in place has left behind; ``restored``: the commits that were one;
     ``begun``: no table that counts after the last of them has a lower id, unless it is named;
-    ``inputs``: what tables that an edit added were made of; ``home``: whose data directory owned
+    ``inputs``: what tables that an edit added were made of; ``unshown``: tables of ingests that no
+    record names, though the records look whole; ``home``: whose data directory owned
     the database in ``home_epoch``."""
 
     state: ManifestState | None = None
@@ -41,6 +42,7 @@ class Evidence:
     restored: set[int] = field(default_factory=set)
     begun: TableId | None = None
     inputs: dict[TableId, frozenset[TableId]] = field(default_factory=dict)
+    unshown: list[TableId] = field(default_factory=list)
     last_seq: int = 0
     epoch: int = 0
     time_us: int = 0

@@ -109,6 +109,12 @@ def _choose(source: ObjectStore, found: Finds, report: RepairReport) -> Arrangem
         for each in found.replaced
         if each not in used
     ]
+    if found.evidence.is_newest:
+        report.left_out += [
+            f"{table_name(each)}: an ingest made it that was never shown, or the record of the "
+            "manifest that showed it is lost, and was the last"
+            for each in found.evidence.unshown
+        ]
     _note_restores(source, found, report)
     report.lost += made.lost
     report.doubts = made.doubts
