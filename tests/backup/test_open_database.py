@@ -9,11 +9,20 @@ from typing import Any
 import pytest
 
 import seerdb
-from seerdb import BusyError, ClosedError, InvalidRequestError, NotFoundError, Transfer
+from seerdb import (
+    BusyError,
+    ClosedError,
+    InvalidRequestError,
+    NotFoundError,
+    Transfer,
+    UnavailableError,
+)
 from seerdb.storage.backup import tasks
 from seerdb.storage.backup.copying import Progress
+from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.names import HOLD_PREFIX
+from seerdb.storage.retention import checkpoints
 from seerdb.testing.objects import MemoryObjectStore, StallingObjectStore
 from tests.fixtures.database import World, collect_garbage, fill
 from tests.fixtures.events import PATIENCE
@@ -33,6 +42,47 @@ def test_a_backup_holds_everything_that_was_committed_before(tmp_path: Path) -> 
     seerdb.restore(str(tmp_path / "repository"), str(tmp_path / "new"))
     with seerdb.DB.open(str(tmp_path / "new"), background="inline") as db:
         assert dict(db.scan()) == rows
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+def test_a_backup_is_made_though_the_bucket_denies_letting_go_of_its_hold(
+    is_background: bool, tmp_path: Path
+) -> None:
+    world, repository = World(), str(tmp_path / "repository")
+    with world.open() as db:
+        world.store.fail("delete", match=HOLD_PREFIX, times=1 << 20)
+        rows = fill(db, 50)
+        if is_background:
+            db.start_backup(repository)
+            _join()
+            [status] = db.backups()
+            assert (status.state, status.error) == ("done", None)
+            report = status.report
+        else:
+            report = db.backup(repository)
+        assert report is not None
+        [note] = report.notes
+        assert note.startswith("the hold is left in the bucket")
+        assert "24 hours" in note
+        assert len(world.bucket.list(HOLD_PREFIX)) == 1
+    seerdb.restore(repository, str(tmp_path / "new"))
+    with seerdb.DB.open(str(tmp_path / "new"), background="inline") as db:
+        assert dict(db.scan()) == rows
+
+
+def test_a_bucket_is_backed_up_though_it_denies_letting_go_of_the_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(store: ObjectStore, name: str) -> None:
+        raise UnavailableError(f"{name}: denied")
+
+    source, repository = str(tmp_path / "db"), str(tmp_path / "repository")
+    with seerdb.DB.open(source, background="inline", min_free_disk=0) as db:
+        fill(db, 50)
+    monkeypatch.setattr(checkpoints, "release", denied)
+    [note] = seerdb.backup(source, repository).notes
+    assert note.startswith("the hold is left in the bucket")
+    assert note.endswith("denied")
 
 
 def test_every_commit_between_two_backups_can_be_restored_however_soon_they_follow(

@@ -92,15 +92,17 @@ def backup(
     ``InvalidRequestError``, ``BusyError`` while a prune runs, ``CorruptionError``,
     ``UnavailableError``.
     """
+    notes: list[str] = []
     with (
         open_database_store(bucket_of(source), transfer.source_options) as store,
-        held(store, clock=_clock, random_bytes=os.urandom) as hold,
+        held(store, clock=_clock, random_bytes=os.urandom, left=notes.append) as hold,
         open_store(to, transfer.target_options) as target,
         transfer.carrier() as carrier,
     ):
         wish = Wish(label=label, keep=keep, full=full)
         report = take_backup(Source(store, hold.state), target, wish, carrier, os.urandom)
-    return msgspec.structs.replace(report, notes=[*report.notes, *_left_behind(source, report.seq)])
+    notes += _left_behind(source, report.seq)
+    return msgspec.structs.replace(report, notes=[*report.notes, *notes])
 
 
 def restore(

@@ -101,17 +101,20 @@ class BackupTasks:
 
     def _take(self, target: ObjectStore, wish: Wish, transfer: Transfer) -> BackupReport:
         self._flush()
+        notes: list[str] = []
         with (
             held(
                 self._store,
                 clock=self._clock,
                 random_bytes=self._random_bytes,
                 state=self._manifest.state,
+                left=notes.append,
             ) as hold,
             transfer.carrier() as carrier,
         ):
             source = Source(self._store, hold.state)
-            return take_backup(source, target, wish, carrier, self._random_bytes)
+            report = take_backup(source, target, wish, carrier, self._random_bytes)
+        return msgspec.structs.replace(report, notes=[*report.notes, *notes])
 
     def start(self, to: str, wish: Wish, transfer: Transfer) -> BackupStatus:
         """Begin :meth:`run` on a thread of its own. Raises: ``BusyError`` while another one runs

@@ -17,16 +17,26 @@ LET_GO_SECONDS = 5.0
 
 
 @contextmanager
-def letting_go(let_go: Callable[[], None], seconds: float = LET_GO_SECONDS) -> Iterator[None]:
+def letting_go(
+    let_go: Callable[[], None],
+    seconds: float = LET_GO_SECONDS,
+    left: Callable[[UnavailableError], None] | None = None,
+) -> Iterator[None]:
     """Call ``let_go`` when the block ends, in whatever way. Whatever ended the block is what is
     raised; where the store is away for ``let_go``, that is a note to it. Ctrl-C and SIGTERM wait
-    for it ``seconds`` at most. Raises: what ``let_go`` does after a block that went well."""
+    for it ``seconds`` at most. Raises: what ``let_go`` does after a block that went well, but for
+    the store being away or denying it, which ``left`` is told instead where there is one."""
     try:
         yield
     except BaseException as error:
         let_go_after(error, let_go, seconds)
         raise
-    let_go()
+    try:
+        let_go()
+    except UnavailableError as away:
+        if left is None:
+            raise
+        left(away)
 
 
 def let_go_after(

@@ -21,7 +21,13 @@ from functools import partial
 from msgspec.structs import replace
 
 from seerdb.clock import Clock
-from seerdb.errors import AlreadyExistsError, BusyError, InvalidRequestError, NotFoundError
+from seerdb.errors import (
+    AlreadyExistsError,
+    BusyError,
+    InvalidRequestError,
+    NotFoundError,
+    UnavailableError,
+)
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -68,16 +74,26 @@ def held(
     random_bytes: RandomBytes,
     state: ManifestState | None = None,
     lifetime: float = HOLD_SECONDS,
+    left: Callable[[str], None] | None = None,
 ) -> Iterator[Kept]:
     """The newest state of the database, all objects of which stay while the block runs, and
-    ``lifetime`` seconds at most. ``state``: what is known of it already.
+    ``lifetime`` seconds at most. ``state``: what is known of it already. ``left``: is told of a
+    hold that a block that went well could not let go of; without it that is raised.
 
     Safe beside any writer. Raises: ``NotFoundError`` where there is no database, ``BusyError``,
     ``CorruptionError``, ``UnavailableError``.
     """
     kept = _hold(store, state or _load(store), clock, random_bytes, lifetime)
-    with letting_go(lambda: release(store, hold_name(kept.id))):
+    let_go = partial(release, store, hold_name(kept.id))
+    with letting_go(let_go, left=left and partial(_leave, left, lifetime)):
         yield kept
+
+
+def _leave(left: Callable[[str], None], lifetime: float, denied: UnavailableError) -> None:
+    left(
+        "the hold is left in the bucket, and what is replaced there is kept for up to "
+        f"{lifetime / 3600:.0f} hours: {denied}"
+    )
 
 
 def _hold(
