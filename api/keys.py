@@ -39,7 +39,7 @@ from seerdb_api.freshness import (
 )
 from seerdb_api.percent import decoded
 from seerdb_api.query import AS_OF, DURABILITY, FILL_CACHE, TTL, parse_query
-from seerdb_api.reply import Header, Reply, seq_header
+from seerdb_api.reply import Header, Reply, by_name, seq_header
 from seerdb_api.service import Service
 
 PREFIX = b"/v1/kv/"
@@ -66,7 +66,7 @@ class Keys:
         """The reply to one request. Raises what :func:`errors.reply_to` turns into one."""
         key = key_of(scope["raw_path"])
         method = scope["method"]
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = by_name(scope["headers"])
         if method in ("GET", "HEAD"):
             query = scope["query_string"]
             values = parse_query(query, GET_PARAMETERS) if query else {}

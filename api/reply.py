@@ -67,5 +67,17 @@ async def send_reply(reply: Reply, method: str, send: Send) -> None:
 
 
 def headers_of(request: Request) -> dict[bytes, bytes]:
-    """The request's headers by lower-case name; of a repeated one, the last."""
-    return dict(request.scope["headers"])
+    """The request's headers by lower-case name; see :func:`by_name`."""
+    return by_name(request.scope["headers"])
+
+
+def by_name(headers: list[Header]) -> dict[bytes, bytes]:
+    """Headers with lower-case names by these; of one that is repeated all values as one list
+    (RFC 9110, section 5.3)."""
+    found = dict(headers)
+    if len(found) == len(headers):
+        return found
+    found.clear()
+    for name, value in headers:
+        found[name] = b"%b, %b" % (found[name], value) if name in found else value
+    return found

@@ -140,6 +140,31 @@ def _played(**changes: Any) -> list[tuple[bytes, int]]:
     return replies
 
 
+@pytest.mark.parametrize("changes", [{}, HTTPTOOLS], ids=["plain", "httptools"])
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("PUT", ['if-match: "9"', 'if-match: "1"'], 400),
+        ("PUT", ['if-match: "1"', 'if-match: "1"'], 400),
+        ("DELETE", ['if-match: "9"', 'If-Match: "1"'], 400),
+        ("PUT", ['if-none-match: "1"', "if-none-match: *"], 400),
+        ("GET", ['if-match: "1"', 'if-match: "9"'], 200),
+        ("GET", ['if-none-match: "1"', 'if-none-match: "9"'], 304),
+        ("GET", ["range: bytes=0-0", "range: bytes=1-1"], 200),
+        ("GET", ["seerdb-min-seq: 1", "seerdb-min-seq: 0"], 400),
+    ],
+)
+def test_a_header_on_several_lines_is_one_list(
+    changes: dict[str, Any], method: str, headers: list[str], status: int
+) -> None:
+    db = FakeDatabase()
+    db.load(a="0123")
+    with serving(db, **changes) as server, connected(server) as wire:
+        reply = wire.ask(request(method, "/v1/kv/a", *headers))
+    assert reply.startswith(b"HTTP/1.1 %d " % status), reply
+    assert db.entries[b"a"].value == b"0123"
+
+
 def test_both_paths_answer_the_same_bytes() -> None:
     plain = _played()
     through_asgi = _played(**HTTPTOOLS)
