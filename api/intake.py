@@ -21,6 +21,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from httptools import HttpParserInvalidURLError
 from starlette.types import Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -55,6 +56,7 @@ UNREAD_TOO_MUCH = 10.0
 _HEAD_LIMITS = f"a request has at most {MAX_LINES} header lines and {MAX_HEAD:,} bytes of them"
 _TARGET_LIMIT = f"path and query have at most {MAX_TARGET:,} bytes"
 _FRAGMENT = "the request target holds a #, which is no part of one; in a key it is %23"
+_NO_URL = "the request target is neither a path nor a URL with a host and a port up to 65,535"
 _SLOW = "the head of a request has to be there within {0:g} seconds, and so each piece of its body"
 _VERSIONS = ("1.0", "1.1")
 _VERSION = "HTTP/1.1 is spoken here, and HTTP/1.0, but not HTTP/{0}"
@@ -173,7 +175,10 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._not_taken(INVALID_REQUEST, _VERSION.format(version))
         scope: Any = self.scope
         scope[DROP] = self.transport.abort
-        super().on_headers_complete()
+        try:
+            super().on_headers_complete()
+        except HttpParserInvalidURLError as error:
+            raise self._not_taken(INVALID_REQUEST, _NO_URL) from error
 
     def on_body(self, body: bytes) -> None:
         """The parser saw some of a body."""

@@ -112,6 +112,17 @@ def test_what_is_not_let_in_is_a_problem(sent: bytes, status: int, name: str) ->
     assert b"new" not in db.entries
 
 
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("CONNECT", "x:80"), ("GET", "http://x:65536/v1/kv/a"), ("GET", "http:///v1/kv/a")],
+)
+def test_a_target_that_is_no_url_is_told(method: str, target: str) -> None:
+    with serving(FakeDatabase()) as server, connected(server) as wire:
+        wire.send(request(method, target))
+        document = problem(wire.reply(), 400, "invalid-request")
+    assert document["detail"].startswith("the request target is neither a path nor a URL")
+
+
 def is_parsing(server: Server) -> bool:
     connections = list(server.server_state.connections)
     return any(isinstance(each, GuardedProtocol) and each._parsing for each in connections)

@@ -16,6 +16,7 @@ EXTRAS = {"distributed"}
 COMES_WITH = {
     "anyio": "fastapi",
     "botocore": "boto3",
+    "httptools": "uvicorn",
     "pydantic": "fastapi",
     "starlette": "fastapi",
     "tornado": "distributed",
