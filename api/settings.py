@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from seerdb.errors import InvalidRequestError
-from seerdb.options import GIB, KIB, MAX_LAG, MIB, Options, check_max_lag
+from seerdb.options import GIB, KIB, MAX_LAG, MIB, Options, check_max_lag, check_server_url
 
 ENVIRONMENT_PREFIX = "SEERDB_"
 LOG_FORMATS = ("text", "json")
@@ -75,6 +75,8 @@ class ServiceSettings:
             value = getattr(self, name)
             is_url = isinstance(value, str) and _URL.fullmatch(value) is not None
             _demand(name, is_url, "must be an http or https URL", value)
+            if value:
+                check_server_url(f"setting {name}", value)
         check_max_lag(self.max_lag)
         is_placed = self.options.store is not None or not self.replica
         _demand("replica", is_placed, "needs the setting store", self.replica)

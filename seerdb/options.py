@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from seerdb.errors import InvalidRequestError
 
@@ -26,6 +26,7 @@ GIB = 1 << 30
 
 MAX_KEY_SIZE = 65_535
 MAX_VALUE_SIZE = GIB
+MAX_PORT = 65_535
 MAX_TTL = 100 * 365 * 24 * 3600
 """Seconds: 100 years."""
 
@@ -326,6 +327,25 @@ def _is_encodable(name: str) -> bool:
         return b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:
         return False
+
+
+def check_server_url(what: str, url: object) -> None:
+    """Raise ``InvalidRequestError`` unless ``url`` may be that of a server. ``what`` it is."""
+    if not isinstance(url, str) or not _names_server(url):
+        raise InvalidRequestError(
+            f"{what} must be an http or https URL with a host, and a port from 1 to "
+            f"{MAX_PORT:,} if any, not {url!r}"
+        )
+
+
+def _names_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # The system would take a higher port modulo 65,536.
+        has_port = parts.port is None or 0 < parts.port <= MAX_PORT
+    except ValueError:
+        return False
+    return url.startswith(("http://", "https://")) and bool(parts.hostname) and has_port
 
 
 def check_max_lag(seconds: object) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from seerdb.errors import InvalidRequestError, ReadOnlyError
+from seerdb.errors import ReadOnlyError
 from seerdb.options import (
     MAX_LAG,
     DBOptions,
     Directory,
     Options,
     check_max_lag,
+    check_server_url,
     chosen,
     directory_name,
 )
@@ -68,8 +69,8 @@ class Replica(ReadOnly, Reader):
         ``CorruptionError``.
         """
         directory = directory_name(path)
-        if primary is not None and not primary.startswith(("http://", "https://")):
-            raise InvalidRequestError(f"primary must be an http or https URL, not {primary!r}")
+        if primary is not None:
+            check_server_url("primary", primary)
         check_max_lag(max_lag)
         parts = chosen(options, settings), components or Components()
         return cls(Follower(directory, *parts, primary), max_lag)

@@ -24,6 +24,7 @@ from seerdb.errors import (
     SeerDBError,
     UnavailableError,
 )
+from seerdb.options import check_server_url
 
 if TYPE_CHECKING:
     import httpx
@@ -35,7 +36,6 @@ RETRY_SECONDS = 1.0
 """To wait where a busy server does not say how long."""
 MAX_TARGET = 65_000
 """Characters of path and query that a server reads."""
-MAX_PORT = 65_535
 KEYS_TARGET = "/v1/kv"
 NDJSON = "application/x-ndjson"
 
@@ -90,15 +90,8 @@ class Client:
         """Raises ``InvalidRequestError`` for what is no URL. Connects with the first request."""
         import httpx
 
-        if not url.startswith(("http://", "https://")):
-            raise InvalidRequestError(f"a URL of a server begins with http://, unlike {url!r}")
+        check_server_url("what names a server", url)
         self._url = url.rstrip("/")
-        with self._translated():
-            port = httpx.URL(url).port
-        if port is not None and not 0 < port <= MAX_PORT:  # else the system takes it modulo 65,536
-            raise InvalidRequestError(
-                f"the port of a URL is from 1 to {MAX_PORT:,}, unlike that of {url!r}"
-            )
         self._http = httpx.Client(
             # Loading certificates takes longer than most requests.
             verify=url.startswith("https://"),

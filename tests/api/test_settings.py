@@ -106,6 +106,10 @@ def test_tables_of_a_file_stay_tables(tmp_path: Path) -> None:
         ("advertise", "http://"),
         ("advertise", "http://node 1"),
         ("advertise", "http://node-1\nx: y"),
+        ("advertise", "http://node-1:65536"),
+        ("advertise", "http://node-1:0"),
+        ("advertise", "http://:8000"),
+        ("advertise", "http://[::1"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, text: str) -> None:
@@ -113,9 +117,10 @@ def test_a_wrong_value_is_refused_by_name(name: str, text: str) -> None:
         load(environment={f"SEERDB_{name.upper()}": text})
 
 
-def test_a_primary_is_reached_over_http() -> None:
+@pytest.mark.parametrize("primary", ["s3://bucket", "http://node-1:73536"])
+def test_a_primary_is_reached_over_http(primary: str) -> None:
     with pytest.raises(InvalidRequestError, match="primary must be an http or https URL"):
-        ServiceSettings.build({"replica": True, "store": "s3://bucket", "primary": "s3://bucket"})
+        ServiceSettings.build({"replica": True, "store": "s3://bucket", "primary": primary})
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,9 @@ def test_what_it_needs_is_checked_at_once() -> None:
     world.open()
     with pytest.raises(InvalidRequestError, match="store"):
         Replica.open("replica")
-    with pytest.raises(InvalidRequestError, match="primary"):
-        Replica.open("replica", primary="example.org", store="bucket")
+    for primary in ("example.org", "http://example.org:65536", "http://:8000", "", 7):
+        with pytest.raises(InvalidRequestError, match="primary must be an http or https URL"):
+            Replica.open("replica", primary=primary, store="bucket")  # type: ignore[arg-type]
     for seconds in (0.0, -1, math.inf, math.nan, True, "1"):
         with pytest.raises(InvalidRequestError, match="max_lag must be seconds above 0"):
             Replica.open("replica", max_lag=seconds, store="bucket")  # type: ignore[arg-type]
