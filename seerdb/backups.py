@@ -98,8 +98,8 @@ class Backups(Past):
         return self._tasks.all()
 
     def cancel_backup(self, backup: str) -> None:
-        """Have a backup in the background end soon; what it has copied stays for the next one.
-        Raises ``NotFoundError``."""
+        """Have a backup in the background end soon, also one whose repository does not answer; what
+        it has copied stays for the next one. Raises ``NotFoundError``."""
         self._engine.check_open()
         self._tasks.cancel(backup)
 

@@ -245,6 +245,29 @@ def test_closing_the_database_cuts_off_a_repository_that_does_not_answer(
     assert not _threads()
 
 
+def test_a_cancelled_backup_is_cut_off_from_a_repository_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went on until its request had timed out, five times."""
+    repository = StallingObjectStore(MemoryObjectStore())
+    monkeypatch.setattr(tasks, "CANCEL_SECONDS", 0.01)
+    with seerdb.DB.open(str(tmp_path / "db")) as db:
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreLocation, "open", lambda *_: repository)
+            fill(db, 50)
+            repository.stalls = True
+            began = db.start_backup(str(tmp_path / "repository"))
+            assert repository.is_waited_for.wait(PATIENCE)
+            for _ in range(2):
+                db.cancel_backup(began.id)
+            _join(PATIENCE)
+            [status] = db.backups()
+            repository.close()
+        assert status.state == "failed"
+        assert "cancelled" in str(status.error)
+        assert db.backup(str(tmp_path / "repository")).seq == 50
+
+
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"jobs": 65}, {"rate": -1}])
 def test_a_transfer_without_sense_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidRequestError):
@@ -255,6 +278,6 @@ def _threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "seerdb-backup"]
 
 
-def _join() -> None:
+def _join(seconds: float | None = None) -> None:
     for thread in _threads():
-        thread.join()
+        thread.join(seconds)

@@ -30,6 +30,9 @@ REMEMBERED = 16
 RETRY_SECONDS = 10.0
 CLOSE_SECONDS = 20.0
 """How long a close waits for what a backup is asking its repository for."""
+CANCEL_SECONDS = 5.0
+"""The same for a backup that is cancelled."""
+_CANCELLED = "the backup was cancelled; what it has copied stays for the next one"
 
 
 class BackupStatus(msgspec.Struct, frozen=True):
@@ -58,14 +61,15 @@ class _Task:
 
     def watch(self, progress: Progress) -> None:
         if self.is_cancelled:
-            raise ClosedError("the backup was cancelled; what it has copied stays for the next one")
+            raise ClosedError(_CANCELLED)
         self.status = msgspec.structs.replace(self.status, **vars(progress))
 
-    def outwait(self) -> None:
-        """Wait for the end, and from ``CLOSE_SECONDS`` on for no request to the repository."""
+    def outwait(self, seconds: float) -> None:
+        """Wait for the end, and after so many seconds for no request to the repository. May be
+        called by several threads."""
         if self.thread is None:
             return
-        self.thread.join(CLOSE_SECONDS)
+        self.thread.join(seconds)
         if self.target is not None:
             self.target.close()
         self.thread.join()
@@ -141,7 +145,9 @@ class BackupTasks:
             with open_stores(to, transfer.target_options) as task.target:
                 report = self._take(task.target.of(Purpose.BACKUP), wish, transfer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-            task.status = msgspec.structs.replace(task.status, state="failed", error=str(error))
+            was_cut = task.is_cancelled and isinstance(error, ClosedError)
+            told = _CANCELLED if was_cut else str(error)
+            task.status = msgspec.structs.replace(task.status, state="failed", error=told)
             if not isinstance(error, SeerDBError) or not task.is_cancelled:
                 self._listener(WorkFailed("backup", str(error), 1, 0.0))
         else:
@@ -153,12 +159,16 @@ class BackupTasks:
             return [task.status for task in self._tasks]
 
     def cancel(self, backup: str) -> None:
-        """Have a backup in the background end soon. Raises: ``NotFoundError``."""
+        """Have a backup in the background end soon. A repository that takes ``CANCEL_SECONDS`` for
+        a request is cut off, and the lock there left to expire. Raises: ``NotFoundError``."""
         with self._lock:
             found = [task for task in self._tasks if task.status.id == backup]
-        if not found:
-            raise NotFoundError(f"there is no backup {backup!r} in the background")
-        found[0].is_cancelled = True
+            if not found:
+                raise NotFoundError(f"there is no backup {backup!r} in the background")
+            [task] = found
+            was_cancelled, task.is_cancelled = task.is_cancelled, True
+        if not was_cancelled and task.status.state == "running":
+            self._workers.start_thread(lambda: task.outwait(CANCEL_SECONDS), "seerdb-cancel")
 
     def points(self) -> RecoveryPoints:
         """What can be restored from the bucket of the database itself."""
@@ -173,4 +183,4 @@ class BackupTasks:
         for task in tasks:
             task.is_cancelled = True
         for task in tasks:
-            task.outwait()
+            task.outwait(CLOSE_SECONDS)
