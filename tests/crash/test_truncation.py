@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import pytest
 
-from seerdb import DB, CorruptionError
+from seerdb import DB, CorruptionError, UnavailableError
 from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.names import manifest_name, table_name
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.testing.model import Contents, Model, contents_after
 from tests.crash.trace import Run, Step, Verb, Write, check_contents
-from tests.fixtures.database import PATH, WAL, World
+from tests.fixtures.database import PATH, ROOMY, WAL, World, fill
 
 WRITES: tuple[Write, ...] = tuple(
     Write(
@@ -234,6 +234,35 @@ def check_mode(log: Logged, world: World, mode: str, damage: Damage) -> None:
     assert contents(strict) == expected
     assert strict.put(b"after", b"") > max(survivors, default=0)
     assert strict.get(b"after") == b""
+
+
+@pytest.mark.parametrize("ship_interval", [0, 1.0])
+def test_nothing_is_acknowledged_after_a_salvage_that_a_new_machine_would_not_find(
+    ship_interval: float,
+) -> None:
+    """The log that was shipped spanned what was lost, and nobody reads beyond a gap."""
+    world = World(takes_tables=False, ship_interval=ship_interval, **ROOMY)
+    rows = fill(world.open(), 12)
+    world = world.kill()
+    [segment] = list_segments(world.files, WAL)
+    flip(world, segment_path(WAL, segment), HEADER_SIZE + 1700)
+    db = world.open(recovery="salvage")
+    assert db.visible_seq == 12
+    rows = {key: value for key, value in rows.items() if db.get(key)}
+    assert len(rows) == 11
+    for life in range(3):
+        with pytest.raises(UnavailableError, match="salvaged"):
+            db.put(b"%d" % life, b"", durability="object")
+        assert db.statistics().shipping.unshipped_seq == 1
+        rows[b"%d" % life] = b""
+        world = world.kill()
+        db = world.open()
+    world.takes_tables = True
+    world = world.kill()
+    db = world.open()
+    assert db.put(b"after", b"", durability="object") == 16
+    assert db.statistics().shipping.unshipped_seq == 0
+    assert dict(world.lose_machine().open().scan()) == rows | {b"after": b""}
 
 
 def test_a_missing_segment_is_found() -> None:

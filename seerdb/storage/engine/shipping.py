@@ -43,7 +43,8 @@ class Shipping:
         workers: Workers,
         interval: float,
     ) -> None:
-        log = LocalLog(files, f"{opened.directory}/wal", self._reach)
+        hole_seq = opened.recovery.hole_seq
+        log = LocalLog(files, f"{opened.directory}/wal", self._reach, hole_seq)
         self._due = DUE * interval
         self._workers = workers
         self._is_timed = False  # written by the one who writes, and by the timer

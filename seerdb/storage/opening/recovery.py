@@ -44,6 +44,9 @@ class Recovery:
     """Segments that are not needed any more."""
     branch_seq: int | None = None
     """Where the log goes on otherwise than before, because of damage or another owner."""
+    hole_seq: int = 0
+    """The last seq, where commits before it that the tables do not hold are lost, whether in this
+    opening or an earlier one; else 0."""
     last_seq: int = 0
     last_timestamp_us: int = 0
     last_segment: int = 0
@@ -76,6 +79,7 @@ class _Recoverer:
         self._operator = operator
         self._missing = missing
         self._stopped = False
+        self._flushed_seq = flushed_seq
         self.found = Recovery(last_seq=flushed_seq)
 
     def run(self, log_start: int) -> Recovery:
@@ -85,6 +89,8 @@ class _Recoverer:
         needed = [segment for segment in segments if segment >= log_start]
         for segment in needed:
             self._recover(segment, is_last=segment == needed[-1])
+        if self.found.records < self.found.last_seq - self._flushed_seq:
+            self.found.hole_seq = self.found.last_seq
         return self.found
 
     def _recover(self, segment: int, *, is_last: bool) -> None:

@@ -14,6 +14,10 @@ so objects follow each other without overlaps. Bytes of ours under that name are
 others are an alarm: two writers share an epoch. Then nothing is shipped any more, nothing is
 overwritten, and the local log is kept. The next opening voids, by a branch, what is not ours, and
 ships from there on anew.
+
+Who reads the log in the bucket reads from where the tables end, and up to the first gap. So while
+the log lacks commits that were lost, nothing in it is safe before the tables hold what is around
+them.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from seerdb.errors import (
     NotFoundError,
     SeerDBError,
     TruncatedError,
+    UnavailableError,
 )
 from seerdb.ids import MAX_SEQ, SeqNo
 from seerdb.storage.local.files import FileSystem
@@ -87,11 +92,13 @@ class ShipStatistics(msgspec.Struct, frozen=True):
 
 class LocalLog(NamedTuple):
     """Where the shipper finds the log. ``position`` makes durable what is committed, and tells up
-    to where that is; ``None`` when a writer leads for longer than so many seconds (-1: ever)."""
+    to where that is; ``None`` when a writer leads for longer than so many seconds (-1: ever).
+    ``hole_seq``: the log lacks commits before this one."""
 
     files: FileSystem
     directory: str
     position: Callable[[float], Place | None]
+    hole_seq: int = 0
 
 
 class Shipper:
@@ -190,7 +197,8 @@ class Shipper:
     def statistics(self, visible_seq: int) -> ShipStatistics:
         """A copy of the counters. Never waits for disk or bucket."""
         shipped = self._backlog.shipped_seq
-        safe = max(shipped, self._manifest.state.last_seq)
+        flushed = self._manifest.state.last_seq
+        safe = flushed if self._has_hole else max(shipped, flushed)
         since = self._backlog.oldest_mark(safe) if visible_seq > safe else None
         return ShipStatistics(
             continuous=self._backlog.keeps_all,
@@ -202,6 +210,11 @@ class Shipper:
             seconds=self._seconds,
             stopped=str(self.conflict) if self.conflict else "",
         )
+
+    @property
+    def _has_hole(self) -> bool:
+        """Whether commits are missing in the log between where the tables end and its end."""
+        return self._log.hole_seq > self._manifest.state.last_seq
 
     @property
     def _owes(self) -> bool:
@@ -248,11 +261,18 @@ class Shipper:
             if not self._ship_next():
                 raise InternalError(f"seq {seq} is in no segment of {self._log.directory}")
         self._confirm()
+        if not self._is_safe(seq):
+            raise UnavailableError(
+                "the write is on this disk and in the bucket, but the log there has a gap before "
+                f"it until the tables hold what was salvaged, up to seq {self._log.hole_seq}; "
+                "see why that is not flushed, or wait for it"
+            )
 
     def _confirm(self) -> None:
         shipped = self._backlog.shipped_seq
         self._check_epoch()
-        self._confirmed = shipped
+        if not self._has_hole:
+            self._confirmed = shipped
 
     def _ship_next(self) -> bool:
         """Ship the next stretch; returns whether there was one."""
