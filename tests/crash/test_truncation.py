@@ -274,6 +274,18 @@ def test_a_missing_segment_is_found() -> None:
             world.open()
 
 
+def test_what_follows_a_missing_segment_is_no_point_in_time() -> None:
+    log = logged()
+    for segment in list_segments(log.world.files, WAL)[:-1]:
+        world = log.world.kill()
+        world.files.remove(segment_path(WAL, segment))
+        db = world.open(recovery="point_in_time")
+        last = db.visible_seq
+        assert last == max(log.before(segment, 0), default=0)
+        check_contents(db, log.model, last)
+        check_contents(world.lose_power().open(), log.model, last)
+
+
 STEPS: tuple[Step, ...] = (
     *WRITES[:8],
     Verb("flush"),

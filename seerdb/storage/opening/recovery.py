@@ -179,7 +179,10 @@ class _Recoverer:
         records = self._records_of(segment)
         if records:
             self._saw(records[-1][1])
-        fresh = [record for record in records if record[0] > self.found.last_seq]
+        after = self.found.last_seq
+        fresh = [record for record in records if record[0] > after]
+        if self._mode == "point_in_time":
+            fresh = [record for seq, record in enumerate(fresh, after + 1) if record[0] == seq]
         if fresh:
             self.found.records += len(fresh)
             self.found.last_seq = fresh[-1][0]
