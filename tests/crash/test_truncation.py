@@ -265,6 +265,24 @@ def test_nothing_is_acknowledged_after_a_salvage_that_a_new_machine_would_not_fi
     assert dict(world.lose_machine().open().scan()) == rows | {b"after": b""}
 
 
+def test_a_salvage_takes_from_the_bucket_what_is_damaged_here() -> None:
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    rows = fill(db, 12) | {b"shipped": b"", b"after": b""}
+    db.put(b"shipped", b"", durability="object")
+    db.put(b"after", b"")
+    world = world.kill()
+    [segment] = list_segments(world.files, WAL)
+    flip(world, segment_path(WAL, segment), HEADER_SIZE + 1700)
+    db = world.open(recovery="salvage")
+    assert dict(db.scan()) == rows
+    recovered = db.statistics().recovery
+    assert recovered.damaged
+    assert recovered.shipped_records == 1
+    assert db.put(b"next", b"", durability="object") == 15
+    assert dict(world.lose_machine().open().scan()) == rows | {b"next": b""}
+
+
 def test_a_missing_segment_is_found() -> None:
     log = logged()
     for segment in list_segments(log.world.files, WAL)[:-1]:

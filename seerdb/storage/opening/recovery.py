@@ -6,7 +6,8 @@ are they moved to ``quarantine/``, bytes and all (I4, I9).
 
 Seqs in the log are contiguous, so a missing segment shows: each one begins where the one before
 ended, and the first no later than where the tables end. If the bucket has all that is missing, it
-is written anew with what follows, and nothing is lost.
+is written anew with what follows, and nothing is lost. What it has of commits that a ``salvage``
+would skip is taken, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
+from operator import itemgetter
 
 from seerdb.errors import CorruptionError
 from seerdb.storage.local.files import FileSystem
@@ -53,7 +55,7 @@ class Recovery:
     segments: int = 0
     records: int = 0
     filled: int = 0
-    """Of the records those that came from the bucket, for segments that are missing."""
+    """Of the records those that came from the bucket, for what is missing or damaged."""
     torn_bytes: int = 0
     damages: list[str] = field(default_factory=list)
 
@@ -180,13 +182,24 @@ class _Recoverer:
         if records:
             self._saw(records[-1][1])
         after = self.found.last_seq
-        fresh = [record for record in records if record[0] > after]
+        fresh = self._filled([record for record in records if record[0] > after])
         if self._mode == "point_in_time":
             fresh = [record for seq, record in enumerate(fresh, after + 1) if record[0] == seq]
         if fresh:
             self.found.records += len(fresh)
             self.found.last_seq = fresh[-1][0]
             self.found.relog += fresh
+
+    def _filled(self, records: list[Record]) -> list[Record]:
+        """The records, and what the bucket has of the gaps before and between them."""
+        after = self.found.last_seq
+        if not records or records[-1][0] - after == len(records):
+            return records
+        known = {record[0] for record in records}
+        shipped = self._missing(after, records[-1][0])
+        found = [each for each in shipped if each[0] not in known and _decodes(each)]
+        self.found.filled += len(found)
+        return sorted(records + found, key=itemgetter(0))
 
     def _saw(self, timestamp_us: int) -> None:
         self.found.last_timestamp_us = max(self.found.last_timestamp_us, timestamp_us)
