@@ -265,6 +265,22 @@ def test_nothing_is_acknowledged_after_a_salvage_that_a_new_machine_would_not_fi
     assert dict(world.lose_machine().open().scan()) == rows | {b"after": b""}
 
 
+@pytest.mark.parametrize("mode", ["point_in_time", "salvage"])
+def test_what_is_saved_stays_in_the_bucket_until_tables_have_it(mode: str) -> None:
+    """The branch was before the damaged segment, so all of the log there was void with it."""
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    rows = fill(db, 12)
+    db.put(b"shipped", b"", durability="object")
+    world = world.kill()
+    [segment] = list_segments(world.files, WAL)
+    flip(world, segment_path(WAL, segment), HEADER_SIZE + 1700)
+    db = world.open(recovery=mode)
+    saved = dict(db.scan())
+    assert saved == {**rows, b"shipped": b""} if mode == "salvage" else 0 < len(saved) < 12
+    assert dict(world.lose_machine().open().scan()) == saved
+
+
 def test_a_salvage_takes_from_the_bucket_what_is_damaged_here() -> None:
     world = World(takes_tables=False, **ROOMY)
     db = world.open()

@@ -176,8 +176,9 @@ class _Recoverer:
         else:
             memtables.append(memtable)
 
-    def _relog(self, segment: int) -> None:
-        """Keep the records of a segment that the tables do not hold yet to be written anew."""
+    def _relog(self, segment: int) -> int:
+        """Keep the records of a segment that the tables do not hold yet to be written anew. Returns
+        the last seq before the first gap."""
         records = self._records_of(segment)
         if records:
             self._saw(records[-1][1])
@@ -189,6 +190,7 @@ class _Recoverer:
             self.found.records += len(fresh)
             self.found.last_seq = fresh[-1][0]
             self.found.relog += fresh
+        return after + sum(record[0] == seq for seq, record in enumerate(fresh, after + 1))
 
     def _filled(self, records: list[Record]) -> list[Record]:
         """The records, and what the bucket has of the gaps before and between them."""
@@ -217,10 +219,10 @@ class _Recoverer:
                 "to skip it; the damaged bytes are kept in quarantine/",
             ) from error
         self.found.damages.append(str(error))
-        if self.found.branch_seq is None:
-            self.found.branch_seq = self.found.last_seq
         self.found.quarantine.append(segment)
-        self._relog(segment)
+        kept = self._relog(segment)
+        if self.found.branch_seq is None:
+            self.found.branch_seq = kept
         self._stopped = self._mode == "point_in_time"
 
     def _records_of(self, segment: int) -> list[Record]:
