@@ -40,22 +40,24 @@ from seerdb.storage.wal.home import Home
 
 
 class _Ends(NamedTuple):
-    """Up to which seq tables and logs tell all. ``told``: what tables and records say by
-    themselves; ``ingested``: the lowest seq that the last ingest of unknown seq may have, 0: there
-    is none;
-    ``local``: first and last seq of the local log, ``is_whole``: which has all in between;
-    ``reach``: where the shipped log ends that goes on after ``held``, ``above``: where the logs end
-    that go on after ``known``; ``may_be_lost``: whether a table had what comes after ``held``."""
+    """Up to which seq tables and logs tell all."""
 
     told: int
+    """What tables and records say by themselves."""
     ingested: int
+    """The lowest seq that the last ingest of unknown seq may have; 0: there is none."""
     held: int
     known: int
     local: Part | None
+    """First and last seq of the local log, and"""
     is_whole: bool
+    """whether it has all in between."""
     reach: int
+    """Where the shipped log ends that goes on after ``held``."""
     above: int
+    """Where the logs end that go on after ``known``."""
     may_be_lost: bool
+    """Whether a table had what comes after ``held``."""
 
     @property
     def local_goes_on(self) -> bool:
