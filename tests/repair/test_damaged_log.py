@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from seerdb import UnavailableError
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.segments import segment_path
 from seerdb.testing.crash import CrashError
@@ -111,8 +112,9 @@ def test_what_a_salvage_has_left_out_of_an_object_is_a_gap_like_any_other() -> N
     world = world.kill()
     file = world.files.open(segment_path(WAL, 1))
     file.write_at(file.read_at(0, 65536).index(b"k2before"), b"X")
-    world.open(recovery="salvage").put(b"z", b"1", durability="object")
-    holed = names(world, WAL_PREFIX)[1]
+    with pytest.raises(UnavailableError, match="gap"):
+        world.open(recovery="salvage").put(b"z", b"1", durability="object")
+    holed = names(world, WAL_PREFIX)[0]
     report, bucket = repaired(world)
     assert [(loss.name, loss.min_seq, loss.max_seq) for loss in report.lost] == [
         (holed, 3, 6),
