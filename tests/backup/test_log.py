@@ -8,7 +8,7 @@ import pytest
 
 from seerdb.errors import CorruptionError
 from seerdb.ids import Epoch, SeqNo
-from seerdb.storage.backup.log import Log, records, time_of
+from seerdb.storage.backup.log import Log, log_of, records, time_of
 from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.names import wal_name
 from seerdb.testing.objects import MemoryObjectStore
@@ -16,7 +16,7 @@ from tests.fixtures.database import World
 
 
 def listed(*places: tuple[int, int, int]) -> Log:
-    return Log(
+    return log_of(
         [ObjectInfo(wal_name(Epoch(e), SeqNo(a), SeqNo(b)), 10, 0.0) for e, a, b in sorted(places)]
     )
 
@@ -65,7 +65,7 @@ def test_a_gap_and_a_damaged_object_are_named() -> None:
     [*names] = [info.name for info in world.bucket.list("wal/") if info.size]
     store = MemoryObjectStore()
     store._objects = dict(world.bucket._objects)
-    log = Log(store.list("wal/"))
+    log = log_of(store.list("wal/"))
     found = records(store, log, database_id, after=0, upto=6)
     assert [record[0] for group in found for record in group] == [1, 2, 3, 4, 5, 6]
     assert time_of(store, log, database_id, 3) is not None
@@ -75,7 +75,7 @@ def test_a_gap_and_a_damaged_object_are_named() -> None:
         list(records(store, log, database_id, after=0, upto=6))
     assert time_of(store, log, database_id, 3) is None
     store.delete([names[2]])
-    without = Log(store.list("wal/"))
+    without = log_of(store.list("wal/"))
     with pytest.raises(CorruptionError, match="gap"):
         list(records(store, without, database_id, after=0, upto=6))
     assert without.reach(0) == 2

@@ -200,7 +200,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(recorded: Recorded) ->
 def test_what_cannot_be_restored_is_refused_with_what_can(recorded: Recorded) -> None:
     with pytest.raises(HistoryError, match=f"to {recorded.model.seq}"):
         restore(recorded.world, recorded.repository, seq=recorded.model.seq + 1)
-    with pytest.raises(NotFoundError, match="no sound backup"):
+    with pytest.raises(NotFoundError, match="there is no backup 2020"):
         restore(recorded.world, recorded.repository, backup="20200101T000000000000Z-00000000")
     with pytest.raises(InvalidRequestError):
         restore(recorded.world, recorded.repository, seq=1, backup="x")

@@ -7,15 +7,22 @@ commit as far as it has no gap. Nothing here writes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
-from seerdb.storage.backup.catalogue import read_catalogue
+from seerdb.storage.backup.catalogue import Catalogue, read_catalogue
 from seerdb.storage.backup.copying import sizes
 from seerdb.storage.backup.descriptor import Descriptor, objects_of
-from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
+from seerdb.storage.backup.log import (
+    Log,
+    Stretch,
+    decode_stretch,
+    log_within,
+    read_log,
+    time_of,
+)
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
@@ -32,7 +39,7 @@ class Base:
     state: ManifestState
     seq: int
     """The commit that it was made to bring back: that of the tables, or a later one to which it has
-    log."""
+    log. Of a backup with log that a later branch has made void, that of the tables."""
     time_us: int
     """No commit up to ``seq`` is younger."""
     backup: Descriptor | None = None
@@ -72,6 +79,16 @@ class Archive:
         """The last commit that can be restored from each base."""
         found = self.log.reaches([base.state.last_seq for base in self.bases])
         return [max(base.seq, reach) for base, reach in zip(self.bases, found, strict=True)]
+
+    def find(self, backup: str) -> Descriptor:
+        """The backup with that id. Raises: ``NotFoundError``, ``CorruptionError``."""
+        backups = [base.backup for base in self.bases if base.backup is not None]
+        return Catalogue(backups, self.damaged).find(backup)
+
+    def alone(self, backup: Descriptor) -> Archive:
+        """Nothing but a backup, as it was when it was taken, whatever became of the database."""
+        base = Base(backup.state, backup.seq, backup.time_us, backup)
+        return replace(self, bases=[base], log=log_within(backup))
 
     def candidates(self, seq: int) -> list[Base]:
         """The bases from which the state at ``seq`` can be restored, the nearest first."""
@@ -169,7 +186,7 @@ def open_archive(store: ObjectStore) -> Archive:
     log = read_log(store)
     if store.list(BACKUP_PREFIX):
         catalogue = read_catalogue(store)
-        bases = [Base(each.state, each.seq, each.time_us, each) for each in catalogue.backups]
+        bases = [_base_of(each, log) for each in catalogue.backups]
         damaged = catalogue.damaged
     else:
         bases, damaged = _live_bases(store)
@@ -178,6 +195,18 @@ def open_archive(store: ObjectStore) -> Archive:
     bases.sort(key=lambda base: (base.state.last_seq, base.time_us))
     database_id = bases[0].state.database_id if bases else ""
     return Archive(store, database_id, bases, log, damaged)
+
+
+def _base_of(backup: Descriptor, log: Log) -> Base:
+    if is_void(backup, log):
+        return Base(backup.state, backup.state.last_seq, backup.state.time_us, backup)
+    return Base(backup.state, backup.seq, backup.time_us, backup)
+
+
+def is_void(backup: Descriptor, log: Log) -> bool:
+    """Whether ``log`` says that the database has lost commits of a backup: from one of them on it
+    has gone another way."""
+    return any(log.voids(each) for each in log_within(backup).stretches)
 
 
 def _live_bases(store: ObjectStore) -> tuple[list[Base], list[CorruptionError]]:

@@ -65,9 +65,14 @@ def read_catalogue(store: ObjectStore) -> Catalogue:
             continue  # pruned meanwhile
         except CorruptionError as error:
             catalogue.damaged.append(error)
-    # By what they hold: the clock by which one was made may have been wrong.
-    catalogue.backups.sort(key=lambda each: (each.record.number, each.seq, each.created_us))
+    catalogue.backups.sort(key=by_content)
     return catalogue
+
+
+def by_content(backup: Descriptor) -> tuple[int, int, int]:
+    """The place of a backup among others, by what it holds: the clock by which one was made may
+    have been wrong, and of commits that the database has lost it may have more than the next."""
+    return backup.record.number, backup.seq, backup.created_us
 
 
 def check_repository(store: ObjectStore, catalogue: Catalogue, database_id: str) -> None:

@@ -8,13 +8,14 @@ an empty object begins a branch, which voids what lower epochs hold from its fir
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import accumulate, islice
 
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import MAX_SEQ
+from seerdb.storage.backup.descriptor import Descriptor
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.names import WAL_PREFIX, parse_wal_name
 from seerdb.storage.wal.columns import Record
@@ -40,20 +41,18 @@ class Stretch:
 
 
 class Log:
-    """The log that a listing shows. Immutable."""
+    """Stretches of log, and the branches that say what of others is void. Immutable."""
 
-    def __init__(self, listed: Sequence[ObjectInfo]) -> None:
-        parsed = [(place, info) for info in listed if (place := parse_wal_name(info.name))]
-        branches = [(epoch, first) for (epoch, first, last), _ in parsed if last < first]
-        stretches: list[Stretch] = []
-        for (epoch, first, last), info in parsed:
-            border = min((start for above, start in branches if above > epoch), default=MAX_SEQ)
-            if first <= last and first < border:
-                stretches.append(Stretch(info.name, info.size, first, min(last, border - 1), last))
+    def __init__(self, stretches: Iterable[Stretch], branches: Sequence[str] = ()) -> None:
         self.stretches = sorted(stretches, key=lambda each: (each.first, each.last, each.name))
-        self.branches = [info.name for (_, first, last), info in parsed if last < first]
+        self.branches = branches
         self._reached = list(accumulate((each.last for each in self.stretches), max))
         """The last commit in each stretch and those before it."""
+
+    def voids(self, stretch: Stretch) -> bool:
+        """Whether a branch says that commits of a stretch, which counted once, are no more."""
+        place = parse_wal_name(stretch.name)
+        return place is not None and border_of(place[0], self.branches) <= stretch.last
 
     def reach(self, after: int) -> int:
         """The last commit to which there is log without a gap after ``after``; that itself when
@@ -90,9 +89,39 @@ class Log:
         return islice(self.stretches, bisect_right(self._reached, after), None)
 
 
+def border_of(epoch: int, branches: Iterable[str]) -> int:
+    """The first commit of those in ``epoch`` that ``branches``, names of objects, make void."""
+    places = (place for name in branches if (place := parse_wal_name(name)))
+    return min((first for above, first, _ in places if above > epoch), default=MAX_SEQ)
+
+
+def log_of(listed: Iterable[ObjectInfo]) -> Log:
+    """The log that a listing shows."""
+    parsed = [(place, info) for info in listed if (place := parse_wal_name(info.name))]
+    branches = [info.name for (_, first, last), info in parsed if last < first]
+    borders = {epoch: border_of(epoch, branches) for epoch in {place[0] for place, _ in parsed}}
+    stretches = [
+        Stretch(info.name, info.size, first, min(last, borders[epoch] - 1), last)
+        for (epoch, first, last), info in parsed
+        if first <= last and first < borders[epoch]
+    ]
+    return Log(stretches, branches)
+
+
+def log_within(backup: Descriptor) -> Log:
+    """The log that belongs to a backup, as it counted when that was taken: of each object the
+    commits up to where the next one begins."""
+    parsed = [(place, each) for each in backup.log if (place := parse_wal_name(each.name))]
+    ends = [first - 1 for (_, first, _), _ in parsed[1:]] + [int(backup.seq)]
+    return Log(
+        Stretch(each.name, each.size, first, min(last, end), last)
+        for ((_, first, last), each), end in zip(parsed, ends, strict=False)
+    )
+
+
 def read_log(store: ObjectStore) -> Log:
     """The log in ``store``: one LIST."""
-    return Log(store.list(WAL_PREFIX))
+    return log_of(store.list(WAL_PREFIX))
 
 
 def records(

@@ -31,7 +31,7 @@ from seerdb.errors import (
     NotFoundError,
 )
 from seerdb.ids import SegmentId, SeqNo, table_id
-from seerdb.storage.backup.archive import Archive, Base
+from seerdb.storage.backup.archive import Archive, Base, is_void
 from seerdb.storage.backup.copying import Carrier, check_sizes, copy, is_sound, sizes
 from seerdb.storage.backup.descriptor import ObjectSum, following, objects_of
 from seerdb.storage.backup.log import Stretch, records
@@ -107,12 +107,12 @@ def restore_archive(
     began = carrier.clock.monotonic()
     notes = [str(error) for error in archive.damaged]
     found = list(ways(archive, wanted))
-    check_empty(target, [base.state for base, _ in found])
+    check_empty(target, [base.state for _, base, _ in found])
     failure: CorruptionError | NotFoundError | None = None
-    for base, seq in found:
+    for within, base, seq in found:
         if failure is not None:
             notes.append(f"{failure}; taking {base.name} to seq {seq} instead")
-        restoration = _Restoration(archive, base, seq, target, carrier, wanted.prefix)
+        restoration = _Restoration(within, base, seq, target, carrier, wanted.prefix)
         try:
             restoration.check()
             state = None if dry_run else restoration.run(random_bytes)
@@ -122,7 +122,7 @@ def restore_archive(
         return RestoreReport(
             base=base.name,
             seq=seq,
-            time_us=archive.time_of(seq),
+            time_us=within.time_of(seq),
             source_database_id=archive.database_id,
             database_id=state.database_id if state else "",
             objects=len(restoration.objects),
@@ -132,15 +132,19 @@ def restore_archive(
             notes=notes,
         )
     assert failure is not None, "there is a way at least"
-    failure.add_note(f"nothing else leads there; tried: {', '.join(b.name for b, _ in found)}")
+    failure.add_note(f"nothing else leads there; tried: {', '.join(b.name for _, b, _ in found)}")
     raise failure
 
 
-def ways(archive: Archive, wanted: Wanted) -> Iterator[tuple[Base, int]]:
-    """Bases and the commits to restore from them, in the order in which to try them. Raises:
-    ``HistoryError``, ``NotFoundError``, ``CorruptionError``, ``UnavailableError``."""
+def ways(archive: Archive, wanted: Wanted) -> Iterator[tuple[Archive, Base, int]]:
+    """Bases and the commits to restore from them, in the order in which to try them, each with the
+    part of the archive that tells these. Raises: ``HistoryError``, ``NotFoundError``,
+    ``CorruptionError``, ``UnavailableError``."""
+    if wanted.backup is not None:
+        yield from _ways_to_backup(archive, wanted.backup)
+        return
     seqs = _wanted_seqs(archive, wanted)
-    found = [(base, seq) for seq in seqs for base in archive.candidates(seq)]
+    found = [(archive, base, seq) for seq in seqs for base in archive.candidates(seq)]
     if not found:
         ranges = [f"{each.first} to {each.last}" for each in archive.ranges()]
         raise HistoryError(
@@ -150,16 +154,22 @@ def ways(archive: Archive, wanted: Wanted) -> Iterator[tuple[Base, int]]:
     yield from found
 
 
+def _ways_to_backup(archive: Archive, wanted: str) -> Iterator[tuple[Archive, Base, int]]:
+    """First the backup by itself; then, unless the database has lost commits of it since, whatever
+    leads to the same one."""
+    backup = archive.find(wanted)
+    alone = archive.alone(backup)
+    yield alone, alone.bases[0], backup.seq
+    if not is_void(backup, archive.log):
+        others = [base for base in archive.candidates(backup.seq) if base.backup != backup]
+        yield from ((archive, base, backup.seq) for base in others)
+
+
 def _wanted_seqs(archive: Archive, wanted: Wanted) -> list[int]:
     if wanted.seq is not None:
         return [wanted.seq]
     if wanted.time_us is not None:
         return [archive.seq_at(wanted.time_us)]
-    if wanted.backup is not None:
-        ids = {base.backup.id: base.seq for base in archive.bases if base.backup is not None}
-        if wanted.backup not in ids:
-            raise NotFoundError(f"there is no sound backup {wanted.backup}; list them")
-        return [ids[wanted.backup]]
     return sorted({*archive.reaches, *(base.seq for base in archive.bases)}, reverse=True)
 
 

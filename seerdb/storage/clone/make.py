@@ -133,7 +133,7 @@ def _starts(source: Source, wanted: Wanted) -> Iterator[_Start]:
             yield _Start(state, log.reach(state.last_seq), state.time_us, log)
     else:
         archive = open_archive(source.store)
-        for base, seq in ways(archive, Restorable(seq=wanted.seq, time_us=wanted.time_us)):
+        for _, base, seq in ways(archive, Restorable(seq=wanted.seq, time_us=wanted.time_us)):
             yield _Start(base.state, seq, archive.time_of(seq), archive.log)
 
 

@@ -21,8 +21,11 @@ from seerdb.errors import (
     HistoryError,
     NotFoundError,
 )
-from seerdb.storage.backup.archive import Archive, Base, open_archive
+from seerdb.storage.backup.archive import Archive, is_void, open_archive
+from seerdb.storage.backup.catalogue import by_content
 from seerdb.storage.backup.copying import Carrier, Progress, nothing
+from seerdb.storage.backup.descriptor import Descriptor
+from seerdb.storage.backup.log import Log, read_log
 from seerdb.storage.backup.restore import Wanted, restore_archive
 from seerdb.storage.drill.moment import digest_of, digest_then
 from seerdb.storage.drill.scratch import scratch_folder
@@ -31,7 +34,6 @@ from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.base import ObjectStore
-from seerdb.storage.shipping.shipped import list_shipped, newest_shipped
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.workers.pace import at_full_speed
 from seerdb.storage.workers.threads import InlineExecutor
@@ -81,21 +83,23 @@ def run_drill(
     if state is None:
         raise NotFoundError("there is no database to compare backups with")
     archive = open_archive(repository)
-    base = _chosen(archive, state, backup)
-    rpo_seconds = _rpo(source, state, base, clock)
+    chosen = _chosen(archive, state, backup)
+    log = read_log(source)
+    rpo_seconds = _rpo(log, state, chosen, clock)
     # What a merge may have dropped in one of them as expired counts in neither.
-    second = max(base.state.time_us, base.time_us) // SECOND_US + 1
+    second = max(chosen.state.time_us, chosen.time_us) // SECOND_US + 1
     expected, note = None, ""
     try:
-        expected = digest_then(source, base.seq, second, clock, random_bytes)
+        if is_void(chosen, log):
+            raise HistoryError("it has lost commits of this backup, and gone another way since")
+        expected = digest_then(source, chosen.seq, second, clock, random_bytes)
     except HistoryError as error:
         note = f"not compared, as the database cannot tell what it was: {error}"
     began = clock.monotonic()
     with scratch_folder(scratch, clock, random_bytes) as folder:
         within = under_control(control, folder, at_full_speed, clock)[0]
         carrier = Carrier(threads=InlineExecutor(), clock=clock, jobs=1, watch=watch)
-        assert base.backup is not None, "it was chosen so"
-        wanted = Wanted(backup=base.backup.id)
+        wanted = Wanted(backup=chosen.id)
         report = restore_archive(archive, within, wanted, carrier, random_bytes)
         if report.notes:
             raise CorruptionError("something of the backups is damaged: " + "; ".join(report.notes))
@@ -106,13 +110,13 @@ def run_drill(
     if expected is not None and found != expected:
         raise ChecksumError(
             "what was restored is not what the database was",
-            name=base.name,
+            name=f"backup {chosen.id}",
             expected=f"{expected.entries:,} entries, {expected.digest}",
             found=f"{found.entries:,} entries, {found.digest}",
         )
     return DrillReport(
-        backup=base.backup.id,
-        seq=base.seq,
+        backup=chosen.id,
+        seq=chosen.seq,
         entries=found.entries,
         digest=found.digest,
         compared=expected is not None,
@@ -122,10 +126,10 @@ def run_drill(
     )
 
 
-def _chosen(archive: Archive, state: ManifestState, backup: str | None) -> Base:
-    found = [base for base in archive.bases if base.backup is not None]
+def _chosen(archive: Archive, state: ManifestState, backup: str | None) -> Descriptor:
+    found = [base.backup for base in archive.bases if base.backup is not None]
     if backup is not None:
-        found = [base for base in found if base.backup is not None and base.backup.id == backup]
+        found = [each for each in found if each.id == backup]
     if not found:
         problems = "".join(f"; {damage}" for damage in archive.damaged)
         what = "no sound backup yet" if backup is None else f"no sound backup {backup}"
@@ -135,12 +139,11 @@ def _chosen(archive: Archive, state: ManifestState, backup: str | None) -> Base:
             f"the repository holds backups of database {archive.database_id}, and not of "
             f"{state.database_id}"
         )
-    # Of those that hold the same the last is the newest, and `max` takes the first.
-    return max(reversed(found), key=lambda base: (base.seq, base.time_us))
+    return max(found, key=by_content)
 
 
-def _rpo(source: ObjectStore, state: ManifestState, base: Base, clock: Clock) -> float:
-    newest = max(int(state.last_seq), newest_shipped(list_shipped(source)))
-    if newest <= base.seq:
+def _rpo(log: Log, state: ManifestState, backup: Descriptor, clock: Clock) -> float:
+    newest = max([int(state.last_seq), *(each.last for each in log.stretches)])
+    if newest <= backup.seq:
         return 0.0
-    return max(0.0, clock.now() - base.time_us / SECOND_US)
+    return max(0.0, clock.now() - backup.time_us / SECOND_US)
