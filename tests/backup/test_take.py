@@ -18,17 +18,18 @@ from seerdb.errors import (
 )
 from seerdb.storage.backup import copying
 from seerdb.storage.backup.catalogue import read_catalogue
+from seerdb.storage.backup.check import check_backups
 from seerdb.storage.backup.copying import MOST_IN_FLIGHT, Carrier, Progress
 from seerdb.storage.backup.descriptor import decode_descriptor, encode_descriptor
 from seerdb.storage.backup.locks import LOCK_SECONDS, RepositoryLock
 from seerdb.storage.object_store.meter import Purpose
-from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX
+from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.stores import Stores
 from seerdb.storage.retention.checkpoints import held
 from seerdb.storage.workers.threads import transfer_threads, unless_interrupted
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
-from tests.fixtures.database import World, fill
+from tests.fixtures.database import ROOMY, World, fill
 
 OWNER = "ab" * 16
 
@@ -110,6 +111,78 @@ def test_a_full_backup_repairs_what_was_damaged_since() -> None:
     assert back_up(world, repository).copied_objects == 0
     assert back_up(world, repository, full=True).copied_objects == 1
     _, bucket = restore(world, repository)
+    assert content(world, bucket) == rows
+
+
+class Between:
+    """A database with a backup at seq 0, one at seq 4 of its log, and one of its tables."""
+
+    def __init__(self) -> None:
+        self.world = World(**ROOMY, ship_interval=1.0, history_retention=10_000.0)
+        self.repository = MemoryObjectStore(self.world.clock)
+        self.db = self.world.open()
+        self.backups = [back_up(self.world, self.repository)]
+        for number in range(8):
+            self.db.put(b"k%d" % number, b"v", durability="object")
+            if number == 3:
+                self.backups.append(back_up(self.world, self.repository))
+        self.db.flush()
+        self.backups.append(back_up(self.world, self.repository))
+
+    def damage(self, seq: int) -> str:
+        """Change a byte of the object of the log that has a commit; returns its name."""
+        name = self.repository.list(WAL_PREFIX)[seq - 1].name
+        data = self.repository.get(name)
+        self.repository.put(name, data[:-1] + bytes([data[-1] ^ 1]))
+        return name
+
+
+@pytest.mark.parametrize("seq", [2, 6], ids=["of another backup", "between backups"])
+def test_a_full_backup_repairs_log_that_only_older_commits_need(seq: int) -> None:
+    life = Between()
+    name = life.damage(seq)
+    check = check_backups(life.repository, carrier(life.world.clock))
+    assert [name in problem for problem in check.problems] == [True] * (seq == 6)
+    assert [any(name in each for each in one.problems) for one in check.backups] == [
+        False,
+        seq == 2,
+        False,
+    ]
+    assert not check.ok
+    for one in life.backups:
+        alone = check_backups(life.repository, carrier(life.world.clock), one.id)
+        assert alone.ok == (seq == 6 or one is not life.backups[1])
+    with pytest.raises(CorruptionError, match=name):
+        restore(life.world, life.repository, seq=seq)
+    assert back_up(life.world, life.repository).copied_objects == 0
+    report = back_up(life.world, life.repository, full=True)
+    assert (report.copied_objects, report.notes) == (1, [])
+    assert check_backups(life.repository, carrier(life.world.clock)).ok
+    _, bucket = restore(life.world, life.repository, seq=seq)
+    assert len(content(life.world, bucket)) == seq
+
+
+def test_a_full_backup_says_what_of_other_backups_stays_damaged() -> None:
+    life = Between()
+    name = life.damage(2)
+    life.world.bucket.delete([name])
+    report = back_up(life.world, life.repository, full=True)
+    assert report.copied_objects == 0
+    assert [name in note for note in report.notes] == [True]
+
+
+def test_a_full_backup_repairs_a_table_that_only_another_one_needs_and_a_checkpoint_keeps() -> None:
+    world, repository = World(**ROOMY), MemoryObjectStore()
+    with world.open() as db:
+        rows = fill(db, 20)
+        db.checkpoint("then")
+        before = back_up(world, repository)
+        [name] = objects(repository, TABLE_PREFIX)
+        db.delete_range(b"a", b"z")
+        db.compact()
+    repository.put(name, b"?" * objects(repository, TABLE_PREFIX)[name])
+    assert back_up(world, repository, full=True).copied_objects == 1
+    _, bucket = restore(world, repository, backup=before.id)
     assert content(world, bucket) == rows
 
 

@@ -1,4 +1,4 @@
-"""Whether backups are sound: every byte of what they need is read."""
+"""Whether backups are sound: every byte of what they need is read, and the log between them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from functools import partial
 import msgspec
 
 from seerdb.errors import CorruptionError, NotFoundError
-from seerdb.storage.backup.catalogue import read_catalogue
+from seerdb.ids import MAX_SEQ
+from seerdb.storage.backup.catalogue import Catalogue, read_catalogue
 from seerdb.storage.backup.copying import Carrier, prove
-from seerdb.storage.backup.descriptor import ObjectSum
+from seerdb.storage.backup.descriptor import Descriptor, ObjectSum
+from seerdb.storage.backup.log import Stretch, decode_stretch, read_log
 from seerdb.storage.object_store.base import ObjectStore
 
 
@@ -25,7 +27,7 @@ class CheckedBackup(msgspec.Struct, frozen=True):
 
 class BackupCheck(msgspec.Struct, frozen=True):
     """What was checked: ``objects``, each once, and their ``bytes``; ``problems`` are those of the
-    repository, descriptors that cannot be read."""
+    repository, descriptors that cannot be read, and log between backups."""
 
     objects: int
     bytes: int
@@ -39,25 +41,27 @@ class BackupCheck(msgspec.Struct, frozen=True):
 
 
 def check_backups(store: ObjectStore, carrier: Carrier, backup: str | None = None) -> BackupCheck:
-    """Read what all backups need, or one of them. Damage is reported, not raised.
+    """Read what all backups need, and the log that leads from one to the next; or what one of them
+    needs. Damage is reported, not raised.
 
     Raises: ``NotFoundError`` when there is no such backup, or none at all; ``UnavailableError``.
     """
     catalogue = read_catalogue(store)
-    problems = [str(error) for error in catalogue.damaged]
     if backup is not None:
-        backups, problems = [catalogue.find(backup)], []
-    else:
-        backups = catalogue.backups
-    if not backups and not problems:
+        catalogue = Catalogue([catalogue.find(backup)])
+    backups = catalogue.backups
+    if not backups and not catalogue.damaged:
         raise NotFoundError("there is no backup here")
     needed = dict.fromkeys(each for one in backups for each in one.objects)
+    between = [] if backup is not None else _between(store, backups)
     tasks = [(each.size, partial(_problem, store, each)) for each in needed]
-    carrier.expect(tasks)
+    reading = [(each.size, partial(_log_problem, store, backups[0], each)) for each in between]
+    carrier.expect([*tasks, *reading])
     wrong = dict(zip(needed, carrier.carry(tasks), strict=True))
+    problems = [*map(str, catalogue.damaged), *filter(None, carrier.carry(reading))]
     return BackupCheck(
-        objects=len(needed),
-        bytes=sum(each.size for each in needed),
+        objects=len(needed) + len(between),
+        bytes=sum(size for size, _ in (*tasks, *reading)),
         backups=[
             CheckedBackup(
                 id=one.id,
@@ -70,6 +74,24 @@ def check_backups(store: ObjectStore, carrier: Carrier, backup: str | None = Non
         ],
         problems=problems,
     )
+
+
+def _between(store: ObjectStore, backups: list[Descriptor]) -> list[Stretch]:
+    """The log that no backup needs, and that the commits after the oldest of them do."""
+    named = {each.name for one in backups for each in one.log}
+    oldest = min((one.record.last_seq for one in backups), default=MAX_SEQ)
+    stretches = read_log(store).stretches
+    return [each for each in stretches if each.last > oldest and each.name not in named]
+
+
+def _log_problem(store: ObjectStore, backup: Descriptor, stretch: Stretch) -> str:
+    try:
+        decode_stretch(stretch, store.get(stretch.name), backup.database_id)
+    except NotFoundError:
+        return ""  # pruned meanwhile; else it is a gap, which recovery points name
+    except CorruptionError as error:
+        return f"log between backups, which are sound without it: {error}"
+    return ""
 
 
 def _problem(store: ObjectStore, wanted: ObjectSum) -> str:

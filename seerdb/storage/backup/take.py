@@ -74,8 +74,8 @@ class _LogCopy:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a backup is to be like. ``full``: what is there already is read and compared, and
-    copied again where it is damaged."""
+    """What a backup is to be like. ``full``: all that is there already, also for other backups and
+    for the commits between them, is read, and copied again where it is damaged."""
 
     label: str = ""
     keep: bool = False
@@ -107,10 +107,23 @@ class _Taking:
             for each in needed
             if self._full or there.get(each.name) != each.size or each not in proved
         ]
-        self._carrier.expect(tasks)
+        others = proved.difference(needed) if self._full else ()
+        mending = [(each.size, partial(self._mend, each)) for each in others]
+        self._carrier.expect([*tasks, *mending])
         self._carrier.carry(tasks)
+        self._carrier.carry(mending)
         check_sizes(self._target, needed)
         return needed
+
+    def _mend(self, wanted: ObjectSum) -> None:
+        """Copy what only other backups need, if it is damaged and the source has it still."""
+        if not is_sound(self._target, wanted):
+            try:
+                copy(self._source.store, self._target, wanted)
+            except (NotFoundError, CorruptionError) as error:
+                self.notes.append(f"other backups stay damaged: {error}")
+            else:
+                self.copied.append(wanted.size)
 
     def _bring(self, wanted: ObjectSum, *, look: bool) -> None:
         if not (look and is_sound(self._target, wanted)):
@@ -128,9 +141,11 @@ class _Taking:
         needed = dict.fromkeys(log.between(last_seq, seq))
         begun = [(0, partial(self._branch, name)) for name in log.branches if name not in there]
         older = [
-            (each.size, partial(self._older, each))
+            (each.size, partial(self._older, each, is_there=there.get(each.name) == each.size))
             for each in log.stretches
-            if each not in needed and each.end > oldest and there.get(each.name) != each.size
+            if each not in needed
+            and each.end > oldest
+            and (self._full or there.get(each.name) != each.size)
         ]
         tasks = [
             (each.size, partial(self._stretch, each, is_there=there.get(each.name) == each.size))
@@ -152,11 +167,11 @@ class _Taking:
     def _branch(self, name: str) -> None:
         self._target.put(name, b"")
 
-    def _older(self, stretch: Stretch) -> None:
+    def _older(self, stretch: Stretch, *, is_there: bool) -> None:
         """Copy log that is in the tables by now. It may be collected meanwhile, or damaged: then
         there is a gap before this backup, and the backup is whole."""
         try:
-            self._stretch(stretch, is_there=False)
+            self._stretch(stretch, is_there=is_there)
         except (NotFoundError, CorruptionError) as error:
             self.notes.append(f"not copied, so that times before this backup are lost: {error}")
 
