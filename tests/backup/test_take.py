@@ -22,6 +22,7 @@ from seerdb.storage.backup.check import check_backups
 from seerdb.storage.backup.copying import MOST_IN_FLIGHT, Carrier, Progress
 from seerdb.storage.backup.descriptor import decode_descriptor, encode_descriptor
 from seerdb.storage.backup.locks import LOCK_SECONDS, RepositoryLock
+from seerdb.storage.backup.places import Transfer
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BACKUP_PREFIX, LOCK_PREFIX, TABLE_PREFIX, WAL_PREFIX
 from seerdb.storage.object_store.stores import Stores
@@ -348,7 +349,10 @@ def test_results_come_in_the_order_of_their_tasks_whatever_is_done_first() -> No
         assert many.progress.objects == 8
 
 
-def test_the_lock_is_kept_while_one_object_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_lock_is_kept_while_one_object_takes_long(
+    jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was renewed between objects only: a prune took it for that of a backup that had died, and
     deleted what was copied."""
     monkeypatch.setattr(copying, "WATCH_SECONDS", 0.01)
@@ -366,9 +370,8 @@ def test_the_lock_is_kept_while_one_object_takes_long(monkeypatch: pytest.Monkey
             world.clock.advance(LOCK_SECONDS / 2)
             return renewed.wait(10)
 
-        with transfer_threads(2) as threads:
-            many = Carrier(threads=threads, clock=world.clock, jobs=2, watch=renew)
-            assert many.carry([(1, slow)]) == [True]
+        with Transfer(jobs=jobs, watch=renew).carrier() as some:
+            assert some.carry([(1, slow)]) == [True]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

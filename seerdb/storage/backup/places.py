@@ -38,7 +38,7 @@ from seerdb.storage.retention.loans import borrow
 from seerdb.storage.retention.timeline import instant_us
 from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.verify import verify_segments
-from seerdb.storage.workers.threads import transfer_threads, unless_interrupted
+from seerdb.storage.workers.threads import unless_interrupted, watched_threads
 
 MOST_JOBS = 64
 
@@ -66,7 +66,7 @@ class Transfer:
     @contextmanager
     def carrier(self) -> Iterator[Carrier]:
         """What copies like that."""
-        with unless_interrupted(transfer_threads(self.jobs)) as threads:
+        with unless_interrupted(watched_threads(self.jobs)) as threads:
             yield Carrier(
                 threads=threads, clock=_clock, jobs=self.jobs, rate=self.rate, watch=self.watch
             )

@@ -90,7 +90,12 @@ def run_within(seconds: float, call: Callable[[], object]) -> None:
 def transfer_threads(count: int) -> Executor:
     """Threads for requests of one copy or merge, which wait rather than compute; shut them down.
     One at a time needs none."""
-    return ThreadPoolExecutor(count, "seerdb-transfer") if count > 1 else InlineExecutor()
+    return watched_threads(count) if count > 1 else InlineExecutor()
+
+
+def watched_threads(count: int) -> Executor:
+    """The same for who has to look around while one is under way."""
+    return ThreadPoolExecutor(count, "seerdb-transfer")
 
 
 @contextmanager
