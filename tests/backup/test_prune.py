@@ -16,7 +16,7 @@ from seerdb.errors import (
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.check import check_backups
 from seerdb.storage.backup.copying import Progress
-from seerdb.storage.backup.locks import LOCK_SECONDS, RepositoryLock
+from seerdb.storage.backup.locks import LOCK_SECONDS, Kind, RepositoryLock
 from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
 from seerdb.storage.backup.retention import Retention
 from seerdb.storage.object_store.names import (
@@ -27,6 +27,7 @@ from seerdb.storage.object_store.names import (
     backup_name,
 )
 from seerdb.storage.pieces import Body
+from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
 from tests.fixtures.database import World, fill
@@ -341,3 +342,22 @@ def test_a_lock_is_kept_as_long_as_its_owner_works() -> None:
         with RepositoryLock(store, "backup", OTHER, world.clock):
             pass
     assert not store.list(LOCK_PREFIX)
+
+
+@pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
+@pytest.mark.parametrize(("mine", "theirs"), [("backup", "prune"), ("prune", "backup")])
+def test_no_clock_of_a_machine_makes_the_lock_of_another_run_out(
+    mine: Kind, theirs: Kind, step: float
+) -> None:
+    store_clock = FakeClock()
+    store, clock = MemoryObjectStore(store_clock), FakeClock(store_clock.now() + step)
+    with RepositoryLock(store, mine, OWNER, store_clock) as lock:
+        store_clock.advance(LOCK_SECONDS - 1)
+        with pytest.raises(BusyError), RepositoryLock(store, theirs, OTHER, clock):
+            pass
+        lock.check()
+    dead = RepositoryLock(store, mine, OWNER, clock)
+    dead.__enter__()
+    store_clock.advance(LOCK_SECONDS)
+    with RepositoryLock(store, theirs, OTHER, store_clock):
+        pass

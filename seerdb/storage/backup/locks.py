@@ -1,9 +1,10 @@
 """Who works on a repository: so that nothing is pruned that a backup counts on.
 
-A lock is a series of objects of one owner, each of which is valid for ``LOCK_SECONDS``; before
-one runs out the owner adds the next. Backups exclude prunes, and prunes each other; backups may
-run side by side. Each side first writes its lock and then looks for others, so that of two that
-begin at once at least one sees the other.
+A lock is a series of objects of one owner, each of which is valid for ``LOCK_SECONDS`` by the clock
+of the store, which dates them all: whoever looks has just put one of his own, and no clocks of
+machines are compared. Before one runs out the owner adds the next. Backups exclude prunes, and
+prunes each other; backups may run side by side. Each side first writes its lock and then looks for
+others, so that of two that begin at once at least one sees the other.
 
 An owner that died is over when its last object has run out. Then a prune removes what it left
 *before* it deletes anything else, and an owner that was only asleep finds its first object gone
@@ -15,13 +16,13 @@ from __future__ import annotations
 import math
 from threading import Lock
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 
 from seerdb.clock import Clock
 from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError, UnavailableError
-from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.envelope import Envelope
 from seerdb.storage.object_store.letting_go import let_go_after
 from seerdb.storage.object_store.names import LOCK_PREFIX, lock_name, parse_lock_name
@@ -40,7 +41,14 @@ Kind = Literal["backup", "prune"]
 class _Held(msgspec.Struct, frozen=True):
     kind: Kind
     until: float
-    """Seconds since 1970."""
+    """Seconds since 1970, by the clock of the owner; for people."""
+
+
+class _Other(NamedTuple):
+    """The lock of somebody else."""
+
+    kind: Kind
+    is_over: bool
 
 
 class RepositoryLock:
@@ -69,10 +77,10 @@ class RepositoryLock:
             others = self._others()
             if self._kind == "prune":
                 self._clear(others)
-            for name, held in others.items():
-                if held.until > self._clock.now() and "prune" in (held.kind, self._kind):
+            for name, other in others.items():
+                if not other.is_over and "prune" in (other.kind, self._kind):
                     raise BusyError(
-                        f"a {held.kind} is under way in this repository ({name})",
+                        f"a {other.kind} is under way in this repository ({name})",
                         retry_after_seconds=RETRY_SECONDS,
                     )
         except BaseException as error:
@@ -132,24 +140,30 @@ class RepositoryLock:
             f"given up; run it again: what it has {done}"
         )
 
-    def _others(self) -> dict[str, _Held]:
-        """The last lock object of every other owner, by name."""
-        last: dict[str, str] = {}
+    def _others(self) -> dict[str, _Other]:
+        """What the last lock object of every other owner tells, by name."""
+        last: dict[str, ObjectInfo] = {}
+        store_now = 0.0
         for info in self._store.list(LOCK_PREFIX):
             parsed = parse_lock_name(info.name)
-            if parsed is not None and parsed[0] != self._owner:
-                last[parsed[0]] = info.name
-        held = {}
-        for name in last.values():
+            if parsed is not None:
+                last[parsed[0]] = info
+                store_now = max(store_now, info.modified)
+        others = {}
+        for owner, info in last.items():
+            if owner == self._owner:
+                continue
             try:
-                held[name] = _decode(name, self._store.get(name))
+                kind = _decode(info.name, self._store.get(info.name)).kind
             except NotFoundError:
                 continue  # released
-        return held
+            is_over = store_now - info.modified >= LOCK_SECONDS
+            others[info.name] = _Other(kind, is_over)
+        return others
 
-    def _clear(self, others: dict[str, _Held]) -> None:
+    def _clear(self, others: dict[str, _Other]) -> None:
         """Remove what is left of owners that are over."""
-        over = [name for name, held in others.items() if held.until <= self._clock.now()]
+        over = [name for name, other in others.items() if other.is_over]
         owners = {parsed[0] for name in over if (parsed := parse_lock_name(name))}
         for owner in owners:
             left = [info.name for info in self._store.list(f"{LOCK_PREFIX}{owner}-")]
