@@ -323,6 +323,23 @@ def test_an_ingest_between_backups_is_no_gap_beside_its_own_seq() -> None:
         assert content(world, bucket) == expected
 
 
+def test_an_ingest_counts_from_when_it_was_made_whatever_has_become_of_its_tables_since() -> None:
+    world = World(**ROOMY)
+    with world.open() as db:
+        db.put(b"a", b"1", durability="object")
+        world.clock.advance(10.0)
+        seq = db.ingest([(b"b", b"1")]).seq
+        made = world.clock.now()
+        world.clock.advance(10.0)
+        db.compact()
+        report, bucket = restore(world, world.bucket, time_us=int((made + 5.0) * 1e6))
+        assert report.seq == seq
+        assert content(world, bucket) == {b"a": b"1", b"b": b"1"}
+        assert restore(world, world.bucket, time_us=int((made - 5.0) * 1e6))[0].seq == seq - 1
+        newest = recovery_points(open_archive(world.bucket)).ranges[-1]
+        assert newest.last_time_us == pytest.approx(made * 1e6, abs=1e3)
+
+
 def test_an_empty_database_is_backed_up_and_restored() -> None:
     world, repository = World(), MemoryObjectStore()
     world.open().close()

@@ -211,19 +211,18 @@ def is_void(backup: Descriptor, log: Log) -> bool:
 
 def _live_bases(store: ObjectStore) -> tuple[list[Base], list[CorruptionError]]:
     """The states of the manifest, and those of checkpoints, that are all there; of those with the
-    same commits the newest. And what is wrong with the newest of all, if that is not there."""
+    same commits the newest, with the time of the first. And what is wrong with the newest of all,
+    if that is not there."""
     states = [kept.state for _, kept in list_checkpoints(store)] + list(_states(store))
     newest = load(store)
     states += [newest] if newest else []
+    states.sort(key=lambda state: state.number)
+    since = {state.last_seq: state.time_us for state in reversed(states)}
     there = sizes(store)  # last, or what a writer has made meanwhile would count as missing
     missing = {state.number: _missing(state, there) for state in states}
-    whole = {
-        state.last_seq: state
-        for state in sorted(states, key=lambda state: state.number)
-        if not missing[state.number]
-    }
+    whole = {state.last_seq: state for state in states if not missing[state.number]}
     damaged = [missing[newest.number]] if newest and missing[newest.number] else []
-    return [Base(state, seq, state.time_us) for seq, state in whole.items()], [
+    return [Base(state, seq, since[seq]) for seq, state in whole.items()], [
         CorruptionError("the newest state needs it, but it is missing or damaged", name=name)
         for name in damaged
     ]
