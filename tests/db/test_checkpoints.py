@@ -6,6 +6,7 @@ import pytest
 
 from seerdb import DB
 from seerdb.errors import AlreadyExistsError, ClosedError, InvalidRequestError, NotFoundError
+from seerdb.events import WorkFailed
 from seerdb.storage.object_store.names import CHECKPOINT_PREFIX, HOLD_PREFIX
 from seerdb.storage.retention.kept import list_checkpoints
 from seerdb.storage.verify import VerifyReport, verify_database
@@ -86,6 +87,19 @@ def test_a_put_that_was_not_heard_of_is_no_other_checkpoint() -> None:
         world.store.time_out_after("put_if_absent", match=CHECKPOINT_PREFIX)
         made = db.checkpoint("name")
         assert db.checkpoints() == [made]
+
+
+def test_a_checkpoint_is_made_though_the_bucket_denies_letting_go_of_its_hold() -> None:
+    world = World()
+    with world.open() as db:
+        world.store.fail("delete", match=HOLD_PREFIX, times=1 << 20)
+        db.put(b"k", b"v")
+        made = db.checkpoint("one")
+        world.clock.advance(10.0)
+        assert db.checkpoints() == [made]
+        [told] = [event.error for event in world.events if isinstance(event, WorkFailed)]
+        assert told.startswith("the hold is left in the bucket")
+        assert len(world.bucket.list(HOLD_PREFIX)) == 1
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "-x", "ä", "x" * 129, 7, b"x"])

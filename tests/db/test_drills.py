@@ -184,6 +184,15 @@ def test_a_hold_of_which_it_is_unknown_whether_it_was_put_goes_at_once() -> None
     scene.check_left()
 
 
+def test_a_drill_is_good_though_the_bucket_denies_letting_go_of_its_hold() -> None:
+    scene = Scene()
+    scene.world.store.fail("delete", match=HOLD_PREFIX, times=1 << 20)
+    report = scene.drill()
+    assert report.compared
+    assert report.note.startswith("the hold is left in the bucket")
+    assert [info.name for info in scene.scratch.list("")] == ["theirs"]
+
+
 def test_two_drills_in_one_place_leave_each_other_alone_as_long_as_both_live() -> None:
     scene = Scene()
     randoms = scene.world.random.randbytes

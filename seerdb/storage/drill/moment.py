@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from seerdb.clock import Clock, ForwardClock
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
@@ -20,7 +21,7 @@ from seerdb.storage.read.content import ContentDigest, content_digest
 from seerdb.storage.read.layout import Layout
 from seerdb.storage.read.reads import Reads, View
 from seerdb.storage.read.state import LiveState, State
-from seerdb.storage.retention.checkpoints import HOLD_SECONDS
+from seerdb.storage.retention.checkpoints import HOLD_SECONDS, hold_is_left
 from seerdb.storage.retention.garbage import release
 from seerdb.storage.retention.kept import Kept, encode_kept, list_checkpoints, record_of
 from seerdb.storage.retention.timeline import state_of
@@ -68,16 +69,21 @@ def digest_of(
 
 
 def digest_then(
-    store: ObjectStore, seq: int, second: int, clock: Clock, random_bytes: RandomBytes
+    store: ObjectStore,
+    seq: int,
+    second: int,
+    clock: Clock,
+    random_bytes: RandomBytes,
+    left: Callable[[str], None],
 ) -> ContentDigest:
     """Of the database in a bucket as it was after the commit ``seq``: as its past tells, or as a
     checkpoint of that very commit keeps it, which may have been made later: then what expires by
-    that second does not count.
+    that second does not count. ``left`` is told of a hold that the bucket did not let go of.
 
     Raises: ``HistoryError`` when that cannot be told any more, and as :func:`digest_of`.
     """
     try:
-        return _past(store, seq, second, clock, random_bytes)
+        return _past(store, seq, second, clock, partial(_held, random_bytes, left))
     except HistoryError:
         for _, kept in list_checkpoints(store):
             if kept.record.last_seq == seq:
@@ -87,13 +93,17 @@ def digest_then(
 
 
 def _past(
-    store: ObjectStore, seq: int, second: int, clock: Clock, random_bytes: RandomBytes
+    store: ObjectStore,
+    seq: int,
+    second: int,
+    clock: Clock,
+    holding: Callable[[ObjectStore, ManifestState, Clock], AbstractContextManager[None]],
 ) -> ContentDigest:
     timeline, log = past_of(store)
     instant = at_seq(timeline, log, seq)
     state = state_of(store, instant.base)
     try:
-        with _held(store, state, clock, random_bytes):
+        with holding(store, state, clock):
             return digest_of(store, state, second, clock, tuple(instant.records))
     except NotFoundError as error:
         raise HistoryError(f"seq {seq:,} was collected while it was read: {error}") from error
@@ -101,12 +111,17 @@ def _past(
 
 @contextmanager
 def _held(
-    store: ObjectStore, state: ManifestState, clock: Clock, random_bytes: RandomBytes
+    random_bytes: RandomBytes,
+    left: Callable[[str], None],
+    store: ObjectStore,
+    state: ManifestState,
+    clock: Clock,
 ) -> Iterator[None]:
     """Keep what is there of a state from before: unlike a hold of the newest one, it may come too
     late for some of it."""
     now_us = int(clock.now() * SECOND_US)
     kept = Kept(random_bytes(16).hex(), "", now_us, HOLD_SECONDS, record_of(state))
-    with letting_go(lambda: release(store, hold_name(kept.id))):
+    let_go = partial(release, store, hold_name(kept.id))
+    with letting_go(let_go, left=partial(hold_is_left, left, HOLD_SECONDS)):
         store.put_if_absent(hold_name(kept.id), encode_kept(kept))
         yield

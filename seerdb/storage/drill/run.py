@@ -41,7 +41,8 @@ from seerdb.storage.workers.threads import InlineExecutor
 
 class DrillReport(msgspec.Struct, frozen=True):
     """What a drill found. The backup brought back ``entries`` keys as they were after the commit
-    ``seq``; ``compared`` with what the database showed then, or else the ``note`` says why not.
+    ``seq``; ``compared`` with what the database showed then, or else the ``note`` says why not;
+    it tells also of a hold that the bucket did not let go of.
 
     ``rpo_seconds``: the age of that commit, if the database has made later ones: what would be lost
     if nothing but the backup were left. ``seconds``: what it took to bring it back and to read it.
@@ -88,13 +89,14 @@ def run_drill(
     rpo_seconds = _rpo(log, state, chosen, clock)
     # What a merge may have dropped in one of them as expired counts in neither.
     second = max(chosen.state.time_us, chosen.time_us) // SECOND_US + 1
-    expected, note = None, ""
+    expected = None
+    notes: list[str] = []
     try:
         if is_void(chosen, log):
             raise HistoryError("it has lost commits of this backup, and gone another way since")
-        expected = digest_then(source, chosen.seq, second, clock, random_bytes)
+        expected = digest_then(source, chosen.seq, second, clock, random_bytes, notes.append)
     except HistoryError as error:
-        note = f"not compared, as the database cannot tell what it was: {error}"
+        notes.append(f"not compared, as the database cannot tell what it was: {error}")
     began = clock.monotonic()
     with scratch_folder(scratch, clock, random_bytes) as folder:
         within = under_control(control, folder, at_full_speed, clock)[0]
@@ -120,7 +122,7 @@ def run_drill(
         entries=found.entries,
         digest=found.digest,
         compared=expected is not None,
-        note=note,
+        note="; ".join(notes),
         rpo_seconds=rpo_seconds,
         seconds=seconds,
     )

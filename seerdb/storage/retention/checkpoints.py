@@ -28,6 +28,7 @@ from seerdb.errors import (
     NotFoundError,
     UnavailableError,
 )
+from seerdb.events import WorkFailed
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -85,11 +86,12 @@ def held(
     """
     kept = _hold(store, state or _load(store), clock, random_bytes, lifetime)
     let_go = partial(release, store, hold_name(kept.id))
-    with letting_go(let_go, left=left and partial(_leave, left, lifetime)):
+    with letting_go(let_go, left=left and partial(hold_is_left, left, lifetime)):
         yield kept
 
 
-def _leave(left: Callable[[str], None], lifetime: float, denied: UnavailableError) -> None:
+def hold_is_left(left: Callable[[str], None], lifetime: float, denied: UnavailableError) -> None:
+    """Tell ``left`` of a hold that the bucket did not let go of."""
     left(
         "the hold is left in the bucket, and what is replaced there is kept for up to "
         f"{lifetime / 3600:.0f} hours: {denied}"
@@ -146,6 +148,7 @@ class Checkpoints:
         self._flush = flush
         self._clock = clock
         self._random_bytes = components.random_bytes
+        self._listener = components.listener
 
     def create(self, name: str | None, expires: float | None, *, flush: bool) -> Checkpoint:
         """Name the state that the tables hold, once they hold everything committed so far if
@@ -163,6 +166,7 @@ class Checkpoints:
             clock=self._clock,
             random_bytes=self._random_bytes,
             state=self._manifest.state,
+            left=lambda told: self._listener(WorkFailed("let go of a hold", told, 1, 0.0)),
         ) as hold:
             kept = replace(hold, name=name or _default_name(hold), lifetime=lifetime)
             _put(self._store, kept)
