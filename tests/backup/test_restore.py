@@ -20,7 +20,7 @@ from seerdb.errors import (
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.points import recovery_points
 from seerdb.storage.object_store.base import ObjectInfo
-from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX
+from seerdb.storage.object_store.names import BACKUP_PREFIX, TABLE_PREFIX, WAL_PREFIX
 from seerdb.testing.model import Model
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.crash.trace import Write, commit, delete, delete_range, merge, put, put_ttl
@@ -281,6 +281,16 @@ def test_a_damaged_backup_falls_back_to_the_one_before_and_says_so() -> None:
     with pytest.raises(CorruptionError, match=new) as failure:
         restore(world, repository, backup=second.id)
     assert "nothing else leads there" in failure.value.__notes__[0]
+
+
+@pytest.mark.parametrize("wanted", [{}, {"seq": 1}, {"time_us": 1}])
+def test_a_descriptor_is_named_where_all_are_damaged(wanted: dict[str, Any]) -> None:
+    world, repository = World(), MemoryObjectStore()
+    with world.open() as db:
+        fill(db, 20)
+        name = f"{BACKUP_PREFIX}{back_up(world, repository).id}"
+    with pytest.raises(CorruptionError, match=name):
+        restore(world, damaged(repository, name), **wanted)
 
 
 def test_gaps_between_backups_without_log_are_named() -> None:

@@ -119,13 +119,13 @@ def test_a_backup_that_brings_back_something_else_is_found(
 
 def test_what_cannot_be_drilled_is_told() -> None:
     scene = Scene()
-    with pytest.raises(NotFoundError, match="no sound backup x in the repository"):
+    with pytest.raises(NotFoundError, match="there is no backup x"):
         scene.drill("x")
     repository, scene.repository = scene.repository, MemoryObjectStore(scene.clock)
     with pytest.raises(NotFoundError, match="neither a backup nor a database"):
         scene.drill()
     scene.repository = scene.world.bucket
-    with pytest.raises(NotFoundError, match="no sound backup yet"):
+    with pytest.raises(NotFoundError, match="there is no backup yet"):
         scene.drill()
     other = World(clock=scene.clock, seed=7)
     with other.open() as db:
@@ -133,6 +133,21 @@ def test_what_cannot_be_drilled_is_told() -> None:
     scene.repository, scene.world = repository, other
     with pytest.raises(ConflictError, match="holds backups of database"):
         scene.drill()
+    scene.check_left()
+
+
+def test_a_descriptor_that_is_damaged_is_named_and_makes_no_other_backup_a_bad_one() -> None:
+    scene = Scene()
+    first, newest = (f"{BACKUP_PREFIX}{each.id}" for each in (scene.first, scene.backup))
+    scene.repository.put(newest, scene.repository.get(newest)[:-1])
+    assert scene.drill(scene.first.id).backup == scene.first.id
+    for backup in (None, scene.backup.id):
+        with pytest.raises(CorruptionError, match=newest):
+            scene.drill(backup)
+    scene.repository.put(first, b"")
+    for backup in (None, scene.first.id):
+        with pytest.raises(CorruptionError, match=BACKUP_PREFIX):
+            scene.drill(backup)
     scene.check_left()
 
 

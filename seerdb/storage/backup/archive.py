@@ -80,6 +80,11 @@ class Archive:
         found = self.log.reaches([base.state.last_seq for base in self.bases])
         return [max(base.seq, reach) for base, reach in zip(self.bases, found, strict=True)]
 
+    def check_sound(self) -> None:
+        """Raise what is wrong where there is nothing sound to restore from."""
+        if not self.bases and self.damaged:
+            raise self.damaged[0]
+
     def find(self, backup: str) -> Descriptor:
         """The backup with that id. Raises: ``NotFoundError``, ``CorruptionError``."""
         backups = [base.backup for base in self.bases if base.backup is not None]
@@ -124,8 +129,7 @@ class Archive:
         told, as log is missing there; ``CorruptionError`` or ``NotFoundError`` when the log that
         would tell is damaged or gone.
         """
-        if not self.bases:
-            raise HistoryError("there is nothing sound to restore from")
+        self.check_sound()
         if exact := [base.seq for base in self.bases if base.time_us == time_us]:
             return max(exact)
         in_log, unread = self._in_log(time_us)

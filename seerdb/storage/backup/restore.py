@@ -143,6 +143,7 @@ def ways(archive: Archive, wanted: Wanted) -> Iterator[tuple[Archive, Base, int]
     if wanted.backup is not None:
         yield from _ways_to_backup(archive, wanted.backup)
         return
+    archive.check_sound()
     seqs = _wanted_seqs(archive, wanted)
     found = [(archive, base, seq) for seq in seqs for base in archive.candidates(seq)]
     if not found:

@@ -10,6 +10,7 @@ every table and every value under its checksum, and the report says that it was 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -85,6 +86,8 @@ def run_drill(
         raise NotFoundError("there is no database to compare backups with")
     archive = open_archive(repository)
     chosen = _chosen(archive, state, backup)
+    if backup is not None:  # what else is damaged there is not asked for
+        archive = replace(archive, damaged=[])
     log = read_log(source)
     rpo_seconds = _rpo(log, state, chosen, clock)
     # What a merge may have dropped in one of them as expired counts in neither.
@@ -131,11 +134,10 @@ def run_drill(
 def _chosen(archive: Archive, state: ManifestState, backup: str | None) -> Descriptor:
     found = [base.backup for base in archive.bases if base.backup is not None]
     if backup is not None:
-        found = [each for each in found if each.id == backup]
+        found = [archive.find(backup)]
     if not found:
-        problems = "".join(f"; {damage}" for damage in archive.damaged)
-        what = "no sound backup yet" if backup is None else f"no sound backup {backup}"
-        raise NotFoundError(f"there is {what} in the repository{problems}")
+        archive.check_sound()
+        raise NotFoundError("there is no backup yet in the repository")
     if archive.database_id != state.database_id:
         raise ConflictError(
             f"the repository holds backups of database {archive.database_id}, and not of "
