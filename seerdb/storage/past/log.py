@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -55,11 +56,10 @@ class Log:
         ``CorruptionError``, ``DiskError``, ``UnavailableError`` and :class:`Released` where no
         other has.
         """
-        left = [each for each in self.stretches if each.last > seq]
+        left = _Untried(self.stretches)
         released = seq
         failure: CorruptionError | DiskError | None = None
-        while stretch := _best(left, seq + 1):
-            left.remove(stretch)
+        while stretch := left.take(seq + 1):
             try:
                 records = _following(stretch.read(), seq)
             except Released:
@@ -85,10 +85,26 @@ class Log:
         return records[0][1] if records else None
 
 
-def _best(stretches: list[Stretch], seq: int) -> Stretch | None:
-    """Of those that may have ``seq`` one on this disk, or else the one that reaches furthest."""
-    fitting = (each for each in stretches if each.first <= seq <= each.last)
-    return max(fitting, key=lambda each: (each.is_near, each.last), default=None)
+class _Untried:
+    """Stretches that were not asked for what follows yet."""
+
+    def __init__(self, stretches: list[Stretch]) -> None:
+        self._ahead = sorted(stretches, key=lambda each: each.first, reverse=True)
+        self._begun: list[tuple[bool, int, int, Stretch]] = []
+        """A heap of those that begin by the last seq that was asked for: near ones first, then
+        those that reach furthest."""
+
+    def take(self, seq: int) -> Stretch | None:
+        """Of those that may have ``seq`` one on this disk, or else the one that reaches furthest.
+        Requires: no lower ``seq`` than before."""
+        while self._ahead and self._ahead[-1].first <= seq:
+            each = self._ahead.pop()
+            heappush(self._begun, (not each.is_near, -each.last, len(self._ahead), each))
+        while self._begun:
+            *_, best = heappop(self._begun)
+            if best.last >= seq:
+                return best
+        return None
 
 
 def _following(records: list[Record], seq: int) -> list[Record]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from seerdb.errors import CorruptionError, DiskError, HistoryError, NotFoundError
@@ -149,6 +151,46 @@ def test_parts_of_the_log_complete_each_other_and_near_ones_are_read_first() -> 
     )
     assert [seqs(each) for each in log.after(0)] == [[1, 2, 3], [4]]
     assert read == ["near", "more"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_in_any_order_lead_as_far_as_they_go(seed: int) -> None:
+    chance = random.Random(seed)
+    parts = []
+    for _ in range(12):
+        first = chance.randrange(1, 30)
+        covered = range(first, first + chance.randrange(1, 9))
+        is_near = chance.random() < 0.3
+        parts.append(stretch(*((seq, float(seq)) for seq in covered), is_near=is_near))
+    there = {seq for part in parts for seq in range(part.first, part.last + 1)}
+    for after in range(30):
+        end = next(seq for seq in range(after, 60) if seq + 1 not in there)
+        found = [seq for records in Log(parts).after(after) for seq in seqs(records)]
+        assert found == list(range(after + 1, end + 1))
+
+
+class Counted(int):
+    """Counts how often it is compared."""
+
+    times = 0
+
+    def __le__(self, other: int) -> bool:
+        Counted.times += 1
+        return super().__le__(other)
+
+    def __lt__(self, other: int) -> bool:
+        Counted.times += 1
+        return super().__lt__(other)
+
+
+def test_a_long_log_is_not_searched_from_its_beginning_for_each_part() -> None:
+    """A history of a day has 86,400 objects of the shipped log."""
+    parts = [
+        stretch((seq, 1.0))._replace(first=Counted(seq), last=Counted(seq))
+        for seq in range(1, 1001)
+    ]
+    assert sum(map(len, Log(parts).after(0))) == 1000
+    assert Counted.times < 20_000
 
 
 @pytest.mark.parametrize("error", [CorruptionError("damaged"), NotFoundError("gone")])
