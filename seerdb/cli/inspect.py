@@ -270,7 +270,7 @@ def _print_table(reader: TableReader, data: bytes, *, as_json: bool) -> None:
         print()
         columns = ("block", "offset", "bytes", "entries", "state", "first key")
         print_table(columns, [(*block.values(), short(key)) for block, key in blocks])
-        for start, end, seq in reader.tombstones.tombstones:
+        for start, end, seq in reader.tombstones:
             print(f"range tombstone {seq}: {short(start)} to {short(end)}")
     if first_error is not None:
         raise first_error
@@ -289,7 +289,7 @@ def _print_table_json(
             "blocks": [{**block, **named("first_key", key)} for block, key in blocks],
             "range_tombstones": [
                 {"seq": seq, **named("start", start), **named("end", end)}
-                for start, end, seq in reader.tombstones.tombstones
+                for start, end, seq in reader.tombstones
             ],
         }
     )

@@ -93,7 +93,7 @@ def test_every_version_is_read(meta: TableMeta, path: Path) -> None:
         offset, length = reader.block_range(index)
         blocks.append(reader.decode_block(index, golden[offset : offset + length]))
     assert [row for block in blocks for row in zip(*block.columns(), strict=True)] == ROWS
-    assert reader.tombstones.tombstones == tuple(sorted(RANGES))
+    assert reader.tombstones == tuple(sorted(RANGES))
     for key in {row[0] for row in ROWS}:
         h = key_hash(key)
         assert reader.filter.may_contain(h)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import Mock
 
+import pytest
+
+from seerdb.storage import entry
 from tests.fixtures.database import World
 
 
@@ -53,3 +57,28 @@ def test_a_key_at_the_border_of_two_tables_under_a_range_delete_is_found() -> No
     assert {key: db.get(key) for key in rows} == rows
     assert db.multi_get(list(rows)) == list(rows.values())
     assert dict(db.scan(prefix=b"k")) == rows
+
+
+def test_range_deletes_in_tables_are_not_put_in_order_again_after_each_flush(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first read after any flush or merge did so for those of all tables: ten seconds of a
+    processor with a hundred thousand of them."""
+    world = World(memtable_capacity=1 << 20, wal_segment_size=1 << 20)
+    db = world.open()
+    db.put(b"a", b"kept")
+    for number in range(100):
+        db.delete_range(b"k%03d" % number, b"k%03d" % (number + 1))
+    db.flush()
+    assert list(db.scan()) == [(b"a", b"kept")]
+    overlaid = Mock(wraps=entry._overlaid)
+    monkeypatch.setattr(entry, "_overlaid", overlaid)
+    for number in range(2):
+        db.put(b"b", b"%d" % number)
+        db.flush()
+        assert list(db.scan()) == [(b"a", b"kept"), (b"b", b"%d" % number)]
+        assert not overlaid.called
+    db.delete_range(b"b", b"c")
+    db.flush()
+    assert list(db.scan()) == [(b"a", b"kept")]
+    assert not overlaid.called, "one more is no reason either"

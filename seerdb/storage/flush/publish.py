@@ -119,9 +119,10 @@ class Publisher:
             log_start=SegmentId(log_start),
             reason="flush",
         )
-        rows = self._live.current.layout.rows
-        rows.advance(memtable)
-        self._live.release(memtable, Layout(state.version, self._tables, rows))
+        former = self._live.current.layout
+        former.rows.advance(memtable)
+        layout = Layout(state.version, self._tables, former.rows, former=former)
+        self._live.release(memtable, layout)
         self.pins.follow(state.version)
 
     def compacted(self, inputs: Sequence[TableId], outputs: Sequence[TableMeta]) -> None:
@@ -133,7 +134,8 @@ class Publisher:
             self._settle()
             state = self._manifest.commit(add=outputs, remove=inputs, reason="compaction")
             former = self._live.current.layout
-            self._live.replace_layout(Layout(state.version, self._tables, former.rows))
+            layout = Layout(state.version, self._tables, former.rows, former=former)
+            self._live.replace_layout(layout)
             self.pins.follow(state.version)
         self._tables.drop_cached(set(inputs) - {table.id for table in outputs})
         # Held until the layout holds what it warmed, and what is cached of the inputs is dropped.
@@ -189,8 +191,9 @@ class Publisher:
             self._in_doubt = None
 
     def _show_inserted(self, state: ManifestState, insert: _Insert) -> None:
-        rows = self._live.current.layout.rows.anew()
-        self._live.extend(Layout(state.version, self._tables, rows), insert.seq)
+        former = self._live.current.layout
+        layout = Layout(state.version, self._tables, former.rows.anew(), former=former)
+        self._live.extend(layout, insert.seq)
         self.pins.follow(state.version)
         insert.settled()
 

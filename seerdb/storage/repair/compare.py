@@ -88,7 +88,7 @@ def compare(store: ObjectStore, tables: Sequence[SoundTable], lost: Sequence[Los
         for each in found:
             if not _is_covered(each, found):
                 _note_open(facts, tables, key, each.position, lost)
-    tombstones = {each: readers[each].tombstones.tombstones for each in met}
+    tombstones = {each: readers[each].tombstones for each in met}
     _note_tombstones(facts, tables, tombstones, lost)
     facts.loose |= set(range(len(tables))) - set(met)
     facts.loose |= {each for each, table in enumerate(tables) if not table.has_seq}

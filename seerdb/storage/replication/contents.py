@@ -152,7 +152,7 @@ class Contents:
         """
         self.check()
         live, rows = self.live, self._rows
-        before = live.current.layout.version
+        former = live.current.layout
         covered = [each for each in self._memtables() if each.last_seq <= state.last_seq]
         is_cut = self._is_cut(state.last_seq)
         if is_cut and any(each.special for each in self._memtables()):
@@ -165,7 +165,7 @@ class Contents:
         else:
             for memtable in covered:
                 rows.advance(memtable)
-        layout = Layout(state.version, self._tables, rows)
+        layout = Layout(state.version, self._tables, rows, former=former)
         with live.lock:
             kept = [each for each in live.current.memtables if each not in covered]
             active, *sealed = kept or [Memtable([], self.operator)]
@@ -173,7 +173,9 @@ class Contents:
             live.visible_seq = max(live.visible_seq, state.last_seq)
         self._flushed = state.last_seq
         self._taken = {e: last for e, last in self._taken.items() if last > state.last_seq}
-        gone = {table.id for table in before.tables} - {table.id for table in state.version.tables}
+        gone = {table.id for table in former.version.tables} - {
+            table.id for table in state.version.tables
+        }
         self._tables.drop_cached(gone)
         return True
 

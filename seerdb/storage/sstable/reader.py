@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from seerdb.errors import CorruptionError, TruncatedError
-from seerdb.storage.entry import RangeTombstone, RangeTombstones
+from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block, entries_in
 from seerdb.storage.sstable.blocks import packed_blocks
@@ -50,8 +50,8 @@ class TableReader:
     ``rank(key) - 1`` is the block that may hold ``key``, none when that is -1; blocks begin at
     their ``separator``, and ``separators`` are all, for a bisect without the call, or ``None``
     (index.py). ``slots`` has a place for each block: the block while the block cache keeps it,
-    else ``None``. ``smallest`` and ``largest`` are ``meta``'s. ``memory`` is what the reader costs
-    in bytes, without cached blocks.
+    else ``None``. ``smallest`` and ``largest`` are ``meta``'s. ``tombstones`` are its range
+    tombstones, in order. ``memory`` is what the reader costs in bytes, without cached blocks.
     """
 
     __slots__ = (
@@ -80,7 +80,7 @@ class TableReader:
         self.largest = meta.largest
         self._name = table_name(meta.id)
         parts = self._split(tail)
-        self.tombstones = RangeTombstones(self._decode(list[RangeTombstone], *parts[0]))
+        self.tombstones = self._decode(tuple[RangeTombstone, ...], *parts[0])
         index = self._decode(TableIndex, *parts[2])
         self.properties = self._decode(TableProperties, *parts[3])
         self._check(index, offset=parts[2][1])

@@ -101,7 +101,7 @@ def contents(store: MemoryObjectStore, tables: list[TableMeta]) -> dict[bytes, t
 def tombstones_of(store: MemoryObjectStore, tables: list[TableMeta]) -> list[RangeTombstone]:
     table_store = new_table_store(store)
     readers = [table_store.open(table_store.handle(meta)) for meta in tables]
-    return [tombstone for reader in readers for tombstone in reader.tombstones.tombstones]
+    return [tombstone for reader in readers for tombstone in reader.tombstones]
 
 
 PUT, DELETE = 1, 2

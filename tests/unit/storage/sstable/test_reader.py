@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seerdb.errors import CorruptionError, TruncatedError
 from seerdb.ids import MAX_SEQ
-from seerdb.storage.entry import DELETE, PUT, RangeTombstone
+from seerdb.storage.entry import DELETE, PUT, RangeTombstone, RangeTombstones
 from seerdb.storage.sstable.builder import BuiltTable
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.reader import TableReader
@@ -79,7 +79,7 @@ def test_a_table_gives_back_what_was_put_in(
     table = OpenTable(built)
     assert table.entries() == entries
     assert table.packed(0, table.reader.block_count) == entries
-    assert table.reader.tombstones.tombstones == tuple(sorted(set(ranges)))
+    assert table.reader.tombstones == tuple(sorted(set(ranges)))
     for key in {entry.key for entry in entries} | {absent}:
         visible = [entry for entry in entries if entry.key == key and entry.seq <= limit]
         assert table.find(key, limit) == (found_as(visible[0]) if visible else None)
@@ -109,7 +109,7 @@ def test_a_table_of_range_tombstones_only_has_no_blocks() -> None:
     assert (reader.block_count, reader.slots, built.tail_offset) == (0, [], 0)
     assert (reader.smallest, reader.largest) == (b"a", b"m")
     assert not reader.filter.may_contain(key_hash(b"b"))
-    assert reader.tombstones.covering(b"b", MAX_SEQ) == 5
+    assert RangeTombstones(reader.tombstones).covering(b"b", MAX_SEQ) == 5
 
 
 def test_range_tombstones_do_not_hide_entries_from_a_point_read() -> None:
@@ -134,7 +134,7 @@ def read_all(built: BuiltTable, data: bytes) -> list[Entry]:
     table = OpenTable(built, data)
     for key in (b"key0004", b"key0009", b"other"):
         table.find(key)
-    assert table.reader.tombstones.covering(b"key0002", MAX_SEQ) == 50
+    assert RangeTombstones(table.reader.tombstones).covering(b"key0002", MAX_SEQ) == 50
     return table.entries()
 
 
