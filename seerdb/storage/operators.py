@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -17,6 +17,9 @@ from typing import Any
 from seerdb.errors import InvalidRequestError, MergeError
 from seerdb.options import MAX_VALUE_SIZE
 from seerdb.storage.value import BELOW, Expiring, Merge, Operand, Shown, Value, Version
+
+COMBINED_AT_ONCE = 1024
+"""Operands of so many bytes are combined with each that comes, so that counters stay one."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -148,12 +151,11 @@ def absorb(value: Value, operand: Operand, operator: MergeOperator | None) -> Va
     """What a key holds after a merge, if it held ``value``; folded as far as that goes."""
     if not isinstance(value, Merge):
         return _try_fold(_unexpired(Merge(value, (operand,)), operand.second), operator)
-    *before, last = value.operands
-    if value.base is BELOW and last.second == operand.second and operator is not None:
-        combined = _try_combine(operator, last, operand)
-        if combined is not None:
-            return Merge(BELOW, (*before, combined))
-    return Merge(value.base, (*value.operands, operand))
+    if value.base is not BELOW or operator is None:
+        return Merge(value.base, (*value.operands, operand))
+    kept = list(value.operands)
+    _push(kept, operand, operator)
+    return Merge(BELOW, tuple(kept))
 
 
 def settle(
@@ -177,7 +179,8 @@ def settle(
             base = None if value.base is BELOW else value.base
             value = _try_fold(_unexpired(Merge(base, value.operands), second), operator)
         elif operator is not None:
-            value = _combined(value, operator, across_seconds=not expiring_below)
+            joined = _joined(value.operands, operator, across_seconds=not expiring_below)
+            value = Merge(BELOW, tuple(joined))
     if isinstance(value, Expiring) and value.expires <= second:
         return None if value.expires <= forgotten else Expiring(b"", value.expires)
     return value
@@ -219,7 +222,7 @@ def _fold(merge: Merge | Expiring, operator: MergeOperator | None) -> bytes | Ex
     value, expires = merge.base, None
     if isinstance(value, Expiring):
         value, expires = value
-    for _, operand in merge.operands:
+    for _, operand in _joined(merge.operands, operator, across_seconds=True):
         if value is None:
             value = _checked(operator.first(operand))
         else:
@@ -236,17 +239,43 @@ def _try_fold(merge: Merge | Expiring, operator: MergeOperator | None) -> Value:
         return merge
 
 
-def _combined(merge: Merge, operator: MergeOperator, *, across_seconds: bool) -> Merge:
+def _joined(
+    operands: Iterable[Operand], operator: MergeOperator, *, across_seconds: bool
+) -> list[Operand]:
+    """As few as can be made of them. Each byte is copied about log n times: what is alike in size
+    is combined first, and then the newest, which are the smallest."""
     kept: list[Operand] = []
-    for operand in merge.operands:
-        combined = None
-        if kept and (across_seconds or kept[-1].second == operand.second):
-            combined = _try_combine(operator, kept[-1], operand)
-        if combined is None:
-            kept.append(operand)
-        else:
-            kept[-1] = combined
-    return Merge(merge.base, tuple(kept))
+    for operand in operands:
+        _push(kept, operand, operator, across_seconds=across_seconds)
+    joined = kept[-1:]
+    for older in reversed(kept[:-1]):
+        newer = joined.pop()
+        joined += _neighbours(older, newer, operator, across_seconds=across_seconds)
+    return joined[::-1]
+
+
+def _push(
+    kept: list[Operand], operand: Operand, operator: MergeOperator, *, across_seconds: bool = False
+) -> None:
+    """Add a newer operand, combined with those before it that are not far larger: to combine it
+    with all of them, each time, would take time in proportion to the square of their number."""
+    while kept and len(kept[-1].operand) <= max(COMBINED_AT_ONCE, 2 * len(operand.operand)):
+        newer, *older = _neighbours(kept[-1], operand, operator, across_seconds=across_seconds)
+        if older:
+            break
+        operand = newer
+        kept.pop()
+    kept.append(operand)
+
+
+def _neighbours(
+    older: Operand, newer: Operand, operator: MergeOperator, *, across_seconds: bool
+) -> list[Operand]:
+    """Both as one, or, where that cannot be, the newer and the older."""
+    combined = None
+    if across_seconds or older.second == newer.second:
+        combined = _try_combine(operator, older, newer)
+    return [newer, older] if combined is None else [combined]
 
 
 def _try_combine(operator: MergeOperator, older: Operand, newer: Operand) -> Operand | None:

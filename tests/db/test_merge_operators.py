@@ -62,6 +62,32 @@ def test_operands_that_do_not_fold_are_kept_and_say_so_when_read() -> None:
     assert db.get(b"k") == int64(8)
 
 
+@pytest.mark.parametrize("seconds", [False, True])
+def test_many_merges_into_a_large_value_take_no_time_for_each_as_it_all_does(
+    seconds: bool,
+) -> None:
+    """Each merge made the whole of what had been merged into a key anew, while the writer held the
+    lock of all readers: a batch of 8,000 lines of a set took ten seconds."""
+    taken = 0
+
+    def joined(older: bytes, newer: bytes) -> bytes:
+        nonlocal taken
+        taken += len(older) + len(newer)
+        return older + newer
+
+    seerdb.register_merge_operator(f"joined-{seconds}", joined)
+    world, db = opened(f"joined-{seconds}")
+    lines = [b"%09d\n" % number for number in range(4000)]
+    for line in lines:
+        db.merge(b"k", line)
+        if seconds and line.endswith(b"00\n"):
+            world.clock.advance(1)
+    assert db.get(b"k") == b"".join(lines)
+    db.compact()
+    assert db.get(b"k") == b"".join(lines)
+    assert taken < 8_000_000, "16 million were it once"
+
+
 class Flaky:
     """An operator that a test may break."""
 
