@@ -167,6 +167,8 @@ class Batch:
         twin.has_ranges = self.has_ranges
         return twin
 
+    __copy__ = copy  # what Python would make of the columns is not a batch of its own
+
     @property
     def size(self) -> int:
         """Bytes of its keys and values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 
@@ -36,6 +37,19 @@ def test_an_exception_drops_the_batch(db: DB) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert (batch.seq, db.visible_seq, list(db.scan())) == (0, 0, [])
+
+
+@pytest.mark.parametrize("of", [copy.copy, copy.deepcopy, Batch.copy])
+def test_a_copy_of_a_batch_is_a_batch_of_its_own(db: DB, of: Callable[[Batch], Batch]) -> None:
+    """``copy.copy`` once shared the operations, and only one of both knew of a range delete."""
+    with db.batch() as batch:
+        batch.put(b"b", b"1")
+        twin = of(batch)
+        twin.delete_range(b"a", b"z")
+        twin.put(b"c", b"2")
+    assert (len(batch), len(twin), list(db.scan())) == (0, 3, [(b"b", b"1")])
+    db.write(twin)
+    assert list(db.scan()) == [(b"c", b"2")]
 
 
 def test_a_batch_is_empty_after_its_block_and_may_be_used_again(db: DB) -> None:
