@@ -169,7 +169,10 @@ class DB(Backups, Reader):
         """Commit a batch atomically; returns its sequence number (of the newest commit if
         the batch is empty). The batch keeps its operations and may be written again."""
         check_batch(batch)
-        return self._commit(batch.copy(), durability, None) if len(batch) else self.visible_seq
+        if len(batch):
+            return self._commit(batch.copy(), durability, None)
+        self._engine.check_open()
+        return self.visible_seq
 
     def _commit(
         self, batch: Batch, durability: str | None, expect: tuple[bytes, int] | None

@@ -1,4 +1,4 @@
-"""What is open stays with its process: a forked child cannot use it.
+"""What is open stays with its process: a forked child cannot use it, and it cannot be sent.
 
 A child has a copy of the memory and shares the files, but has none of the threads. What it wrote
 would lie in the log over what its parent writes there, and it would hold the lock of the directory
@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
-from seerdb.errors import ClosedError
+from seerdb.errors import ClosedError, InvalidRequestError
 
 T = TypeVar("T")
+
+
+class Handle:
+    """What is open, and there once: to copy or to pickle it raises ``InvalidRequestError``.
+
+    A copy would not learn that it was closed, nor that it is in a forked child.
+    """
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+        raise InvalidRequestError(
+            f"what is open cannot be copied or pickled: threads share one {type(self).__name__}, "
+            "another process opens its own"
+        )
 
 
 def keep_from_children(owned: T, let_go: Callable[[T], None]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
-from seerdb.forked import keep_from_children, refuse_all
+from seerdb.forked import Handle, keep_from_children, refuse_all
 from seerdb.options import Options
 from seerdb.snapshot import Snapshot
 from seerdb.storage.batch import check_key, check_keys
@@ -33,7 +33,7 @@ NEEDS_IO: Final = NeedsIO()
 """What a read that must not block returns when it would have to."""
 
 
-class Reader(ABC):
+class Reader(Handle, ABC):
     """What can be read of an open database, whether or not this process may write to it."""
 
     def __init__(self, engine: ReadSide) -> None:

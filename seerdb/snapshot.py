@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from seerdb.errors import ClosedError
-from seerdb.forked import keep_from_children, refuse_all
+from seerdb.forked import Handle, keep_from_children, refuse_all
 from seerdb.storage.batch import check_key, check_keys
 from seerdb.storage.read.read_side import ReadSide
 from seerdb.storage.read.reads import View
@@ -15,7 +15,7 @@ from seerdb.storage.read.rows import bounds, keys, pairs, rows
 from seerdb.storage.read.scan import Wanted
 
 
-class Snapshot:
+class Snapshot(Handle):
     """The database as it was when the snapshot was taken, what expired since included.
     Thread-safe.
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from seerdb.db import DB
 from seerdb.errors import ConflictError, ReadOnlyError, SeerDBError
 from seerdb.events import LogOvertaken
+from seerdb.forked import Handle
 from seerdb.options import (
     MAX_LAG,
     DBOptions,
@@ -63,7 +64,7 @@ def promote(
     return DB(Engine(directory, given, components or Components(), Bid(takes_over=True)))
 
 
-class Standby:
+class Standby(Handle):
     """Waits until the writer of a database is gone, then becomes it. Use :meth:`open`.
 
     It reads the lease of the writer, and writes nothing before it takes over; :meth:`follow` has

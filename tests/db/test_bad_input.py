@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -316,6 +318,7 @@ CALLS: dict[str, Callable[[DB], object]] = {
     "multi_get": lambda db: db.multi_get([b"a"]),
     "multi_get_entries": lambda db: db.multi_get_entries([b"a"]),
     "write": lambda db: db.write(put_9()),
+    "write nothing": lambda db: db.write(Batch()),
     "batch": in_a_batch,
     "submit": lambda db: db.submit(put_9(), sink=print),
     "scan": lambda db: db.scan(),
@@ -334,6 +337,23 @@ def test_a_closed_database_refuses(filled: DB, open_db: OpenDB, name: str) -> No
         with pytest.raises(ClosedError, match="the database is closed; open it again"):
             CALLS[name](filled)
     check_unchanged(open_db())
+
+
+COPIES: dict[str, Callable[[object], object]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": pickle.dumps,
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_what_is_open_is_not_copied(filled: DB, name: str) -> None:
+    """A copy once answered after the close, and pickling told of a source of entropy."""
+    with filled.snapshot() as snapshot:
+        for handle in (filled, snapshot):
+            with pytest.raises(InvalidRequestError, match="another process opens its own"):
+                COPIES[name](handle)
+    check_unchanged(filled)
 
 
 def test_a_closed_database_refuses_gets_whatever_beside_it_looks_at_the_statistics(
