@@ -17,7 +17,16 @@ from seerdb.storage.read.content import ContentDigest, content_digest
 from seerdb.storage.read.lookup import Need
 from seerdb.storage.read.read_side import ReadSide
 from seerdb.storage.read.reads import View
-from seerdb.storage.read.rows import Entry, bounds, entries, key_entries, keys, pairs, rows
+from seerdb.storage.read.rows import (
+    Entry,
+    bounds,
+    check_flags,
+    entries,
+    key_entries,
+    keys,
+    pairs,
+    rows,
+)
 from seerdb.storage.read.scan import Wanted
 from seerdb.storage.value import Shown
 
@@ -86,13 +95,19 @@ class Reader(Handle, ABC):
         """
         if type(key) is not bytes or not 0 < len(key) <= 65_535:
             check_key(key)
-        if as_of is not None:
-            return self.multi_get([key], fill_cache=fill_cache, as_of=as_of)[0]
+        if as_of is not None or fill_cache is not True:
+            return self._get_otherwise(key, fill_cache, as_of)
         try_get = self._try_get
         found = try_get(key)
         if isinstance(found, Need):
             found = self._load(key, found, fill_cache)
         return None if found is None else found[1]
+
+    def _get_otherwise(self, key: bytes, fill: bool, as_of: AsOf | None) -> bytes | None:  # noqa: FBT001
+        if as_of is not None:
+            return self.multi_get([key], fill_cache=fill, as_of=as_of)[0]
+        entry = self.get_entry(key, fill_cache=fill)
+        return None if entry is None else entry.value
 
     def _load(self, key: bytes, need: Need, fill: bool) -> Shown | None:  # noqa: FBT001
         found = self._engine.reads.finish(key, need, fill=fill)
@@ -102,6 +117,8 @@ class Reader(Handle, ABC):
     def get_entry(self, key: bytes, *, fill_cache: bool = True) -> Entry | None:
         """As :meth:`get`, with the sequence number."""
         check_key(key)
+        if fill_cache is not True:
+            check_flags(fill_cache=fill_cache)
         self._engine.check_open()
         found = self._try_get(key)
         return _entry(key, self._load(key, found, fill_cache) if isinstance(found, Need) else found)
@@ -133,6 +150,7 @@ class Reader(Handle, ABC):
         as_of: AsOf | None,
     ) -> list[Shown | None]:
         check_keys(keys)
+        check_flags(fill_cache=fill)
         return self._engine.reads.get_many_at(self._view(as_of), keys, fill=fill)
 
     def scan(
@@ -154,6 +172,7 @@ class Reader(Handle, ABC):
         The view is that of the call, whatever is written or expires while the iterator is used.
         An iterator is for one thread at a time: it raises ``ValueError`` in a second one.
         """
+        check_flags(reverse=reverse, keys_only=keys_only, fill_cache=fill_cache)
         view = self._view(as_of)
         wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
         chunks = self._engine.reads.scan(view, wanted)
@@ -172,6 +191,7 @@ class Reader(Handle, ABC):
         as_of: AsOf | None = None,
     ) -> Iterator[Entry]:
         """As :meth:`scan`, with sequence numbers; values are empty if ``keys_only``."""
+        check_flags(reverse=reverse, keys_only=keys_only, fill_cache=fill_cache)
         view = self._view(as_of)
         wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
         chunks = self._engine.reads.scan(view, wanted)

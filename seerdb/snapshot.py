@@ -11,7 +11,7 @@ from seerdb.forked import Handle, keep_from_children, refuse_all
 from seerdb.storage.batch import check_key, check_keys
 from seerdb.storage.read.read_side import ReadSide
 from seerdb.storage.read.reads import View
-from seerdb.storage.read.rows import bounds, keys, pairs, rows
+from seerdb.storage.read.rows import bounds, check_flags, keys, pairs, rows
 from seerdb.storage.read.scan import Wanted
 
 
@@ -59,12 +59,15 @@ class Snapshot(Handle):
         """The value of ``key``; ``None`` when it was absent. ``fill_cache`` as for
         ``DB.get``."""
         check_key(key)
+        if fill_cache is not True:
+            check_flags(fill_cache=fill_cache)
         version = self._engine.reads.get_at(self._open_view(), key, fill=fill_cache)
         return version and version[1]
 
     def multi_get(self, keys: list[bytes], *, fill_cache: bool = True) -> list[bytes | None]:
         """The values of several keys, in order."""
         check_keys(keys)
+        check_flags(fill_cache=fill_cache)
         found = self._engine.reads.get_many_at(self._open_view(), keys, fill=fill_cache)
         return [version and version[1] for version in found]
 
@@ -80,6 +83,7 @@ class Snapshot(Handle):
         fill_cache: bool = True,
     ) -> Iterator[Any]:
         """As ``DB.scan``, of the snapshot's moment."""
+        check_flags(reverse=reverse, keys_only=keys_only, fill_cache=fill_cache)
         wanted = Wanted(*bounds(start, end, prefix), reverse, limit, fill_cache, keys_only)
         chunks = self._engine.reads.scan(self._open_view(), wanted)
         return rows(chunks, keys if keys_only else pairs, reverse=reverse, limit=limit)

@@ -126,6 +126,17 @@ BAD: dict[str, tuple[Callable[[Any], object], str]] = {
     "a commit that is text": (lambda db: db.check_commit(1, "x"), "a seq must be .* not 'x'"),
     "a commit below 0": (lambda db: db.check_commit(-1, 1), "an epoch must be .* not -1"),
     "a commit that is true": (lambda db: db.check_commit(1, True), "a seq must be .* not True"),
+    "a default for a get": (lambda db: db.get(b"x", b"1"), "fill_cache must be True or False"),
+    "a get to fill nothing": (lambda db: db.get(b"a", fill_cache=None), "not None"),
+    "an entry to fill 1": (lambda db: db.get_entry(b"a", fill_cache=1), "fill_cache .* not 1"),
+    "keys to fill 0": (lambda db: db.multi_get([b"a"], fill_cache=0), "not 0"),
+    "a snapshot's key to fill 1": (lambda db: db.snapshot().get(b"a", fill_cache=1), "not 1"),
+    "a snapshot's keys to fill 0": (lambda db: db.snapshot().multi_get([], fill_cache=0), "not 0"),
+    "a scan that fills text": (lambda db: db.scan(fill_cache="no"), "fill_cache must be"),
+    "a scan reversed by text": (lambda db: db.scan(reverse="false"), "reverse .* not 'false'"),
+    "a scan of keys only of a number": (lambda db: db.scan(keys_only=1), "keys_only .* not 1"),
+    "a snapshot reversed by text": (lambda db: db.snapshot().scan(reverse=""), "reverse must"),
+    "entries reversed by 1": (lambda db: db.scan_entries(reverse=1), "reverse must be True or"),
     "entries backwards": (lambda db: db.scan_entries(b"b", b"a"), "before its end"),
 }
 

@@ -39,6 +39,13 @@ def bounds(
     return start, end
 
 
+def check_flags(**flags: object) -> None:
+    """Raise ``InvalidRequestError`` unless all are ``True`` or ``False``: ``"false"`` is not."""
+    for name, flag in flags.items():
+        if flag is not True and flag is not False:
+            raise InvalidRequestError(f"{name} must be True or False, not {flag!r}")
+
+
 def rows(
     chunks: Iterator[Chunk],
     show: Callable[[Chunk], Any],
