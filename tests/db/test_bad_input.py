@@ -419,6 +419,13 @@ def test_a_directory_that_another_process_has(tmp_path: Path) -> None:
     assert issubclass(LockedError, ConflictError)
 
 
+def test_a_directory_that_this_process_has(tmp_path: Path) -> None:
+    """It once named this very process as one to stop."""
+    path = str(tmp_path / "twice")
+    with DB.open(path, **SMALL), pytest.raises(LockedError, match="that is this one: close"):
+        DB.open(path, **SMALL)
+
+
 def test_an_opening_that_fails_leaves_the_directory_free(tmp_path: Path) -> None:
     path = tmp_path / "db"
     DB.open(str(path), **SMALL).close()

@@ -298,8 +298,11 @@ def _lock(descriptor: int, path: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        what_to_do = "stop it or use another directory"
+        if owner == str(os.getpid()):
+            what_to_do = "that is this one: close what has it open"
         raise LockedError(
-            f"{path} is locked by process {owner or 'unknown'}; stop it or use another directory"
+            f"{path} is locked by process {owner or 'unknown'}; {what_to_do}"
         ) from error
     # In this order a full disk is no obstacle: the old file's block is written over.
     owner_line = b"%d\n" % os.getpid()

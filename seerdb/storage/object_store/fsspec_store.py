@@ -35,7 +35,6 @@ from seerdb.clock import SystemClock
 from seerdb.errors import (
     AlreadyExistsError,
     ClosedError,
-    InternalError,
     InvalidRequestError,
     NotFoundError,
     SeerDBError,
@@ -282,7 +281,7 @@ class FsspecObjectStore:
     def _translated(self, verb: str, name: str) -> Iterator[None]:
         self._check_open()
         if self._process != os.getpid():
-            raise InternalError(f"{self._url} was opened in another process; open it here anew")
+            raise ClosedError(f"{self._url} was opened in another process; open it here anew")
         try:
             yield
         except SeerDBError:

@@ -19,7 +19,6 @@ from crc32c import crc32c
 from seerdb.errors import (
     AlreadyExistsError,
     ClosedError,
-    InternalError,
     InvalidRequestError,
     NotFoundError,
     SeerDBError,
@@ -473,7 +472,7 @@ def test_another_process_is_refused(
 ) -> None:
     with monkeypatch.context() as forked:
         forked.setattr(os, "getpid", lambda: -1)
-        with pytest.raises(InternalError, match="another process"):
+        with pytest.raises(ClosedError, match="another process"):
             store.get("a")
 
 
