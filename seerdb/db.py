@@ -80,7 +80,8 @@ class DB(Backups, Reader):
         """Flush what is in memory and release everything. Ends backups in the background.
         Idempotent.
 
-        If the bucket cannot be reached, what is not flushed stays in the local log.
+        If the bucket cannot be reached, what is not flushed stays in the local log. So it does in
+        a handler of ``atexit``: Python starts no threads any more then. Close before, by ``with``.
         """
         check_may_wait("closing a database")
         self._end_backups()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -270,3 +272,40 @@ def test_lookups_agree(db: DB) -> None:
     assert db.multi_get_entries(keys) == [db.get_entry(key) for key in keys]
     assert [db.get(key) for key in keys] == db.multi_get(keys)
     assert db.multi_get([]) == []
+
+
+AT_EXIT = """
+import atexit, sys
+from seerdb import DB, ClosedError
+
+db = DB.open(sys.argv[1], min_free_disk=0, background=sys.argv[2])
+db.put(b"a", b"1")
+
+
+def end():
+    try:
+        db.flush()
+    except ClosedError as error:
+        print(error)
+    db.close()
+
+
+atexit.register(end)
+"""
+
+
+@pytest.mark.parametrize("background", ["thread", "process"])
+def test_what_is_closed_at_exit_says_that_it_is_too_late_and_keeps_its_log(
+    tmp_path: Path, background: str
+) -> None:
+    """Python ends its pools of threads before ``atexit``; the runtime, it said, was closed."""
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, str(tmp_path / "db"), background],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "the interpreter is ending" in ended.stdout
+    assert ended.stderr == ""
+    with DB.open(tmp_path / "db", min_free_disk=0) as db:
+        assert db.get(b"a") == b"1"

@@ -58,6 +58,12 @@ class InlineExecutor(Executor):
         return future
 
 
+PYTHON_ENDS = (
+    "the interpreter is ending and starts no work any more; open and close databases before that, "
+    "not in atexit"
+)
+
+
 @contextmanager
 def unless_interrupted(pool: Executor) -> Iterator[Executor]:
     """``pool``, which ends with the context and what it does with it. Only Ctrl-C and SIGTERM do
@@ -214,6 +220,7 @@ class Workers:
         threads = self.compactions if background == "process" else COMPACTION_THREADS
         self._compactions = ThreadPoolExecutor(threads, "seerdb-compaction")
         self.processes = WorkerProcesses()
+        self._is_closed = False
 
     @property
     def is_inline(self) -> bool:
@@ -231,7 +238,8 @@ class Workers:
             self.processes.prepare(Pool.PROMPT)
 
     def submit_lane(self, run: Callable[[], None]) -> None:
-        """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`."""
+        """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`, and in
+        handlers of ``atexit``, before which Python ends the threads of pools."""
         self._submit(self._lanes, run)
 
     def submit_compaction(self, run: Callable[[], None]) -> None:
@@ -242,7 +250,7 @@ class Workers:
         try:
             pool.submit(run)
         except RuntimeError as error:
-            raise ClosedError(RUNTIME_CLOSED) from error
+            raise ClosedError(RUNTIME_CLOSED if self._is_closed else PYTHON_ENDS) from error
 
     def start_thread(self, run: Callable[[], None], name: str) -> Thread:
         """A thread of its own, for a loop that ends by itself."""
@@ -266,6 +274,7 @@ class Workers:
 
     def close(self) -> None:
         """End all threads and processes; waits for what runs. Idempotent."""
+        self._is_closed = True
         self.timer.close()
         self._lanes.shutdown(wait=True)
         self._compactions.shutdown(wait=True)
