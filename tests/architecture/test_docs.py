@@ -128,3 +128,17 @@ def test_the_python_examples_of_the_readme_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(_examples()[number], f"README.md, example {number}", "exec"), {})
+
+
+def test_the_layers_for_contributors_exist() -> None:
+    """They named modules that had long been split, and one that was gone."""
+    page = _text(ROOT / "CONTRIBUTING.md")
+    rows = re.findall(r"^    (?:the|bytes and) .*?   +(.*)$", page, re.MULTILINE)
+    named = [name for row in rows for name in row.removesuffix(" …").split(", ")]
+    storage = ROOT / "seerdb" / "storage"
+    assert len(named) > 10
+    assert [
+        name
+        for name in named
+        if not (storage / name).is_dir() and not (storage / f"{name}.py").exists()
+    ] == []
