@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, overload
 
 from seerdb.forked import Handle, keep_from_children, refuse_all
 from seerdb.options import Options
@@ -152,6 +152,48 @@ class Reader(Handle, ABC):
         check_keys(keys)
         check_flags(fill_cache=fill)
         return self._engine.reads.get_many_at(self._view(as_of), keys, fill=fill)
+
+    @overload
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: Literal[False] = False,
+        fill_cache: bool = True,
+        as_of: AsOf | None = None,
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+
+    @overload
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: Literal[True],
+        fill_cache: bool = True,
+        as_of: AsOf | None = None,
+    ) -> Iterator[bytes]: ...
+
+    @overload
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool,
+        fill_cache: bool = True,
+        as_of: AsOf | None = None,
+    ) -> Iterator[Any]: ...
 
     def scan(
         self,

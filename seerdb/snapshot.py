@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 from seerdb.errors import ClosedError
 from seerdb.forked import Handle, keep_from_children, refuse_all
@@ -70,6 +70,45 @@ class Snapshot(Handle):
         check_flags(fill_cache=fill_cache)
         found = self._engine.reads.get_many_at(self._open_view(), keys, fill=fill_cache)
         return [version and version[1] for version in found]
+
+    @overload
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: Literal[False] = False,
+        fill_cache: bool = True,
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+
+    @overload
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: Literal[True],
+        fill_cache: bool = True,
+    ) -> Iterator[bytes]: ...
+
+    @overload
+    def scan(
+        self,
+        start: bytes | None = None,
+        end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool,
+        fill_cache: bool = True,
+    ) -> Iterator[Any]: ...
 
     def scan(
         self,

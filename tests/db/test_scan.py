@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 
@@ -187,3 +187,16 @@ def test_one_large_value_between_small_ones() -> None:
         assert [len(value) for _, value in db.scan()] == [1, len(large), 1]
         assert db.get(b"b") == large
         db.flush()
+
+
+def test_type_checkers_know_the_rows_of_a_scan(db: DB) -> None:
+    """They were ``Any``, so that a ``value + "text"`` passed; ``make check`` looks at this."""
+    db.put(b"a", b"1")
+    for key, value in db.scan():
+        assert_type(key, bytes)
+        assert_type(value, bytes)
+    with db.snapshot() as snapshot:
+        for alone in (*db.scan(keys_only=True), *snapshot.scan(keys_only=True)):
+            assert_type(alone, bytes)
+            assert alone == b"a"
+        assert_type(next(snapshot.scan()), tuple[bytes, bytes])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -69,8 +70,8 @@ def test_a_snapshot_stays_as_the_data_moves(layer: str, later: str) -> None:
         assert list(snapshot.scan(reverse=True)) == model.scan(reverse=True)
         assert snapshot.multi_get([key(n) for n in NUMBERS]) == [model.get(key(n)) for n in NUMBERS]
         assert [snapshot.get(key(n)) for n in NUMBERS] == [model.get(key(n)) for n in NUMBERS]
-        arguments = {"prefix": b"00", "limit": 30, "reverse": True}
-        assert list(snapshot.scan(**arguments)) == model.scan(**arguments)  # type: ignore[arg-type]
+        arguments: dict[str, Any] = {"prefix": b"00", "limit": 30, "reverse": True}
+        assert list(snapshot.scan(**arguments)) == model.scan(**arguments)
         keys = list(snapshot.scan(key(5), key(25), keys_only=True))
         assert keys == [found for found, _ in model.scan(key(5), key(25))]
 
