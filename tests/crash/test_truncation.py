@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 import pytest
 
-from seerdb import DB, CorruptionError, UnavailableError
+from seerdb import DB, ConflictError, CorruptionError, UnavailableError
+from seerdb.ids import SeqNo
 from seerdb.storage.manifest.store import load
-from seerdb.storage.object_store.names import manifest_name, table_name
+from seerdb.storage.object_store.names import manifest_name, table_name, wal_name
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.segments import list_segments, segment_path
+from seerdb.testing.crash import CrashError
 from seerdb.testing.model import Contents, Model, contents_after
 from tests.crash.trace import Run, Step, Verb, Write, check_contents
 from tests.fixtures.database import PATH, ROOMY, WAL, World, fill
@@ -297,6 +299,66 @@ def test_a_salvage_takes_from_the_bucket_what_is_damaged_here() -> None:
     assert recovered.shipped_records == 1
     assert db.put(b"next", b"", durability="object") == 15
     assert dict(world.lose_machine().open().scan()) == rows | {b"next": b""}
+
+
+@pytest.mark.parametrize("lost", ["the header", "the end", "the end, and a successor is there"])
+def test_a_salvage_takes_from_the_bucket_what_follows_all_that_can_be_read(lost: str) -> None:
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    rows = fill(db, 12) | {b"shipped": b""}
+    db.put(b"shipped", b"", durability="object")
+    [segment] = list_segments(world.files, WAL)
+    end = find_frames(world)[-1].start
+    world = world.kill()
+    if lost != "the header":
+        world.open()  # seals it
+        world = world.kill()
+    if lost == "the end":
+        world.files.remove(segment_path(WAL, segment + 1))
+    flip(world, segment_path(WAL, segment), 0 if lost == "the header" else end)
+    db = world.open(recovery="salvage")
+    assert dict(db.scan()) == rows
+    assert db.statistics().recovery.damaged
+    assert dict(world.lose_machine().open().scan()) == rows
+    assert db.put(b"next", b"", durability="object") == 14
+    rows[b"next"] = b""
+    assert dict(world.kill().open().scan()) == dict(world.lose_machine().open().scan()) == rows
+
+
+def test_a_salvage_that_dies_loses_nothing_of_what_was_shipped() -> None:
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    rows = fill(db, 12) | {b"shipped": b""}
+    db.put(b"shipped", b"", durability="object")
+    [segment] = list_segments(world.files, WAL)
+    flip(world, segment_path(WAL, segment), 0)
+    probe = world.kill()
+    probe.open(recovery="salvage")
+    for point in probe.crash_points():
+        crashed = world.kill()
+        crashed.crash_at(point)
+        with pytest.raises(CrashError):
+            crashed.open(recovery="salvage")
+        assert dict(crashed.lose_machine().open().scan()) == rows, point
+        for after in (crashed.kill(), crashed.lose_power(point.number)):
+            assert dict(after.open(recovery="salvage").scan()) == rows, point
+
+
+def test_a_point_in_time_before_what_a_copy_of_this_machine_shipped_stays_the_end() -> None:
+    """What was shipped between both was void up to neither, and came back with another machine."""
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    fill(db, 12)
+    db.put(b"shipped", b"", durability="object")
+    world.bucket.put(wal_name(db._engine.manifest.epoch, SeqNo(14), SeqNo(14)), b"not ours")
+    with pytest.raises(ConflictError):
+        db.put(b"contested", b"", durability="object")
+    world = world.kill()
+    [segment] = list_segments(world.files, WAL)
+    flip(world, segment_path(WAL, segment), HEADER_SIZE + 1700)
+    db = world.open(recovery="point_in_time")
+    assert 0 < db.put(b"next", b"", durability="object") < 12
+    assert dict(world.lose_machine().open().scan()) == dict(db.scan())
 
 
 def test_a_missing_segment_is_found() -> None:

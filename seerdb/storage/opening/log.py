@@ -95,9 +95,10 @@ class OpeningLog:
         lost, but nothing after ``contested_seq``, where it branches off."""
         recovery = self._recover(state, operator, contested_seq)
         if contested_seq is not None:
-            recovery.branch_seq = contested_seq
+            branches = (contested_seq, recovery.branch_seq)
+            recovery.branch_seq = min(each for each in branches if each is not None)
         if not is_new:
-            self._complete(state, recovery)
+            self._complete(state, recovery, contested_seq)
         return recovery
 
     def _recover(
@@ -127,11 +128,15 @@ class OpeningLog:
         self.shipped_records = recovery.filled
         return recovery
 
-    def _complete(self, state: ManifestState, recovery: Recovery) -> None:
-        """Take from the bucket what was shipped of this home's log and its disk has lost."""
+    def _complete(
+        self, state: ManifestState, recovery: Recovery, contested_seq: int | None
+    ) -> None:
+        """Take from the bucket what was shipped of this home's log and its disk has lost; but
+        nothing where a copy may have shipped it, or no more than a point in time is wanted."""
         listed = list_shipped(self._shipped)
         newest = newest_shipped(listed)
-        if recovery.branch_seq is None and newest > recovery.last_seq:
+        wanted = recovery.branch_seq is None or self._options.recovery == "salvage"
+        if wanted and contested_seq is None and newest > recovery.last_seq:
             lost = read_shipped(
                 self._shipped,
                 state.database_id,
@@ -140,8 +145,10 @@ class OpeningLog:
                 listed=listed,
             )
             self._take_shipped(recovery, lost.records)
-            if lost.sound_seq < newest:
+            if lost.sound_seq < newest and recovery.branch_seq is None:
                 recovery.branch_seq = lost.sound_seq
+        if recovery.damages and recovery.branch_seq is None:
+            recovery.branch_seq = recovery.last_seq
         branch = recovery.branch_seq
         self.shipped_seq = min(newest, recovery.last_seq if branch is None else branch)
 

@@ -7,7 +7,7 @@ are they moved to ``quarantine/``, bytes and all (I4, I9).
 Seqs in the log are contiguous, so a missing segment shows: each one begins where the one before
 ended, and the first no later than where the tables end. If the bucket has all that is missing, it
 is written anew with what follows, and nothing is lost. What it has of commits that a ``salvage``
-would skip is taken, too.
+would skip is taken, too, and what follows all that can be read (``log.py``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Recovery:
     release: list[int] = field(default_factory=list)
     """Segments that are not needed any more."""
     branch_seq: int | None = None
-    """Where the log goes on otherwise than before, because of damage or another owner."""
+    """Where the log goes on otherwise than before, because of damage or another owner. ``None``
+    with ``damages``: after all that the bucket has."""
     hole_seq: int = 0
     """The last seq, where commits before it that the tables do not hold are lost, whether in this
     opening or an earlier one; else 0."""
@@ -221,9 +222,9 @@ class _Recoverer:
         self.found.damages.append(str(error))
         self.found.quarantine.append(segment)
         kept = self._relog(segment)
-        if self.found.branch_seq is None:
-            self.found.branch_seq = kept
         self._stopped = self._mode == "point_in_time"
+        if self.found.branch_seq is None and (self._stopped or kept < self.found.last_seq):
+            self.found.branch_seq = kept
 
     def _records_of(self, segment: int) -> list[Record]:
         salvage = self._mode == "salvage"
