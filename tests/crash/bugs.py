@@ -206,6 +206,10 @@ def believe_the_disk(patch: Patch) -> None:
     patch.setattr(opening_log, "newest_shipped", lambda listed: 0)
 
 
+def count_what_is_behind_a_hole(patch: Patch) -> None:
+    patch.setattr(Shipper, "_has_hole", False)
+
+
 def keep_nothing_for_shipping(patch: Patch) -> None:
     patch.setattr(Backlog, "needed_from", MAX_SEQ)
 

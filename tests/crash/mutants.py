@@ -175,6 +175,16 @@ MUTANTS = [
         test_shipping.test_a_segment_is_kept_until_it_is_shipped_though_tables_hold_it,
     ),
     Mutant(
+        "what is shipped behind a hole in the log counts as safe",
+        "I4",
+        bugs.count_what_is_behind_a_hole,
+        lambda: (
+            test_truncation.test_nothing_is_acknowledged_after_a_salvage_that_a_new_machine_would_not_find(
+                ship_interval=1.0
+            )
+        ),
+    ),
+    Mutant(
         "a ship tried again goes further than the first",
         "I4",
         bugs.forget_attempts,
