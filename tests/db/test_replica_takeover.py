@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from seerdb import ChecksumError, ClosedError, UnavailableError
+from seerdb.storage.replication.format import Heartbeat
 from seerdb.storage.replication.shipped import Listing, Stretch
 from tests.fixtures.database import ROOMY, World
 from tests.fixtures.follower import checks, contents, pair, put, shown, stream
@@ -22,6 +23,33 @@ def test_what_was_only_on_the_lost_machine_is_taken_back() -> None:
     assert shown(replica) == {b"a": b"1", b"b": b"1"}
     assert replica.statistics().restarts == 1
     assert replica.lag.seq == 0
+
+
+def test_what_the_lost_machine_told_of_and_did_not_send_is_no_lag() -> None:
+    world, db, replica = pair()
+    put(db, b"a")
+    stream(db, replica)
+    replica._follower.heard(Heartbeat(5, 0))
+    assert replica.lag.seq == 4
+    world.open("heir")
+    replica.refresh()
+    world.clock.advance(100.0)
+    replica.refresh()
+    assert replica.statistics().restarts == 0
+    assert (replica.lag.seq, replica.lag.seconds) == (0, 0.0)
+    assert checks(replica)["lag"]
+
+
+def test_what_is_taken_back_does_not_count_as_compared() -> None:
+    world, db, replica = pair()
+    put(db, b"a")
+    replica.refresh()
+    db.put(b"lost", b"1")
+    stream(db, replica)
+    assert replica.statistics().compared_seq == 2
+    world.open("heir")
+    replica.refresh()
+    assert (replica.seq, replica.statistics().compared_seq) == (1, 0)
 
 
 def test_a_snapshot_of_what_is_taken_back_keeps_its_moment() -> None:

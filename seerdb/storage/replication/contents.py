@@ -224,7 +224,7 @@ class Contents:
         self._rows = other._rows
         self._flushed, self._source, self._taken = other._flushed, other._source, other._taken
         self._epochs, self.diverged = other._epochs, other.diverged
-        self.applied = other.applied
+        self.applied, self.compared_seq = other.applied, other.compared_seq
 
 
 def _without_gap(records: list[Record], seq: int) -> int:

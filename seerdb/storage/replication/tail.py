@@ -121,7 +121,7 @@ class Tail:
         else:
             self._adopt(self._contents)
         if listing.tells_where or greeted == epoch:
-            self._settled = epoch
+            self._settle(epoch)
         found = self._read_on(self._contents, listing)
         with self._mutex:
             self._contents.applied.settle()
@@ -135,6 +135,11 @@ class Tail:
             newest = max(listing.newest, self.manifest.state.last_seq)
             self.lag.heard(newest, at, self.seq)
         return True
+
+    def _settle(self, epoch: int) -> None:
+        if epoch != self._settled:
+            self.lag.forget()
+        self._settled = epoch
 
     def _advance(self, contents: Contents, epoch: int) -> None:
         """Read on in the manifest, and show what it has new, unless it is beyond ``epoch``."""
