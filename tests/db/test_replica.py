@@ -29,6 +29,7 @@ from seerdb.storage.replication.format import (
 )
 from seerdb.storage.replication.live import LiveTail
 from seerdb.storage.replication.tail import RELOAD_SECONDS
+from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import ROOMY, World, collect_garbage, fill
@@ -104,6 +105,23 @@ def test_what_expires_is_gone_and_operands_are_folded_once() -> None:
     world.clock.advance(31.0)
     assert replica.get(b"t") is None
     assert dict(replica.scan()) == {b"m": b"012345"}
+
+
+@pytest.mark.parametrize("opened", ["before the flush", "after it"])
+def test_what_has_expired_stays_gone_where_the_clock_is_behind_the_tables(opened: str) -> None:
+    world, db, _ = pair()
+    fill(db, 20)
+    db.put(b"t", b"1", ttl=30.0)
+    db.flush()
+    late = World(bucket=world.bucket, clock=FakeClock(world.clock.now() - 600.0), **ROOMY)
+    replica = follow(late) if opened == "before the flush" else None
+    world.clock.advance(60.0)
+    db.put(b"z", b"1")
+    db.flush()
+    replica = replica or follow(late)
+    replica.refresh()
+    assert replica.get(b"z") == b"1"
+    assert replica.get(b"t") == db.get(b"t") is None
 
 
 def test_bulk_data_that_no_log_tells_of_comes_with_the_manifest() -> None:

@@ -76,6 +76,7 @@ class Contents:
         self.compared_seq = 0
         """The newest commit of those that were found to be what the writer has."""
         self.applied = AppliedDigest()
+        self._pass_time(state.time_us)
 
     @property
     def seq(self) -> int:
@@ -94,11 +95,15 @@ class Contents:
         whole = _without_gap(records, seq)
         if whole:
             self._begin(piece)
-            self._clock.committed_us = max(self._clock.committed_us, records[whole - 1][1])
+            self._pass_time(records[whole - 1][1])
             for start in range(0, whole, APPLIED_AT_ONCE):
                 self._apply(records[start : min(start + APPLIED_AT_ONCE, whole)])
             self._taken[piece.epoch] = self.seq
         return records[whole][0] if whole < len(records) else None
+
+    def _pass_time(self, time_us: int) -> None:
+        """What expires goes by a clock that is not behind what is shown."""
+        self._clock.committed_us = max(self._clock.committed_us, time_us)
 
     def _begin(self, piece: Piece) -> None:
         self.applied.expect(piece.header, self.seq)
@@ -166,6 +171,7 @@ class Contents:
             for memtable in covered:
                 rows.advance(memtable)
         layout = Layout(state.version, self._tables, rows, former=former)
+        self._pass_time(state.time_us)
         with live.lock:
             kept = [each for each in live.current.memtables if each not in covered]
             active, *sealed = kept or [Memtable([], self.operator)]
