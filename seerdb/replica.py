@@ -108,7 +108,9 @@ class Replica(ReadOnly, Reader):
             self._follower.patience.begin(patience)
 
     def refresh(self) -> None:
-        """Look into the bucket now, and show what it holds by then; waits for it."""
+        """Look into the bucket now, and show what it holds by then; waits for it. Raises:
+        ``UnavailableError``, ``CorruptionError``, ``NotFoundError`` for a clone that was dropped.
+        """
         self._follower.refresh()
 
     def stats(self) -> Mapping[str, Any]:

@@ -20,6 +20,8 @@ from seerdb import (
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.restore import Wanted, restore_archive
 from seerdb.storage.backup.take import Source, Wish, take_backup
+from seerdb.storage.clone import drop
+from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.lender import NO_LOANS
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import hold_name
@@ -34,6 +36,7 @@ from seerdb.testing.files import CrashableFileSystem
 from tests.fixtures.backups import carrier
 from tests.fixtures.clones import Site, content
 from tests.fixtures.database import collect_garbage, fill
+from tests.fixtures.follower import checks
 
 RANDOM = random.Random(5).randbytes
 
@@ -234,6 +237,42 @@ def test_a_replica_refuses_a_clone_for_which_nothing_is_kept(site: Site) -> None
     site.at("a").delete(site.names("a", "holds/"))
     with pytest.raises(CorruptionError, match="does not keep them"):
         follow(site, "b")
+
+
+def test_a_replica_tells_that_the_clone_it_follows_was_dropped(site: Site) -> None:
+    branch(site)
+    replica = follow(site.elsewhere(), "b")
+    replica.refresh()
+    site.drop("b")
+    for _ in range(2):
+        with pytest.raises(NotFoundError, match="was dropped"):
+            replica.refresh()
+        assert not checks(replica)["follow"]
+    replica.close()
+
+
+def test_a_replica_goes_on_when_a_drop_is_taken_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = branch(site)
+    replica = follow(site.elsewhere(), "b")
+    looked = iter((False, True))
+
+    def borrowed(_: ObjectStore) -> None:
+        if next(looked):
+            with pytest.raises(NotFoundError):
+                replica.refresh()
+            raise ConflictError("others borrow from this clone")
+
+    monkeypatch.setattr(drop, "_check_unused", borrowed)
+    with pytest.raises(ConflictError):
+        site.drop("b")
+    with site.opened("b") as clone:
+        rows |= fill(clone, 3)
+    replica.refresh()
+    assert dict(replica.scan()) == rows
+    assert checks(replica)["follow"]
+    replica.close()
 
 
 def test_the_past_of_a_clone_can_be_read_where_it_borrows(site: Site) -> None:

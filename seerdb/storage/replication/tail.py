@@ -22,6 +22,7 @@ from seerdb.storage.replication.lag import Lag
 from seerdb.storage.replication.manifest_tail import ManifestTail
 from seerdb.storage.replication.running import Mark
 from seerdb.storage.replication.shipped import Listing, Piece, ShippedLog
+from seerdb.storage.retention.loans import check_not_dropped
 
 RELOAD_SECONDS = 60.0
 """How often the manifest is listed, and not only asked for its next record."""
@@ -102,6 +103,7 @@ class Tail:
         """Look once; whether to look again at once.
 
         Raises: ``UnavailableError``, ``CorruptionError``; what could be shown is shown then.
+        ``NotFoundError``: the database is a clone that was dropped.
         """
         self.begun += 1
         at = self.lag.now()
@@ -142,13 +144,15 @@ class Tail:
         self._settled = epoch
 
     def _advance(self, contents: Contents, epoch: int) -> None:
-        """Read on in the manifest, and show what it has new, unless it is beyond ``epoch``."""
+        """Read on in the manifest, and show what it has new, unless it is beyond ``epoch``. Raises:
+        as :meth:`ManifestTail.reload`, ``NotFoundError`` for a clone that was dropped."""
         if self._reload_wanted or self.lag.now() >= self._reload_at:
             self._reload_wanted = False
             self._reload_at = self.lag.now() + RELOAD_SECONDS
             self.manifest.reload()
         else:
             self.manifest.advance()
+        check_not_dropped(self.manifest.state)
         if self.manifest.state.epoch == epoch:
             self._adopt(contents)
 
