@@ -43,6 +43,7 @@ class Replica(ReadOnly, Reader):
         super().__init__(follower)
         self._follower = follower
         self._max_lag = max_lag
+        self._lineage: Lineage | None = None
 
     @classmethod
     def open(
@@ -88,9 +89,18 @@ class Replica(ReadOnly, Reader):
     def check_commit(self, epoch: int, seq: int) -> None:
         """Raise ``LostError`` if the commit ``seq`` that a writer of ``epoch`` acknowledged is not
         part of the database any more, as far as this replica has seen; see ``DB.check_commit``.
-        Raises ``FencedError`` while ``epoch`` is later than the replica's."""
+        Raises ``FencedError`` while ``epoch`` is later than the replica's. Asks the bucket once for
+        each writer that takes over."""
         self._follower.check_open()
-        Lineage(self._follower.stores.of(Purpose.WAL), self.epoch).check(epoch, seq)
+        self._lineage_of(self.epoch).check(epoch, seq)
+
+    def _lineage_of(self, epoch: int) -> Lineage:
+        lineage, is_told = self._lineage, self._follower.tail.told >= epoch
+        if lineage is None or lineage.epoch != epoch:
+            lineage = Lineage(self._follower.stores.of(Purpose.WAL), epoch)
+            if is_told:  # else it may ask before the branch of the epoch is there
+                self._lineage = lineage
+        return lineage
 
     @property
     def lag(self) -> LagStatistics:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb import FencedError, LostError
+from seerdb import FencedError, LostError, UnavailableError
 from tests.fixtures.database import ROOMY, World, collect_garbage
+from tests.fixtures.follower import follow, pair, put
 
 
 def test_commits_of_a_former_writer_are_here_or_lost() -> None:
@@ -80,3 +81,24 @@ def test_the_bucket_is_asked_once_and_only_about_former_writers() -> None:
     for _ in range(5):
         db.check_commit(1, 1)
     assert world.bucket.calls["list"] == lists + 1
+
+
+def test_a_replica_asks_the_bucket_once_for_each_takeover_it_has_seen() -> None:
+    world, db, replica = pair()
+    put(db, b"a")
+    lost = db.put(b"lost", b"")
+    world.store.fail("put_if_absent", match=f"wal/{2:020d}", times=5)
+    with pytest.raises(UnavailableError):
+        world.open("b")
+    early = follow(world, "opened between the claim and its branch")
+    early.check_commit(1, lost)
+    for home in ("b", "c"):
+        put(world.open(home), b"b")
+        for each in (replica, early):
+            each.refresh()
+            lists = world.bucket.calls["list"]
+            for _ in range(5):
+                each.check_commit(1, 1)
+                with pytest.raises(LostError):
+                    each.check_commit(1, lost)
+            assert world.bucket.calls["list"] == lists + 1

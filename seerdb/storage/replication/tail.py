@@ -58,6 +58,9 @@ class Tail:
         self.restarts = 0
         """How often what was shown turned out to be void."""
         self._settled = int(manifest.state.epoch)
+        self.told = 0
+        """The newest epoch that was found to have said where it goes on: from then on, what it
+        voids is listed."""
         # Set by any thread:
         self._reload_wanted = False
         self._greeted = 0
@@ -141,7 +144,7 @@ class Tail:
     def _settle(self, epoch: int) -> None:
         if epoch != self._settled:
             self.lag.forget()
-        self._settled = epoch
+        self._settled = self.told = epoch
 
     def _advance(self, contents: Contents, epoch: int) -> None:
         """Read on in the manifest, and show what it has new, unless it is beyond ``epoch``. Raises:
