@@ -34,7 +34,7 @@ from seerdb.storage.object_store.stores import Openings, Stores
 from seerdb.storage.opening.overtaken import find_overtaken
 from seerdb.storage.replication.follower import Follower
 from seerdb.storage.runtime import Components
-from seerdb.storage.status.costs import StoreStatistics, costs, store_requests
+from seerdb.storage.status.costs import StoreStatistics, costs, joined, store_requests
 from seerdb.storage.status.health import HealthCheck
 from seerdb.storage.status.replica import ReplicaStatistics
 from seerdb.storage.wal.home import load_home
@@ -235,8 +235,9 @@ class StandbyReplica(Replica):
     def statistics(self) -> ReplicaStatistics:
         """As of a replica; what looking at the lease costs is part of it."""
         seen = super().statistics()
-        rows = [*seen.store_requests, *self._standby.store_requests()]
-        return replace(seen, store_requests=rows, costs=costs(rows, 0, seen.costs.prices))
+        rows = joined(seen.store_requests, self._standby.store_requests())
+        spent = costs(rows, 0, seen.costs.prices)
+        return replace(seen, primary=self.primary or "", store_requests=rows, costs=spent)
 
     def health(self) -> list[HealthCheck]:
         """As of a replica, and that it takes no writes."""

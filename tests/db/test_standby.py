@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -262,6 +263,32 @@ def test_while_it_waits_it_shows_what_is_in_the_bucket(world: World) -> None:
         assert {"lease", "manifest"} <= purposes
     with pytest.raises(ClosedError):
         replica.flush()
+
+
+def test_all_that_it_asks_of_the_bucket_is_counted_once(world: World) -> None:
+    primary = world.open("a")
+    primary.put(b"k", b"1", durability="object")
+    before = sum(world.bucket.calls.values())
+    waiting = standby(world, "b")
+    waiting.find_overtaken()
+    waiting.look()
+    with waiting.follow() as replica:
+        replica.refresh()
+        counted = {(row["purpose"], row["operation"]) for row in replica.stats()["store_requests"]}
+        rows = replica.statistics().store_requests
+        assert len(counted) == len(rows)
+        assert sum(row.requests for row in rows) == sum(world.bucket.calls.values()) - before
+        assert replica.statistics().costs.requests == sum(row.dollars for row in rows) > 0
+
+
+def test_its_status_names_the_writer(world: World) -> None:
+    address = "http://127.0.0.1:8000"
+    components = replace(world.components(world.settings), address=address)
+    DB.open("a", components=components, **world.settings)
+    waiting = standby(world, "b")
+    waiting.look()
+    with waiting.follow() as replica:
+        assert replica.stats()["primary"] == replica.primary == address
 
 
 def test_reading_leaves_nothing_behind(world: World) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from operator import add
+
 import msgspec
+from msgspec.structs import astuple
 
 from seerdb.storage.object_store.meter import Prices, RequestMeter
 
@@ -61,6 +65,20 @@ def store_requests(meter: RequestMeter, prices: Prices) -> list[StoreStatistics]
             )
         )
     return rows
+
+
+def joined(*parts: list[StoreStatistics]) -> list[StoreStatistics]:
+    """What several meters have counted, one row for each purpose and operation."""
+    found: dict[tuple[str, str], StoreStatistics] = {}
+    for row in chain(*parts):
+        key = row.purpose, row.operation
+        found[key] = _sum(found[key], row) if key in found else row
+    return list(found.values())
+
+
+def _sum(one: StoreStatistics, other: StoreStatistics) -> StoreStatistics:
+    purpose, operation, *numbers = astuple(one)
+    return StoreStatistics(purpose, operation, *map(add, numbers, astuple(other)[2:]))
 
 
 def costs(rows: list[StoreStatistics], kept_bytes: int, prices: Prices) -> CostStatistics:
