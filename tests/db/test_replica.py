@@ -370,6 +370,21 @@ def test_a_live_gap_that_the_manifest_does_not_explain_ends_the_stream() -> None
     assert replica.seq == 0
 
 
+def test_a_gap_in_the_bucket_is_none_while_the_primary_sends_the_log() -> None:
+    world, db, replica = pair()
+    put(db, b"a", b"b", b"c")
+    [_, lost, _] = world.bucket.list("wal/")
+    world.bucket.delete([lost.name])
+    replica.refresh()
+    assert (replica.seq, checks(replica)["log"]) == (1, False)
+    assert replica._follower.tail.begin_live(1, 2)
+    replica.refresh()
+    assert checks(replica)["log"]
+    replica._follower.lost(UnavailableError("it is away"))
+    replica.refresh()
+    assert (replica.seq, checks(replica)["log"]) == (1, False)
+
+
 def test_live_log_needs_no_listing() -> None:
     world, db, replica = pair()
     put(db, b"a")

@@ -112,7 +112,9 @@ class Tail:
         at = self.lag.now()
         self._contents.check()
         self._advance(self._contents, self._settled)
-        if not self.is_live and not self._look_at_log(at):
+        if self.is_live:
+            self._tell_of_gap(None)  # the primary sends all that follows
+        elif not self._look_at_log(at):
             return True
         self.completed = self.begun
         return False
