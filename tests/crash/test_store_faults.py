@@ -284,3 +284,13 @@ def test_a_foreign_object_in_the_bucket_is_left_alone() -> None:
     db.close()
     assert dict(world.open().scan()) == rows
     assert all(world.bucket.get(name) == b"not ours" for name in foreign)
+
+
+def test_one_damaged_answer_after_an_unheard_creation_does_not_stop_shipping() -> None:
+    world = World()
+    db = world.open()
+    world.store.time_out_after("put_if_absent", match="wal/")
+    world.store.corrupt("get", match="wal/")
+    db.put(b"first", b"1", durability="object")
+    db.put(b"second", b"2", durability="object")
+    assert dict(world.lose_machine().open().scan()) == {b"first": b"1", b"second": b"2"}

@@ -27,6 +27,9 @@ from seerdb.storage.pieces import Body
 T = TypeVar("T")
 Failures: TypeAlias = type[SeerDBError] | tuple[type[SeerDBError], ...]
 
+READ_BACKS = 2
+"""How often an object has to differ from ours to be another's: one answer may be damaged."""
+
 
 class RetryingObjectStore:
     """``inner`` with at most ``attempts`` per request, and waits between them.
@@ -112,12 +115,12 @@ class RetryingObjectStore:
     ) -> None:
         """Return if our object is there; otherwise raise what is known."""
         try:
-            found = get(name)
+            is_ours = any(get(name) == bytes(data) for _ in range(READ_BACKS))
         except (NotFoundError, UnavailableError, TruncatedError) as error:
             # Absent is no proof either: a request may still be on its way.
             raise UnavailableError(
                 f"whether {name} was created is unknown; reading it back failed ({error}) "
                 f"after: {cause}"
             ) from cause
-        if found != bytes(data):
+        if not is_ours:
             raise AlreadyExistsError(f"object {name} already exists") from cause

@@ -233,3 +233,13 @@ def test_reading_back_after_a_refusal_is_tried_again(
     faulty.fail("get", times=2)
     store.put_if_absent("manifest/1", MINE)
     assert operations(faulty) == ["put_if_absent", "get", "get", "get"]
+
+
+def test_a_creation_is_not_taken_for_anothers_by_one_damaged_answer(
+    store: RetryingObjectStore, faulty: FaultyObjectStore, bucket: MemoryObjectStore
+) -> None:
+    faulty.time_out_after("put_if_absent")
+    faulty.corrupt("get")
+    store.put_if_absent("manifest/1", MINE)
+    assert bucket.get("manifest/1") == MINE
+    assert operations(faulty) == ["put_if_absent"] * 2 + ["get"] * 2
