@@ -51,6 +51,30 @@ def test_keys_that_only_rise_are_never_rewritten(compaction: str) -> None:
     assert dict(reopened.scan()) == rows
 
 
+@pytest.mark.parametrize(
+    "other", [{"compression": "none"}, {"block_size": 256}], ids=["not compressed", "in blocks"]
+)
+def test_outputs_keep_to_their_size_where_they_compress_worse(other: dict[str, Any]) -> None:
+    roomy: dict[str, Any] = {
+        "memtable_capacity": 4 << 20,
+        "wal_segment_size": 4 << 20,
+        "block_size": 64 << 10,
+    }
+    world = World(table_size=8192, **roomy)
+    with world.open() as db:
+        with db.batch() as batch:
+            for number in range(2000):
+                batch.put(b"%05d" % number, b"the value %05d " % number * 10)
+        db.flush()
+        [before] = db._engine.manifest.state.version.tables
+    with world.open(**other) as db:
+        db.put(b"00000", b"")
+        db.compact()
+        sizes = [table.size for table in db._engine.manifest.state.version.tables]
+        assert sum(sizes) > 4 * before.size
+        assert max(sizes) < 2 * 8192
+
+
 def test_a_moved_table_stays_cached_and_is_not_collected() -> None:
     world = World(table_size=4096, compaction="tiered", block_cache_capacity=1 << 20)
     db = world.open()

@@ -82,6 +82,26 @@ def test_a_merged_table_of_a_pinned_level_is_never_downloaded() -> None:
     assert merging <= 2 * 2 + 2, "the inputs, as ever: a job reads the bucket"
 
 
+def test_copies_of_a_merge_that_compresses_worse_keep_to_the_capacity_of_the_disk() -> None:
+    capacity = 20_000
+    world = World(**PINNED | {"pin_levels": 8, "disk_cache_capacity": capacity}, table_size=6000)
+    with world.open() as db:
+        fill(db, range(0, COUNT, 2))
+        fill(db, range(1, COUNT, 2))
+        assert disk(db).pinned_tables == 2
+    with world.open(compression="none") as db:
+        db.compact()
+        assert sum(table.size for table in db._engine.manifest.state.version.tables) > 2 * capacity
+        assert 0 < disk(db).bytes <= capacity
+        on_disk = [world.files.open_read(f"data/cache/{name}") for name in on_disk_of(world)]
+        assert sum(file.size() for file in on_disk) == disk(db).bytes
+        assert len(list(db.scan())) == COUNT
+
+
+def on_disk_of(world: World) -> list[str]:
+    return [name for name in world.files.list("data/cache") if name.endswith(".parts")]
+
+
 def test_what_leaves_the_pinned_levels_leaves_the_disk() -> None:
     world = World(**PINNED)
     db = world.open()

@@ -38,7 +38,7 @@ from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.compressor import Payload
 from seerdb.storage.sstable.packed import NOTHING, Packed, join
 from seerdb.storage.sstable.reader import TableReader
-from seerdb.storage.tiers.pinning import leave_copy
+from seerdb.storage.tiers.pinning import leave_copy, size_on_disk
 from seerdb.storage.tiers.row_cache import RowCache
 from seerdb.storage.tiers.table_store import TableStore
 from seerdb.storage.value import SECOND_US
@@ -47,6 +47,10 @@ from seerdb.storage.workers.threads import transfer_threads
 
 _PORTIONS = 16
 """A table is larger than planned by one part in so many at most, as far as entries allow."""
+
+_MOST_GROWTH = 64
+"""How many times as many bytes as the inputs the outputs may be, with another compression or block
+size than those were made with, before the last table takes the rest. Ids cost next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class CompactionJob:
     expiring_below: bool = True
     """Whether data older than the inputs may expire."""
     copies: str | None = None
-    """Local directory in which to leave copies of the outputs."""
+    """Local directory in which to leave copies of the outputs, as many as take no more than the
+    inputs would."""
     requests: int = 1
     """How many may be under way beside the work; 1: none, the work waits for each."""
 
@@ -76,7 +81,7 @@ class CompactionJob:
         runs = between(plan.inputs, start, end)
         # Values that are rewritten go to the tables if blobs were turned off meanwhile.
         size = sum(run.weight if plan.dying else run.size for run in runs)
-        return 2 + size // plan.table_size
+        return 2 + _MOST_GROWTH * size // plan.table_size
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,8 @@ class _Outputs:
         self._builder: TableBuilder | None = None
         self._known = [ref for table in job.plan.tables for ref in table.blobs]
         self._uploads = Uploads(threads)
+        inputs = between(job.plan.inputs, job.start, job.end)
+        self._room_for_copies = size_on_disk(sum(run.size for run in inputs))
 
     def add(self, entries: Packed) -> None:
         """Append what follows; where that fills a table, it goes on in the next one."""
@@ -266,7 +273,10 @@ class _Outputs:
     def _put(self, table: TableId, built: BuiltTable, refs: tuple[BlobRef, ...]) -> TableMeta:
         plan = self._job.plan
         meta = upload(self._store, table, built, level=plan.level, run=plan.run, blobs=refs)
-        leave_copy(self._files, self._job.copies, table, built)
+        needed = size_on_disk(meta.size)
+        if needed <= self._room_for_copies:
+            self._room_for_copies -= needed
+            leave_copy(self._files, self._job.copies, table, built)
         return meta
 
 
