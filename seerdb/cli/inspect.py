@@ -229,7 +229,7 @@ def _open(table_id: TableId, data: bytes) -> TableReader:
     sealed = unseal(data[start : size - FOOTER_SIZE], name=name, offset=start)
     try:
         properties = msgspec.msgpack.decode(sealed, type=TableProperties)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(f"no properties: {error}", name=name, offset=start) from error
     shared = set(TableMeta.__struct_fields__) & set(TableProperties.__struct_fields__)
     meta = TableMeta(

@@ -172,6 +172,7 @@ PROBLEM = b'{"type":"urn:seerdb:checksum","title":"Stored data is damaged","stat
         (PROBLEM, 6, "Stored data is damaged"),
         (ITEM + ITEM[:20], 5, "cut off within a line"),
         (ITEM + b"nonsense\n", 1, "not SeerDB's"),
+        (ITEM + b'{"type":"","title":"\xe9"}\n', 1, "not SeerDB's"),
     ],
 )
 def test_a_stream_that_fails_on_the_way_is_no_dump(

@@ -179,5 +179,5 @@ class RepositoryLock:
 def _decode(name: str, data: bytes) -> _Held:
     try:
         return msgspec.json.decode(_ENVELOPE.unwrap(name, data), type=_Held)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(f"the body is not a lock: {error}", name=name) from error

@@ -67,5 +67,5 @@ def load_outcome(files: FileSystem, directory: str) -> DrillOutcome | None:
         return None
     try:
         return msgspec.json.decode(body, type=DrillOutcome)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

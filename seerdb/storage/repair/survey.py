@@ -169,7 +169,7 @@ def _properties(name: str, data: bytes) -> tuple[TableProperties, int]:
     payload = unseal(data[start:-FOOTER_SIZE], name=name, offset=start)
     try:
         return msgspec.msgpack.decode(payload, type=TableProperties), offset
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(
             f"no properties are there: {error}", name=name, offset=start
         ) from error

@@ -210,13 +210,18 @@ def _unpack(payload: bytes) -> _Unpacked | None:
 
 def offsets_in(payload: bytes, places: Places) -> tuple[array[int], Stride | None] | None:
     """The offsets, and how the block looks if all entries are of one shape; ``None`` when they do
-    not span the parts."""
+    not ascend over the parts."""
     planes, count = payload[places.offsets :], places.entries
     stride = stride_of(planes, count, places.parts_end)
     offsets = stride.offsets if stride else _from_planes(planes, 2 * count + 1)
     if offsets[0] != HEADER_SIZE or offsets[-1] != places.parts_end:
         return None
-    return offsets, stride
+    return (offsets, stride) if stride or _ascend(offsets) else None
+
+
+def _ascend(offsets: array[int]) -> bool:
+    numbers = np.frombuffer(offsets, offsets.typecode)
+    return bool((numbers[1:] >= numbers[:-1]).all())
 
 
 def entries_in(payload: Payload) -> int:

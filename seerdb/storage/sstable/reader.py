@@ -233,7 +233,7 @@ class TableReader:
     def _decode(self, kind: type[T], payload: bytes, offset: int) -> T:
         try:
             return msgspec.msgpack.decode(payload, type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptionError(
                 f"no {kind.__name__} is there: {error}", name=self._name, offset=offset
             ) from error

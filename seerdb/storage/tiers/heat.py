@@ -51,5 +51,5 @@ def load_heat(files: FileSystem, directory: str) -> Heat:
         return {}
     try:
         return msgspec.msgpack.decode(body, type=Heat)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}

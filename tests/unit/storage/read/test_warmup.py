@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from crc32c import crc32c
 
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.read.state import LiveState, State
@@ -110,7 +111,7 @@ def test_tails_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.finish() == 1, "and what is one too many is there already"
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "flipped", "of another kind"])
+@pytest.mark.parametrize("damage", ["missing", "short", "flipped", "of another kind", "no text"])
 def test_heat_is_a_hint(damage: str) -> None:
     files = CrashableFileSystem()
     files.make_directory("cache")
@@ -126,6 +127,10 @@ def test_heat_is_a_hint(damage: str) -> None:
         file.truncate(3)
     elif damage == "flipped":
         file.write_at(6, bytes([file.read_at(6, 1)[0] ^ 1]))
+    elif damage == "no text":
+        body = b"\x81\xa1\xff\x90"
+        file.truncate(0)
+        file.write_at(0, crc32c(body).to_bytes(4, "little") + body)
     else:
         save_heat(files, "cache", ["a"])  # type: ignore[arg-type]  # what is planned
     assert load_heat(files, "cache") == {}

@@ -21,7 +21,7 @@ from seerdb.storage.sstable.block import (
     Columns,
 )
 from seerdb.storage.sstable.block_cache import BlockCache
-from seerdb.storage.sstable.blocks import BlockEncoder
+from seerdb.storage.sstable.blocks import BlockEncoder, packed_blocks
 from seerdb.storage.sstable.filter import key_hash
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.value import Version
@@ -145,10 +145,16 @@ def test_a_payload_cut_short_is_malformed(cut: int) -> None:
 
 
 def assembled(
-    *, count: int = 2, seq_planes: int = 1, offset_planes: int = 1, first: int = 8, last: int = 12
+    *,
+    count: int = 2,
+    seq_planes: int = 1,
+    offset_planes: int = 1,
+    first: int = 8,
+    middle: int = 10,
+    last: int = 12,
 ) -> bytes:
     """The payload of a=1, b=2 byte by byte, with fields to falsify."""
-    offsets = bytes((first, 9, 10, 11, last)).ljust(5 * offset_planes, b"\0")
+    offsets = bytes((first, 9, middle, 11, last)).ljust(5 * offset_planes, b"\0")
     header = struct.pack("<IBBBx", count, 0, seq_planes, offset_planes)
     fingerprints = bytes(key_hash(key) >> FINGERPRINT_SHIFT for key in (b"a", b"b"))
     seqs = b"\x05\x06".ljust(2 * seq_planes, b"\0")[: 2 * seq_planes]
@@ -174,12 +180,17 @@ def test_a_payload_is_laid_out_as_documented(seq_planes: int, offset_planes: int
         {"offset_planes": 5},
         {"first": 7},
         {"last": 13},
+        {"middle": 8},
+        {"middle": 200},
     ],
     ids=str,
 )
 def test_a_field_that_does_not_fit_the_payload_is_malformed(falsified: dict[str, int]) -> None:
+    payload = assembled(**falsified)
     with pytest.raises(CorruptionError):
-        decode(assembled(**falsified))
+        decode(payload)
+    with pytest.raises(CorruptionError):
+        packed_blocks([payload], name="tables/t.sst", offset=40)
 
 
 @pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (2, 1, 3, 2), (0, 0, 0, 0), (2, 2, 2, 1)], ids=str)

@@ -14,6 +14,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import DELETE, PUT, RangeTombstone, RangeTombstones
 from seerdb.storage.sstable.builder import BuiltTable
 from seerdb.storage.sstable.filter import key_hash
+from seerdb.storage.sstable.format import FOOTER_SIZE, decode_footer, seal, unseal
 from seerdb.storage.sstable.reader import TableReader
 from tests.unit.storage.sstable.samples import (
     Entry,
@@ -255,6 +256,20 @@ def test_an_index_that_does_not_fit_the_blocks_is_corruption(falsify: str, index
     tail = bytes(built.data)[sum(map(len, builder._blocks)) :]
     meta = msgspec.structs.replace(meta_of(built), size=built.tail_offset + len(tail))
     with pytest.raises(CorruptionError, match="index is malformed"):
+        TableReader(meta, tail)
+
+
+def test_properties_that_are_no_text_are_corruption() -> None:
+    builder = new_builder()
+    add(builder, puts(10))
+    built = builder.finish(1_000, 2_000, created_by="seerdb")
+    start = decode_footer(built.tail, name="", tail_offset=built.tail_offset).properties_offset
+    begin = start - built.tail_offset
+    properties = unseal(built.tail[begin:-FOOTER_SIZE], name="", offset=start)
+    sealed = seal(properties.replace(b"seerdb", b"seer\xff\xff"), None)
+    tail = built.tail[:begin] + sealed + built.tail[-FOOTER_SIZE:]
+    meta = msgspec.structs.replace(meta_of(built), size=built.tail_offset + len(tail))
+    with pytest.raises(CorruptionError, match="no TableProperties is there"):
         TableReader(meta, tail)
 
 
