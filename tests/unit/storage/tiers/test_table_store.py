@@ -77,7 +77,7 @@ def test_what_is_not_to_fill_the_caches_is_kept_nowhere() -> None:
     place.tables.load(place.handle, 0, fill=False)
     place.tables.load_many([(place.handle, 0), (place.handle, 1)], fill=False)
     place.tables.load_range(place.handle, 0, place.blocks(), fill=False)
-    assert place.gets == 1 + 1 + 2 + 1, "the tail is kept"
+    assert place.gets == 1 + 1 + 1 + 1, "the tail is kept"
     assert place.cache.statistics().entries == 0
     assert place.disk is not None
     assert place.disk.read(place.meta.id, 0) is None
@@ -174,6 +174,28 @@ def test_a_request_is_not_larger_than_its_bound(monkeypatch: pytest.MonkeyPatch)
     size = place.meta.tail_offset
     assert place.gets >= size // 600
     assert MAX_RANGE >= 1 << 20
+
+
+def test_of_many_blocks_neighbours_are_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place()
+    reader = place.tables.open(place.handle)
+    assert place.gets == 1
+    assert place.blocks() >= 10
+    wanted = [(place.handle, number) for number in (7, 1, 2, 5, 3, 2, 9)]
+    blocks = place.tables.load_many(wanted)
+    assert place.gets == 4, "1 to 3, 5, 7, 9"
+    assert {key: reader.slots[key[1]] for key in wanted} == blocks
+    counts = place.tables.blocks_fetched, place.tables.blocks_from_disk
+    assert counts == (6, 0)
+    place.reopen()
+    assert place.tables.load_many([(place.handle, number) for number in (2, 3, 4)]).keys()
+    assert place.gets == 1, "what the disk lacks"
+    assert (place.tables.blocks_fetched, place.tables.blocks_from_disk) == (1, 2)
+    size = max(reader.block_range(number)[1] for number in range(10))
+    monkeypatch.setattr("seerdb.storage.tiers.table_store.MAX_RANGE", 2 * size)
+    place.reopen(disk=0)
+    place.tables.load_many([(place.handle, number) for number in range(6)])
+    assert place.gets == 1 + 3, "the tail, and no more than may be taken at a time"
 
 
 def test_an_empty_range_costs_nothing() -> None:
