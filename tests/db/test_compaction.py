@@ -11,6 +11,8 @@ import pytest
 
 from seerdb import DB, ChecksumError
 from seerdb.events import CompactionCompleted
+from seerdb.storage.compaction import load
+from seerdb.storage.compaction.load import UNKNOWN_SECONDS
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import LEVELED, TIERED
 from seerdb.storage.object_store.local_store import LocalObjectStore
@@ -140,7 +142,29 @@ def test_the_policy_may_change_from_life_to_life() -> None:
         db.close()
 
 
-def test_the_adaptive_policy_sees_a_load_of_reads_alone(open_db: OpenDB) -> None:
+def test_a_reopened_database_keeps_the_shape_that_adaptive_gave_it() -> None:
+    world = World(compaction="adaptive")
+    db = world.open()
+    world.clock.advance(UNKNOWN_SECONDS)
+    for start in range(0, 1200, 300):
+        fill(db, range(start % 600, start % 600 + 300))
+    db.flush()
+    assert db.stats()["compaction_shape"] == TIERED
+    runs = db.statistics().runs
+    assert runs > 2
+    world.end(db)
+    db = world.open()
+    list(db.scan(limit=1))
+    db._engine.background.compaction.wake()
+    statistics = db.statistics()
+    assert (statistics.compaction_shape, statistics.runs) == (TIERED, runs)
+    assert statistics.compactions.bytes_read == 0
+
+
+def test_the_adaptive_policy_sees_a_load_of_reads_alone(
+    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "UNKNOWN_SECONDS", 0.0)
     db = open_db(compaction="adaptive")
     for value in (b"1", b"2"):
         db.put(b"a", value)

@@ -11,6 +11,9 @@ from seerdb.storage.compaction.policy.given import PolicyStatistics
 HALF_LIFE_SECONDS = 300.0
 """What is so long ago counts half."""
 
+UNKNOWN_SECONDS = 300.0
+"""So long after the opening the load is not known: the first scan comes before the first flush."""
+
 
 class OperationCounts(NamedTuple):
     """Since the database was opened; as in :class:`PolicyStatistics`."""
@@ -27,8 +30,13 @@ class RecentLoad:
         self._counts = counts
         self._clock = clock
         self._seen = OperationCounts(0, 0, 0)
-        self._seen_at = clock.monotonic()
+        self._seen_at = self._begun_at = clock.monotonic()
         self._recent = [0.0, 0.0, 0.0]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was watched for long enough to tell anything."""
+        return self._clock.monotonic() >= self._begun_at + UNKNOWN_SECONDS
 
     def statistics(self, shape: str) -> PolicyStatistics:
         """The load as of now, of a tree that is to have ``shape``."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from seerdb.storage.compaction.load import RecentLoad
 from seerdb.storage.compaction.plan import Plan
-from seerdb.storage.compaction.policy.adaptive import choose
+from seerdb.storage.compaction.policy.adaptive import choose, closest
 from seerdb.storage.compaction.policy.expired import rewrite_expired
 from seerdb.storage.compaction.policy.full import merge_all
 from seerdb.storage.compaction.policy.given import LAZY_LEVELED, Policy, PolicyOptions
@@ -34,12 +34,16 @@ class Planner:
         self._load = load
         self.shape = LAZY_LEVELED
         """What the adaptive policy makes of the tree at present."""
+        self._has_begun = False
 
     def next(self, version: Version, running: Sequence[Plan] = ()) -> Plan | None:
         """What is due, and may be done beside ``running``."""
+        if not self._has_begun:
+            self.shape, self._has_begun = closest(version, self._options), True
         statistics = self._load.statistics(self.shape)
-        self.shape = choose(version, statistics, self._options)
-        statistics = replace(statistics, shape=self.shape)
+        if self._load.is_known:
+            self.shape = choose(version, statistics, self._options)
+            statistics = replace(statistics, shape=self.shape)
         plan = self._policy(version, statistics, self._options, running)
         plan = plan or rewrite_expired(version, self._now(), self._options, running)
         return plan or reclaim(version, self._options, running)

@@ -2,7 +2,8 @@
 
 Many puts and few lookups ask for tiers, many lookups and scans for levels, most loads for
 something in between. A change of shape rewrites much of the tree, so it has to pay: the shape
-stays until another would cost a fifth less, by the model in ``cost.py``.
+stays until another would cost a fifth less, by the model in ``cost.py``. An opening, which knows
+nothing of the load, goes on with the shape that the tree has.
 """
 
 from __future__ import annotations
@@ -28,6 +29,17 @@ HYSTERESIS = 0.8
 """What another shape may cost of what this one does, for a change."""
 
 SHAPES: dict[str, Policy] = {LEVELED: leveled, LAZY_LEVELED: lazy_leveled, TIERED: tiered}
+
+
+def closest(version: Version, options: PolicyOptions) -> str:
+    """The shape that the tree has, or nearly: for which the least has to be rewritten now. The
+    default where that goes for several."""
+
+    def due(shape: str) -> int:
+        plan = SHAPES[shape](version, PolicyStatistics(), options)
+        return 0 if plan is None or plan.move else plan.size
+
+    return min((LAZY_LEVELED, LEVELED, TIERED), key=due)
 
 
 def choose(version: Version, statistics: PolicyStatistics, options: PolicyOptions) -> str:

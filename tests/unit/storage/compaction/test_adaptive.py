@@ -7,7 +7,12 @@ from dataclasses import replace
 import pytest
 
 from seerdb.clock import Clock
-from seerdb.storage.compaction.load import HALF_LIFE_SECONDS, OperationCounts, RecentLoad
+from seerdb.storage.compaction.load import (
+    HALF_LIFE_SECONDS,
+    UNKNOWN_SECONDS,
+    OperationCounts,
+    RecentLoad,
+)
 from seerdb.storage.compaction.planner import Planner
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.adaptive import SHAPES, adaptive, choose
@@ -155,6 +160,7 @@ def test_a_planner_remembers_the_shape_it_chose() -> None:
     clock = FakeClock()
     counters, found = recent(clock)
     planner = Planner(adaptive, OPTIONS, found)
+    clock.advance(UNKNOWN_SECONDS)
     similar = Version.of([table(n, 10 << 20, entries=100_000) for n in range(1, 8)])
     counters.now = OperationCounts(1_000_000, 0, 0)
     plan = planner.next(similar)
@@ -166,6 +172,37 @@ def test_a_planner_remembers_the_shape_it_chose() -> None:
     counters.now = OperationCounts(1_000_000, 1_000_000, 0)
     assert planner.next(Version()) is None
     assert planner.shape == LEVELED
+
+
+TIERS = Version.of([table(n, GIB, level=7, entries=10_000_000) for n in range(1, 5)])
+LEVELS = Version.of(
+    [table(20, 60 << 20), *(table(10 - n, 5**n << 20, level=n) for n in range(3, 8))]
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [(Version(), LAZY_LEVELED), (LARGE, LAZY_LEVELED), (TIERS, TIERED), (LEVELS, LEVELED)],
+    ids=["empty", "one run", "tiers", "levels"],
+)
+def test_an_opening_goes_on_with_the_shape_that_the_tree_has(
+    version: Version, expected: str
+) -> None:
+    planner = Planner(adaptive, OPTIONS, recent(FakeClock())[1])
+    assert planner.next(version) is None
+    assert planner.shape == expected
+
+
+def test_the_first_reads_after_an_opening_change_no_shape() -> None:
+    clock = FakeClock()
+    counters, found = recent(clock)
+    planner = Planner(adaptive, OPTIONS, found)
+    counters.now = OperationCounts(0, 0, 1)
+    assert planner.next(TIERS) is None
+    clock.advance(UNKNOWN_SECONDS)
+    counters.now = OperationCounts(1_000_000, 0, 1)
+    assert planner.next(TIERS) is None
+    assert planner.shape == TIERED
 
 
 def test_everything_is_merged_when_somebody_asks() -> None:
