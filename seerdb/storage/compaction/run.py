@@ -48,9 +48,9 @@ from seerdb.storage.workers.threads import transfer_threads
 _PORTIONS = 16
 """A table is larger than planned by one part in so many at most, as far as entries allow."""
 
-_MOST_GROWTH = 64
+_MOST_GROWTH = 16
 """How many times as many bytes as the inputs the outputs may be, with another compression or block
-size than those were made with, before the last table takes the rest. Ids cost next to nothing."""
+size than those were made with, before the last table takes the rest."""
 
 
 @dataclass(frozen=True)

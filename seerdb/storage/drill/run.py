@@ -35,6 +35,7 @@ from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.read.content import ContentDigest
 from seerdb.storage.value import SECOND_US
 from seerdb.storage.workers.pace import at_full_speed
 from seerdb.storage.workers.threads import InlineExecutor
@@ -92,14 +93,8 @@ def run_drill(
     rpo_seconds = _rpo(log, state, chosen, clock)
     # What a merge may have dropped in one of them as expired counts in neither.
     second = max(chosen.state.time_us, chosen.time_us) // SECOND_US + 1
-    expected = None
     notes: list[str] = []
-    try:
-        if is_void(chosen, log):
-            raise HistoryError("it has lost commits of this backup, and gone another way since")
-        expected = digest_then(source, chosen.seq, second, clock, random_bytes, notes.append)
-    except HistoryError as error:
-        notes.append(f"not compared, as the database cannot tell what it was: {error}")
+    expected = _shown_then(source, chosen, log, second, clock, random_bytes, notes)
     began = clock.monotonic()
     with scratch_folder(scratch, clock, random_bytes) as folder:
         within = under_control(control, folder, at_full_speed, clock)[0]
@@ -129,6 +124,26 @@ def run_drill(
         rpo_seconds=rpo_seconds,
         seconds=seconds,
     )
+
+
+def _shown_then(
+    source: ObjectStore,
+    chosen: Descriptor,
+    log: Log,
+    second: int,
+    clock: Clock,
+    random_bytes: RandomBytes,
+    notes: list[str],
+) -> ContentDigest | None:
+    """What the database showed after the commit of a backup; where it cannot tell, a note says
+    why."""
+    try:
+        if is_void(chosen, log):
+            raise HistoryError("it has lost commits of this backup, and gone another way since")
+        return digest_then(source, chosen.seq, second, clock, random_bytes, notes.append)
+    except HistoryError as error:
+        notes.append(f"not compared, as the database cannot tell what it was: {error}")
+    return None
 
 
 def _chosen(archive: Archive, state: ManifestState, backup: str | None) -> Descriptor:

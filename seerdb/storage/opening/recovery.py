@@ -185,13 +185,13 @@ class _Recoverer:
             self._saw(records[-1][1])
         after = self.found.last_seq
         fresh = self._filled([record for record in records if record[0] > after])
-        if self._mode == "point_in_time":
-            fresh = [record for seq, record in enumerate(fresh, after + 1) if record[0] == seq]
-        if fresh:
-            self.found.records += len(fresh)
-            self.found.last_seq = fresh[-1][0]
-            self.found.relog += fresh
-        return after + sum(record[0] == seq for seq, record in enumerate(fresh, after + 1))
+        sound = [record for seq, record in enumerate(fresh, after + 1) if record[0] == seq]
+        kept = sound if self._mode == "point_in_time" else fresh
+        if kept:
+            self.found.records += len(kept)
+            self.found.last_seq = kept[-1][0]
+            self.found.relog += kept
+        return after + len(sound)
 
     def _filled(self, records: list[Record]) -> list[Record]:
         """The records, and what the bucket has of the gaps before and between them."""

@@ -177,8 +177,8 @@ def test_the_last_output_takes_the_rest_when_the_ids_are_used_up() -> None:
     assert len(contents(store, made)) == 3001
     plan = plan_of(inputs, bottom=True, target_size=5_000)
     sizes = [table.size for table in inputs]
-    assert CompactionJob.outputs_needed(plan, None, None) == 2 + 64 * sum(sizes) // 5_000
-    assert CompactionJob.outputs_needed(plan, b"y", None) == 2 + 64 * sizes[1] // 5_000
+    assert CompactionJob.outputs_needed(plan, None, None) == 2 + 16 * sum(sizes) // 5_000
+    assert CompactionJob.outputs_needed(plan, b"y", None) == 2 + 16 * sizes[1] // 5_000
 
 
 def test_range_tombstones_are_cut_at_the_borders_of_outputs() -> None:
