@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from seerdb.errors import ClosedError, InternalError, SeerDBError
+from seerdb.errors import BusyError, ClosedError, InternalError, SeerDBError
 from seerdb.storage.workers.threads import Workers
 
 FIRST_RETRY_SECONDS = 0.1
@@ -122,7 +122,7 @@ class Lane:
             return
         try:
             self._submit(partial(self._turn, slot))
-        except ClosedError:
+        except SeerDBError:
             with self._condition:
                 slot.running = False
             raise
@@ -191,7 +191,11 @@ class Lane:
             if slot.retry_at != at:  # a sooner one came in its place
                 return
             slot.retry_at = None
-        self._wake(slot)
+        try:
+            self._wake(slot)
+        except BusyError:
+            self._retry_in(slot, LAST_RETRY_SECONDS)
+            raise
 
     def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a condition that the work brings about holds, or the work fails.

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from seerdb.clock import Clock
-from seerdb.errors import ClosedError
+from seerdb.errors import BusyError, ClosedError
 from seerdb.storage.workers.allocator import share_one_arena
 from seerdb.storage.workers.job_process import require_interpreter
 from seerdb.storage.workers.processes import PROCESSES, RUNTIME_CLOSED, Pool, WorkerProcesses
@@ -56,12 +56,6 @@ class InlineExecutor(Executor):
         except Exception as error:  # noqa: BLE001 - it is raised again by future.result()
             future.set_exception(error)
         return future
-
-
-PYTHON_ENDS = (
-    "the interpreter is ending and starts no work any more; open and close databases before that, "
-    "not in atexit"
-)
 
 
 @contextmanager
@@ -141,9 +135,34 @@ def closed_meanwhile() -> ClosedError:
     return ClosedError("the database was closed during this read; open it again")
 
 
+PROGRAM_ENDS = (
+    "the main thread of the program has ended, and with it the threads for background work; open "
+    "and close databases before that, not in atexit"
+)
+
+
+class ProgramEnds(ClosedError):
+    """The main thread has ended, and Python starts nothing in executors any more."""
+
+
 def _tell_of_exception() -> None:
     """As the end of a thread is told of."""
     threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def _take(waiting: deque[Callable[[], None]]) -> Callable[[], None] | None:
+    try:
+        return waiting.pop()
+    except IndexError:
+        return None
+
+
+def _run_what_waits(waiting: deque[Callable[[], None]]) -> None:
+    """Run it unless it was taken back: an executor that cannot start a thread keeps what it has
+    refused, and another of its threads runs that later."""
+    run = _take(waiting)
+    if run is not None:
+        run()
 
 
 class Timer:
@@ -181,6 +200,8 @@ class Timer:
                 call = heapq.heappop(self._calls)[2]
             try:
                 call()
+            except ProgramEnds:  # nothing of what it does later is needed any more
+                continue
             except Exception:  # noqa: BLE001 - told; the others need this thread
                 _tell_of_exception()
 
@@ -238,8 +259,8 @@ class Workers:
             self.processes.prepare(Pool.PROMPT)
 
     def submit_lane(self, run: Callable[[], None]) -> None:
-        """Run a lane's turn on a shared thread. Raises: ``ClosedError`` after :meth:`close`, and in
-        handlers of ``atexit``, before which Python ends the threads of pools."""
+        """Run a lane's turn on a shared thread. Raises, and does not run it: ``ClosedError`` after
+        :meth:`close`, or once the main thread of the program has ended; ``BusyError``."""
         self._submit(self._lanes, run)
 
     def submit_compaction(self, run: Callable[[], None]) -> None:
@@ -247,10 +268,20 @@ class Workers:
         self._submit(self._compactions, run)
 
     def _submit(self, pool: Executor, run: Callable[[], None]) -> None:
+        waiting = deque([run])
         try:
-            pool.submit(run)
+            pool.submit(_run_what_waits, waiting)
         except RuntimeError as error:
-            raise ClosedError(RUNTIME_CLOSED if self._is_closed else PYTHON_ENDS) from error
+            if _take(waiting) is None:
+                return
+            if self._is_closed:
+                raise ClosedError(RUNTIME_CLOSED) from error
+            if "shutdown" in str(error):
+                raise ProgramEnds(PROGRAM_ENDS) from error
+            raise BusyError(
+                f"the system gives this process no other thread ({error}); raise its limit",
+                retry_after_seconds=1.0,
+            ) from error
 
     def start_thread(self, run: Callable[[], None], name: str) -> Thread:
         """A thread of its own, for a loop that ends by itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from functools import partial
 
@@ -69,3 +71,36 @@ def test_a_timer_that_nobody_asked_has_no_thread() -> None:
     assert set(threading.enumerate()) <= before
     timer.close()
     timer.close()
+
+
+ENDING = """
+import concurrent.futures.thread, threading, time
+from seerdb.clock import SystemClock
+from seerdb.errors import ClosedError
+from seerdb.storage.workers.threads import Workers
+
+workers, is_made = Workers("thread", SystemClock()), threading.Event()
+
+def wake():
+    workers.submit_lane(print)
+
+def last():
+    while not concurrent.futures.thread._shutdown:
+        time.sleep(0.001)
+    workers.timer.call_later(0, wake)
+    workers.timer.call_later(0, is_made.set)
+    is_made.wait(60)
+    try:
+        wake()
+    except ClosedError as error:
+        print(error)
+
+workers.submit_lane(last)
+"""
+
+
+def test_what_is_due_while_the_program_ends_is_not_told() -> None:
+    """A program that ended without closing its database left a stack of Python behind."""
+    ran = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=True)
+    assert ran.stderr == ""
+    assert "main thread" in ran.stdout
