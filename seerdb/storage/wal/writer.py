@@ -338,9 +338,10 @@ class LogWriter:
 
     def _check_sound(self) -> None:
         if self._cause is not None:
+            reason = str(self._cause) or type(self._cause).__name__
             raise PoisonedError(
                 f"the log in {self._directory} failed before and takes no more writes: "
-                f"{self._cause}; reopen the database"
+                f"{reason}; reopen the database"
             ) from self._cause
 
     def _poison(self, cause: BaseException) -> None:
