@@ -271,8 +271,11 @@ def serve(calls: int, board: int, prompt: Executor) -> None:
     receiver.start()
     for call in _until_end(waiting):
         outcome = _outcome(call)
-        with sending:
-            connection.send_bytes(outcome)
+        try:
+            with sending:
+                connection.send_bytes(outcome)
+        except OSError:  # nobody is there any more
+            os._exit(1)
 
 
 def _until_end(waiting: SimpleQueue[bytes]) -> Iterator[bytes]:

@@ -4,10 +4,12 @@ here waits for time to pass: a job that is to last reads a named pipe that the t
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError
-from seerdb.storage.workers.job_process import ProcessDied, promptly
+from seerdb.storage.workers.job_process import JobProcess, ProcessDied, promptly
 from seerdb.storage.workers.processes import (
     JOB_NICENESS,
     PATIENT_NICENESS,
@@ -23,6 +25,7 @@ from seerdb.storage.workers.processes import (
     Pool,
     patiently,
 )
+from seerdb.storage.workers.shared_numbers import Board
 from seerdb.storage.workers.threads import Workers
 
 PATIENCE = 60
@@ -218,3 +221,16 @@ def test_a_process_that_was_prepared_takes_the_first_job() -> None:
     workers.close()
     workers.processes.prepare(Pool.PROMPT)
     assert children() == before
+
+
+def test_an_outcome_that_nobody_takes_ends_its_process_without_a_word(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A worker whose server was killed printed a stack of Python."""
+    with closing(Board()) as board, closing(JobProcess(board.fileno(), 0)) as process:
+        process.call(int)
+        with socket.socket(fileno=os.dup(process._calls.fileno())) as end:
+            end.shutdown(socket.SHUT_RD)
+        process._calls.send_bytes(pickle.dumps((int, ())))
+        assert process._process.wait(PATIENCE) == 1
+    assert capfd.readouterr().err == ""
