@@ -64,14 +64,17 @@ def _header_crc(table: TableId, header: bytes) -> int:
     return int(crc32c(header[:8], crc32c(table.encode())))
 
 
-def encode_record(table: TableId, part: int, data: bytes) -> bytes:
+def encode_record(table: TableId, part: int, data: bytes | memoryview) -> bytes:
     """The record of a part."""
     fields = struct.pack("<iI", part, len(data))
     return fields + struct.pack("<I", _header_crc(table, fields)) + data
 
 
 def write_parts(
-    files: FileSystem, directory: str, table: TableId, parts: Iterable[tuple[int, bytes]]
+    files: FileSystem,
+    directory: str,
+    table: TableId,
+    parts: Iterable[tuple[int, bytes | memoryview]],
 ) -> None:
     """Leave the file of a table that no tier knows yet. Raises: ``DiskError``."""
     file = files.open(parts_path(directory, table), create=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 from operator import lt, ne, neg
@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from crc32c import crc32c
 
 from seerdb.errors import InternalError
 from seerdb.ids import MAX_SEQ, BlobId
 from seerdb.storage.digest import NONE, digest
 from seerdb.storage.entry import BLOB, BLOB_WITH_EXPIRY, DELETE, MERGE, PUT, RangeTombstone
-from seerdb.storage.pieces import Pieces, crc_of
+from seerdb.storage.pieces import Pieces
 from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
 from seerdb.storage.sstable.block import KINDS
 from seerdb.storage.sstable.blocks import BlockEncoder
@@ -42,7 +43,10 @@ from seerdb.storage.value import expiries, expiry_marks
 class BuiltTable:
     """A finished table, and what the manifest records of it as ``TableMeta``."""
 
-    blocks: tuple[bytes, ...]
+    stretches: tuple[bytes, ...]
+    """Neighbouring blocks, joined."""
+    lengths: tuple[int, ...]
+    """Of the blocks."""
     tail: bytes
     tail_offset: int
     checksum: int
@@ -64,7 +68,17 @@ class BuiltTable:
     @property
     def data(self) -> Pieces:
         """All of its bytes."""
-        return Pieces((*self.blocks, self.tail))
+        return Pieces((*self.stretches, self.tail))
+
+    def blocks(self) -> Iterator[memoryview]:
+        """The stored form of each block."""
+        lengths = iter(self.lengths)
+        for stretch in self.stretches:
+            rest = memoryview(stretch)
+            while rest:
+                size = next(lengths)
+                yield rest[:size]
+                rest = rest[size:]
 
 
 _BLOCKS_AT_ONCE = 256
@@ -169,8 +183,10 @@ class TableBuilder:
         self._learned = index == "learned"
         self._compressor = Compressor() if compression == "zstd" else None
         self._encoder = BlockEncoder()
-        self._blocks: list[bytes] = []
+        self._stretches: list[bytes] = []
+        self._lengths: list[int] = []
         self._blocks_size = 0
+        self._crc = 0
         self._first_keys: list[bytes] = []
         self._last_keys: list[bytes] = []
         self._entries = 0
@@ -243,12 +259,13 @@ class TableBuilder:
             raise InternalError(f"{self._digest.entries} entries in blocks, of {self._entries}")
         properties = self._properties(min_timestamp_us, max_timestamp_us, created_by)
         first_expiry, half_expired = expiry_marks(self._expiries, self._entries)
-        blocks, tail = tuple(self._blocks), b"".join(self._tail(properties))
+        tail = b"".join(self._tail(properties))
         return BuiltTable(
-            blocks=blocks,
+            stretches=tuple(self._stretches),
+            lengths=tuple(self._lengths),
             tail=tail,
             tail_offset=self._blocks_size,
-            checksum=crc_of(Pieces((*blocks, tail))),
+            checksum=crc32c(tail, self._crc),
             entries=properties.entries,
             deletes=properties.deletes,
             range_deletes=properties.range_deletes,
@@ -324,10 +341,12 @@ class TableBuilder:
         self._unfinished_size = stretch.entries.parts.size - begins
 
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
-        blocks = seal_all(self._encoder.encode(*stretch, borders), self._compressor)
-        self._blocks += blocks
+        stored, lengths = seal_all(self._encoder.encode(*stretch, borders), self._compressor)
+        self._stretches.append(stored)
+        self._lengths += lengths
+        self._blocks_size += len(stored)
+        self._crc = crc32c(stored, self._crc)
         self._digest += digest(stretch.entries)
-        self._blocks_size += sum(map(len, blocks))
         self._first_keys += stretch.entries.keys_at(borders[:-1])
         self._last_keys += stretch.entries.keys_at([border - 1 for border in borders[1:]])
 
@@ -362,7 +381,7 @@ class TableBuilder:
         index = build_index(
             self._first_keys,
             self._last_keys,
-            list(map(len, self._blocks)),
+            self._lengths,
             learned=self._learned,
         )
         parts = [

@@ -43,7 +43,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -117,21 +117,25 @@ class Footer(NamedTuple):
 
 def seal(payload: bytes, compressor: Compressor | None) -> bytes:
     """The stored form of ``payload``, compressed when there is a compressor and it pays."""
-    return _sealed(payload, compressor.compress(payload) if compressor else payload)
+    return b"".join(_sealed(payload, compressor.compress(payload) if compressor else payload))
 
 
-def seal_all(payloads: Sequence[Payload], compressor: Compressor | None) -> list[bytes]:
-    """The stored form of each payload; see :func:`seal`. Requires: none is empty."""
+def seal_all(payloads: Sequence[Payload], compressor: Compressor | None) -> tuple[bytes, list[int]]:
+    """The stored forms of all payloads, joined, and the length of each; see :func:`seal`.
+    Requires: none is empty."""
     frames = compressor.compress_all(payloads) if compressor else payloads
-    return list(map(_sealed, payloads, frames))
+    parts = list(map(_sealed, payloads, frames))
+    lengths = [len(body) + TRAILER_SIZE for body, _ in parts]
+    return b"".join(chain.from_iterable(parts)), lengths
 
 
-def _sealed(payload: Payload, compressed: Payload) -> bytes:
+def _sealed(payload: Payload, compressed: Payload) -> tuple[Payload, bytes]:
+    """What is stored of a payload, and the trailer that follows it."""
     body, codec = payload, _RAW
     if compressed is not payload and len(compressed) <= len(payload) - len(payload) // _WORTH_IT:
         body, codec = compressed, _ZSTD
     trailer = _CODEC.pack(codec, len(payload))
-    return b"".join((body, trailer, _CRC.pack(crc32c(trailer, crc32c(body)))))
+    return body, trailer + _CRC.pack(crc32c(trailer, crc32c(body)))
 
 
 def unseal(stored: bytes, *, name: str, offset: int) -> bytes:

@@ -51,7 +51,7 @@ def leave_copy(files: FileSystem, directory: str | None, table: TableId, built: 
     if directory is None:
         return
     try:
-        write_parts(files, directory, table, [(TAIL, built.tail), *enumerate(built.blocks)])
+        write_parts(files, directory, table, [(TAIL, built.tail), *enumerate(built.blocks())])
     except DiskError:
         return
 

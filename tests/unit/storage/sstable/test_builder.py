@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -99,7 +100,10 @@ def test_bytes_do_not_depend_on_how_entries_are_handed_over(
     for piece in pieces:
         add(builder, entries[position : position + piece])
         position += piece
-    assert builder.finish(1_000, 2_000, created_by="test") == build(entries, block_size=block_size)
+    built = builder.finish(1_000, 2_000, created_by="test")
+    at_once = build(entries, block_size=block_size)
+    assert bytes(built.data) == bytes(at_once.data)
+    assert replace(built, stretches=()) == replace(at_once, stretches=())
 
 
 @pytest.mark.parametrize("block_size", [256, 1000, 4096, 65_536])
