@@ -163,6 +163,29 @@ def test_a_full_backup_repairs_log_that_only_older_commits_need(seq: int) -> Non
     assert len(content(life.world, bucket)) == seq
 
 
+def test_a_table_in_the_place_of_another_of_the_same_lengths_is_damage() -> None:
+    """Their checksums were the same: see ``sstable/format.py``."""
+    world, repository = World(**ROOMY, compression="none"), MemoryObjectStore()
+    with world.open() as db:
+        for prefix in b"ab":
+            for number in range(20):
+                db.put(bytes((prefix, number)), b"v" * 50)
+            db.flush()
+        back_up(world, repository)
+    sizes = objects(repository, TABLE_PREFIX)
+    assert len(sizes) == 2
+    assert len(set(sizes.values())) == 1
+    one, other = sizes
+    moved = repository.get(one)
+    repository.put(one, repository.get(other))
+    repository.put(other, moved)
+    [check] = check_backups(repository, carrier(world.clock)).backups
+    assert [name in problem for name, problem in zip(sizes, check.problems, strict=True)] == [
+        True,
+        True,
+    ]
+
+
 def test_a_full_backup_says_what_of_other_backups_stays_damaged() -> None:
     life = Between()
     name = life.damage(2)

@@ -357,7 +357,7 @@ def any_damage_is_a_torn_tail(patch: Patch) -> None:
 
 
 def trust_checksums(patch: Patch) -> None:
-    patch.setattr(table_format, "_check_crc", lambda part, *, name, offset: None)
+    patch.setattr(table_format, "_check_crc", lambda part, **place: None)
 
 
 def trust_the_log(patch: Patch) -> None:

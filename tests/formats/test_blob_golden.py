@@ -1,7 +1,7 @@
 """The bytes of large values: blobs, pointers in tables, and what the manifest says of them.
 
-``golden/blob_v1.bin`` is uncompressed, so its bytes depend on no library's compressor. All of it is
-additive: no file from before has any, and a release from before refuses what has.
+``golden/blob_v*.bin`` are uncompressed, so their bytes depend on no library's compressor. All of it
+is additive: no file from before has any, and a release from before refuses what has.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from crc32c import crc32c
 from msgspec.structs import replace
 
 from seerdb.errors import CorruptionError, UnsupportedFormatError
@@ -29,8 +30,8 @@ from seerdb.storage.value import Expiring, Value, decode_value, encode_values
 from tests.unit.storage.manifest.samples import edit_record, table
 
 GOLDEN = Path(__file__).parent / "golden"
-BLOB_FILE = GOLDEN / "blob_v1.bin"
-TABLE_FILE = GOLDEN / "sstable_v1_pointers.bin"
+BLOB_FILES = [GOLDEN / f"blob_v{version}.bin" for version in (1, 2)]
+TABLE_FILES = [GOLDEN / f"sstable_v{version}_pointers.bin" for version in (1, 3)]
 EDIT_FILE = GOLDEN / "manifest_edit_blobs_v1.bin"
 
 ID = blob_id(table_id(Epoch(3), 0x0102030405), 7)
@@ -83,15 +84,16 @@ def meta_of(built: BuiltTable) -> TableMeta:
     )
 
 
-def test_version_1_of_a_blob_is_written_to_the_byte() -> None:
+def test_version_2_of_a_blob_is_written_to_the_byte() -> None:
     pointers, built = build_blob()
-    assert bytes(built.data) == BLOB_FILE.read_bytes()
-    assert (built.total, built.checksum) == (81, 0xAF92B297)
+    assert bytes(built.data) == BLOB_FILES[-1].read_bytes()
+    assert (built.total, built.checksum) == (81, 0xC4699D0F)
     assert [pointer.place[1:3] for pointer in pointers] == [(0, 22), (22, 49), (71, 10)]
 
 
-def test_version_1_of_a_blob_is_read() -> None:
-    data = BLOB_FILE.read_bytes()
+@pytest.mark.parametrize("path", BLOB_FILES)
+def test_every_version_of_a_blob_is_read(path: Path) -> None:
+    data = path.read_bytes()
     places = list(Directory(ID, data))
     assert places == [pointer.place for pointer in build_blob()[0]]
     for place, value in zip(places, VALUES, strict=True):
@@ -99,11 +101,11 @@ def test_version_1_of_a_blob_is_read() -> None:
 
 
 def test_a_blob_of_a_future_version_says_so() -> None:
-    data = BLOB_FILE.read_bytes()
-    with pytest.raises(UnsupportedFormatError, match=r"version.*expected 1, found 2.*upgrade"):
-        Directory(ID, data[:-16] + b"\x02" + data[-15:])
+    data = BLOB_FILES[-1].read_bytes()
+    with pytest.raises(UnsupportedFormatError, match=r"version.*expected .*2.*, found 3.*upgrade"):
+        Directory(ID, data[:-16] + b"\x03" + data[-15:])
     with pytest.raises(UnsupportedFormatError, match="not a SeerDB blob"):
-        Directory(ID, TABLE_FILE.read_bytes())
+        Directory(ID, TABLE_FILES[-1].read_bytes())
 
 
 def test_a_pointer_is_written_and_read_as_ever() -> None:
@@ -123,15 +125,20 @@ def test_pointers_in_a_table(key: bytes, value: Value, kind: int, stored: bytes)
                 decode_value(kind, wrong)
 
 
-def test_a_table_with_pointers() -> None:
+def test_a_table_with_pointers_is_written_to_the_byte() -> None:
     built = build_table()
-    assert bytes(built.data) == TABLE_FILE.read_bytes()
+    assert bytes(built.data) == TABLE_FILES[-1].read_bytes()
     assert (built.pointed, built.expiring) == ({ID: (2, 98)}, 1)
-    meta = meta_of(built)
-    verify_table(meta, bytes(built.data))
-    reader = TableReader(meta, built.tail)
+
+
+@pytest.mark.parametrize("path", TABLE_FILES)
+def test_a_table_with_pointers_is_read(path: Path) -> None:
+    data = path.read_bytes()
+    meta = replace(meta_of(build_table()), checksum=crc32c(data))
+    verify_table(meta, data)
+    reader = TableReader(meta, data[meta.tail_offset :])
     offset, length = reader.block_range(0)
-    block = reader.decode_block(0, bytes(built.data)[offset : offset + length])
+    block = reader.decode_block(0, data[offset : offset + length])
     for seq, (key, value, _, _) in enumerate(ENTRIES, 1):
         assert block.find(key, key_hash(key) >> FINGERPRINT_SHIFT, MAX_SEQ) == (seq, value)
 

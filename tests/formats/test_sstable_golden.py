@@ -1,4 +1,4 @@
-"""Tables of every format version ever written are still read, and version 2 is still written.
+"""Tables of every format version ever written are still read, and version 3 is still written.
 
 ``golden/sstable_v*.bin`` are uncompressed, so their bytes depend on no library's compressor.
 To look at it: format.py and block.py draw what is where.
@@ -20,7 +20,7 @@ from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.sstable.block import FINGERPRINT_SHIFT, Block
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.filter import key_hash
-from seerdb.storage.sstable.format import unseal
+from seerdb.storage.sstable.format import unseal, unseal_all
 from seerdb.storage.sstable.packed import pack
 from seerdb.storage.sstable.reader import TableReader
 from seerdb.storage.sstable.verify import verify_table
@@ -56,16 +56,20 @@ META = TableMeta(
     max_seq=1 << 40,
     tail_offset=477,
 )
-"""Of version 1."""
-META_2 = replace(META, size=797, checksum=0xF2E0C678, tail_offset=477)
+"""Of versions 1 and 2, whose parts are as long: so the checksum is the same, too."""
+META_3 = replace(META, checksum=0x4B5AF8F2)
 
 VERSIONS = [
     pytest.param(META, DIRECTORY / "sstable_v1.bin", id="1"),
-    pytest.param(META_2, DIRECTORY / "sstable_v2.bin", id="2"),
+    pytest.param(META, DIRECTORY / "sstable_v2.bin", id="2"),
+    pytest.param(META_3, DIRECTORY / "sstable_v3.bin", id="3"),
 ]
 
-SEALED_ZSTD = bytes.fromhex("28b52ffd00006d00003073656572646201002f692902017800000098e9bc9d")
-"""``b"seerdb" * 20`` as a compressed part."""
+SEALED_ZSTD = [
+    bytes.fromhex("28b52ffd00006d00003073656572646201002f692902017800000098e9bc9d"),
+    bytes.fromhex("28b52ffd00006d00003073656572646201002f692902037800000014c60410"),
+]
+"""``b"seerdb" * 20`` as a compressed part, of versions 1 and 2, and of version 3."""
 
 
 def build() -> BuiltTable:
@@ -77,10 +81,10 @@ def build() -> BuiltTable:
     return builder.finish(1_700_000_000_000_000, 1_700_000_000_000_001, created_by="seerdb 0.1.0")
 
 
-def test_version_2_is_written_to_the_byte() -> None:
+def test_version_3_is_written_to_the_byte() -> None:
     built = build()
-    assert bytes(built.data) == (DIRECTORY / "sstable_v2.bin").read_bytes()
-    assert (built.checksum, built.tail_offset) == (META_2.checksum, META_2.tail_offset)
+    assert bytes(built.data) == (DIRECTORY / "sstable_v3.bin").read_bytes()
+    assert (built.checksum, built.tail_offset) == (META_3.checksum, META_3.tail_offset)
 
 
 @pytest.mark.parametrize(("meta", "path"), VERSIONS)
@@ -106,8 +110,10 @@ def test_every_version_is_read(meta: TableMeta, path: Path) -> None:
     assert reader.properties.created_by == "seerdb 0.1.0"
 
 
-def test_compressed_parts_are_read() -> None:
-    assert unseal(SEALED_ZSTD, name="", offset=0) == b"seerdb" * 20
+@pytest.mark.parametrize("part", SEALED_ZSTD)
+def test_compressed_parts_are_read(part: bytes) -> None:
+    assert unseal(part, name="", offset=0) == b"seerdb" * 20
+    assert bytes(unseal_all(part, [0, len(part)], name="", offset=0)[0]) == b"seerdb" * 20
 
 
 def build_learned() -> BuiltTable:
@@ -125,13 +131,16 @@ def build_learned() -> BuiltTable:
     return builder.finish(0, 0, created_by="seerdb 0.1.0")
 
 
-LEARNED = DIRECTORY / "sstable_v2_learned.bin"
+LEARNED = [DIRECTORY / f"sstable_v{version}_learned.bin" for version in (2, 3)]
 
 
-def test_a_learned_index_and_prefixes_are_written_to_the_byte_and_read() -> None:
-    built = build_learned()
-    golden = LEARNED.read_bytes()
-    assert bytes(built.data) == golden
+def test_a_learned_index_and_prefixes_are_written_to_the_byte() -> None:
+    assert bytes(build_learned().data) == LEARNED[-1].read_bytes()
+
+
+@pytest.mark.parametrize("path", LEARNED)
+def test_a_learned_index_and_prefixes_are_read(path: Path) -> None:
+    built, golden = build_learned(), path.read_bytes()
     meta = replace(
         META,
         size=len(golden),
@@ -155,7 +164,7 @@ def test_a_learned_index_and_prefixes_are_written_to_the_byte_and_read() -> None
     assert reader.separator(0) == b"tenant/000000"
 
 
-UNASSIGNED = [DIRECTORY / "sstable_v1_unassigned.bin", DIRECTORY / "sstable_v2_unassigned.bin"]
+UNASSIGNED = [DIRECTORY / f"sstable_v{version}_unassigned.bin" for version in (1, 2, 3)]
 """As an ingest makes them: without seqs of their own."""
 
 

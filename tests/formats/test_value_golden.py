@@ -40,7 +40,7 @@ from tests.unit.storage.manifest.samples import checkpoint_record, claim_record,
 from tests.unit.storage.sstable.samples import block_number
 
 TABLES = [
-    Path(__file__).parent / "golden" / f"sstable_v{version}_special.bin" for version in (1, 2)
+    Path(__file__).parent / "golden" / f"sstable_v{version}_special.bin" for version in (1, 2, 3)
 ]
 
 BATCH = bytes.fromhex("0200000005040100010009000000050000006b631ef1536500000000762b66697665")

@@ -9,7 +9,7 @@
 
     footer                                  width
       directory offset                      u64
-      version                               u32: 1
+      version                               u32: 2
       magic                                 8 bytes: "SEERBLOB"
       crc32c                                u32: over everything before it in the footer
 
@@ -21,7 +21,8 @@ A sealed part carries its codec, its length and a checksum; ``sstable/format.py`
 need a pointer and one ranged GET and nothing of the tail, which is there so that an object can be
 checked, and looked into, without any table.
 
-Version 1 is the first. Numbers, magic and layouts are part of the format: do not change.
+Version 2 masks the checksums of sealed parts; version 1, the first, is read. Numbers, magic and
+layouts are part of the format: do not change.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ from seerdb.storage.pointer import BlobPointer, Place
 from seerdb.storage.sstable.compressor import Compressor
 from seerdb.storage.sstable.format import TRAILER_SIZE, seal, unseal
 
-VERSION = 1
+VERSION = 2
+_KNOWN_VERSIONS = (1, VERSION)
 MAGIC = b"SEERBLOB"
 
 _FOOTER = struct.Struct("<QI8s")
@@ -165,12 +167,12 @@ def _directory_offset(data: bytes, name: str) -> int:
         raise UnsupportedFormatError(
             "not a SeerDB blob", name=name, offset=start, expected=MAGIC, found=magic
         )
-    if version != VERSION:
+    if version not in _KNOWN_VERSIONS:
         raise UnsupportedFormatError(
             "unknown blob version",
             name=name,
             offset=start,
-            expected=VERSION,
+            expected=_KNOWN_VERSIONS,
             found=version,
             hint="a newer release wrote it: upgrade",
         )

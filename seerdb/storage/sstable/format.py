@@ -12,13 +12,13 @@
 
     sealed part                                     width
       body                                          raw, or one zstd frame
-      codec                                         u8: 0 raw, 1 zstd
+      codec                                         u8: 2 raw, 3 zstd
       raw length                                    u32: of the payload that was sealed
-      crc32c                                        u32: over everything before it in the part
+      masked crc32c                                 u32: over everything before it in the part
 
     footer                                          width
       tail, filter, index, properties offsets       u64 x 4
-      version                                       u32: 2
+      version                                       u32: 3
       magic                                         8 bytes: "SEERDBST"
       crc32c                                        u32: over everything before it in the footer
 
@@ -33,9 +33,14 @@ ingest does; all its entries have the seq that the manifest names.
 The tail, everything from the tail offset on, is read by one ranged GET. Columns of numbers
 are used in place, so the host must be little-endian too.
 
+Version 3 masks the checksums of parts, as LevelDB and the framing format of Snappy do: turned right
+by 15 bits, plus 0xA282EAD8. What ends with its own CRC has one and the same CRC whatever it holds,
+so that of the object, by which manifests, copies and backups go, told the lengths of its parts and
+nothing else. Codecs 0 and 1, of earlier versions, are 2 and 3 without the mask.
+
 Version 2 has filters of two words a key, and separators for an index. What version 1 has instead is
-in ``filter.py`` and ``index.py``; both are read. Numbers, magic and layouts are part of the format:
-do not change.
+in ``filter.py`` and ``index.py``. All versions are read. Numbers, magic and layouts are part of the
+format: do not change.
 """
 
 from __future__ import annotations
@@ -57,14 +62,17 @@ from seerdb.storage.sstable.compressor import Compressor, Payload, views
 
 assert sys.byteorder == "little", "table bytes are used in place: little-endian hosts only"
 
-VERSION = 2
-_KNOWN_VERSIONS = (1, VERSION)
+VERSION = 3
+_KNOWN_VERSIONS = (1, 2, VERSION)
 MAGIC = b"SEERDBST"
 
 UNASSIGNED_SEQ = 0
 """Of every entry of a table that was built before its seq was known: it has the manifest's."""
 
 _RAW, _ZSTD = 0, 1
+_MASKED = 2
+"""In a codec: the checksum is masked."""
+_MASK = 0xA282EAD8
 _WORTH_IT = 16
 """A part is stored compressed when that spares at least one byte in this many."""
 
@@ -134,8 +142,16 @@ def _sealed(payload: Payload, compressed: Payload) -> tuple[Payload, bytes]:
     body, codec = payload, _RAW
     if compressed is not payload and len(compressed) <= len(payload) - len(payload) // _WORTH_IT:
         body, codec = compressed, _ZSTD
-    trailer = _CODEC.pack(codec, len(payload))
-    return body, trailer + _CRC.pack(crc32c(trailer, crc32c(body)))
+    trailer = _CODEC.pack(codec | _MASKED, len(payload))
+    return body, trailer + _CRC.pack(_masked(crc32c(trailer, crc32c(body))))
+
+
+def _masked(crc: int) -> int:
+    return (crc >> 15 | crc << 17) + _MASK & 0xFFFFFFFF
+
+
+def _all_masked(crcs: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    return (crcs >> np.uint32(15) | crcs << np.uint32(17)) + np.uint32(_MASK)
 
 
 def unseal(stored: bytes, *, name: str, offset: int) -> bytes:
@@ -153,8 +169,9 @@ def unseal(stored: bytes, *, name: str, offset: int) -> bytes:
             found=len(stored),
         )
     view = memoryview(stored)
-    _check_crc(view, name=name, offset=offset)
     codec, raw_length = _CODEC.unpack_from(stored, size)
+    _check_crc(view, name=name, offset=offset, is_masked=bool(codec & _MASKED))
+    codec &= ~_MASKED
     if codec == _ZSTD:
         payload = _decompress(view[:size], raw_length, name=name, offset=offset)
     elif codec == _RAW:
@@ -198,13 +215,16 @@ def _expand_all(stored: Payload, borders: NDArray[np.int64]) -> list[memoryview]
     trailers = trailers.reshape(-1).view(_TRAILER)
     view = memoryview(stored)
     checked = zip(starts.tolist(), (ends - _CRC.size).tolist(), strict=True)
-    if [crc32c(view[start:stop]) for start, stop in checked] != trailers["crc"].tolist():
+    crcs = np.array([crc32c(view[start:stop]) for start, stop in checked], np.uint32)
+    codecs = trailers["codec"]
+    if (np.where(codecs & _MASKED, _all_masked(crcs), crcs) != trailers["crc"]).any():
         return None
+    codecs = codecs & ~np.uint8(_MASKED)
     sizes = ends - starts - TRAILER_SIZE
-    if (trailers["codec"] == _RAW).all() and (trailers["raw_length"] == sizes).all():
+    if (codecs == _RAW).all() and (trailers["raw_length"] == sizes).all():
         bodies = zip(starts.tolist(), (ends - TRAILER_SIZE).tolist(), strict=True)
         return [view[start:stop] for start, stop in bodies]
-    if (trailers["codec"] != _ZSTD).any() or not trailers["raw_length"].all():
+    if (codecs != _ZSTD).any() or not trailers["raw_length"].all():
         return None
     frames = np.stack((starts, sizes), axis=1)
     decompressor = _take_decompressor()
@@ -288,10 +308,12 @@ def decode_footer(tail: bytes, *, name: str, tail_offset: int) -> Footer:
     return footer
 
 
-def _check_crc(part: memoryview, *, name: str, offset: int) -> None:
+def _check_crc(part: memoryview, *, name: str, offset: int, is_masked: bool = False) -> None:
     """Raise ``ChecksumError`` unless ``part`` ends with the CRC of the rest of it."""
     (expected,) = _CRC.unpack_from(part, len(part) - _CRC.size)
     found = crc32c(part[: -_CRC.size])
+    if is_masked:
+        found = _masked(found)
     if found != expected:
         raise ChecksumError(
             "checksum mismatch",

@@ -172,6 +172,17 @@ def test_the_record_of_a_table_says_what_is_in_it() -> None:
     assert properties.created_by == "test"
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_the_checksum_of_a_table_tells_what_is_in_it(compression: str) -> None:
+    """It told how long each part is, and no more: a part that ends with its own CRC adds the same
+    to that of the object whatever it holds."""
+    one = build([Entry(b"b", 9, PUT, b"v" * 99)], compression=compression)
+    other = build([Entry(b"b", 9, PUT, b"w" * 99)], compression=compression)
+    assert one.lengths == other.lengths
+    assert len(one.tail) == len(other.tail)
+    assert one.checksum != other.checksum
+
+
 def test_a_repeated_range_tombstone_counts_once() -> None:
     tombstone = RangeTombstone(b"a", b"b", 1)
     assert build([], [tombstone, tombstone]).range_deletes == 1

@@ -15,6 +15,7 @@ from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
     MAGIC,
     TRAILER_SIZE,
+    VERSION,
     Footer,
     decode_footer,
     encode_footer,
@@ -37,7 +38,10 @@ def compressor() -> Compressor:
 def resealed(body: bytes, codec: int, raw_length: int) -> bytes:
     """A part with a right checksum, whatever its fields say."""
     part = body + codec.to_bytes(1, "little") + raw_length.to_bytes(4, "little")
-    return part + crc32c(part).to_bytes(4, "little")
+    crc = crc32c(part)
+    if codec & 2:  # as in LevelDB, table/format.cc
+        crc = ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) % (1 << 32)
+    return part + crc.to_bytes(4, "little")
 
 
 def opened(stored: bytes) -> bytes:
@@ -111,7 +115,7 @@ def test_every_truncation_is_refused() -> None:
 
 def test_an_unknown_codec_is_from_a_newer_release() -> None:
     with pytest.raises(UnsupportedFormatError):
-        opened(resealed(b"abc", 2, 3))
+        opened(resealed(b"abc", 4, 3))
 
 
 @pytest.mark.parametrize(
@@ -128,13 +132,27 @@ def test_an_unknown_codec_is_from_a_newer_release() -> None:
     ],
     ids=["raw", "garbage", "longer", "shorter", "empty", "announced", "torn", "bomb"],
 )
+@pytest.mark.parametrize("masked", [0, 2])
 def test_a_length_or_frame_that_lies_is_corruption(
-    body: bytes, codec: int, raw_length: int
+    body: bytes, codec: int, raw_length: int, masked: int
 ) -> None:
     for opening in (opened, opened_among_others, opened_among_raw):
         with pytest.raises(CorruptionError) as raised:
-            opening(resealed(body, codec, raw_length))
+            opening(resealed(body, codec | masked, raw_length))
         assert raised.value.offset == 7
+
+
+@given(st.binary(min_size=1, max_size=300), st.booleans())
+def test_parts_of_earlier_versions_are_opened_beside_new_ones(
+    payload: bytes, compressed: bool
+) -> None:
+    """Their checksums are not masked."""
+    body = compressor().compress(payload) if compressed else payload
+    part = resealed(body, int(compressed), len(payload))
+    assert opened(part) == opened_among_others(part) == opened_among_raw(part) == payload
+    assert opened(resealed(body, 2 | compressed, len(payload))) == payload
+    if not compressed:
+        assert seal(payload, None) == resealed(payload, 2, len(payload))
 
 
 def test_what_follows_a_frame_is_refused_by_who_opens_one_part() -> None:
@@ -171,11 +189,11 @@ def test_another_magic_is_not_a_table() -> None:
 
 def test_a_future_version_is_refused_with_the_way_out() -> None:
     fields = bytearray(encode_footer(FOOTER)[:-4])
-    fields[-len(MAGIC) - 4] = 3
+    fields[-len(MAGIC) - 4] = VERSION + 1
     future = bytes(fields) + crc32c(bytes(fields)).to_bytes(4, "little")
     with pytest.raises(UnsupportedFormatError) as raised:
         decoded(tail_with(future))
-    assert (raised.value.expected, raised.value.found) == ((1, 2), 3)
+    assert (raised.value.expected, raised.value.found) == ((1, 2, VERSION), VERSION + 1)
     assert "upgrade" in raised.value.hint
 
 
