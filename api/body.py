@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 from starlette.types import Receive
 
-from seerdb.errors import InvalidRequestError
+from seerdb.errors import MALFORMED, InvalidRequestError
 from seerdb_api.errors import TOO_LARGE, RefusalError
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """``body`` as the decoder's type. Raises: ``InvalidRequestError`` saying where it is wrong."""
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InvalidRequestError(f"the JSON body is not valid: {error}") from error
 
 

@@ -33,6 +33,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
+
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises where bytes are not what they are taken for: text may be none, and nesting
+too deep."""
+
 
 class SeerDBError(Exception):
     """The root: catching it catches all that SeerDB raises on purpose."""

@@ -17,6 +17,7 @@ import msgspec
 
 from seerdb import errors
 from seerdb.errors import (
+    MALFORMED,
     BusyError,
     ConflictError,
     InvalidRequestError,
@@ -220,7 +221,7 @@ PROBLEMS: dict[str, type[SeerDBError]] = {
 def _error_of(document: bytes, retry_after_seconds: float) -> SeerDBError:
     try:
         problem = msgspec.json.decode(document, type=Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         return SeerDBError(f"the server answers with what is not SeerDB's: {error}")
     message = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
     kind: Any = PROBLEMS.get(problem.type, SeerDBError)

@@ -17,7 +17,13 @@ from seerdb.cli.arguments import Config, Json, Store, Target
 from seerdb.cli.operation import operation_fields, operation_text, short, time_text
 from seerdb.cli.output import named, print_json, print_table, write_bytes
 from seerdb.cli.target import find
-from seerdb.errors import CorruptionError, InvalidRequestError, NotFoundError, TruncatedError
+from seerdb.errors import (
+    MALFORMED,
+    CorruptionError,
+    InvalidRequestError,
+    NotFoundError,
+    TruncatedError,
+)
 from seerdb.ids import BlobId, TableId
 from seerdb.storage.blob.format import Directory, open_value
 from seerdb.storage.entry import (
@@ -229,7 +235,7 @@ def _open(table_id: TableId, data: bytes) -> TableReader:
     sealed = unseal(data[start : size - FOOTER_SIZE], name=name, offset=start)
     try:
         properties = msgspec.msgpack.decode(sealed, type=TableProperties)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CorruptionError(f"no properties: {error}", name=name, offset=start) from error
     shared = set(TableMeta.__struct_fields__) & set(TableProperties.__struct_fields__)
     meta = TableMeta(

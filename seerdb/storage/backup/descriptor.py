@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from seerdb.errors import CorruptionError, InternalError
+from seerdb.errors import MALFORMED, CorruptionError, InternalError
 from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.manifest.edit import Checkpoint
 from seerdb.storage.manifest.state import ManifestState
@@ -123,7 +123,7 @@ def decode_descriptor(name: str, data: bytes) -> Descriptor:
     try:
         descriptor = _decoder.decode(body)
         ManifestState.of(descriptor.record)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InternalError) as error:
+    except (*MALFORMED, InternalError) as error:
         raise CorruptionError(
             f"the body does not describe a backup: {error}", name=name, offset=HEADER_SIZE
         ) from error

@@ -21,7 +21,14 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 
 from seerdb.clock import Clock
-from seerdb.errors import BusyError, ConflictError, CorruptionError, NotFoundError, UnavailableError
+from seerdb.errors import (
+    MALFORMED,
+    BusyError,
+    ConflictError,
+    CorruptionError,
+    NotFoundError,
+    UnavailableError,
+)
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
 from seerdb.storage.object_store.envelope import Envelope
 from seerdb.storage.object_store.letting_go import let_go_after
@@ -179,5 +186,5 @@ class RepositoryLock:
 def _decode(name: str, data: bytes) -> _Held:
     try:
         return msgspec.json.decode(_ENVELOPE.unwrap(name, data), type=_Held)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CorruptionError(f"the body is not a lock: {error}", name=name) from error

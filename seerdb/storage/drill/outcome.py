@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from crc32c import crc32c
 
-from seerdb.errors import DiskError
+from seerdb.errors import MALFORMED, DiskError
 from seerdb.storage.drill.run import DrillReport
 from seerdb.storage.local.files import FileSystem
 
@@ -67,5 +67,5 @@ def load_outcome(files: FileSystem, directory: str) -> DrillOutcome | None:
         return None
     try:
         return msgspec.json.decode(body, type=DrillOutcome)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except MALFORMED:
         return None

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import msgspec
 
-from seerdb.errors import CorruptionError
+from seerdb.errors import MALFORMED, CorruptionError
 from seerdb.ids import Epoch, SegmentId, SeqNo, TableId
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.envelope import HEADER_SIZE, Envelope
@@ -143,7 +143,7 @@ def decode_record(name: str, data: bytes) -> ManifestRecord:
     body = _ENVELOPE.unwrap(name, data)
     try:
         return _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CorruptionError(
             f"the body is not a manifest record: {error}", name=name, offset=HEADER_SIZE
         ) from error

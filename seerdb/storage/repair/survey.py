@@ -15,7 +15,7 @@ import msgspec
 from crc32c import crc32c
 from msgspec.structs import replace
 
-from seerdb.errors import CorruptionError, NotFoundError, TruncatedError
+from seerdb.errors import MALFORMED, CorruptionError, NotFoundError, TruncatedError
 from seerdb.ids import BlobId, TableId
 from seerdb.storage.blob.format import Directory
 from seerdb.storage.blob.verify import verify_blob
@@ -169,7 +169,7 @@ def _properties(name: str, data: bytes) -> tuple[TableProperties, int]:
     payload = unseal(data[start:-FOOTER_SIZE], name=name, offset=start)
     try:
         return msgspec.msgpack.decode(payload, type=TableProperties), offset
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CorruptionError(
             f"no properties are there: {error}", name=name, offset=start
         ) from error

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import msgspec
 
-from seerdb.errors import CorruptionError, InternalError, NotFoundError
+from seerdb.errors import MALFORMED, CorruptionError, InternalError, NotFoundError
 from seerdb.storage.manifest.edit import Checkpoint
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
@@ -118,7 +118,7 @@ def decode_kept(name: str, data: bytes) -> Kept:
     try:
         kept = msgspec.json.decode(body, type=Kept)
         ManifestState.of(kept.record)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InternalError) as error:
+    except (*MALFORMED, InternalError) as error:
         raise CorruptionError(
             f"the body is not a kept state: {error}", name=name, offset=HEADER_SIZE
         ) from error

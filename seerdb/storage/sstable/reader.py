@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from seerdb.errors import CorruptionError, TruncatedError
+from seerdb.errors import MALFORMED, CorruptionError, TruncatedError
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block import Block, entries_in
@@ -233,7 +233,7 @@ class TableReader:
     def _decode(self, kind: type[T], payload: bytes, offset: int) -> T:
         try:
             return msgspec.msgpack.decode(payload, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise CorruptionError(
                 f"no {kind.__name__} is there: {error}", name=self._name, offset=offset
             ) from error

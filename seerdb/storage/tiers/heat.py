@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from crc32c import crc32c
 
-from seerdb.errors import DiskError
+from seerdb.errors import MALFORMED, DiskError
 from seerdb.ids import TableId
 from seerdb.storage.local.files import FileSystem
 
@@ -51,5 +51,5 @@ def load_heat(files: FileSystem, directory: str) -> Heat:
         return {}
     try:
         return msgspec.msgpack.decode(body, type=Heat)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except MALFORMED:
         return {}
