@@ -239,6 +239,19 @@ def test_a_memtable_that_is_not_what_was_logged_is_not_flushed(
     assert db.digest() == expected.digest()._replace(second=db.digest().second)
 
 
+@pytest.mark.parametrize("fault", [change_value, change_seq, bring_back_older])
+def test_of_puts_and_deletes_the_table_is_what_was_logged(
+    fault: Callable[[Memtable], None],
+) -> None:
+    db = World().open(**ROOMY)
+    rows = fill(db, 20)
+    before = db.digest()
+    fault(db._engine.live.current.active)
+    db.flush()
+    assert db.digest() == before
+    assert dict(db.scan()) == rows
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_flush_that_changes_an_entry_does_not_count(
     fault: Callable[[Packed], Packed], monkeypatch: Patch
@@ -246,6 +259,7 @@ def test_a_flush_that_changes_an_entry_does_not_count(
     db = World().open(**ROOMY)
     for number in range(20):
         db.put(b"k%04d" % number, b"value %04d" % number)
+    db.delete_range(b"x", b"y")  # for it to be made of the memtable
     before = db.digest()
     with monkeypatch.context() as broken:
         pieces = flush._pieces

@@ -1,9 +1,9 @@
 """Flush: a sealed memtable, or the run of WAL segments that holds the same, becomes a table of the
 bucket (I5).
 
-A job in this process is given the memtable. Anywhere else it reads the segments from the local disk
-and needs nothing of the serving process's memory; it makes a memtable of them only where they hold
-more than puts and deletes. It builds the table in memory, uploads it by one request, reads it back
+It reads the segments from the local disk, and needs nothing of the serving process's memory; only
+where they hold more than puts and deletes does it make a memtable of them. A job in this process is
+given the memtable, and takes that unless the log can be taken in bulk. It builds the table in memory, uploads it by one request, reads it back
 and compares. The engine then commits the manifest edit and swaps the state.
 """
 
@@ -15,6 +15,7 @@ from itertools import chain
 
 import numpy as np
 
+from seerdb.errors import CorruptionError, DiskError
 from seerdb.ids import TableId
 from seerdb.options import Options
 from seerdb.storage.blob.aside import Aside
@@ -143,9 +144,7 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
     """Build, prove and upload the table. Durable when it returns; it counts once the manifest says
     so. Raises: ``CorruptionError`` unless it holds what the log has."""
     blobs = job.format.blob_writer(store, job.table)
-    contents = _logged(job, files, pace) if job.memtable is None else None
-    if contents is None:
-        contents = _sealed(job, files, blobs, pace)
+    contents = _logged(job, files, pace) or _sealed(job, files, blobs, pace)
     built = _built(job.format, contents, pace)
     after = job.after if job.memtable is not None else 0
     log = LocalSegments(files, job.directory, job.segments, after)
@@ -160,11 +159,20 @@ def run_flush(job: FlushJob, files: FileSystem, store: ObjectStore, pace: Pace) 
 
 
 def _logged(job: FlushJob, files: FileSystem, pace: Pace) -> _Contents | None:
-    """What the segments hold; ``None`` where that takes a memtable to tell, or has large values."""
-    log = read_plain(files, job.directory, job.segments, pace)
-    threshold = job.format.blob_threshold
-    if log is None or (threshold and int(log.entries.lengths[:, 1].max()) >= threshold):
+    """What the segments hold; ``None`` where that takes a memtable to tell, has large values, or is
+    had better from the memtable that there is."""
+    memtable = job.memtable
+    if memtable is not None and not memtable.plain:
         return None
+    large, in_bulk = job.format.blob_threshold, memtable is not None
+    try:
+        log = read_plain(files, job.directory, job.segments, pace, below=large, in_bulk=in_bulk)
+    except (CorruptionError, DiskError):
+        if memtable is None:
+            raise
+        return None  # what is in memory is sound, and the proof tells of the log
+    if log is None or (memtable is not None and len(log.entries) != len(memtable.values)):
+        return None  # where the log has more, or less, the proof tells why
     entries, order = log.entries, log.entries.latest()
     return _Contents(
         entries, order, len(order) < len(entries), log.first_us, log.last_us, log.last_seq

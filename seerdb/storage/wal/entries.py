@@ -272,18 +272,21 @@ def even_batches(batches: Sequence[Batch], shape: Shape) -> Operations:
     """The operations of some batches of one ``shape``, in order, as rows; see :func:`by_shape`."""
     key, value = shape
     size = key + value
-    counts = [int.from_bytes(payload[:4], "little") for _, payload in batches]
+    counts = [count_of(batch) for batch in batches]
     total = sum(counts)
-    rows, begin = np.empty((total, size), np.uint8), 0
-    for count, (_, payload) in zip(counts, batches, strict=True):
-        few = rows[begin : begin + count]
-        keys_at = 4 + 7 * count
-        _fill(few[:, :key], payload, keys_at)
-        _fill(few[:, key:], payload, keys_at + count * key)
-        begin += count
-    kinds = [payload[4 : 4 + count] for count, (_, payload) in zip(counts, batches, strict=True)]
+    rows, kinds, begin = np.empty((total, size), np.uint8), [], 0
+    for count, alike in groupby(batches, count_of):  # most often all of them
+        payloads = _together([payload for _, payload in alike])
+        end = begin + len(payloads) * count
+        few = rows[begin:end].reshape(len(payloads), count, size)
+        kinds_at, keys_at = 4, 4 + 7 * count
+        values_at = keys_at + count * key
+        _fill(few[:, :, :key], payloads[:, keys_at:values_at])
+        _fill(few[:, :, key:], payloads[:, values_at:])
+        kinds.append(payloads[:, kinds_at : kinds_at + count].ravel())
+        begin = end
     return Operations(
-        np.frombuffer(b"".join(kinds), np.uint8),
+        np.concatenate(kinds),
         np.repeat(np.array([seq for seq, _ in batches], np.uint64), counts),
         rows.ravel(),
         np.arange(total) * size,
@@ -293,11 +296,22 @@ def even_batches(batches: Sequence[Batch], shape: Shape) -> Operations:
     )
 
 
-def _fill(rows: Bytes, source: bytes, at: int) -> None:
-    """Rows of bytes from ``source``: as one item each, which numpy copies faster than bytes."""
-    count, size = rows.shape
+def count_of(batch: Batch) -> int:
+    """How many operations it says it has."""
+    return int.from_bytes(batch[1][:4], "little")
+
+
+def _together(payloads: Sequence[bytes]) -> Bytes:
+    """Payloads of one length, a row each."""
+    return np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+
+
+def _fill(rows: Bytes, source: Bytes) -> None:
+    """Parts of rows from those of each batch: as one item each, which numpy copies faster than
+    bytes. One call for many batches: after each another thread may have the interpreter."""
+    *outer, size = rows.shape
     if size:
-        rows.view(f"V{size}")[:, 0] = np.frombuffer(source, f"V{size}", count, at)
+        rows.view(f"V{size}")[..., 0] = source.reshape(*outer, size).view(f"V{size}")[..., 0]
 
 
 class Columns(NamedTuple):
