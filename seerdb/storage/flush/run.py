@@ -3,8 +3,9 @@ bucket (I5).
 
 It reads the segments from the local disk, and needs nothing of the serving process's memory; only
 where they hold more than puts and deletes does it make a memtable of them. A job in this process is
-given the memtable, and takes that unless the log can be taken in bulk. It builds the table in memory, uploads it by one request, reads it back
-and compares. The engine then commits the manifest edit and swaps the state.
+given the memtable, and takes that unless the log can be taken in bulk. It builds the table in
+memory, uploads it by one request, reads it back and compares. The engine then commits the manifest
+edit and swaps the state.
 """
 
 from __future__ import annotations
