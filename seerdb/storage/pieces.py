@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from crc32c import crc32c
 
+Piece = bytes | memoryview
+"""Nobody writes to it any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
@@ -18,7 +21,7 @@ class Pieces:
     there are; ``bytes()`` joins them. Equal if cut alike. ``cold``: nobody is expected to read
     them soon."""
 
-    pieces: tuple[bytes, ...]
+    pieces: tuple[Piece, ...]
     cold: bool = False
 
     def __len__(self) -> int:
@@ -33,7 +36,7 @@ Body = bytes | Pieces
 copies nothing where there is nothing to join."""
 
 
-def pieces_of(body: Body) -> Sequence[bytes]:
+def pieces_of(body: Body) -> Sequence[Piece]:
     """The pieces of ``body``: one, where it is whole."""
     return body.pieces if isinstance(body, Pieces) else (body,)
 
@@ -50,7 +53,7 @@ def end_of(body: Body, size: int) -> bytes:
     """The last ``size`` bytes, or all if there are fewer. Requires: ``size >= 1``."""
     end = b""
     for piece in reversed(pieces_of(body)):
-        end = (piece[-size:] + end)[-size:]
+        end = (bytes(piece[-size:]) + end)[-size:]
         if len(end) == size:
             break
     return end

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from crc32c import crc32c
 from msgspec.structs import replace
@@ -113,7 +114,8 @@ def test_every_version_is_read(meta: TableMeta, path: Path) -> None:
 @pytest.mark.parametrize("part", SEALED_ZSTD)
 def test_compressed_parts_are_read(part: bytes) -> None:
     assert unseal(part, name="", offset=0) == b"seerdb" * 20
-    assert bytes(unseal_all(part, [0, len(part)], name="", offset=0)[0]) == b"seerdb" * 20
+    [payload] = unseal_all(part, np.array([0, len(part)]), name="", offset=0)
+    assert bytes(payload) == b"seerdb" * 20
 
 
 def build_learned() -> BuiltTable:

@@ -26,7 +26,7 @@ from seerdb.errors import (
 )
 from seerdb.storage.object_store.base import Checksum, ObjectInfo
 from seerdb.storage.object_store.past_cache import write_past_cache
-from seerdb.storage.pieces import Body, Pieces, pieces_of
+from seerdb.storage.pieces import Body, Piece, Pieces, pieces_of
 
 INCOMING = ".incoming"
 ABANDONED_SECONDS = 24 * 3600.0
@@ -222,7 +222,7 @@ def _write(descriptor: int, data: Body) -> None:
                 rest = rest[os.write(descriptor, rest) :]
 
 
-def _portions(pieces: Iterable[bytes]) -> Iterator[list[memoryview]]:
+def _portions(pieces: Iterable[Piece]) -> Iterator[list[memoryview]]:
     """All bytes, in order, as much together as one call is to write."""
     portion: list[memoryview] = []
     room = _AT_ONCE

@@ -12,12 +12,14 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 
+from seerdb.storage.pieces import Piece
+
 _AT_ONCE = 1 << 20
 _BLOCK = 4096
 """Of this size, and from such an address, disks take what does not go through the cache."""
 
 
-def write_past_cache(descriptor: int, pieces: Sequence[bytes]) -> bool:
+def write_past_cache(descriptor: int, pieces: Sequence[Piece]) -> bool:
     """Write all pieces, one after the other, to a new file; not durable before an ``fsync``.
 
     Returns ``False``, and the file is empty still, where the file system only writes through its
@@ -38,7 +40,7 @@ def write_past_cache(descriptor: int, pieces: Sequence[bytes]) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 
 
-def _write_blocks(descriptor: int, pieces: Sequence[bytes]) -> bool:
+def _write_blocks(descriptor: int, pieces: Sequence[Piece]) -> bool:
     size = 0
     with mmap.mmap(-1, _AT_ONCE) as buffer, memoryview(buffer) as view:
         for filled in _fill(view, pieces):
@@ -53,7 +55,7 @@ def _write_blocks(descriptor: int, pieces: Sequence[bytes]) -> bool:
     return True
 
 
-def _fill(view: memoryview, pieces: Sequence[bytes]) -> Iterator[int]:
+def _fill(view: memoryview, pieces: Sequence[Piece]) -> Iterator[int]:
     """Copy the pieces into ``view`` again and again; how many bytes of it are filled, which is all
     of them but at the end."""
     filled = 0

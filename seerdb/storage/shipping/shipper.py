@@ -362,7 +362,7 @@ class Shipper:
     def _first_seq(self, stretch: Stretch, data: Pieces) -> int:
         """The seq of the first record, which proves that a sound frame of it is there."""
         path = segment_path(self._log.directory, stretch.begin.segment)
-        header, frames = data.pieces
+        header, frames = map(bytes, data.pieces)
         fields = frames[:FRAME_HEADER_SIZE]
         frame = decode_frame_header(fields, HEADER_SIZE, decode_header(header, path))
         if frame is not None:

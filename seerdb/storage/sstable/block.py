@@ -224,12 +224,6 @@ def _ascend(offsets: array[int]) -> bool:
     return bool((numbers[1:] >= numbers[:-1]).all())
 
 
-def entries_in(payload: Payload) -> int:
-    """How many entries a block has."""
-    count: int = HEADER.unpack_from(payload)[0]
-    return count
-
-
 def check_kinds(kinds: bytes, *, name: str, offset: int) -> None:
     """Raise ``UnsupportedFormatError`` for a kind that a block holds no entries of."""
     unknown = kinds.translate(None, KINDS)

@@ -31,26 +31,32 @@ from seerdb.storage.sstable.block import (
     stride_for,
     stride_of,
 )
-from seerdb.storage.sstable.compressor import Payload
+from seerdb.storage.sstable.compressor import Payloads
 from seerdb.storage.sstable.order import Bytes, Flags
 from seerdb.storage.sstable.packed import Hashes, Lengths, Packed, Seqs, Shape
 
 _SEQ_SIZE = 8
+_COUNT_SIZE = 4
 _KEPT = 16 << 20
 """Bytes that an encoder keeps at most."""
 
 
 class BlockEncoder:
-    """Makes the payloads of blocks, mostly in memory that it uses again: what is new must be
-    zeroed by the system first. For one thread."""
+    """Makes the payloads of blocks. For one thread.
 
-    def __init__(self) -> None:
+    Those that look the same are rows of one array, with ``room`` bytes after each. Without room,
+    it is mostly memory that is used again: what is new must be zeroed by the system first.
+    """
+
+    def __init__(self, room: int = 0) -> None:
+        self._room = room
         self._memory: Bytes = np.empty(0, np.uint8)
 
     def encode(
         self, entries: Packed, hashes: Hashes, is_new: Flags | None, borders: Sequence[int]
-    ) -> Sequence[Payload]:
-        """The payloads of the blocks between each border and the next, good until the next call.
+    ) -> Bytes | Sequence[bytes]:
+        """The payloads of the blocks between each border and the next; rows, with their room, if
+        they look the same: those are good until the next call, but with room as long as wanted.
 
         ``hashes`` are those of the keys; ``is_new`` tells which keys differ from the one before,
         ``None`` that all do. Requires: entries in order; borders ascend from 0 to their number.
@@ -61,10 +67,9 @@ class BlockEncoder:
 
     def _encode_alike(
         self, entries: Packed, hashes: Hashes, borders: Sequence[int]
-    ) -> list[memoryview] | None:
-        """The payloads of blocks that all look the same: as many entries of one shape in each, all
-        of different keys. They are made a column of all blocks at a time. ``None`` unless they do.
-        """
+    ) -> Bytes | None:
+        """Blocks that all look the same: as many entries of one shape in each, all of different
+        keys. They are made a column of all blocks at a time. ``None`` unless they do."""
         blocks, count = len(borders) - 1, borders[1]
         seq_planes = {
             planes_for(largest) or 1
@@ -83,7 +88,7 @@ class BlockEncoder:
         if size > MAX_PAYLOAD:
             return None
         header = HEADER.pack(count, 0, planes, planes_for(parts_end))
-        table = self._table(blocks, size)
+        table = self._table(blocks, size + self._room)
         table[:, :HEADER_SIZE] = np.frombuffer(header, np.uint8)
         table[:, HEADER_SIZE:parts_end] = entries.parts.reshape(blocks, -1)
         table[:, parts_end:kinds] = (hashes >> FINGERPRINT_SHIFT).reshape(blocks, -1)
@@ -91,13 +96,14 @@ class BlockEncoder:
         numbers = in_planes(entries.seqs)[:planes].reshape(planes, blocks, count)
         for plane, at in enumerate(range(seqs, offsets, count)):
             table[:, at : at + count] = numbers[plane]
-        table[:, offsets:] = np.frombuffer(offset_planes, np.uint8)
-        payloads = table.reshape(-1).data
-        return [payloads[start : start + size] for start in range(0, len(payloads), size)]
+        table[:, offsets:size] = np.frombuffer(offset_planes, np.uint8)
+        return table
 
     def _table(self, rows: int, columns: int) -> Bytes:
         """Memory for so many rows, which may hold anything."""
         size = rows * columns
+        if self._room:
+            return np.empty((rows, columns), np.uint8)
         memory = self._memory if size <= self._memory.size else np.empty(size, np.uint8)
         if size <= _KEPT:
             self._memory = memory
@@ -139,7 +145,7 @@ def _offset_planes(entries: Packed, start: int, stop: int) -> bytes:
     return planes_of(offsets_of(entries.lengths[start:stop]))
 
 
-def packed_blocks(payloads: Sequence[Payload], *, name: str, offset: int) -> Packed:
+def packed_blocks(payloads: Payloads, *, name: str, offset: int) -> Packed:
     """The entries of neighbouring blocks of table ``name``, the first of them at ``offset``: taken
     apart together, for a fourth of what a ``Block`` each would cost. Raises as ``Block`` does."""
     entries = _packed_alike(payloads)
@@ -149,36 +155,49 @@ def packed_blocks(payloads: Sequence[Payload], *, name: str, offset: int) -> Pac
     return entries
 
 
-def _packed_alike(payloads: Sequence[Payload]) -> Packed | None:
+def counts_in(payloads: Payloads) -> Lengths:
+    """How many entries each of some blocks has."""
+    counts = np.ascontiguousarray(_columns(payloads, 0, _COUNT_SIZE)).view("<u4")
+    return counts[:, 0].astype(np.int64)
+
+
+def _columns(payloads: Payloads, start: int, stop: int) -> Bytes:
+    """What all have between two places, a row each."""
+    if isinstance(payloads, np.ndarray):
+        return payloads[:, start:stop]
+    parts = b"".join([payload[start:stop] for payload in payloads])
+    return np.frombuffer(parts, np.uint8).reshape(len(payloads), -1)
+
+
+def _packed_alike(payloads: Payloads) -> Packed | None:
     """The entries of blocks that all look the same: as many of one shape in each. ``None`` unless
     they do."""
+    size = len(payloads[0])
     places = places_in(payloads[0])
-    if places is None or len(set(map(len, payloads))) > 1:
+    if places is None or any(len(payload) != size for payload in payloads):
         return None
     count, _, seq_planes, parts_end, kinds, seqs, offsets = places
-    header = bytes(payloads[0][:HEADER_SIZE])
     stride = stride_of(bytes(payloads[0][offsets:]), count, parts_end)
-    if stride is None or any(payload[:HEADER_SIZE] != header for payload in payloads):
+    headers = _columns(payloads, 0, HEADER_SIZE)
+    if stride is None or (headers != headers[0]).any():
         return None
     blocks = len(payloads)
-    columns = b"".join([payload[kinds:] for payload in payloads])
-    table = np.frombuffer(columns, np.uint8).reshape(blocks, -1)
+    table = _columns(payloads, kinds, size)
     if (table[:, offsets - kinds :] != np.frombuffer(stride.offset_planes, np.uint8)).any():
         return None
     numbers = np.zeros((blocks, count, _SEQ_SIZE), np.uint8)
     planes = table[:, seqs - kinds : offsets - kinds].reshape(blocks, seq_planes, count)
     for plane in range(seq_planes):
         numbers[:, :, plane] = planes[:, plane]
-    parts = b"".join([payload[HEADER_SIZE:parts_end] for payload in payloads])
     return Packed(
-        np.frombuffer(parts, np.uint8),
+        np.ascontiguousarray(_columns(payloads, HEADER_SIZE, parts_end)).reshape(-1),
         numbers.reshape(-1).view(np.uint64),
         table[:, : seqs - kinds].ravel(),
         shape=stride.shape,
     )
 
 
-def _packed_blocks(payloads: Sequence[Payload], *, name: str, offset: int) -> Packed:
+def _packed_blocks(payloads: Payloads, *, name: str, offset: int) -> Packed:
     parts, kinds, found = [], [], []
     shapes: set[Shape | None] = set()
     lengths = []
@@ -209,7 +228,7 @@ def _lengths_of(offsets: array[int]) -> Lengths:
     return (numbers[1:] - numbers[:-1]).reshape(-1, 2)
 
 
-def _seqs_in(payloads: Sequence[Payload], found: Sequence[Places]) -> Seqs:
+def _seqs_in(payloads: Payloads, found: Sequence[Places]) -> Seqs:
     """The seqs of all blocks, a plane at a time."""
     numbers = np.zeros((sum(places.entries for places in found), 8), np.uint8)
     for plane in range(max(places.seq_planes for places in found)):

@@ -22,15 +22,17 @@ from seerdb.storage.pieces import Pieces
 from seerdb.storage.pointer import POINTER_SIZE, count_by_blob
 from seerdb.storage.sstable.block import KINDS
 from seerdb.storage.sstable.blocks import BlockEncoder
-from seerdb.storage.sstable.compressor import Compressor
+from seerdb.storage.sstable.compressor import Compressor, Payload
 from seerdb.storage.sstable.filter import build_filter, key_hash, prefix_hash
 from seerdb.storage.sstable.format import (
+    TRAILER_SIZE,
     UNASSIGNED_SEQ,
     Footer,
     TableProperties,
     encode_footer,
     seal,
     seal_all,
+    seal_rows,
 )
 from seerdb.storage.sstable.hashing import hash_rows
 from seerdb.storage.sstable.index import build_index
@@ -43,7 +45,7 @@ from seerdb.storage.value import expiries, expiry_marks
 class BuiltTable:
     """A finished table, and what the manifest records of it as ``TableMeta``."""
 
-    stretches: tuple[bytes, ...]
+    stretches: tuple[Payload, ...]
     """Neighbouring blocks, joined."""
     lengths: tuple[int, ...]
     """Of the blocks."""
@@ -182,8 +184,8 @@ class TableBuilder:
         self._filter_prefix = filter_prefix
         self._learned = index == "learned"
         self._compressor = Compressor() if compression == "zstd" else None
-        self._encoder = BlockEncoder()
-        self._stretches: list[bytes] = []
+        self._encoder = BlockEncoder(0 if self._compressor else TRAILER_SIZE)
+        self._stretches: list[Payload] = []
         self._lengths: list[int] = []
         self._blocks_size = 0
         self._crc = 0
@@ -341,7 +343,7 @@ class TableBuilder:
         self._unfinished_size = stretch.entries.parts.size - begins
 
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
-        stored, lengths = seal_all(self._encoder.encode(*stretch, borders), self._compressor)
+        stored, lengths = self._sealed(self._encoder.encode(*stretch, borders))
         self._stretches.append(stored)
         self._lengths += lengths
         self._blocks_size += len(stored)
@@ -349,6 +351,14 @@ class TableBuilder:
         self._digest += digest(stretch.entries)
         self._first_keys += stretch.entries.keys_at(borders[:-1])
         self._last_keys += stretch.entries.keys_at([border - 1 for border in borders[1:]])
+
+    def _sealed(self, payloads: Bytes | Sequence[bytes]) -> tuple[Payload, list[int]]:
+        """The stored forms, joined, and the length of each."""
+        if not isinstance(payloads, np.ndarray):
+            return seal_all(payloads, self._compressor)
+        if self._compressor is None:
+            return seal_rows(payloads), [payloads.shape[1]] * len(payloads)
+        return seal_all([row.data for row in payloads], self._compressor)
 
     def _properties(
         self, min_timestamp_us: int, max_timestamp_us: int, created_by: str

@@ -15,7 +15,11 @@ from collections.abc import Sequence
 
 import zstandard
 
+from seerdb.storage.sstable.order import Bytes
+
 Payload = bytes | memoryview
+Payloads = Sequence[Payload] | Bytes
+"""Of several parts of a table; those that lie apart by one distance may be the rows of an array."""
 
 _FAST = zstandard.ZstdCompressionParameters(
     compression_level=-3, min_match=7, hash_log=13, write_content_size=False

@@ -58,7 +58,8 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
-from seerdb.storage.sstable.compressor import Compressor, Payload, views
+from seerdb.storage.sstable.compressor import Compressor, Payload, Payloads, views
+from seerdb.storage.sstable.order import Bytes
 
 assert sys.byteorder == "little", "table bytes are used in place: little-endian hosts only"
 
@@ -137,6 +138,19 @@ def seal_all(payloads: Sequence[Payload], compressor: Compressor | None) -> tupl
     return b"".join(chain.from_iterable(parts)), lengths
 
 
+def seal_rows(rows: Bytes) -> memoryview:
+    """The stored forms of payloads that look the same, joined and as they are: each is sealed where
+    it lies, at the start of a row whose last ``TRAILER_SIZE`` bytes are for its trailer."""
+    width = rows.shape[1]
+    payload, checked = width - TRAILER_SIZE, width - _CRC.size
+    rows[:, payload:checked] = np.frombuffer(_CODEC.pack(_RAW | _MASKED, payload), np.uint8)
+    stored = rows.reshape(-1).data
+    starts = range(0, len(stored), width)
+    crcs = np.array([crc32c(stored[start : start + checked]) for start in starts], "<u4")
+    rows[:, checked:] = _all_masked(crcs).view(np.uint8).reshape(-1, _CRC.size)
+    return stored
+
+
 def _sealed(payload: Payload, compressed: Payload) -> tuple[Payload, bytes]:
     """What is stored of a payload, and the trailer that follows it."""
     body, codec = payload, _RAW
@@ -191,39 +205,33 @@ def unseal(stored: bytes, *, name: str, offset: int) -> bytes:
     return payload
 
 
-def unseal_all(
-    stored: Payload, borders: Sequence[int], *, name: str, offset: int
-) -> Sequence[Payload]:
+def unseal_all(stored: Payload, borders: NDArray[np.int64], *, name: str, offset: int) -> Payloads:
     """The payloads of neighbouring parts of table ``name``, the first of them at ``offset``: part
     ``i`` is ``stored[borders[i] : borders[i + 1]]``. Raises as :func:`unseal` does, but that bytes
     after a frame, under a checksum that is right, are passed over."""
-    payloads = _expand_all(stored, np.asarray(borders, np.int64))
+    payloads = _expand_all(stored, borders)
     if payloads is not None:
         return payloads
     return [
         unseal(bytes(stored[start:stop]), name=name, offset=offset + start)
-        for start, stop in pairwise(borders)
+        for start, stop in pairwise(borders.tolist())
     ]
 
 
-def _expand_all(stored: Payload, borders: NDArray[np.int64]) -> list[memoryview] | None:
-    """The payloads, by one call; ``None`` where a part is not compressed, or not sound."""
-    starts, ends = borders[:-1], borders[1:]
-    if (ends - starts < TRAILER_SIZE).any():
+def _expand_all(stored: Payload, borders: NDArray[np.int64]) -> Payloads | None:
+    """The payloads, by one call; ``None`` where some are compressed and some not, or one is not
+    sound."""
+    data, starts, sizes = np.frombuffer(stored, np.uint8), borders[:-1], np.diff(borders)
+    sizes = sizes - TRAILER_SIZE
+    trailers = _checked_trailers(data, borders) if (sizes >= 0).all() else None
+    if trailers is None:
         return None
-    trailers = np.frombuffer(stored, np.uint8)[ends[:, np.newaxis] + _TRAILER_BYTES]
-    trailers = trailers.reshape(-1).view(_TRAILER)
-    view = memoryview(stored)
-    checked = zip(starts.tolist(), (ends - _CRC.size).tolist(), strict=True)
-    crcs = np.array([crc32c(view[start:stop]) for start, stop in checked], np.uint32)
-    codecs = trailers["codec"]
-    if (np.where(codecs & _MASKED, _all_masked(crcs), crcs) != trailers["crc"]).any():
-        return None
-    codecs = codecs & ~np.uint8(_MASKED)
-    sizes = ends - starts - TRAILER_SIZE
+    codecs = trailers["codec"] & ~np.uint8(_MASKED)
     if (codecs == _RAW).all() and (trailers["raw_length"] == sizes).all():
-        bodies = zip(starts.tolist(), (ends - TRAILER_SIZE).tolist(), strict=True)
-        return [view[start:stop] for start, stop in bodies]
+        if (sizes == sizes[0]).all():
+            return data[borders[0] : borders[-1]].reshape(len(sizes), -1)[:, :-TRAILER_SIZE]
+        view, bodies = data.data, zip(starts.tolist(), sizes.tolist(), strict=True)
+        return [view[start : start + size] for start, size in bodies]
     if (codecs != _ZSTD).any() or not trailers["raw_length"].all():
         return None
     frames = np.stack((starts, sizes), axis=1)
@@ -238,6 +246,15 @@ def _expand_all(stored: Payload, borders: NDArray[np.int64]) -> list[memoryview]
     finally:
         _idle.append(decompressor)
     return views(expanded)
+
+
+def _checked_trailers(data: Bytes, borders: NDArray[np.int64]) -> NDArray[np.void] | None:
+    """The trailers of parts, ``None`` where a checksum is wrong. Requires: each has a trailer."""
+    trailers = data[borders[1:, np.newaxis] + _TRAILER_BYTES].reshape(-1).view(_TRAILER)
+    view, places = data.data, pairwise(borders.tolist())
+    crcs = np.array([crc32c(view[start : end - _CRC.size]) for start, end in places], np.uint32)
+    masked = np.where(trailers["codec"] & _MASKED, _all_masked(crcs), crcs)
+    return None if (masked != trailers["crc"]).any() else trailers
 
 
 def _decompress(body: memoryview, raw_length: int, *, name: str, offset: int) -> bytes:

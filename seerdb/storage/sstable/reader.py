@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from operator import le, lt
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import numpy as np
 
 from seerdb.errors import MALFORMED, CorruptionError, TruncatedError
 from seerdb.storage.entry import RangeTombstone
 from seerdb.storage.object_store.names import table_name
-from seerdb.storage.sstable.block import Block, entries_in
-from seerdb.storage.sstable.blocks import packed_blocks
-from seerdb.storage.sstable.compressor import Payload
+from seerdb.storage.sstable.block import Block
+from seerdb.storage.sstable.blocks import counts_in, packed_blocks
+from seerdb.storage.sstable.compressor import Payload, Payloads
 from seerdb.storage.sstable.filter import PASS_ALL, Filter, prefix_hash, shared_prefix
 from seerdb.storage.sstable.format import (
     FOOTER_SIZE,
@@ -152,19 +153,20 @@ class TableReader:
         entries = packed_blocks(payloads, name=self._name, offset=self._offsets[first])
         if self.properties.max_seq == UNASSIGNED_SEQ:
             entries = entries.with_seq(self.meta.max_seq)
-        ends = list(accumulate(map(entries_in, payloads)))
-        first_keys = entries.keys_at([0, *ends[:-1]])
-        last_keys = entries.keys_at([end - 1 for end in ends])
+        counts = counts_in(payloads)
+        ends = counts.cumsum()
+        first_keys = entries.keys_at((ends - counts).tolist())
+        last_keys = entries.keys_at((ends - 1).tolist())
         if not self._are_placed(first_keys, last_keys, first):
             for index, keys in enumerate(zip(first_keys, last_keys, strict=True), first):
                 for key in keys:
                     self._check_place(key, index)
         return entries
 
-    def _unsealed(self, first: int, last: int, stored: Payload) -> Sequence[Payload]:
+    def _unsealed(self, first: int, last: int, stored: Payload) -> Payloads:
         begin, end = self._offsets[first], self._offsets[last]
         self._check_length(stored, end - begin, begin)
-        borders = [border - begin for border in self._offsets[first : last + 1]]
+        borders = np.array(self._offsets[first : last + 1], np.int64) - begin
         return unseal_all(stored, borders, name=self._name, offset=begin)
 
     def _are_placed(self, first_keys: list[bytes], last_keys: list[bytes], first: int) -> bool:

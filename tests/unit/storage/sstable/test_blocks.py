@@ -12,6 +12,7 @@ from seerdb.storage.sstable.blocks import (
     BlockEncoder,
     _packed_alike,
     _packed_blocks,
+    counts_in,
     packed_blocks,
 )
 from seerdb.storage.sstable.filter import key_hash
@@ -75,6 +76,18 @@ def test_memory_that_is_used_again_shows_nothing_of_what_it_held() -> None:
         assert list(map(bytes, payloads)) == one_by_one(entries, borders)
 
 
+def test_blocks_with_room_have_memory_of_their_own() -> None:
+    encoder, borders, made = BlockEncoder(room=9), [0, 40, 80], []
+    several = [alike(80, value=b"x" * 100), alike(80, value=b"y" * 100)]
+    for entries in several:
+        rows = encoder.encode(entries, hashes_of(entries), None, borders)
+        assert isinstance(rows, np.ndarray)
+        rows[:, -9:] = 0xEE
+        made.append(rows)
+    for entries, rows in zip(several, made, strict=True):
+        assert list(map(bytes, rows[:, :-9])) == one_by_one(entries, borders)
+
+
 def same(one: Packed, other: Packed) -> bool:
     return (
         np.array_equal(one.parts, other.parts)
@@ -93,6 +106,19 @@ def test_blocks_that_look_the_same_are_taken_apart_together(seq: int, kind: int)
     assert found is not None
     assert same(found, entries)
     assert same(found, _packed_blocks(payloads, name="", offset=0))
+    rows = np.frombuffer(b"".join(each + b"after" for each in payloads), np.uint8).reshape(3, -1)
+    for each in (payloads, rows[:, :-5]):
+        assert same(packed_blocks(each, name="", offset=0), entries)
+        assert counts_in(each).tolist() == [20, 20, 20]
+
+
+def test_blocks_of_one_length_that_differ_are_taken_apart_one_by_one() -> None:
+    """The same bytes in another number of entries."""
+    several = alike(20, value=b"v" * 12), alike(10, value=b"v" * 40)
+    payloads = [one_by_one(each, [0, len(each)])[0] for each in several]
+    size = max(map(len, payloads))
+    rows = np.array([list(each.ljust(size, b"\0")) for each in payloads], np.uint8)
+    assert _packed_alike(rows) is None
 
 
 def test_blocks_that_differ_are_taken_apart_one_by_one() -> None:

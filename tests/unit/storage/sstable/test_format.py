@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import zstandard
 from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
 from seerdb.errors import ChecksumError, CorruptionError, TruncatedError, UnsupportedFormatError
@@ -20,6 +22,7 @@ from seerdb.storage.sstable.format import (
     decode_footer,
     encode_footer,
     seal,
+    seal_rows,
     unseal,
     unseal_all,
 )
@@ -63,7 +66,7 @@ def _opened_between(stored: bytes, chosen: Compressor | None) -> bytes:
     before, after = seal(b"before" * 50, chosen), seal(b"after" * 50, chosen)
     borders = [0, len(before), len(before) + len(stored), len(before + stored + after)]
     joined = before + stored + after
-    payloads = unseal_all(joined, borders, name=NAME, offset=7 - len(before))
+    payloads = unseal_all(joined, np.array(borders), name=NAME, offset=7 - len(before))
     assert [bytes(payloads[0]), bytes(payloads[2])] == [b"before" * 50, b"after" * 50]
     return bytes(payloads[1])
 
@@ -92,6 +95,33 @@ def test_a_part_that_hardly_shrinks_is_stored_raw() -> None:
     payload = b"".join(xxh3_128_digest(b"%d" % number) for number in range(40)) + bytes(36)
     assert len(payload) - 30 < len(compressor().compress(payload)) < len(payload)
     assert seal(payload, compressor()) == seal(payload, None)
+
+
+def rows_of(payloads: list[bytes]) -> NDArray[np.uint8]:
+    """Payloads of one length, each with room for its trailer, of whatever was there before."""
+    joined = b"".join(payload + b"\xee" * TRAILER_SIZE for payload in payloads)
+    return np.frombuffer(bytearray(joined), np.uint8).reshape(len(payloads), -1)
+
+
+@given(
+    st.integers(0, 40).flatmap(lambda n: st.lists(st.binary(min_size=n, max_size=n), min_size=1))
+)
+def test_rows_are_sealed_as_each_for_itself(payloads: list[bytes]) -> None:
+    stored = bytes(seal_rows(rows_of(payloads)))
+    assert stored == b"".join(seal(payload, None) for payload in payloads)
+    borders = np.arange(len(payloads) + 1) * (len(payloads[0]) + TRAILER_SIZE)
+    assert list(map(bytes, unseal_all(stored, borders, name=NAME, offset=0))) == payloads
+
+
+def test_damage_in_one_of_many_rows_is_found_where_it_is() -> None:
+    stored = bytearray(seal_rows(rows_of([b"%04d" % number for number in range(9)])))
+    width = 4 + TRAILER_SIZE
+    for at in range(len(stored)):
+        stored[at] ^= 1
+        with pytest.raises(ChecksumError) as found:
+            unseal_all(bytes(stored), np.arange(10) * width, name=NAME, offset=100)
+        assert found.value.offset == 100 + at // width * width
+        stored[at] ^= 1
 
 
 def test_every_flipped_bit_is_a_checksum_error() -> None:
