@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seerdb.errors import CorruptionError, TruncatedError
+from seerdb.errors import CorruptionError, DiskError, TruncatedError
 from seerdb.ids import Epoch, table_id
 from seerdb.storage.entry import DELETE, DELETE_RANGE, MERGE, PUT, PUT_WITH_EXPIRY
+from seerdb.storage.flush import plain_log
 from seerdb.storage.flush import run as flush
 from seerdb.storage.flush.plain_log import PlainLog, read_plain
 from seerdb.storage.flush.run import FlushJob, FlushResult, TableFormat, run_flush
@@ -182,6 +183,22 @@ def test_a_damaged_log_does_not_keep_what_is_in_memory() -> None:
     told, kept = flushed(files, memtable)
     assert "checksum" in told.unproved
     assert (replace(told, unproved=""), kept) == (result, table)
+
+
+def test_a_log_that_cannot_be_read_does_not_keep_what_is_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = logged(EVEN_BATCH)
+    memtable = replay_sealed(files, "wal", [3], at_full_speed)
+    expected = flushed(files, memtable)
+
+    def unreadable(*_: Any) -> None:
+        raise DiskError("no such sector")
+
+    monkeypatch.setattr(plain_log, "scan_sealed", unreadable)
+    assert flushed(files, memtable) == expected
+    with pytest.raises(DiskError):
+        run_flush(JOB, files, MemoryObjectStore(), at_full_speed)
 
 
 @pytest.mark.parametrize("missing", [0, 1])
