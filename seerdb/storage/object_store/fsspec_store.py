@@ -61,6 +61,7 @@ TRANSFER_BYTES_PER_SECOND = 256 * 1024
 failed: the HTTP clients time the wait for an answer and for each piece of it, but neither the
 sending nor the whole."""
 
+_GET, _GET_RANGE = _READING = "get", "get a range of"
 _PIECE = 1 << 20
 """Bytes in memory at once of an object of which only the checksum is wanted."""
 _MEMORY_LOCK = threading.Lock()
@@ -120,7 +121,7 @@ class FsspecObjectStore:
 
     def get(self, name: str) -> bytes:
         path = self._path(name)
-        with self._translated("get", name):
+        with self._translated(_GET, name):
             if self._protocol in S3:
                 return b"".join(self._get_from_s3(path))
             return bytes(self._filesystem.cat_file(path))
@@ -129,13 +130,13 @@ class FsspecObjectStore:
         if self._protocol not in S3:
             return Checksum.of(self.get(name))
         size = crc = 0
-        with self._translated("get", name):
+        with self._translated(_GET, name):
             for piece in self._get_from_s3(self._path(name), _PIECE):
                 size, crc = size + len(piece), crc32c(piece, crc)
         return Checksum(size, crc)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
-        with self._translated("get a range of", name):
+        with self._translated(_GET_RANGE, name):
             reading = self._within(length)
             end = offset + length
             data = bytes(
@@ -293,7 +294,7 @@ class FsspecObjectStore:
     def _translate(self, error: Exception, verb: str, name: str) -> SeerDBError:
         status = _status(error)
         creating = verb == "create"
-        if isinstance(error, FileNotFoundError) and not creating and _code(error) != "NoSuchBucket":
+        if verb in _READING and self._says_absent(error):
             return NotFoundError(f"{self._url}: no object {name}")
         if creating and (isinstance(error, FileExistsError) or status == 412):
             return AlreadyExistsError(f"{self._url}: object {name} already exists")
@@ -303,6 +304,12 @@ class FsspecObjectStore:
         return UnavailableError(
             f"{self._url}: cannot {verb} {name}: {reason}{type(error).__name__}: {error}"
         )
+
+    def _says_absent(self, error: Exception) -> bool:
+        """Whether it is the store that says so: a 404 may also come from what stands before it."""
+        if self._protocol in S3:
+            return _code(error) == "NoSuchKey"
+        return isinstance(error, FileNotFoundError)
 
 
 def _seconds_for(size: int) -> float:

@@ -132,6 +132,7 @@ CALLS: dict[str, Call] = {
             for operation in CALLS
             for status, code in (
                 ("404 Not Found", "NoSuchBucket"),
+                ("404 Not Found", "NoSuchUpload"),
                 ("403 Forbidden", "AccessDenied"),
                 ("500 Internal Server Error", "InternalError"),
                 ("503 Slow Down", "SlowDown"),
@@ -153,6 +154,16 @@ def test_an_answer_of_s3_becomes_the_error_that_says_what_to_do(
     assert type(caught.value) is error
     assert caught.value.__cause__ is not None
     assert len(server.requests) == 1, "a retry that nobody counted"
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_that_an_object_is_absent_only_the_store_can_say(
+    store: FsspecObjectStore, server: ScriptedServer, operation: str
+) -> None:
+    """A proxy that has lost its backend answers 404 by itself."""
+    server.reply("404 Not Found", b"404 page not found\n", "Content-Type: text/plain\r\n")
+    with pytest.raises(UnavailableError, match="Not Found"):
+        CALLS[operation](store)
 
 
 def test_permission_denied_is_said_so(store: FsspecObjectStore, server: ScriptedServer) -> None:
