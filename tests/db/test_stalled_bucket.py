@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from seerdb import DB, ClosedError, Components, Replica, SeerDBError, Standby
+from seerdb import DB, ClosedError, Components, Replica, SeerDBError, Standby, UnavailableError
 from seerdb.clock import SystemClock
 from seerdb.storage.engine import patience
 from seerdb.storage.object_store import stores
@@ -162,3 +162,9 @@ def test_whether_a_bucket_answers(
         options = {**moto_store_url[1], "endpoint_url": endpoint}
         with patch.object(stores, "ANSWER_SECONDS", 0.2):
             assert not stores_at("s3://bucket/db", options).answers()
+
+
+def test_a_bucket_for_which_there_are_no_credentials_does_not_answer(tmp_path: Path) -> None:
+    asked = stores_at(str(tmp_path), {})
+    with patch.object(StoreLocation, "open", side_effect=UnavailableError("no credentials")):
+        assert not asked.answers()

@@ -26,7 +26,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from datetime import datetime
 from typing import Any
 
-from botocore.handlers import add_expect_header
+from botocore.exceptions import CredentialRetrievalError
+from botocore.handlers import add_expect_header, validate_bucket_name
 from crc32c import crc32c
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
@@ -97,23 +98,28 @@ class FsspecObjectStore:
         """The store at ``url``; ``options`` and the environment (``AWS_*``) as fsspec has it.
         ``patience``: seconds that S3 may take to answer, if less than its driver allows.
 
-        Makes no request. Raises ``InvalidRequestError`` for an unknown protocol, a driver
-        that is not installed, or options the driver does not take.
+        Makes no request of the store. Raises ``InvalidRequestError`` for an unknown protocol, a
+        driver that is not installed, or what it does not take: options, the environment, its own
+        files; ``UnavailableError`` where who gives out the credentials of S3 does not.
         """
         protocol = url.partition("://")[0]
-        wanted = _s3_options(options, patience) if protocol in S3 else dict(options)
-        wanted.update(skip_instance_cache=True, use_listings_cache=False)
         try:
+            wanted = _s3_options(options, patience) if protocol in S3 else dict(options)
+            wanted.update(skip_instance_cache=True, use_listings_cache=False)
             filesystem, root = url_to_fs(url, **wanted)
             if protocol in S3:
+                _check_bucket(filesystem, root)
                 _prepare_s3(filesystem)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRequestError(f"cannot open a {protocol} store: {error}") from error
         except ImportError as error:
             raise InvalidRequestError(
                 f"cannot open a {protocol} store: {error} "
                 "(Google needs seerdb[gcs], Azure needs seerdb[azure])"
             ) from error
+        except CredentialRetrievalError as error:
+            raise UnavailableError(f"{protocol}://{root}: no credentials: {error}") from error
+        except Exception as error:
+            # All others, as of requests: every driver has its own classes.
+            raise InvalidRequestError(f"cannot open a {protocol} store: {error}") from error
         return cls(protocol, filesystem, root)
 
     def __repr__(self) -> str:
@@ -314,6 +320,14 @@ class FsspecObjectStore:
 
 def _seconds_for(size: int) -> float:
     return TRANSFER_SECONDS + size / TRANSFER_BYTES_PER_SECOND
+
+
+def _check_bucket(filesystem: Any, root: str) -> None:
+    """Raise for a bucket that S3 cannot have; names no credentials, which the URL may hold."""
+    bucket = filesystem.split_path(f"{root}/")[0]
+    if root.startswith("/") or (":" in bucket and not bucket.startswith("arn:")):
+        raise ValueError("its URL is s3://bucket/prefix; credentials are options, or AWS_*")
+    validate_bucket_name({"Bucket": bucket})
 
 
 def _prepare_s3(filesystem: Any) -> None:

@@ -61,7 +61,8 @@ class StoreLocation:
         ``patience``: seconds without an answer after which a request has failed, where the driver
         can be told; ``None``: what the driver thinks.
 
-        Raises: ``InvalidRequestError`` for a protocol or options that cannot be used.
+        Raises: ``InvalidRequestError`` for a protocol or options that cannot be used;
+        ``UnavailableError`` where credentials cannot be had.
         """
         directory = self.directory
         if directory is None:

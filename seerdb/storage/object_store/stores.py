@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from random import Random
 
@@ -120,15 +121,13 @@ class Stores:
         """Whether the bucket answers a request of its own, within :data:`ANSWER_SECONDS`."""
         if self.location is None:
             return True
-        asked = self.location.open(ANSWER_SECONDS)
         try:
-            asked.get(LEASE_NAME)
+            with closing(self.location.open(ANSWER_SECONDS)) as asked:
+                asked.get(LEASE_NAME)
         except NotFoundError:
             return True
         except (UnavailableError, TruncatedError):
             return False
-        finally:
-            asked.close()
         return True
 
     def close(self) -> None:

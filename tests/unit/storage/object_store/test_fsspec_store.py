@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from time import sleep
 
 import boto3
@@ -419,6 +420,13 @@ def test_options_of_the_user_are_kept_but_for_retries(server: ScriptedServer) ->
         ("no-such-protocol://x", {}, "no-such-protocol"),
         ("s3://bucket", {"no_such_option": 1}, "no_such_option"),
         ("s3://bucket", {"endpoint_url": "not a url"}, "not a url"),
+        ("s3://bucket", {"profile": "no-such-profile"}, "no-such-profile"),
+        ("s3://bucket", {"key": "without a secret"}, "missing: aws_secret_access_key"),
+        ("s3://bucket", {"config_kwargs": {"s3": {"addressing_style": "odd"}}}, "odd"),
+        ("s3://bucket", {"config_kwargs": "odd"}, "mapping"),
+        ("s3://bucket", {"client_kwargs": "odd"}, "str"),
+        ("s3://no such bucket/db", {}, "no such bucket"),
+        ("s3:///bucket/db", {}, "s3://bucket/prefix"),
     ],
 )
 def test_what_cannot_be_used_is_refused_at_once(
@@ -426,6 +434,23 @@ def test_what_cannot_be_used_is_refused_at_once(
 ) -> None:
     with pytest.raises(InvalidRequestError, match=match):
         FsspecObjectStore.open(url, options)
+
+
+def test_credentials_in_a_url_are_refused_and_not_told() -> None:
+    for secret in ("hush", "hu/sh", "hu+sh"):
+        with pytest.raises(InvalidRequestError, match="credentials are options") as caught:
+            FsspecObjectStore.open(f"s3://KEY:{secret}@bucket/db", {})
+        assert "hu" not in str(caught.value)
+
+
+def test_credentials_that_cannot_be_had_now_may_be_had_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tmp_path / "config"
+    profile.write_text("[profile away]\ncredential_process = /bin/false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(profile))
+    with pytest.raises(UnavailableError, match="s3://bucket/db: no credentials"):
+        FsspecObjectStore.open("s3://bucket/db", {"profile": "away"})
 
 
 def test_in_memory_one_writer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
