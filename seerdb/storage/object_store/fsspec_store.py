@@ -67,6 +67,9 @@ _PIECE = 1 << 20
 """Bytes in memory at once of an object of which only the checksum is wanted."""
 _MEMORY_LOCK = threading.Lock()
 """fsspec's memory is one per process, and its ``mode="create"`` looks before it writes."""
+_ALWAYS_THERE = {"put_object": "ETag", "list_objects_v2": "IsTruncated"}
+"""What tells an answer of S3 from a 200 of something before it, which would count as an object that
+is there, or as a bucket that is empty. What is read has checksums."""
 _MODIFIED = ("LastModified", "mtime", "last_modified", "created")
 """Where the drivers say when an object was written."""
 
@@ -243,7 +246,13 @@ class FsspecObjectStore:
 
     def _call_s3(self, method: str, size: int = 0, **wanted: Any) -> dict[str, Any]:
         """``size``: how many bytes go with the request."""
-        return dict(self._filesystem.call_s3(method, **wanted, **self._within(size)))
+        reply = dict(self._filesystem.call_s3(method, **wanted, **self._within(size)))
+        always = _ALWAYS_THERE.get(method)
+        if always and always not in reply:
+            raise UnavailableError(
+                f"{self._url}: what answered {method} is not S3: it tells no {always}"
+            )
+        return reply
 
     def _find_in_s3(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """All that begins with ``path``, page by page."""

@@ -167,6 +167,17 @@ def test_that_an_object_is_absent_only_the_store_can_say(
         CALLS[operation](store)
 
 
+@pytest.mark.parametrize("operation", ["put", "put_if_absent", "list"])
+@pytest.mark.parametrize("body", [b"", b"<html>log in</html>"])
+def test_a_success_that_is_not_of_s3_is_none(
+    store: FsspecObjectStore, server: ScriptedServer, operation: str, body: bytes
+) -> None:
+    """A manifest record that was not there, and a bucket that looked empty."""
+    server.reply("200 OK", body, "Content-Type: text/html\r\n")
+    with pytest.raises(UnavailableError, match="is not S3"):
+        CALLS[operation](store)
+
+
 def test_permission_denied_is_said_so(store: FsspecObjectStore, server: ScriptedServer) -> None:
     server.reply_error("403 Forbidden", "AccessDenied")
     with pytest.raises(UnavailableError, match="s3://bucket/db: cannot put a: permission denied"):
@@ -241,7 +252,7 @@ def test_one_call_is_one_request(
 ) -> None:
     xml = "Content-Type: application/xml\r\n"
     if operation in ("list", "delete"):
-        server.reply("200 OK", b"<Result/>", xml)
+        server.reply("200 OK", b"<Result><IsTruncated>false</IsTruncated></Result>", xml)
     else:
         body = b"" if operation.startswith("put") else b"data"
         server.reply("200 OK", body, 'ETag: "x"\r\n')
