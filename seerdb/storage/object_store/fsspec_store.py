@@ -81,11 +81,13 @@ class FsspecObjectStore:
     usable in a forked process: send a ``StoreLocation`` there and open it anew.
     """
 
-    def __init__(self, protocol: str, filesystem: Any, root: str) -> None:
+    def __init__(self, protocol: str, filesystem: Any, root: str, bucket: str = "") -> None:
         self._url = f"{protocol}://{root.lstrip('/')}"  # without user and password
         self._protocol = protocol
         self._filesystem = filesystem
         self._root = root
+        self._bucket = bucket
+        """Of S3: its name, or the ARN of an access point."""
         self._process = os.getpid()
         self._closed = False
         self._bodies: set[Any] = set()
@@ -105,13 +107,13 @@ class FsspecObjectStore:
         driver that is not installed, or what it does not take: options, the environment, its own
         files; ``UnavailableError`` where who gives out the credentials of S3 does not.
         """
-        protocol = url.partition("://")[0]
+        protocol, bucket = url.partition("://")[0], ""
         try:
             wanted = _s3_options(options, patience) if protocol in S3 else dict(options)
             wanted.update(skip_instance_cache=True, use_listings_cache=False)
             filesystem, root = url_to_fs(url, **wanted)
             if protocol in S3:
-                _check_bucket(filesystem, root)
+                bucket = _bucket_of(filesystem, root)
                 _prepare_s3(filesystem)
         except ImportError as error:
             raise InvalidRequestError(
@@ -123,7 +125,7 @@ class FsspecObjectStore:
         except Exception as error:
             # All others, as of requests: every driver has its own classes.
             raise InvalidRequestError(f"cannot open a {protocol} store: {error}") from error
-        return cls(protocol, filesystem, root)
+        return cls(protocol, filesystem, root, bucket)
 
     def __repr__(self) -> str:
         return f"FsspecObjectStore({self._url!r})"
@@ -207,13 +209,16 @@ class FsspecObjectStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
+    def _key(self, path: str) -> str:
+        """Of S3: what its bucket calls ``path``."""
+        return path[len(self._bucket) + 1 :]
+
     def _upload(self, name: str, data: Body, *, creating: bool = False) -> None:
         path, size = self._path(name), len(data)
         if self._protocol in S3 and size < S3_ONE_PUT:
-            bucket, _, key = path.partition("/")
             body = BodyFile(data) if isinstance(data, Pieces) else data
             absent = {"IfNoneMatch": "*"} if creating else {}
-            self._call_s3("put_object", size, Bucket=bucket, Key=key, Body=body, **absent)
+            self._call_s3("put_object", size, Key=self._key(path), Body=body, **absent)
             return
         options = {"mode": "create"} if creating else {}
         with self._writing:
@@ -229,8 +234,7 @@ class FsspecObjectStore:
         """An object, ``most`` bytes of it at a time, by one request, which may take as long as
         befits the size that its answer announces. (The driver tells the size by a request of its
         own, or after the body.)"""
-        bucket, _, key = path.partition("/")
-        reply = self._call_s3("get_object", Bucket=bucket, Key=key)
+        reply = self._call_s3("get_object", Key=self._key(path))
         body, loop, clock = reply["Body"], self._filesystem.loop, SystemClock()
         end = clock.monotonic() + _seconds_for(reply.get("ContentLength", 0))
         self._bodies.add(body)
@@ -246,7 +250,8 @@ class FsspecObjectStore:
 
     def _call_s3(self, method: str, size: int = 0, **wanted: Any) -> dict[str, Any]:
         """``size``: how many bytes go with the request."""
-        reply = dict(self._filesystem.call_s3(method, **wanted, **self._within(size)))
+        wanted.update(Bucket=self._bucket, **self._within(size))
+        reply = dict(self._filesystem.call_s3(method, **wanted))
         always = _ALWAYS_THERE.get(method)
         if always and always not in reply:
             raise UnavailableError(
@@ -256,12 +261,14 @@ class FsspecObjectStore:
 
     def _find_in_s3(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """All that begins with ``path``, page by page."""
-        bucket, _, prefix = path.partition("/")
-        wanted: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
+        wanted: dict[str, Any] = {"Prefix": self._key(path)}
         while True:
             page = self._call_s3("list_objects_v2", **wanted)
             for found in page.get("Contents", ()):
-                yield f"{bucket}/{found['Key']}", {**found, "size": found["Size"], "type": "file"}
+                yield (
+                    f"{self._bucket}/{found['Key']}",
+                    {**found, "size": found["Size"], "type": "file"},
+                )
             if not page.get("IsTruncated"):
                 return
             wanted["ContinuationToken"] = page["NextContinuationToken"]
@@ -278,11 +285,10 @@ class FsspecObjectStore:
 
     def _delete_from_s3(self, paths: Sequence[str]) -> None:
         # Not through rm(), which drops the errors of single names.
-        keys = [{"Key": path.partition("/")[2]} for path in paths]
+        keys = [{"Key": self._key(path)} for path in paths]
         wanted = {"Objects": keys, "Quiet": True}
-        bucket = self._root.partition("/")[0]
         with self._translated("delete", f"{len(paths)} objects"):
-            reply = self._call_s3("delete_objects", Bucket=bucket, Delete=wanted)
+            reply = self._call_s3("delete_objects", Delete=wanted)
         for refused in reply.get("Errors", ()):
             raise UnavailableError(
                 f"{self._url}: cannot delete {refused.get('Key')}: "
@@ -331,12 +337,13 @@ def _seconds_for(size: int) -> float:
     return TRANSFER_SECONDS + size / TRANSFER_BYTES_PER_SECOND
 
 
-def _check_bucket(filesystem: Any, root: str) -> None:
-    """Raise for a bucket that S3 cannot have; names no credentials, which the URL may hold."""
-    bucket = filesystem.split_path(f"{root}/")[0]
+def _bucket_of(filesystem: Any, root: str) -> str:
+    """Raises for one that S3 cannot have; names no credentials, which the URL may hold."""
+    bucket = str(filesystem.split_path(f"{root}/")[0])
     if root.startswith("/") or (":" in bucket and not bucket.startswith("arn:")):
         raise ValueError("its URL is s3://bucket/prefix; credentials are options, or AWS_*")
     validate_bucket_name({"Bucket": bucket})
+    return bucket
 
 
 def _prepare_s3(filesystem: Any) -> None:

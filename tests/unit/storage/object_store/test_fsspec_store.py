@@ -412,6 +412,29 @@ def test_the_endpoint_may_come_from_the_environment(
     assert "Credential=from-the-environment/" in server.requests[0]
 
 
+ACCESS_POINT = "arn:aws:s3:us-east-1:123456789012:accesspoint/point"
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_the_bucket_may_be_an_access_point(
+    server: ScriptedServer, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, host = socket.getaddrinfo, "point-123456789012.s3.test"
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda name, *args, **named: real("127.0.0.1", *args, **named)
+    )
+    endpoint = server.url.replace("127.0.0.1", "s3.test")
+    store = FsspecObjectStore.open(f"s3://{ACCESS_POINT}/db", {"endpoint_url": endpoint, **KEYS})
+    server.reply_error("503 Slow Down", "SlowDown")
+    with pytest.raises(UnavailableError, match="by plan"):
+        CALLS[operation](store)
+    store.close()
+    (request,) = server.requests
+    assert f"Host: {host}:" in request
+    if operation not in ("list", "delete"):
+        assert request.split()[1] == "/db/a"
+
+
 def test_options_of_the_user_are_kept_but_for_retries(server: ScriptedServer) -> None:
     config = {"max_pool_connections": 3, "retries": {"max_attempts": 9}}
     options = {"endpoint_url": server.url, "config_kwargs": config, **KEYS}
