@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
-import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from time import sleep
 
 import boto3
@@ -31,66 +29,7 @@ from seerdb.storage.object_store.base import Checksum
 from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
 from seerdb.storage.pieces import Pieces
 from tests.fixtures.stores import S3Server
-
-KEYS = {"key": "k", "secret": "s"}
-
-
-class ScriptedServer:
-    """Answers one request per connection with the next of ``replies``, byte for byte."""
-
-    def __init__(self) -> None:
-        self.replies: list[bytes] = []
-        self.requests: list[str] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def reply(self, status: str, body: bytes = b"", headers: str = "") -> None:
-        length = "" if "Content-Length" in headers else f"Content-Length: {len(body)}\r\n"
-        head = f"HTTP/1.1 {status}\r\n{length}{headers}Connection: close\r\n\r\n"
-        self.replies.append(head.encode() + body)
-
-    def reply_error(self, status: str, code: str) -> None:
-        body = f"<Error><Code>{code}</Code><Message>by plan</Message></Error>".encode()
-        self.reply(status, body, "Content-Type: application/xml\r\n")
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as stream:
-                lines = list(iter(stream.readline, b"\r\n"))
-                headers = b"".join(lines).decode("latin-1")
-                length = re.search(r"^content-length: (\d+)", headers, re.IGNORECASE | re.MULTILINE)
-                stream.read(int(length[1]) if length else 0)
-                self.requests.append(headers)
-                if self.replies:
-                    connection.sendall(self.replies.pop(0))
-
-
-@pytest.fixture(scope="module")
-def running_server() -> Iterator[ScriptedServer]:
-    server = ScriptedServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def server(running_server: ScriptedServer) -> ScriptedServer:
-    running_server.replies.clear()
-    running_server.requests.clear()
-    return running_server
+from tests.unit.storage.object_store.s3_server import CALLS, KEYS, ScriptedServer
 
 
 @pytest.fixture(scope="module")
@@ -103,18 +42,6 @@ def open_store(running_server: ScriptedServer) -> Iterator[FsspecObjectStore]:
 @pytest.fixture
 def store(open_store: FsspecObjectStore, server: ScriptedServer) -> FsspecObjectStore:
     return open_store
-
-
-Call = Callable[[FsspecObjectStore], object]
-CALLS: dict[str, Call] = {
-    "get": lambda store: store.get("a"),
-    "checksum": lambda store: store.checksum("a"),
-    "get_range": lambda store: store.get_range("a", 4, 4),
-    "put": lambda store: store.put("a", b"data"),
-    "put_if_absent": lambda store: store.put_if_absent("a", b"data"),
-    "list": lambda store: store.list("tables/"),
-    "delete": lambda store: store.delete(["a", "b"]),
-}
 
 
 @pytest.mark.parametrize(
@@ -396,95 +323,6 @@ def test_a_body_that_is_read_ends_when_the_store_is_closed(operation: str) -> No
             store.close()
             with pytest.raises((ClosedError, UnavailableError)):
                 asked.result()
-
-
-def test_the_endpoint_may_come_from_the_environment(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    server.reply("200 OK", b"data")
-    store = FsspecObjectStore.open("s3://bucket", {})
-    assert store.get("a") == b"data"
-    store.close()
-    assert server.requests[0].startswith("GET /bucket/a ")
-    assert "Credential=from-the-environment/" in server.requests[0]
-
-
-ACCESS_POINT = "arn:aws:s3:us-east-1:123456789012:accesspoint/point"
-
-
-@pytest.mark.parametrize("operation", CALLS)
-def test_the_bucket_may_be_an_access_point(
-    server: ScriptedServer, operation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, host = socket.getaddrinfo, "point-123456789012.s3.test"
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda name, *args, **named: real("127.0.0.1", *args, **named)
-    )
-    endpoint = server.url.replace("127.0.0.1", "s3.test")
-    store = FsspecObjectStore.open(f"s3://{ACCESS_POINT}/db", {"endpoint_url": endpoint, **KEYS})
-    server.reply_error("503 Slow Down", "SlowDown")
-    with pytest.raises(UnavailableError, match="by plan"):
-        CALLS[operation](store)
-    store.close()
-    (request,) = server.requests
-    assert f"Host: {host}:" in request
-    if operation not in ("list", "delete"):
-        assert request.split()[1] == "/db/a"
-
-
-def test_options_of_the_user_are_kept_but_for_retries(server: ScriptedServer) -> None:
-    config = {"max_pool_connections": 3, "retries": {"max_attempts": 9}}
-    options = {"endpoint_url": server.url, "config_kwargs": config, **KEYS}
-    store = FsspecObjectStore.open("s3://bucket", options)
-    server.reply_error("503 Slow Down", "SlowDown")
-    with pytest.raises(UnavailableError):
-        store.get("a")
-    assert len(server.requests) == 1
-    assert store._filesystem.s3.meta.config.max_pool_connections == 3
-    assert config["retries"] == {"max_attempts": 9}
-    store.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "options", "match"),
-    [
-        ("no-such-protocol://x", {}, "no-such-protocol"),
-        ("s3://bucket", {"no_such_option": 1}, "no_such_option"),
-        ("s3://bucket", {"endpoint_url": "not a url"}, "not a url"),
-        ("s3://bucket", {"profile": "no-such-profile"}, "no-such-profile"),
-        ("s3://bucket", {"key": "without a secret"}, "missing: aws_secret_access_key"),
-        ("s3://bucket", {"config_kwargs": {"s3": {"addressing_style": "odd"}}}, "odd"),
-        ("s3://bucket", {"config_kwargs": "odd"}, "mapping"),
-        ("s3://bucket", {"client_kwargs": "odd"}, "str"),
-        ("s3://no such bucket/db", {}, "no such bucket"),
-        ("s3:///bucket/db", {}, "s3://bucket/prefix"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_at_once(
-    url: str, options: dict[str, object], match: str
-) -> None:
-    with pytest.raises(InvalidRequestError, match=match):
-        FsspecObjectStore.open(url, options)
-
-
-def test_credentials_in_a_url_are_refused_and_not_told() -> None:
-    for secret in ("hush", "hu/sh", "hu+sh"):
-        with pytest.raises(InvalidRequestError, match="credentials are options") as caught:
-            FsspecObjectStore.open(f"s3://KEY:{secret}@bucket/db", {})
-        assert "hu" not in str(caught.value)
-
-
-def test_credentials_that_cannot_be_had_now_may_be_had_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profile = tmp_path / "config"
-    profile.write_text("[profile away]\ncredential_process = /bin/false\n")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(profile))
-    with pytest.raises(UnavailableError, match="s3://bucket/db: no credentials"):
-        FsspecObjectStore.open("s3://bucket/db", {"profile": "away"})
 
 
 def test_in_memory_one_writer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
