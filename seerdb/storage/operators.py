@@ -148,14 +148,32 @@ def check_operand(operator: MergeOperator, operand: bytes) -> None:
 
 
 def absorb(value: Value, operand: Operand, operator: MergeOperator | None) -> Value:
-    """What a key holds after a merge, if it held ``value``; folded as far as that goes."""
-    if not isinstance(value, Merge):
-        return _try_fold(_unexpired(Merge(value, (operand,)), operand.second), operator)
-    if value.base is not BELOW or operator is None:
-        return Merge(value.base, (*value.operands, operand))
-    kept = list(value.operands)
-    _push(kept, operand, operator)
-    return Merge(BELOW, tuple(kept))
+    """What a key holds after a merge, if it held ``value``. What is alike in size is combined, and
+    folded onto what is known; a base that is far larger than its operands waits for more of them,
+    or for :func:`folded`."""
+    base, before = value if isinstance(value, Merge) else (value, ())
+    if operator is None:
+        return Merge(base, (*before, operand))
+    is_over = isinstance(base, Expiring) and base.expires <= operand.second
+    kept = list(before)
+    _push(kept, operand, operator, across_seconds=base is not BELOW and not is_over)
+    merge = _unexpired(Merge(base, tuple(kept)), operand.second)
+    return merge if isinstance(merge, Merge) and not _is_due(merge) else _try_fold(merge, operator)
+
+
+def _is_due(merge: Merge) -> bool:
+    """Whether its base is there, and not far larger than what is folded onto it."""
+    if merge.base is BELOW or len(merge.operands) > 1:
+        return False
+    base = merge.base.value if isinstance(merge.base, Expiring) else merge.base
+    return not isinstance(base, bytes) or len(base) <= _alike(merge.operands[0])
+
+
+def folded(value: Value, operator: MergeOperator | None) -> Value:
+    """The same value, folded if all of it is there and if that goes."""
+    if not isinstance(value, Merge) or value.base is BELOW:
+        return value
+    return _try_fold(_unexpired(value, value.operands[-1].second), operator)
 
 
 def settle(
@@ -259,13 +277,18 @@ def _push(
 ) -> None:
     """Add a newer operand, combined with those before it that are not far larger: to combine it
     with all of them, each time, would take time in proportion to the square of their number."""
-    while kept and len(kept[-1].operand) <= max(COMBINED_AT_ONCE, 2 * len(operand.operand)):
+    while kept and len(kept[-1].operand) <= _alike(operand):
         newer, *older = _neighbours(kept[-1], operand, operator, across_seconds=across_seconds)
         if older:
             break
         operand = newer
         kept.pop()
     kept.append(operand)
+
+
+def _alike(operand: Operand) -> int:
+    """Up to which size what is before an operand is not far larger."""
+    return max(COMBINED_AT_ONCE, 2 * len(operand.operand))
 
 
 def _neighbours(

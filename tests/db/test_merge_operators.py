@@ -88,6 +88,36 @@ def test_many_merges_into_a_large_value_take_no_time_for_each_as_it_all_does(
     assert taken < 8_000_000, "16 million were it once"
 
 
+@pytest.mark.parametrize("seconds", [False, True])
+@pytest.mark.parametrize("ttl", [None, 1000.0])
+def test_so_do_many_merges_onto_a_put_that_is_in_memory(seconds: bool, ttl: float | None) -> None:
+    """Each folded all there was anew, while the writer held the lock of all readers."""
+    taken = 0
+
+    def joined(older: bytes, newer: bytes) -> bytes:
+        nonlocal taken
+        taken += len(older) + len(newer)
+        return older + newer
+
+    name = f"onto-put-{seconds}-{ttl}"
+    seerdb.register_merge_operator(name, joined)
+    world, db = opened(name, blob_threshold=32 << 10, wal_segment_size=4 << 20)
+    lines = [b"%09d\n" % number for number in range(4000)]
+    db.put(b"k", lines[0], ttl=ttl)
+    for line in lines[1:]:
+        db.merge(b"k", line)
+        if seconds and line.endswith(b"00\n"):
+            world.clock.advance(1)
+    everywhere(db, b"".join(lines))
+    db.flush()
+    assert [(table.merges, len(table.blobs)) for table in tables(db)] == [(0, 1)], "folded"
+    everywhere(db, b"".join(lines))
+    assert taken < 8_000_000, "80 million were it once"
+    if ttl:
+        world.clock.advance(1000)
+        everywhere(db, None)
+
+
 class Flaky:
     """An operator that a test may break."""
 

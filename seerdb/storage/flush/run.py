@@ -32,7 +32,7 @@ from seerdb.storage.merge import Chunk, collapse
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.object_store.upload import upload as upload_object
-from seerdb.storage.operators import MergeOperator
+from seerdb.storage.operators import MergeOperator, folded
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
 from seerdb.storage.sstable.order import Order
 from seerdb.storage.sstable.packed import NOTHING, Packed, gather, join, pack
@@ -237,10 +237,13 @@ def _flushed(contents: _Contents, built: BuiltTable | None) -> Flushed:
 
 
 def _pieces(memtable: Memtable, aside: Aside, pace: Pace) -> Iterator[Packed]:
-    """The newest version of everything in a memtable, packed, as it was written, but for what has
-    large values and goes ``aside``."""
+    """The newest version of everything in a memtable, folded and packed, but for what has large
+    values and goes ``aside``."""
     for gathered in memtable.chunks(_GATHERED):
         chunk = collapse([gathered], memtable.tombstones)
+        if memtable.special:
+            values = [folded(each, memtable.operator) for each in chunk.values]
+            chunk = chunk._replace(values=values)
         chunk = aside.without_large(chunk)
         if chunk.keys:
             yield packed(chunk, special=memtable.special)

@@ -19,7 +19,7 @@ from seerdb.ids import MAX_SEQ
 from seerdb.storage.batch import Batch
 from seerdb.storage.entry import DELETE_RANGE, RangeTombstone
 from seerdb.storage.memtable import ENTRY_OVERHEAD, FREED_AT_ONCE, GONE, SCAN_CHUNK, Memtable
-from seerdb.storage.operators import BUILT_IN
+from seerdb.storage.operators import BUILT_IN, show
 from seerdb.storage.value import Value, Version
 from seerdb.testing.model import Operation
 from tests.unit.storage.test_batch import OPERATIONS, batch_of
@@ -233,7 +233,9 @@ def test_what_many_operands_made_on_the_way_is_let_go() -> None:
     memtable = Memtable([1], BUILT_IN["append"])
     put(memtable, b"k", b"")
     before = [apply(memtable, batch_of([("merge", b"k", b"x" * 100)])) for _ in range(50)]
-    assert memtable.find(b"k", MAX_SEQ) == (51, b"x" * 5000)
+    found = memtable.find(b"k", MAX_SEQ)
+    assert found is not None
+    assert show(b"k", found, memtable.operator, second=0) == (51, b"x" * 5000)
     held = [value for value in memtable.values if value is not GONE]
     assert (len(held), len(memtable.values)) == (1, 51)
     assert memtable.find(b"k", before[7]) is None, "no snapshot was taken then"
