@@ -18,7 +18,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from seerdb.errors import UnavailableError
 from seerdb.storage.pieces import Body, crc_of
+
+
+class DeletionDeniedError(UnavailableError):
+    """The store answered that names may not be deleted: it is there, and may do all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,10 @@ class ObjectStore(Protocol):
         """Every object whose name starts with ``prefix``, sorted by name; never cached."""
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete the named objects; a missing one is no error."""
+        """Delete the named objects; a missing one is no error.
+
+        Raises ``DeletionDeniedError`` when the store does not allow it.
+        """
 
     def close(self) -> None:
         """Release connections. Idempotent."""

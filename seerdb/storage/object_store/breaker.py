@@ -6,7 +6,8 @@
                                              ▲                            │
                                              └─failure, cooldown doubled──┘
 
-Only ``UnavailableError`` is a failure: a missing object is an answer like any other.
+Only ``UnavailableError`` is a failure: a missing object is an answer like any other. A deletion
+that is denied says nothing of other requests, neither that they would fail nor that they would not.
 
 A store that refuses may yet take deletions, which make room and let go of locks: they are asked for
 though the breaker is open, unless the store is silent, so that nobody waits for it.
@@ -20,7 +21,12 @@ from typing import TypeVar
 
 from seerdb.clock import Clock
 from seerdb.errors import UnavailableError
-from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.object_store.base import (
+    Checksum,
+    DeletionDeniedError,
+    ObjectInfo,
+    ObjectStore,
+)
 from seerdb.storage.pieces import Body
 
 T = TypeVar("T")
@@ -85,7 +91,9 @@ class CircuitBreaker:
             result = request()
         except BaseException as error:
             # An interrupt tells nothing about the store, but a trial must not stay open.
-            if isinstance(error, Exception) and not isinstance(error, UnavailableError):
+            if isinstance(error, DeletionDeniedError):
+                self._told_nothing(trial=trial)
+            elif isinstance(error, Exception) and not isinstance(error, UnavailableError):
                 self._succeeded()
             else:
                 self._failed(error, began, trial=trial)
@@ -124,6 +132,11 @@ class CircuitBreaker:
             self._cooldown = self._first_cooldown
             self._retry_at = None
             self._trial_running = False
+
+    def _told_nothing(self, *, trial: bool) -> None:
+        with self._lock:
+            if trial:
+                self._trial_running = False
 
     def _failed(self, error: BaseException, began: float, *, trial: bool) -> None:
         with self._lock:

@@ -42,7 +42,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
-from seerdb.storage.object_store.base import Checksum, ObjectInfo
+from seerdb.storage.object_store.base import Checksum, DeletionDeniedError, ObjectInfo
 from seerdb.storage.object_store.body_file import BodyFile
 from seerdb.storage.pieces import Body, Pieces
 
@@ -290,7 +290,9 @@ class FsspecObjectStore:
         with self._translated("delete", f"{len(paths)} objects"):
             reply = self._call_s3("delete_objects", Delete=wanted)
         for refused in reply.get("Errors", ()):
-            raise UnavailableError(
+            denied = refused.get("Code") == "AccessDenied"
+            kind = DeletionDeniedError if denied else UnavailableError
+            raise kind(
                 f"{self._url}: cannot delete {refused.get('Key')}: "
                 f"{refused.get('Code')} {refused.get('Message')}"
             )
@@ -321,10 +323,10 @@ class FsspecObjectStore:
             return AlreadyExistsError(f"{self._url}: object {name} already exists")
         if status == 416:
             return TruncatedError("the range begins after the end of the object", name=name)
-        reason = "permission denied: " if isinstance(error, PermissionError) else ""
-        return UnavailableError(
-            f"{self._url}: cannot {verb} {name}: {reason}{type(error).__name__}: {error}"
-        )
+        denied = isinstance(error, PermissionError)
+        reason = "permission denied: " if denied else ""
+        kind = DeletionDeniedError if denied and verb == "delete" else UnavailableError
+        return kind(f"{self._url}: cannot {verb} {name}: {reason}{type(error).__name__}: {error}")
 
     def _says_absent(self, error: Exception) -> bool:
         """Whether it is the store that says so: a 404 may also come from what stands before it."""

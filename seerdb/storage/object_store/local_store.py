@@ -24,7 +24,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
-from seerdb.storage.object_store.base import Checksum, ObjectInfo
+from seerdb.storage.object_store.base import Checksum, DeletionDeniedError, ObjectInfo
 from seerdb.storage.object_store.past_cache import write_past_cache
 from seerdb.storage.pieces import Body, Piece, Pieces, pieces_of
 
@@ -205,7 +205,9 @@ class LocalObjectStore:
 
     def _unavailable(self, verb: str, name: str, error: OSError) -> UnavailableError:
         reason = _REASONS.get(error.errno or 0, "the file system failed")
-        return UnavailableError(f"{self}: cannot {verb} {name}: {reason} ({error})")
+        denied = verb == "delete" and isinstance(error, PermissionError)
+        kind = DeletionDeniedError if denied else UnavailableError
+        return kind(f"{self}: cannot {verb} {name}: {reason} ({error})")
 
 
 def _write(descriptor: int, data: Body) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from seerdb.errors import NotFoundError, UnavailableError
+from seerdb.storage.object_store.base import DeletionDeniedError
 from seerdb.storage.object_store.breaker import SILENT_SECONDS, BreakingObjectStore, CircuitBreaker
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.objects import FaultyObjectStore
@@ -211,6 +212,34 @@ def test_a_store_that_refuses_all_else_is_asked_to_delete(
     faulty.fail("delete")
     with pytest.raises(UnavailableError, match="by plan"):
         store.delete(["lock"])
+
+
+def test_a_deletion_that_is_denied_says_nothing_of_other_requests(
+    store: BreakingObjectStore,
+    breaker: CircuitBreaker,
+    faulty: FaultyObjectStore,
+    clock: FakeClock,
+) -> None:
+    faulty.fail("delete", times=9, error=DeletionDeniedError("denied"))
+
+    def denied() -> None:
+        with pytest.raises(DeletionDeniedError):
+            store.delete(["lock"])
+
+    for _ in range(3):
+        denied()
+    assert (breaker.is_open, breaker.failing_since) == (False, None)
+    faulty.fail("list", times=3)
+    fail(store, times=2)
+    denied()
+    fail(store)
+    assert breaker.is_open, "nor that they go well"
+    clock.advance(1.0)
+    with pytest.raises(DeletionDeniedError):
+        breaker.run(lambda: faulty.delete(["lock"]))
+    assert breaker.is_open
+    assert store.list("") == [], "the next one is a trial"
+    assert not breaker.is_open
 
 
 def test_a_store_that_is_silent_is_not_asked_to_delete(

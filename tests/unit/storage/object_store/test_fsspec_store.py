@@ -25,7 +25,7 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.storage.object_store import fsspec_store
-from seerdb.storage.object_store.base import Checksum
+from seerdb.storage.object_store.base import Checksum, DeletionDeniedError
 from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
 from seerdb.storage.pieces import Pieces
 from tests.fixtures.stores import S3Server
@@ -44,6 +44,9 @@ def store(open_store: FsspecObjectStore, server: ScriptedServer) -> FsspecObject
     return open_store
 
 
+DENIED = {"delete": DeletionDeniedError}
+
+
 @pytest.mark.parametrize(
     ("status", "code", "operation", "error"),
     [
@@ -56,14 +59,14 @@ def store(open_store: FsspecObjectStore, server: ScriptedServer) -> FsspecObject
         ("404 Not Found", "NoSuchKey", "put_if_absent", UnavailableError),
         ("412 Precondition Failed", "PreconditionFailed", "put", UnavailableError),
         *(
-            (status, code, operation, UnavailableError)
+            (status, code, operation, error)
             for operation in CALLS
-            for status, code in (
-                ("404 Not Found", "NoSuchBucket"),
-                ("404 Not Found", "NoSuchUpload"),
-                ("403 Forbidden", "AccessDenied"),
-                ("500 Internal Server Error", "InternalError"),
-                ("503 Slow Down", "SlowDown"),
+            for status, code, error in (
+                ("404 Not Found", "NoSuchBucket", UnavailableError),
+                ("404 Not Found", "NoSuchUpload", UnavailableError),
+                ("403 Forbidden", "AccessDenied", DENIED.get(operation, UnavailableError)),
+                ("500 Internal Server Error", "InternalError", UnavailableError),
+                ("503 Slow Down", "SlowDown", UnavailableError),
             )
         ),
     ],
@@ -160,7 +163,7 @@ def test_a_name_refused_in_a_bulk_deletion_is_an_error(
         b"<Message>by plan</Message></Error></DeleteResult>"
     )
     server.reply("200 OK", body, "Content-Type: application/xml\r\n")
-    with pytest.raises(UnavailableError, match="db/b: AccessDenied"):
+    with pytest.raises(DeletionDeniedError, match="db/b: AccessDenied"):
         store.delete(["a", "b"])
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from seerdb.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, UnavailableError
 from seerdb.storage.object_store import local_store
+from seerdb.storage.object_store.base import DeletionDeniedError
 from seerdb.storage.object_store.local_store import ABANDONED_SECONDS, INCOMING, LocalObjectStore
 from seerdb.storage.pieces import Pieces
 
@@ -183,6 +184,22 @@ def test_a_failed_read_is_unavailable_and_says_permission_denied(
     failing(monkeypatch, "scandir", errno.EACCES)
     with pytest.raises(UnavailableError, match="permission denied"):
         store.list("")
+
+
+def test_a_deletion_that_is_denied_is_told_from_a_store_that_fails(
+    store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", b"a")
+
+    for number, kind in ((errno.EACCES, DeletionDeniedError), (errno.EIO, UnavailableError)):
+
+        def unlink(path: Path, number: int = number) -> None:
+            raise OSError(number, os.strerror(number), path)
+
+        monkeypatch.setattr(Path, "unlink", unlink)
+        with pytest.raises(UnavailableError) as caught:
+            store.delete(["a"])
+        assert type(caught.value) is kind
 
 
 def test_a_file_system_without_hard_links_is_named(
