@@ -8,7 +8,9 @@ from seerdb import (
     DB,
     BusyError,
     CorruptionError,
+    FencedError,
     InvalidRequestError,
+    SeerDBError,
     UnavailableError,
     UnsupportedFormatError,
 )
@@ -284,6 +286,20 @@ def test_a_foreign_object_in_the_bucket_is_left_alone() -> None:
     db.close()
     assert dict(world.open().scan()) == rows
     assert all(world.bucket.get(name) == b"not ours" for name in foreign)
+
+
+@pytest.mark.parametrize(("times", "error"), [(1, FencedError), (9, UnavailableError)])
+def test_a_damaged_answer_to_who_took_over_is_asked_for_again(
+    times: int, error: type[SeerDBError]
+) -> None:
+    """It was told as damage of the database."""
+    world = World()
+    db = world.open()
+    db.put(b"first", b"1", durability="object")
+    world.open("elsewhere")
+    world.store.corrupt("get", match="manifest/", times=times)
+    with pytest.raises(error):
+        db.put(b"second", b"2", durability="object")
 
 
 def test_one_damaged_answer_after_an_unheard_creation_does_not_stop_shipping() -> None:

@@ -78,14 +78,18 @@ def manifest_numbers(store: ObjectStore) -> list[int]:
 
 
 def read_record(store: ObjectStore, number: int) -> ManifestRecord:
-    """The record in the ``number``-th object: one GET.
+    """The record in the ``number``-th object: one GET, and one more if the answer is damaged, for
+    that may be the doing of the way here.
 
     To go on from an earlier state, ``apply`` the next records; where one is gone or does not
     fit, the collector has been faster: ``load``. Raises: ``NotFoundError``,
     ``CorruptionError``, ``UnavailableError``.
     """
     name = manifest_name(number)
-    return _decode(name, number, store.get(name))
+    try:
+        return _decode(name, number, store.get(name))
+    except CorruptionError:
+        return _decode(name, number, store.get(name))
 
 
 def read_records(

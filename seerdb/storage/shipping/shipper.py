@@ -379,8 +379,14 @@ class Shipper:
         state = self._manifest.state
         with self.telling(), suppress(NotFoundError):
             number = state.number + 1
-            while read_record(self._store, number).epoch == state.epoch:
-                number += 1
+            try:
+                while read_record(self._store, number).epoch == state.epoch:
+                    number += 1
+            except CorruptionError as error:
+                raise UnavailableError(
+                    "the write is on this disk and in the bucket, but whether another writer took "
+                    f"over from epoch {state.epoch} is unknown: {error}"
+                ) from error
             raise FencedError(
                 f"another writer took over from epoch {state.epoch}; the write is on this "
                 "disk but not part of the database any more"

@@ -208,7 +208,7 @@ def test_a_byte_flipped_on_the_way_is_read_again() -> None:
     writer = history(store)
     store.corrupt("get")
     assert load(store) == writer.state
-    store.corrupt("get", times=2)
+    store.corrupt("get", times=4)
     with pytest.raises(CorruptionError):
         load(store)
 
