@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
-from seerdb.errors import CorruptionError
+from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.backup.log import Log, log_of, records, time_of
 from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.names import wal_name
+from seerdb.storage.wal.columns import Record
+from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import World
 
@@ -30,6 +33,10 @@ def covered(places: list[tuple[int, int, int]]) -> set[int]:
         for seq in range(first, last + 1)
         if not any(above > epoch and seq >= start for above, start in branches)
     }
+
+
+def seqs(groups: Iterator[list[Record]]) -> list[int]:
+    return [record[0] for group in groups for record in group]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -66,8 +73,7 @@ def test_a_gap_and_a_damaged_object_are_named() -> None:
     store = MemoryObjectStore()
     store._objects = dict(world.bucket._objects)
     log = log_of(store.list("wal/"))
-    found = records(store, log, database_id, after=0, upto=6)
-    assert [record[0] for group in found for record in group] == [1, 2, 3, 4, 5, 6]
+    assert seqs(records(store, log, database_id, after=0, upto=6)) == [1, 2, 3, 4, 5, 6]
     assert time_of(store, log, database_id, 3) is not None
     assert time_of(store, log, database_id, 7) is None
     store.put(names[2], store.get(names[2])[:-1])
@@ -79,3 +85,35 @@ def test_a_gap_and_a_damaged_object_are_named() -> None:
     with pytest.raises(CorruptionError, match="gap"):
         list(records(store, without, database_id, after=0, upto=6))
     assert without.reach(0) == 2
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_what_a_damaged_object_held_is_taken_from_others_that_hold_it_too(is_gone: bool) -> None:
+    """As where an opening has shipped again what was on its way when the writer before it died."""
+    world = World()
+    with world.open() as db:
+        database_id = db._engine.manifest.state.database_id
+        for number in range(6):
+            db.put(b"k%d" % number, b"v", durability="object")
+    names = [info.name for info in world.bucket.list("wal/") if info.size]
+    store = MemoryObjectStore()
+    store._objects = dict(world.bucket._objects)
+    both = store.get(names[1]) + store.get(names[2])[HEADER_SIZE:]
+    larger = wal_name(Epoch(1), SeqNo(2), SeqNo(3))
+    store.put(larger, both)
+    log = log_of(store.list("wal/"))
+    assert [each.name for each in log.between(1, 3)] == [names[1], larger]
+    for damaged, sound in (
+        ([larger], True),
+        ([names[1], names[2]], True),
+        ([larger, names[2]], False),
+    ):
+        copy = MemoryObjectStore()
+        copy._objects = dict(store._objects)
+        for name in damaged:
+            copy.delete([name]) if is_gone else copy.put(name, copy.get(name)[:-1])
+        if sound:
+            assert seqs(records(copy, log, database_id, after=0, upto=6)) == [1, 2, 3, 4, 5, 6]
+        else:
+            with pytest.raises((CorruptionError, NotFoundError)):
+                seqs(records(copy, log, database_id, after=0, upto=6))

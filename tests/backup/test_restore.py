@@ -17,10 +17,11 @@ from seerdb.errors import (
     NotFoundError,
     UnavailableError,
 )
+from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.points import recovery_points
 from seerdb.storage.object_store.base import ObjectInfo
-from seerdb.storage.object_store.names import BACKUP_PREFIX, TABLE_PREFIX, WAL_PREFIX
+from seerdb.storage.object_store.names import BACKUP_PREFIX, TABLE_PREFIX, WAL_PREFIX, wal_name
 from seerdb.testing.model import Model
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.crash.trace import Write, commit, delete, delete_range, merge, put, put_ttl
@@ -356,3 +357,17 @@ def test_an_empty_database_is_backed_up_and_restored() -> None:
     back_up(world, repository)
     _, bucket = restore(world, repository)
     assert content(world, bucket) == {}
+
+
+def test_log_that_is_damaged_is_taken_from_other_objects_that_hold_it() -> None:
+    world, store = World(**ROOMY), MemoryObjectStore()
+    with world.open() as db:
+        db.put(b"k1", b"1", durability="object")
+        back_up(world, store)
+        for number in range(2, 8):
+            db.put(b"k%d" % number, b"1", durability="object")
+        back_up(world, store)
+    store.put(wal_name(Epoch(1), SeqNo(2), SeqNo(6)), b"damaged")
+    report, target = restore(world, store)
+    assert (report.seq, report.notes) == (7, [])
+    assert sorted(content(world, target)) == [b"k%d" % number for number in range(1, 8)]

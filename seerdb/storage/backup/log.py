@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, islice
 
 from seerdb.errors import CorruptionError, NotFoundError
@@ -53,6 +54,10 @@ class Log:
         """Whether a branch says that commits of a stretch, which counted once, are no more."""
         place = parse_wal_name(stretch.name)
         return place is not None and border_of(place[0], self.branches) <= stretch.last
+
+    def without(self, stretch: Stretch) -> Log:
+        """All but that one."""
+        return Log((each for each in self.stretches if each != stretch), self.branches)
 
     def reach(self, after: int) -> int:
         """The last commit to which there is log without a gap after ``after``; that itself when
@@ -134,32 +139,57 @@ def records(
     threads: Executor | None = None,
 ) -> Iterator[list[Record]]:
     """The commits after ``after`` up to ``upto`` in order, an object's at a time; ``threads`` fetch
-    some ahead.
+    some ahead. In place of an object that is damaged or gone, others that hold the same commits are
+    taken.
 
-    Raises: ``CorruptionError`` for a gap or a damaged object.
+    Raises: ``CorruptionError`` for a gap, or for an object in whose place there is none;
+    ``NotFoundError`` for such a one that is gone.
     """
-    for stretch, data in _fetched(store, log.between(after, upto), threads or InlineExecutor()):
-        found = decode_stretch(stretch, data, database_id)
-        fresh = [record for record in found if after < record[0] <= upto]
-        if fresh and fresh[0][0] != after + 1:
-            raise gap(after, fresh[0][0])
-        if fresh:
-            yield fresh
-            after = fresh[-1][0]
-    if after < upto:
-        raise gap(after, upto)
+    while after < upto:
+        fetched = _fetched(store, log.between(after, upto), threads or InlineExecutor())
+        for stretch, data in fetched:
+            try:
+                found = _decoded(stretch, data, database_id)
+            except (CorruptionError, NotFoundError):
+                log = log.without(stretch)
+                if log.reach(after) < min(stretch.last, upto):
+                    raise
+                break
+            fresh = [record for record in found if after < record[0] <= upto]
+            if fresh and fresh[0][0] != after + 1:
+                raise gap(after, fresh[0][0])
+            if fresh:
+                yield fresh
+                after = fresh[-1][0]
+        else:
+            if after < upto:
+                raise gap(after, upto)
 
 
 def _fetched(
     store: ObjectStore, stretches: Sequence[Stretch], threads: Executor
-) -> Iterator[tuple[Stretch, bytes]]:
+) -> Iterator[tuple[Stretch, bytes | NotFoundError]]:
     place = 0
     while place < len(stretches):
         sizes = accumulate(each.size for each in stretches[place : place + MOST_AHEAD])
         count = max(1, sum(size <= BYTES_AHEAD for size in sizes))
         some = stretches[place : place + count]
-        yield from zip(some, threads.map(store.get, [each.name for each in some]), strict=True)
+        get = partial(_get, store)
+        yield from zip(some, threads.map(get, [each.name for each in some]), strict=True)
         place += count
+
+
+def _get(store: ObjectStore, name: str) -> bytes | NotFoundError:
+    try:
+        return store.get(name)
+    except NotFoundError as error:
+        return error
+
+
+def _decoded(stretch: Stretch, data: bytes | NotFoundError, database_id: str) -> list[Record]:
+    if isinstance(data, NotFoundError):
+        raise data
+    return decode_stretch(stretch, data, database_id)
 
 
 def decode_stretch(stretch: Stretch, data: bytes, database_id: str) -> list[Record]:

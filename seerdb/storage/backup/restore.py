@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 
 import msgspec
 from msgspec.structs import replace
@@ -286,9 +287,11 @@ class _Restoration:
     def _counted(
         self, groups: Iterator[list[Record]], stretches: list[Stretch]
     ) -> Iterator[list[Record]]:
-        for group, stretch in zip(groups, stretches, strict=False):
-            yield group
-            self._carrier.done(stretch.size)
+        for group, stretch in zip_longest(groups, stretches):
+            if group is not None:  # there are more where several stand in for a damaged object
+                yield group
+            if stretch is not None:
+                self._carrier.done(stretch.size)
 
 
 def only_record(state: ManifestState, write_id: str) -> Checkpoint:
