@@ -273,9 +273,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            complaint = setting.metadata["check"](getattr(self, setting.name))
+            value = getattr(self, setting.name)
+            complaint = setting.metadata["check"](value)
             if complaint:
                 raise InvalidRequestError(f"setting {setting.name} {complaint}")
+            if isinstance(value, str):
+                object.__setattr__(self, setting.name, plain_str(value))
 
     def check_together(self) -> None:
         """Raise ``InvalidRequestError`` for settings that need others. They may be given one after
@@ -320,6 +323,12 @@ def directory_name(path: object) -> str:
         "the path must be a directory's name, a str without NUL or an os.PathLike of one, "
         f"not {path!r}"
     )
+
+
+def plain_str(text: str) -> str:
+    """``text`` as a ``str`` and no subclass, as members of enumerations and strings of numpy are,
+    which nothing encodes."""
+    return str.__str__(text)
 
 
 def _is_encodable(name: str) -> bool:

@@ -18,8 +18,9 @@ import msgspec
 from crc32c import crc32c
 
 from seerdb.clock import Clock
-from seerdb.errors import ConflictError, CorruptionError, NotFoundError
+from seerdb.errors import ConflictError, CorruptionError, InvalidRequestError, NotFoundError
 from seerdb.ids import SeqNo
+from seerdb.options import plain_str
 from seerdb.storage.backup.catalogue import Catalogue, check_repository, read_catalogue
 from seerdb.storage.backup.copying import Carrier, Progress, check_sizes, copy, is_sound, sizes
 from seerdb.storage.backup.descriptor import (
@@ -80,6 +81,24 @@ class Wish:
     label: str = ""
     keep: bool = False
     full: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ``InvalidRequestError`` for what a descriptor could not hold."""
+        label: object = self.label
+        if not isinstance(label, str) or not _is_unicode(label):
+            raise InvalidRequestError(f"label must be a str without lone surrogates, not {label!r}")
+        object.__setattr__(self, "label", plain_str(label))
+        for name in ("keep", "full"):
+            if (flag := getattr(self, name)) is not True and flag is not False:
+                raise InvalidRequestError(f"{name} must be True or False, not {flag!r}")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Taking:

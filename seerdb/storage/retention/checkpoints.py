@@ -29,6 +29,7 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.events import WorkFailed
+from seerdb.options import plain_str
 from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load
@@ -168,7 +169,8 @@ class Checkpoints:
             state=self._manifest.state,
             left=lambda told: self._listener(WorkFailed("let go of a hold", told, 1, 0.0)),
         ) as hold:
-            kept = replace(hold, name=name or _default_name(hold), lifetime=lifetime)
+            name = _default_name(hold) if name is None else plain_str(name)
+            kept = replace(hold, name=name, lifetime=lifetime)
             _put(self._store, kept)
         return _shown(kept)
 
@@ -201,7 +203,7 @@ def _put(store: ObjectStore, kept: Kept) -> None:
 
 def _check_name(name: object) -> str | None:
     """The object of a checkpoint of that name; ``None`` where none is given."""
-    path = checkpoint_name(name) if isinstance(name, str) else None
+    path = checkpoint_name(plain_str(name)) if isinstance(name, str) else None
     if name is not None and path is None:
         raise InvalidRequestError(
             "a checkpoint's name is 1 to 128 of the letters A-Z, a-z, 0-9, '.', '_' and '-', and "
