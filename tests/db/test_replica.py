@@ -19,6 +19,7 @@ from seerdb import (
     UnavailableError,
 )
 from seerdb.events import WorkFailed
+from seerdb.storage import operators
 from seerdb.storage.manifest.store import manifest_numbers
 from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.replication.format import (
@@ -105,6 +106,32 @@ def test_what_expires_is_gone_and_operands_are_folded_once() -> None:
     world.clock.advance(31.0)
     assert replica.get(b"t") is None
     assert dict(replica.scan()) == {b"m": b"012345"}
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_database_that_merges_since_its_last_opening_is_followed(
+    is_live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not any more, until the replica was opened again."""
+    world, db, replica = pair()
+    put(db, b"m")
+    replica.refresh()
+    db.close()
+    db = world.open(merge_operator="append")
+    db.merge(b"m", b"2", durability="object")
+    with monkeypatch.context() as patch:
+        patch.setattr(operators, "_registered", {})
+        with pytest.raises(InvalidRequestError, match="no merge operator 'append'"):
+            replica.refresh()
+        assert replica.get(b"m") == b"1"
+    replica.refresh()
+    if is_live:
+        db.merge(b"m", b"3")
+        stream(db, replica)
+    assert replica.get(b"m") == db.get(b"m") == (b"123" if is_live else b"12")
+    db.flush()
+    replica.refresh()
+    assert contents(replica) == {b"m": (db.get(b"m"), db.visible_seq)}
 
 
 @pytest.mark.parametrize("opened", ["before the flush", "after it"])

@@ -70,7 +70,8 @@ class Reads:
         self._tables = tables
         self._blobs = blobs
         self._clock = clock
-        self._operator = operator
+        self.operator = operator
+        """Folds what was merged; may be set once, before anything was."""
         # Hints of how the database is used: racing readers may lose a count.
         self.gets_in_memory = 0
         """Keys of tables that were told without loading a block; what a memtable or the row cache
@@ -149,7 +150,7 @@ class Reads:
         second = self._second()
         if _missing(version[1], second) is not None:
             return Need(None, NO_BLOCK, version[0])
-        return show(key, version, self._operator, second)
+        return show(key, version, self.operator, second)
 
     def _show(self, key: bytes, version: Version, second: int | None = None) -> Shown:
         """As people see it; may fetch a value."""
@@ -159,7 +160,7 @@ class Reads:
         pointer = _missing(version[1], second)
         if pointer is not None:
             version = version[0], with_bytes(version[1], self._blobs.get(pointer))
-        return show(key, version, self._operator, second)
+        return show(key, version, self.operator, second)
 
     def get(self, key: bytes, *, fill: bool = True) -> Shown | None:
         """The newest version of a key; may load from disk or bucket. What any read loads is

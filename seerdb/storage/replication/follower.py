@@ -130,7 +130,7 @@ class Follower:
 
     def _wire(self) -> None:
         clock = ForwardClock(self._components.clock)
-        manifest = ManifestTail(self.stores.of(Purpose.MANIFEST))
+        manifest = ManifestTail(self.stores.of(Purpose.MANIFEST), self._merge_with)
         state = manifest.state
         open_for_reading(self.stores, state)
         operator = find_operator(state.merge_operator) if state.merge_operator else None
@@ -151,6 +151,11 @@ class Follower:
         self.tail = Tail(manifest, log, contents, Lag(clock), self._tell_of_gap)
         self.lane = Lane("follow", self._look, self.runtime.workers, self._failed)
         self.lanes.append(self.lane)
+
+    def _merge_with(self, name: str) -> None:
+        operator = find_operator(name)
+        self.tail.merge_with(operator)
+        self.reads.operator = operator
 
     def _open_disk_tier(self, database_id: str) -> DiskTier | None:
         directory, location = self._directory, self.stores.location

@@ -7,7 +7,9 @@ something does not fit, the manifest is loaded as a whole.
 
 from __future__ import annotations
 
-from seerdb.errors import ConflictError, CorruptionError, NotFoundError
+from collections.abc import Callable
+
+from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.storage.manifest.edit import RESTORE, Edit
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, read_record
@@ -18,9 +20,12 @@ from seerdb.storage.object_store.names import MANIFEST_PREFIX
 class ManifestTail:
     """The newest state that is known. One thread at a time."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        """Raises: ``NotFoundError`` where there is no database, and as :meth:`reload`."""
+    def __init__(self, store: ObjectStore, merges_with: Callable[[str], object]) -> None:
+        """``merges_with`` is told the merge operator of a database that had none, before anything
+        is known that was merged; what it raises ends the look. Raises: ``NotFoundError`` where
+        there is no database, and as :meth:`reload`."""
         self._store = store
+        self._merges_with = merges_with
         state = load(store)
         if state is None:
             raise NotFoundError(
@@ -48,10 +53,7 @@ class ManifestTail:
 
     def _continue_with(self, state: ManifestState) -> None:
         if state.merge_operator != self.state.merge_operator:
-            raise ConflictError(
-                f"the database merges with {state.merge_operator!r} since its last opening; open "
-                "the replica again"
-            )
+            self._merges_with(state.merge_operator)
         self.state = state
 
     def reload(self) -> bool:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 
 from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.storage.operators import MergeOperator
 from seerdb.storage.replication.contents import Contents, gap
 from seerdb.storage.replication.lag import Lag
 from seerdb.storage.replication.manifest_tail import ManifestTail
@@ -97,6 +98,10 @@ class Tail:
     def is_settled(self, epoch: int) -> bool:
         """Whether ``epoch`` is the newest one, and what it voids is not shown any more."""
         return epoch == self._settled == self.manifest.state.epoch
+
+    def merge_with(self, operator: MergeOperator) -> None:
+        """The database has an operator from now on."""
+        self._contents.operator = operator
 
     def reload(self) -> None:
         """Have the next look list the manifest."""
