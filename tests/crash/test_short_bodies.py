@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from seerdb import CorruptionError, SeerDBError
-from seerdb.storage.past.history import past_of, spans
+from seerdb.storage.past.history import at_seq, past_of
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.backups import back_up, content, restore
 from tests.fixtures.database import ROOMY, World, collect_garbage, fill
@@ -86,7 +86,9 @@ def following(world: World) -> Any:
 
 def going_back(world: World) -> Any:
     timeline, log = past_of(world.bucket)
-    return spans(timeline, log)
+    flushed = [mark.last_seq for mark in timeline.marks]
+    shipped = range(flushed[-1] + 1, flushed[-1] + 4)
+    return [at_seq(timeline, log, seq) for seq in (*flushed, *shipped)]
 
 
 def backing_up(world: World) -> Any:

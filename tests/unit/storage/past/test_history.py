@@ -9,7 +9,7 @@ import pytest
 from seerdb.errors import CorruptionError, DiskError, HistoryError, NotFoundError
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.names import wal_name
-from seerdb.storage.past.history import Span, at_seq, at_time, live_instant, spans
+from seerdb.storage.past.history import at_seq, at_time, live_instant
 from seerdb.storage.past.log import Log, Released, Stretch, shipped_log
 from seerdb.storage.retention.timeline import Mark, Timeline
 from seerdb.storage.wal.columns import Record
@@ -102,7 +102,6 @@ def test_an_ingest_is_in_no_log_and_no_gap() -> None:
     assert at_time(marks, log, int(3.5 * SECOND)).seq == 3
     assert at_time(marks, log, int(4.5 * SECOND)).seq == 4
     assert at_seq(marks, log, 3).time_us == 3 * SECOND
-    assert spans(marks, log) == [Span(0, 4, 0, 6 * SECOND)]
 
 
 def test_a_gap_is_named() -> None:
@@ -113,11 +112,6 @@ def test_a_gap_is_named() -> None:
     with pytest.raises(HistoryError, match=r"seq 3 on is not there.* seq 3 of"):
         at_time(marks, log, 3 * SECOND)
     assert at_seq(marks, log, 2).base.last_seq == 2
-    assert spans(marks, log) == [
-        Span(0, 0, 0, 0),
-        Span(2, 2, 2_500_000, 2_500_000),
-        Span(3, 4, 4_500_000, 4_500_000),
-    ]
 
 
 def test_what_is_before_all_and_after_the_end_is_refused() -> None:
