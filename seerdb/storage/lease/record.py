@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 from crc32c import crc32c
 
+from seerdb.errors import MALFORMED
 from seerdb.ids import Epoch, SeqNo
 
 FORMAT_VERSION = 1
@@ -64,6 +65,6 @@ def decode_lease(data: bytes | None) -> LeaseRecord | None:
         return None
     try:
         record = _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except MALFORMED:
         return None
     return record if record.version == FORMAT_VERSION else None

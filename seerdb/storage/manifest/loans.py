@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from seerdb.errors import CorruptionError, NotFoundError
+from seerdb.errors import MALFORMED, CorruptionError, NotFoundError
 from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
 from seerdb.storage.manifest.store import manifest_numbers, read_record
 from seerdb.storage.object_store.base import ObjectStore
@@ -35,7 +35,7 @@ def decode_debt(data: bytes) -> Debt:
     body = _ENVELOPE.unwrap(LOANS_NAME, data)
     try:
         return msgspec.json.decode(body, type=Debt)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise CorruptionError(
             f"the body does not say what is borrowed: {error}", name=LOANS_NAME, offset=HEADER_SIZE
         ) from error

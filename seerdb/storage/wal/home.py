@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 from crc32c import crc32c
 
-from seerdb.errors import ChecksumError
+from seerdb.errors import MALFORMED, ChecksumError, UnsupportedFormatError
 from seerdb.storage.local.files import FileSystem
 from seerdb.storage.wal.reader import read_whole
 
@@ -36,7 +36,8 @@ def has_home(files: FileSystem, directory: str) -> bool:
 
 
 def load_home(files: FileSystem, directory: str) -> Home | None:
-    """The identity of a log directory; ``None`` for a fresh one."""
+    """The identity of a log directory; ``None`` for a fresh one. Raises: ``ChecksumError``,
+    ``UnsupportedFormatError``, ``DiskError``."""
     path = f"{directory}/{_NAME}"
     if not has_home(files, directory):
         return None
@@ -50,7 +51,14 @@ def load_home(files: FileSystem, directory: str) -> Home | None:
             found=found,
             hint="move the whole data directory away to start from the bucket, without its log",
         )
-    return msgspec.json.decode(body, type=Home)
+    try:
+        return msgspec.json.decode(body, type=Home)
+    except MALFORMED as error:
+        raise UnsupportedFormatError(
+            f"the identity of the data directory is of another version: {error}",
+            name=path,
+            hint="open it with the release that wrote it",
+        ) from error
 
 
 def save_home(files: FileSystem, directory: str, home: Home) -> None:

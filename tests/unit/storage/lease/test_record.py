@@ -62,3 +62,9 @@ def test_a_damaged_one_tells_nothing() -> None:
 @pytest.mark.parametrize("data", [None, b"00000000 ", b"x" * (MAX_SIZE + 1), b"\xff" * 40])
 def test_what_is_no_lease_tells_nothing(data: bytes | None) -> None:
     assert decode_lease(data) is None
+
+
+def test_one_that_is_nested_too_deep_tells_nothing() -> None:
+    nested = b"[" * 100_000 + b"]" * 100_000
+    body = encode_lease(RECORD).partition(b" ")[2].rstrip(b"\n")[:-1] + b',"x":' + nested[:60_000]
+    assert decode_lease(b"%08x %b\n" % (crc32c(body), body)) is None
