@@ -19,6 +19,7 @@ from seerdb.storage.drill import schedule
 from seerdb.storage.drill.outcome import DrillOutcome, load_outcome, save_outcome
 from seerdb.storage.drill.places import DrillJob
 from seerdb.storage.jobs.control import JobControl
+from seerdb.storage.workers import job_process
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World, fill
 from tests.fixtures.drills import Scene
@@ -88,6 +89,18 @@ def test_a_drill_without_a_process_left_is_tried_again(
     monkeypatch.setattr(schedule, "run_in_worker", _die)
     with pytest.raises(UnavailableError, match="the process of the drill died"):
         db.drill()
+
+
+def test_a_drill_for_which_no_process_can_be_started_is_tried_again(
+    tmp_path: Path, open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It told an error of Python's, and counted as that of the backup."""
+    db, _ = drilled(tmp_path, open_db, background="process")
+    with monkeypatch.context() as patch:
+        patch.setattr(job_process, "get_executable", lambda: "/no/such/python")
+        db.prepare()
+        with pytest.raises(UnavailableError, match=r"no process for the drill .*/no/such/python"):
+            db.drill()
 
 
 def _die(*_: object) -> None:

@@ -28,6 +28,7 @@ from seerdb.storage.manifest.fencing import RandomBytes
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.workers.job_process import ProcessDied
+from seerdb.storage.workers.processes import NotStarted
 from seerdb.storage.workers.threads import Thread, Workers
 
 RETRY_SECONDS = 600.0
@@ -209,6 +210,8 @@ class Drills:
                 made: DrillReport = processes.run_alone(run_in_worker, job, place)
         except ProcessDied as error:
             raise UnavailableError("the process of the drill died; it is tried again") from error
+        except NotStarted as error:
+            raise UnavailableError(f"no process for the drill can be started: {error}") from error
         return made
 
     def _drill_here(

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from enum import StrEnum
 from queue import Empty, LifoQueue
 from typing import Any, TypeVar
@@ -91,7 +91,7 @@ class _Processes:
             if process is not None and process.has_ended:  # while it was idle
                 process.close()
                 process = None
-            process = process or self._started()
+            process = process or self._start()
             self._running.add(process)
             if self._is_closed:  # meanwhile: :meth:`cut_off` may have missed it
                 process.cut_off()
@@ -101,21 +101,17 @@ class _Processes:
                 self._running.discard(process)
             self._idle.put(process if process and process.is_alive else None)
 
-    def _started(self) -> JobProcess:
-        try:
-            return self._start()
-        except OSError as error:
-            raise NotStarted(str(error)) from error
-
     def prepare(self) -> None:
-        """Start one, if none is; waits neither until it can work nor for those that do."""
+        """Start one, if none is and one can be; waits neither until it can work nor for those that
+        do."""
         try:
             process = self._idle.get_nowait()
         except Empty:
             return
         try:
             if process is None and not self._is_closed:
-                process = self._start()
+                with suppress(NotStarted):  # the first job is told, which does without
+                    process = self._start()
         finally:
             self._idle.put(process)
 
@@ -184,7 +180,10 @@ class WorkerProcesses:
                 self._alone.discard(alone)
 
     def _start(self) -> JobProcess:
-        return JobProcess(self._shared_board().fileno(), JOB_NICENESS)
+        try:
+            return JobProcess(self._shared_board().fileno(), JOB_NICENESS)
+        except OSError as error:
+            raise NotStarted(str(error)) from error
 
     def _shared_board(self) -> Board:
         with self._lock:

@@ -17,11 +17,13 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError
+from seerdb.storage.workers import job_process
 from seerdb.storage.workers.job_process import JobProcess, ProcessDied, promptly
 from seerdb.storage.workers.processes import (
     JOB_NICENESS,
     PATIENT_NICENESS,
     PROCESSES,
+    NotStarted,
     Pool,
     patiently,
 )
@@ -221,6 +223,21 @@ def test_a_process_that_was_prepared_takes_the_first_job() -> None:
     workers.close()
     workers.processes.prepare(Pool.PROMPT)
     assert children() == before
+
+
+def test_nothing_is_prepared_where_no_process_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error of Python's came out of it, and ``seerdb serve`` did not start."""
+    with closing(Workers("process", SystemClock())) as workers:
+        with monkeypatch.context() as patch:
+            patch.setattr(job_process, "get_executable", lambda: "/no/such/python")
+            workers.prepare()
+            with pytest.raises(NotStarted, match="/no/such/python"):
+                workers.processes.run(Pool.PROMPT, int, "1")
+            with pytest.raises(NotStarted, match="/no/such/python"):
+                workers.processes.run_alone(int, "1")
+        assert workers.processes.run(Pool.PROMPT, int, "1") == 1
 
 
 def test_an_outcome_that_nobody_takes_ends_its_process_without_a_word(
