@@ -12,7 +12,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seerdb.errors import DiskError, DiskFullError, LockedError
@@ -130,10 +130,9 @@ class _OsFile:
             raise _disk_error("write", self._path, error) from error
 
     def map(self) -> mmap.mmap | None:
-        if self._map is None:
-            size = self.size()
-            with _translated("map", self._path):
-                self._map = mmap.mmap(self._descriptor, size) if size else None
+        if self._map is None and (size := self.size()):
+            with suppress(OSError):  # some file systems have none, nor has who has too many
+                self._map = mmap.mmap(self._descriptor, size)
         return self._map
 
     def _unmap(self) -> None:

@@ -189,6 +189,11 @@ class LogWriter:
             self._alignment,
         )
         file = self.pool.take(header)
+        try:
+            mapping = (file.map() if self._plain else None) or bytearray()
+        except BaseException:
+            file.close()
+            raise
         self._bytes_before += self._bytes_here
         with self._sync_lock:
             # First: who reads the log meanwhile takes no more of a segment for synced than is.
@@ -197,10 +202,8 @@ class LogWriter:
             self._salt = header.salt
             self._file = file
             self._frames = {}
+        self._mapping, self._mapped = mapping, len(mapping)
         self._segments += 1
-        if self._plain:
-            self._mapping = file.map() or bytearray()
-            self._mapped = len(self._mapping)
 
     def fits(self, length: int) -> bool:
         """Whether ``length`` bytes of records still fit into the segment, SEAL included.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -137,3 +140,20 @@ def test_permission_errors_are_translated(tmp_path: Path) -> None:
         with pytest.raises(DiskError):
             FILES.open(path, create=True)
         assert not FILES.exists(path)
+
+
+def test_a_file_that_cannot_be_mapped_has_no_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that has none: all writes were refused, from the second on as a bug."""
+
+    def refuse(descriptor: int, length: int) -> NoReturn:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    file = OsFileSystem().open(str(tmp_path / "file"), create=True)
+    file.reserve(4096)
+    with monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", refuse)
+        assert file.map() is None
+    assert file.map() is not None
+    file.close()

@@ -5,7 +5,7 @@ import random
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,7 +18,7 @@ from seerdb.errors import (
     PoisonedError,
 )
 from seerdb.storage.local.files import FileSystem
-from seerdb.storage.local.os_files import OsFileSystem
+from seerdb.storage.local.os_files import OsFileSystem, _OsFile
 from seerdb.storage.wal.format import (
     FRAME_FIELDS,
     HEADER_SIZE,
@@ -330,6 +330,34 @@ def test_starting_can_be_tried_again_when_there_is_space() -> None:
     files.no_space = False
     log.start(1, 1)
     log.append(record(log, 1))
+
+
+def test_starting_can_be_tried_again_when_the_file_can_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment counted as begun, and each later write as a bug."""
+    files, closed = OsFileSystem(), list[_OsFile]()
+
+    def note(file: _OsFile) -> None:
+        closed.append(file)
+
+    log = writer(files, str(tmp_path))
+    log.pool.prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(_OsFile, "size", lambda file: raise_error(disk_error(errno.EIO, "size")))
+        patch.setattr(_OsFile, "close", note)
+        with pytest.raises(DiskError):
+            log.start(1, 1)
+    [unused] = closed
+    unused.close()
+    log.start(1, 1)
+    append_put(log, 1, 1, b"k", b"v")
+    log.seal(1, 1)
+    assert seqs(scan_segment(files, str(tmp_path), 1)) == [1]
+
+
+def raise_error(error: Exception) -> NoReturn:
+    raise error
 
 
 def test_statistics_count_what_was_done() -> None:
