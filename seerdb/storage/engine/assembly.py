@@ -78,6 +78,7 @@ class Assembly:
             opened.stores, self.runtime, components.listener, owns=self._owns_runtime
         )
         self.stores, self.manifest, self.log = opened.stores, opened.manifest, opened.log
+        self.disk: DiskTier | None = None
         try:
             self._wire_reads(opened)
             self._wire_background(opened)
@@ -97,11 +98,13 @@ class Assembly:
             raise
 
     def _give_up(self) -> None:
-        """Hold nothing after an opening that failed."""
+        """Hold nothing after an opening that failed. Requires: no lane is at work."""
         opened = self.opened
         if opened.keeper is not None:
             opened.keeper.stop()
         opened.log.close()
+        if self.disk is not None:
+            self.disk.close()
         if self._owns_runtime:
             self.runtime.close()
         opened.stores.close()

@@ -44,6 +44,8 @@ class Engine(Assembly):
             components.listener(self.opened.event)
             self._start()
         except BaseException:
+            self.begin_closing()
+            self.background.close()
             self._give_up()
             raise
 

@@ -205,9 +205,12 @@ class OpeningLog:
         # No later than what came before: what was lost in between is no gap in the log.
         first = before + 1
         log.start(segment, first)
-        for body in frame_bodies(log.salt, records):
-            log.append(body)
-        log.seal(records[-1][0], len(records))
+        try:
+            for body in frame_bodies(log.salt, records):
+                log.append(body)
+            log.seal(records[-1][0], len(records))
+        finally:
+            log.close()
         replay = Replay(operator=operator)
         replay.take(records)
         recovery.memtables.append(replay.memtable([segment]))
