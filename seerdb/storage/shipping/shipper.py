@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import msgspec
@@ -40,14 +40,13 @@ from seerdb.errors import (
     DiskError,
     FencedError,
     InternalError,
-    NotFoundError,
     SeerDBError,
     TruncatedError,
     UnavailableError,
 )
 from seerdb.ids import MAX_SEQ, SeqNo
 from seerdb.storage.local.files import FileSystem
-from seerdb.storage.manifest.store import read_record
+from seerdb.storage.manifest.fencing import check_newest
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import wal_name
@@ -377,17 +376,11 @@ class Shipper:
     def _check_epoch(self) -> None:
         """Raise ``FencedError`` if somebody with a higher epoch continues the manifest."""
         state = self._manifest.state
-        with self.telling(), suppress(NotFoundError):
-            number = state.number + 1
+        with self.telling():
             try:
-                while read_record(self._store, number).epoch == state.epoch:
-                    number += 1
+                check_newest(self._store, state)
             except CorruptionError as error:
                 raise UnavailableError(
                     "the write is on this disk and in the bucket, but whether another writer took "
                     f"over from epoch {state.epoch} is unknown: {error}"
                 ) from error
-            raise FencedError(
-                f"another writer took over from epoch {state.epoch}; the write is on this "
-                "disk but not part of the database any more"
-            )
