@@ -59,7 +59,6 @@ MIN_DRILL_INTERVAL = 60.0
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
-MAX_PORT = 65_535
 
 
 def _number(low: float, high: float) -> Callable[[object], str | None]:
