@@ -253,8 +253,7 @@ class _Opening:
             )
 
     def _fingerprint(self, stores: Stores) -> str:
-        location = str(stores.location) if stores.location else type(stores).__name__
-        return hashlib.sha256(location.encode()).hexdigest()[:16]
+        return hashlib.sha256(str(stores.location or "given").encode()).hexdigest()[:16]
 
     def _capabilities(self, stores: Stores, state: ManifestState | None) -> dict[str, bool]:
         """What the store can do: asked once for each store a database is opened on."""
