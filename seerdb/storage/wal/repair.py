@@ -20,12 +20,12 @@ from seerdb.storage.wal.format import (
     encode_seal,
 )
 from seerdb.storage.wal.reader import SegmentScan, scan_segment
-from seerdb.storage.wal.segments import SegmentInfo, segment_path
+from seerdb.storage.wal.segments import segment_path
 
 _FRAME_TARGET = 1 << 20
 
 
-def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
+def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> None:
     """Cut everything from the first damage on off the segment, and seal it.
 
     Reading it again gives the same records. May be repeated after a crash or an error; what
@@ -34,7 +34,8 @@ def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> Segm
     """
     if scan.partial:
         # The frame at the end has to be written anew, and must not be lost on the way.
-        return _rewrite(files, directory, scan)
+        _rewrite(files, directory, scan)
+        return
     file = files.open(segment_path(directory, scan.header.segment))
     try:
         # What was read may be in the page cache only, and SEAL will say that it is durable.
@@ -42,7 +43,7 @@ def seal_recovered(files: FileSystem, directory: str, scan: SegmentScan) -> Segm
         if scan.damages:
             file.truncate(scan.end)
         position = aligned(scan.end, scan.header.alignment)
-        return _seal(file, scan, position)
+        _seal(file, scan, position)
     finally:
         file.close()
 
@@ -69,7 +70,7 @@ def segment_of(header: SegmentHeader, records: Iterable[Record]) -> bytes:
     return b"".join([encode_header(header), *frames])
 
 
-def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInfo:
+def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> None:
     """Put a sealed segment with the records of ``scan`` in its place, in one atomic step."""
     path = segment_path(directory, scan.header.segment)
     records = scan_segment(files, directory, scan.header.segment).records
@@ -83,15 +84,14 @@ def _rewrite(files: FileSystem, directory: str, scan: SegmentScan) -> SegmentInf
             frame = _frame(scan.header, body, synced=HEADER_SIZE)
             file.write_at(position, frame)
             position += len(frame)
-        info = _seal(file, scan, position)
+        _seal(file, scan, position)
     finally:
         file.close()
     files.rename(draft, path)
     files.sync_directory(directory)
-    return info
 
 
-def _seal(file: File, scan: SegmentScan, position: int) -> SegmentInfo:
+def _seal(file: File, scan: SegmentScan, position: int) -> None:
     """End the segment of ``scan`` at ``position``, and make all of the file durable.
 
     Requires: everything before is durable, or the file has no name that a reader would look at.
@@ -99,19 +99,8 @@ def _seal(file: File, scan: SegmentScan, position: int) -> SegmentInfo:
     header = scan.header
     last_seq, timestamp_us = scan.last or (header.first_seq - 1, header.created_us)
     seal = encode_seal(last_seq, timestamp_us, scan.count, header.salt)
-    frame = _frame(header, seal, synced=position)
-    file.write_at(position, frame)
+    file.write_at(position, _frame(header, seal, synced=position))
     file.sync(metadata=True)
-    return SegmentInfo(
-        id=header.segment,
-        epoch=header.epoch,
-        first_seq=header.first_seq,
-        last_seq=last_seq,
-        records=scan.count,
-        length=position + len(frame),
-        size=file.size(),
-        created_us=header.created_us,
-    )
 
 
 def _frame(header: SegmentHeader, body: bytes, *, synced: int) -> bytes:

@@ -17,7 +17,6 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
 
 from seerdb.errors import DiskError
 from seerdb.storage.local.files import File, FileSystem
@@ -29,19 +28,6 @@ before one is flushed, and then both are, a segment is removed and another fille
 
 _SEGMENT = re.compile(r"([0-9]{20})\.wal\Z")
 _SPARE = re.compile(r"(spare|unready)-([0-9]{1,18})\Z")
-
-
-class SegmentInfo(NamedTuple):
-    """A sealed segment. ``length`` counts the bytes in use, ``size`` those of the file."""
-
-    id: int
-    epoch: int
-    first_seq: int
-    last_seq: int
-    records: int
-    length: int
-    size: int
-    created_us: int
 
 
 def segment_path(directory: str, segment: int) -> str:

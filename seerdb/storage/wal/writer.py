@@ -38,7 +38,7 @@ from seerdb.storage.wal.format import (
     encode_seal,
     put_frame,
 )
-from seerdb.storage.wal.segments import SegmentInfo, SegmentPool
+from seerdb.storage.wal.segments import SegmentPool
 
 PutAppender: TypeAlias = Callable[[int, int, bytes, bytes, tuple[int, int]], None]
 """Appends a put, given its seq, time in microseconds, key and value, and the lengths of these."""
@@ -297,7 +297,7 @@ class LogWriter:
         if size >= _WORTH_UNMAPPING and isinstance(mapping, mmap):
             mapping.madvise(MADV_DONTNEED, start, size)
 
-    def seal(self, last_seq: int, record_count: int) -> SegmentInfo:
+    def seal(self, last_seq: int, record_count: int) -> None:
         """Finish the segment: ``record_count`` batches, the last of ``last_seq``
         (``first_seq - 1`` when there are none). The file keeps its preallocated length.
 
@@ -306,19 +306,7 @@ class LogWriter:
         self.sync()
         self.append(encode_seal(last_seq, self._now_us(), record_count, self._salt))
         self.sync()
-        header = self._header
-        info = SegmentInfo(
-            id=header.segment,
-            epoch=header.epoch,
-            first_seq=header.first_seq,
-            last_seq=last_seq,
-            records=record_count,
-            length=self._position,
-            size=max(self._segment_size, self._position),
-            created_us=header.created_us,
-        )
         self.close()
-        return info
 
     def close(self) -> None:
         """Release the file without sealing or syncing. Idempotent."""
