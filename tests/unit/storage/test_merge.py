@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.entry import NO_TOMBSTONES, RangeTombstone, RangeTombstones
 from seerdb.storage.merge import EMPTY, Chunk, Piece, clip, collapse, windows
-from seerdb.storage.value import Value
+from seerdb.storage.value import BELOW, Merge, Operand, Value
 from tests.unit.storage.test_entry import naive
 
 KEYS = [bytes([letter]) for letter in b"abcdefghij"]
@@ -134,3 +135,13 @@ def test_clip_keeps_what_is_in_bounds(
     }
     clipped = clip(chunk_of(rows), start, end)
     assert list(zip(*clipped, strict=True)) == list(zip(*chunk_of(kept), strict=True))
+
+
+@pytest.mark.parametrize(("deleted", "base"), [(4, b"x"), (5, b"x"), (6, None)])
+def test_operands_reach_what_no_later_range_delete_hides(deleted: int, base: bytes | None) -> None:
+    """A batch may delete a range and put a key in it anew, both with one seq."""
+    operands = (Operand(1, b"o"),)
+    window = [Chunk([b"a"], [9], [Merge(BELOW, operands)]), Chunk([b"a"], [5], [b"x"])]
+    tombstones = RangeTombstones([RangeTombstone(b"a", b"b", deleted)])
+    found = collapse(window, tombstones, special=True)
+    assert [list(column) for column in found] == [[b"a"], [9], [Merge(base, operands)]]

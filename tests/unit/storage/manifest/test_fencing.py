@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,23 @@ def test_a_database_keeps_its_id() -> None:
     second = ManifestWriter.claim(store, load(store), claimant=stranger, clock=FakeClock())
     assert second.state.database_id == first.state.database_id
     assert (second.state.home, second.state.store, second.epoch) == ("home-b", "other", 2)
+
+
+def test_who_continues_a_log_does_not_claim_after_another_home() -> None:
+    """It would go on with a log that the other one may have gone on without."""
+    store = MemoryObjectStore()
+    open_writer(store)
+    seen = load(store)
+    open_writer(store, seed=1)
+    again = ManifestWriter.claim(
+        store, seen, claimant=replace(claimant(), continues=True), clock=FakeClock()
+    )
+    assert again.epoch == 3, "after one of the same home"
+    open_writer(store, home="home-b", seed=2)
+    with pytest.raises(ConflictError, match="another data directory took this database over"):
+        ManifestWriter.claim(
+            store, seen, claimant=replace(claimant(), continues=True), clock=FakeClock()
+        )
 
 
 def test_the_older_of_two_writers_is_fenced_and_writes_nothing() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
+
 from seerdb.storage.write.request import INTERVAL, MEMORY
 from tests.unit.storage.commit_rig import Rig
 
@@ -60,6 +62,19 @@ def test_what_is_due_is_synced_before_a_writer_waits() -> None:
     assert rig.syncs == before + 1
     rig.put(b"c", level=MEMORY)
     assert rig.syncs == before + 1
+
+
+def test_what_is_due_is_synced_before_a_writer_waits_for_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may wait for 20 seconds, and the level promises some milliseconds."""
+    rig = Rig(capacity=2000)
+    rig.put(b"warm", b"v" * 100)
+    rig.put(b"a", b"v" * 2000, level=INTERVAL)
+    before, found = rig.syncs, list[int]()
+    monkeypatch.setattr(rig.env, "admit", lambda: found.append(rig.syncs))
+    rig.put(b"b", level=MEMORY)
+    assert found == [before + 1]
 
 
 def test_the_timer_does_not_wait_for_a_writer_that_leads_for_long() -> None:

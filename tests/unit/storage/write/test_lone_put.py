@@ -185,3 +185,13 @@ def test_puts_of_more_sizes_than_are_kept_are_the_same(
     assert [(seq, payload[11:]) for seq, _, payload in records[1:]] == [
         (seq, b"k" * size + b"v" * size) for seq, size in enumerate(sizes, 2)
     ]
+
+
+def test_its_time_is_no_earlier_than_any_that_was_told(settings: dict[str, Any]) -> None:
+    """What a read has seen to expire would be back after a crash."""
+    rig = warm_rig(**settings)
+    rig.clock.advance(100)
+    told = rig.committer._clock.now_us()
+    rig.clock.set_now(rig.clock.now() - 50)
+    assert rig.committer.head.lone_put(b"k", b"v") == 2
+    assert scan_segment(rig.files, "wal", 1).records[-1][1] >= told
