@@ -76,6 +76,8 @@ class Standby(Handle):
         self._options = options
         self._components = components
         self._files = components.files
+        home = load_home(self._files, f"{path}/wal")
+        own = home.home if home is not None and home.complete else None
         location = None
         store = components.object_store
         if store is None:
@@ -88,8 +90,6 @@ class Standby(Handle):
         self._rests_until = clock.monotonic()
         self._stores = Stores(store, location, clock=clock, random=components.random)
         self._openings = Openings()
-        home = load_home(self._files, f"{path}/wal")
-        own = home.home if home is not None and home.complete else None
         self._watch = LeaseWatch(self._stores.of(Purpose.LEASE), clock, own)
 
     @classmethod
@@ -104,7 +104,7 @@ class Standby(Handle):
         """A standby with the data directory ``path`` for the database in the bucket that the
         setting ``store`` names; ``settings`` are those with which it will be opened, with a
         ``lease`` of 6 s unless they say otherwise. Makes no request. Raises:
-        ``InvalidRequestError``.
+        ``InvalidRequestError``, ``CorruptionError``, ``DiskError``.
         """
         directory, given = directory_name(path), chosen(options, settings)
         if not given.lease:

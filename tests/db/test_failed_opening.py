@@ -10,12 +10,24 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB, BusyError, Components, DiskError, LockedError, Options, Runtime
+from seerdb import (
+    DB,
+    BusyError,
+    Components,
+    CorruptionError,
+    DiskError,
+    LockedError,
+    Options,
+    Runtime,
+    Standby,
+)
 from seerdb.clock import SystemClock
 from seerdb.storage.engine.assembly import Assembly
 from seerdb.storage.flush.flusher import Flusher
 from seerdb.storage.local.files import File
 from seerdb.storage.local.os_files import OsFileSystem, _OsFile
+from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.tiers.disk_tier import DiskTier
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.storage.workers.threads import Workers
@@ -74,6 +86,22 @@ def test_a_segment_that_could_not_be_written_anew_is_closed(
     assert files.still_open == []
     with DB.open(tmp_path / "other", options) as db:
         assert db.get(b"key") == b"value"
+
+
+def test_a_standby_of_a_damaged_directory_opens_no_store(
+    crashed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[StoreLocation]()
+
+    def note(location: StoreLocation, _timeout: float) -> ObjectStore:
+        opened.append(location)
+        return MemoryObjectStore()
+
+    monkeypatch.setattr(StoreLocation, "open", note)
+    Path(crashed, "wal", "HOME").write_bytes(b"nonsense")
+    with pytest.raises(CorruptionError, match="identity of the data directory"):
+        Standby.open(crashed)
+    assert opened == []
 
 
 def test_the_disk_cache_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
