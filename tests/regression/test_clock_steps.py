@@ -69,3 +69,17 @@ def test_what_a_former_life_removed_stays_until_the_grace_period_has_really_pass
         db._engine.background.garbage.wake()
         assert collected == (not old & {info.name for info in world.bucket.list("tables/")})
         world.clock.advance(2 * GRACE_SECONDS)
+
+
+def test_a_commit_after_a_crash_is_later_than_those_before_it() -> None:
+    """Whatever the clock of the machine shows then; restores to a time go by it."""
+    world = World()
+    db = world.open()
+    world.clock.advance(1000)
+    db.put(b"a", b"1")
+    before = db._engine.opened.clock.committed_us
+    after = world.kill()
+    after.clock.set_now(after.clock.now() - 500)
+    again = after.open()
+    again.put(b"b", b"2")
+    assert again._engine.opened.clock.committed_us >= before

@@ -147,6 +147,17 @@ def test_so_is_that_of_range_tombstones() -> None:
     assert 0.8 * used < memtable.size < 1.25 * used
 
 
+@pytest.mark.parametrize(("times", "both"), [((5, 6), (5, 9)), ((0, 0), (8, 9))])
+def test_what_absorbed_another_tells_from_when_to_when_both_are(
+    times: tuple[int, int], both: tuple[int, int]
+) -> None:
+    older, newer = Memtable([1]), Memtable([2])
+    older.first_us, older.last_us = times
+    newer.first_us, newer.last_us = 8, 9
+    older.absorb(newer)
+    assert (older.first_us, older.last_us) == both
+
+
 def test_a_newer_memtable_is_absorbed() -> None:
     older, newer = Memtable([1, 2]), Memtable([4])
     put(older, b"a", b"1")
