@@ -52,10 +52,6 @@ class Evidence:
     merge_operator: str = ""
     damaged: list[Loss] = field(default_factory=list)
 
-    def in_state(self, table: TableId) -> bool:
-        """Whether the newest state that can be told has a table."""
-        return self.state is not None and table in {each.id for each in self.state.version.tables}
-
     def take(self, record: ManifestRecord) -> None:
         """The next record that can be read, in the order of their numbers."""
         self.last_seq = max(self.last_seq, record.last_seq)

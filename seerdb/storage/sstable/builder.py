@@ -199,7 +199,6 @@ class TableBuilder:
         self._deletes = self._merges = 0
         self._expiries = array("Q")
         self._pointed: dict[BlobId, tuple[int, int]] = {}
-        self._several_versions = False
         self._raw_bytes = 0
         self._unfinished: list[_Stretch] = []
         self._unfinished_size = 0
@@ -325,7 +324,6 @@ class TableBuilder:
         for left, right in pairwise((previous, *entries)):
             if left >= right:
                 raise InternalError(f"entries out of order: {left} before {right}")
-        self._several_versions = True
         return np.fromiter(map(ne, (self._last[0], *keys), keys), np.bool_, len(keys))
 
     def _cut_blocks(self) -> None:
