@@ -32,6 +32,7 @@ from seerdb.storage.merge import EMPTY, Chunk, collapse, windows
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.operators import settle
 from seerdb.storage.read.layout import Layout
+from seerdb.storage.read.rows import living
 from seerdb.storage.read.scan import chunk_of
 from seerdb.storage.sstable.block_cache import BlockCache
 from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
@@ -158,7 +159,7 @@ def _resolved(
     for found in chunks:
         chunk = _settled(found, job) if special else found
         if job.plan.bottom:
-            chunk = _without_deletes(chunk)
+            chunk = living(chunk)
         entries = packed(chunk, special=is_special)
         ledger.make(entries)
         yield entries
@@ -189,15 +190,6 @@ def _settled(chunk: Chunk, job: CompactionJob) -> Chunk:
         for value in chunk.values
     ]
     return chunk._replace(values=values)
-
-
-def _without_deletes(chunk: Chunk) -> Chunk:
-    if None not in chunk.values:
-        return chunk
-    kept = [entry for entry in zip(*chunk, strict=True) if entry[2] is not None]
-    return Chunk(
-        [entry[0] for entry in kept], [entry[1] for entry in kept], [entry[2] for entry in kept]
-    )
 
 
 class _Outputs:
