@@ -14,7 +14,7 @@ from seerdb.cli.arguments import DEFAULT_URL, Json, Url
 from seerdb.cli.client import Client
 from seerdb.cli.output import print_json, print_table, progress_bar, when
 from seerdb.clock import SystemClock
-from seerdb.errors import InvalidRequestError, SeerDBError
+from seerdb.errors import MALFORMED, InvalidRequestError, SeerDBError
 from seerdb.storage.backup.check import BackupCheck
 from seerdb.storage.backup.copying import Progress
 from seerdb.storage.backup.places import (
@@ -271,7 +271,7 @@ def json_object(text: str) -> dict[str, Any]:
     """An object that is written as JSON. Raises: ``InvalidRequestError``."""
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise InvalidRequestError(f"options are a JSON object, not {text!r}: {error}") from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB
-from seerdb.cli.backup import duration
+from seerdb.cli.backup import duration, json_object
 from seerdb.cli.restore import seconds_of
 from seerdb.errors import InvalidRequestError
 from tests.cli.conftest import Commands, fake_server, reply
@@ -149,6 +149,12 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     COMMANDS("backup", "verify", nowhere, expect=3)
     options = ("--to-options", "[]", "--to", str(tmp_path))
     COMMANDS("backup", "--from", nowhere, *options, expect=2)
+
+
+@pytest.mark.parametrize("wrong", ["[]", "{", '{"a":' + "[" * 20_000])
+def test_options_are_a_json_object_that_is_not_nested_too_deep(wrong: str) -> None:
+    with pytest.raises(InvalidRequestError, match="options are a JSON object"):
+        json_object(wrong)
 
 
 def test_times_and_durations_are_written_in_many_ways() -> None:

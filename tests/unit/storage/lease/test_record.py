@@ -42,6 +42,12 @@ def test_a_member_of_a_later_release_is_no_damage() -> None:
     assert decode_lease(b"%08x %b\n" % (crc32c(body), body)) == RECORD
 
 
+def test_nesting_too_deep_to_be_read_tells_nothing() -> None:
+    deep = b"[" * 20_000 + b"]" * 20_000
+    body = encode_lease(RECORD).partition(b" ")[2].rstrip(b"\n")[:-1] + b',"later":%b}' % deep
+    assert decode_lease(b"%08x %b\n" % (crc32c(body), body)) is None
+
+
 def test_a_version_of_a_later_release_tells_nothing() -> None:
     assert decode_lease(encode_lease(replace(RECORD, version=2))) is None
 
