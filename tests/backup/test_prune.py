@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import pytest
+from msgspec.structs import replace
 
 from seerdb.errors import (
     BusyError,
@@ -13,18 +14,20 @@ from seerdb.errors import (
     InvalidRequestError,
     NotFoundError,
 )
+from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.check import check_backups
 from seerdb.storage.backup.copying import Progress
 from seerdb.storage.backup.locks import LOCK_SECONDS, Kind, RepositoryLock
 from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
-from seerdb.storage.backup.retention import Retention
+from seerdb.storage.backup.retention import Retention, unneeded
 from seerdb.storage.object_store.names import (
     BACKUP_PREFIX,
     BLOB_PREFIX,
     LOCK_PREFIX,
     TABLE_PREFIX,
     backup_name,
+    wal_name,
 )
 from seerdb.storage.pieces import Body
 from seerdb.testing.clock import FakeClock
@@ -161,6 +164,17 @@ def test_every_commit_since_the_oldest_backup_left_can_still_be_restored() -> No
     kept.prune(count=3)
     after = open_archive(kept.repository)
     assert all(after.candidates(seq) for seq in seqs)
+
+
+def test_log_stays_that_reaches_past_the_oldest_backup_left() -> None:
+    [base] = open_archive(Kept(days=1).repository).bases
+    assert base.backup is not None
+    at = base.state.last_seq
+    epoch = Epoch(base.state.epoch)
+    ends = wal_name(epoch, SeqNo(1), at)
+    reaches_past = wal_name(epoch, SeqNo(at - 1), SeqNo(at + 1))
+    alone = replace(base.backup, log=())
+    assert unneeded([ends, reaches_past], [alone]) == [ends]
 
 
 def test_a_plan_tells_what_would_go_and_changes_nothing() -> None:
