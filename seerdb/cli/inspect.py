@@ -30,6 +30,7 @@ from seerdb.storage.entry import (
     MERGE,
     PUT_WITH_EXPIRY,
 )
+from seerdb.storage.local.files import read_whole
 from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load, read_record
@@ -52,7 +53,7 @@ from seerdb.storage.value import (
     unpack_expiring,
 )
 from seerdb.storage.wal.format import decode_operations
-from seerdb.storage.wal.reader import Condition, SegmentScan, classify, read_segment, read_whole
+from seerdb.storage.wal.reader import Condition, SegmentScan, classify, read_segment
 from seerdb.storage.wal.segments import parse_segment_name
 
 app = typer.Typer(no_args_is_help=True, help="Show what an object or file holds, decoded.")

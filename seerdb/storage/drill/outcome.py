@@ -12,7 +12,7 @@ from crc32c import crc32c
 
 from seerdb.errors import MALFORMED, DiskError
 from seerdb.storage.drill.run import DrillReport
-from seerdb.storage.local.files import FileSystem
+from seerdb.storage.local.files import FileSystem, read_whole
 
 _NAME = "DRILL"
 
@@ -57,9 +57,7 @@ def load_outcome(files: FileSystem, directory: str) -> DrillOutcome | None:
     try:
         if not files.exists(path):
             return None
-        file = files.open_read(path)
-        data = file.read_at(0, file.size())
-        file.close()
+        data = read_whole(files, path)
     except DiskError:
         return None
     stated, _, body = data.partition(b" ")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from seerdb.errors import InvalidRequestError
@@ -195,18 +195,18 @@ def merged(files: FileSystem, runs: Iterable[SortedRun], pace: Pace) -> Iterator
 
     Raises: ``CorruptionError`` for a file that is not what was written.
     """
-    opened = [(run, files.open_read(run.path)) for run in runs]
-    try:
+    with ExitStack() as opened:
+        sources = []
+        for run in runs:
+            file = opened.enter_context(closing(files.open_read(run.path)))
+            sources.append(_pieces(file, run.path))
         # Of equal keys the merge takes that of the first source.
-        sources = [_pieces(file, run.path) for run, file in reversed(opened)]
+        sources.reverse()
         for window in windows(sources, EMPTY):
             chunk = collapse(window, NO_TOMBSTONES)
             if chunk.keys:
                 yield chunk
             pace()
-    finally:
-        for _, file in opened:
-            file.close()
 
 
 def _pieces(file: File, path: str) -> Iterator[Piece[Chunk]]:

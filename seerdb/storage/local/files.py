@@ -8,6 +8,7 @@ Paths are strings; directories are joined with ``/``. All methods raise
 
 from __future__ import annotations
 
+from contextlib import closing
 from mmap import mmap
 from typing import Protocol
 
@@ -118,3 +119,15 @@ class FileSystem(Protocol):
 
     def free_bytes(self, path: str) -> int:
         """Bytes an ordinary user may still write where ``path`` is."""
+
+
+def size_of(files: FileSystem, path: str) -> int:
+    """The length of a file. Raises: ``DiskError``."""
+    with closing(files.open_read(path)) as file:
+        return file.size()
+
+
+def read_whole(files: FileSystem, path: str) -> bytes:
+    """All bytes of a file. Raises: ``DiskError``."""
+    with closing(files.open_read(path)) as file:
+        return file.read_at(0, file.size())

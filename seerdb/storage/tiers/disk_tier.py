@@ -23,7 +23,7 @@ import msgspec
 
 from seerdb.errors import DiskError
 from seerdb.ids import TableId
-from seerdb.storage.local.files import FileSystem
+from seerdb.storage.local.files import FileSystem, read_whole, size_of
 from seerdb.storage.local.parts_file import (
     RECORD_OVERHEAD,
     SUFFIX,
@@ -61,22 +61,13 @@ def open_tier(files: FileSystem, directory: str, capacity: int, database_id: str
     """The tier of one database. What ``directory`` has of another one is removed first, as by
     whoever followed that one from here. Raises: ``DiskError``."""
     path = f"{directory}/{_OWNER}"
-    if _owner(files, path) != database_id.encode():
+    owner = read_whole(files, path) if files.exists(path) else b""
+    if owner != database_id.encode():
         discard(files, directory)
         files.sync_directory(directory)
         _write_owner(files, path, database_id)
         files.sync_directory(directory)
     return DiskTier(files, directory, capacity)
-
-
-def _owner(files: FileSystem, path: str) -> bytes:
-    if not files.exists(path):
-        return b""
-    file = files.open_read(path)
-    try:
-        return file.read_at(0, file.size())
-    finally:
-        file.close()
 
 
 def _write_owner(files: FileSystem, path: str, database_id: str) -> None:
@@ -117,9 +108,8 @@ class DiskTier:
         for name in self._files.list(self._directory):
             if name.endswith(SUFFIX):
                 try:
-                    file = self._files.open_read(f"{self._directory}/{name}")
-                    self._unwalked[TableId(name.removesuffix(SUFFIX))] = file.size()
-                    file.close()
+                    size = size_of(self._files, f"{self._directory}/{name}")
+                    self._unwalked[TableId(name.removesuffix(SUFFIX))] = size
                 except DiskError:
                     self._errors += 1
         self._bytes = sum(self._unwalked.values())
@@ -222,9 +212,7 @@ class DiskTier:
         try:
             if not self._files.exists(path):
                 return False
-            file = self._files.open_read(path)
-            size = file.size()
-            file.close()
+            size = size_of(self._files, path)
         except DiskError:
             self._failed()
             return False

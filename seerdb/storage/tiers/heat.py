@@ -12,7 +12,7 @@ from crc32c import crc32c
 
 from seerdb.errors import MALFORMED, DiskError
 from seerdb.ids import TableId
-from seerdb.storage.local.files import FileSystem
+from seerdb.storage.local.files import FileSystem, read_whole
 
 Heat = dict[TableId, list[int]]
 """Of each table the numbers of its hot blocks, ascending."""
@@ -41,9 +41,7 @@ def load_heat(files: FileSystem, directory: str) -> Heat:
     try:
         if not files.exists(path):
             return {}
-        file = files.open_read(path)
-        data = file.read_at(0, file.size())
-        file.close()
+        data = read_whole(files, path)
     except DiskError:
         return {}
     body = data[_CRC_SIZE:]

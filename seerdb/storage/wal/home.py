@@ -12,8 +12,7 @@ import msgspec
 from crc32c import crc32c
 
 from seerdb.errors import MALFORMED, ChecksumError, UnsupportedFormatError
-from seerdb.storage.local.files import FileSystem
-from seerdb.storage.wal.reader import read_whole
+from seerdb.storage.local.files import FileSystem, read_whole
 
 _NAME = "HOME"
 

@@ -32,7 +32,6 @@ __all__ = [
     "classify",
     "header_of",
     "read_segment",
-    "read_whole",
     "scan_segment",
 ]
 
@@ -197,14 +196,5 @@ def header_of(files: FileSystem, path: str) -> SegmentHeader | None:
         return decode_header(file.read_at(0, HEADER_SIZE), path)
     except CorruptionError:
         return None
-    finally:
-        file.close()
-
-
-def read_whole(files: FileSystem, path: str) -> bytes:
-    """All bytes of a file. Raises: ``DiskError``."""
-    file = files.open_read(path)
-    try:
-        return file.read_at(0, file.size())
     finally:
         file.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from seerdb.errors import CorruptionError, SeerDBError
-from seerdb.storage.local.files import FileSystem
+from seerdb.storage.local.files import FileSystem, read_whole
 from seerdb.storage.wal.format import decode_operations
 from seerdb.storage.wal.reader import (
     Condition,
@@ -14,7 +14,6 @@ from seerdb.storage.wal.reader import (
     SegmentScan,
     classify,
     read_segment,
-    read_whole,
 )
 from seerdb.storage.wal.segments import list_segments, parse_segment_name
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from seerdb.errors import DiskError, DiskFullError
-from seerdb.storage.local.files import FileSystem
+from seerdb.storage.local.files import FileSystem, read_whole
 from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.wal.format import HEADER_SIZE, decode_header
-from seerdb.storage.wal.reader import read_whole, scan_segment
+from seerdb.storage.wal.reader import scan_segment
 from seerdb.storage.wal.segments import (
     SPARES_KEPT,
     SegmentPool,
