@@ -156,3 +156,16 @@ def test_the_base_of_a_time_is_the_newest_state_of_then() -> None:
     assert timeline.base(second.time_us - 1) == first
     assert timeline.base(second.time_us) == second
     assert timeline.base(third.time_us + 1) == third
+
+
+def test_an_instant_needs_what_left_after_it_and_nothing_that_was_gone() -> None:
+    past = Past()
+    for _ in range(3):
+        past.change(10.0)
+    timeline = past.timeline()
+    replaced, newest = past.writer.state.number - 1, past.writer.state
+    [before] = past.states[replaced].version.tables
+    needed = timeline.needed(newest.time_us - 1)
+    assert needed.names == {table_name(before.id)}
+    assert needed.seq == past.states[replaced].last_seq
+    assert timeline.needed(newest.time_us).names == frozenset()
