@@ -14,8 +14,8 @@ from seerdb.storage.local.files import File, FileSystem, read_whole, size_of
 from seerdb.storage.tiers.disk_tier import DiskTier
 from seerdb.storage.tiers.heat import load_heat, save_heat
 from seerdb.storage.workers.pace import at_full_speed
-from seerdb.testing.machine import disk_error
 from seerdb.testing.files import CrashableFileSystem
+from seerdb.testing.machine import disk_error
 from tests.unit.storage.tables import id_of
 
 
