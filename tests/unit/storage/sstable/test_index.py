@@ -154,3 +154,17 @@ def test_columns_that_do_not_fit_are_corruption(damage: dict[str, object]) -> No
     broken = replace(index, learned=replace(index.learned, **damage))
     with pytest.raises(CorruptionError, match="index is malformed"):
         open_index(broken, name="t", offset=0)
+
+
+def test_a_key_below_several_separators_of_its_head_is_before_all_of_them() -> None:
+    keys = [b"a%03d" % number for number in range(40)]
+    keys += [b"m" * 8 + ending for ending in (b"b", b"d", b"f", b"h")]
+    keys += [b"z%03d" % number for number in range(40)]
+    index = build_index(keys, keys, [100] * len(keys), learned=True)
+    assert index.learned is not None
+    assert len(index.learned.long) == 3
+    opened = open_index(index, name="t", offset=0)
+    separators = [opened.separator(number) for number in range(len(keys))]
+    for ending in (b"", b"a", b"c", b"e", b"g", b"i"):
+        key = b"m" * 8 + ending
+        assert opened.rank(key) == bisect_right(separators, key)

@@ -115,3 +115,11 @@ def test_entries_that_are_not_those_of_the_manifest_are_found() -> None:
     with pytest.raises(CorruptionError, match="not those that the manifest says") as caught:
         verify_table(replace(meta, digest=other.digest), bytes(built.data))
     assert (caught.value.expected, caught.value.found) == (other.digest, built.digest)
+
+
+def test_a_key_above_the_largest_is_found() -> None:
+    def lower(builder: Careless) -> None:
+        builder._last = b"key0001", 1
+
+    with pytest.raises(CorruptionError, match="out of the table's bounds"):
+        verify(careless(puts(3), lower))
