@@ -39,7 +39,8 @@ from seerdb_api.errors import (
 )
 from seerdb_api.fast import FastPath
 from seerdb_api.head import MAX_LINES
-from seerdb_api.reply import Reply, encoded, send_reply
+from seerdb_api.parser import Parser
+from seerdb_api.reply import Reply, encoded, lines_of, send_reply
 from seerdb_api.requests import DROP, request_id_for
 
 MAX_TARGET = 65_535
@@ -62,6 +63,7 @@ _VERSIONS = ("1.0", "1.1")
 _VERSION = "HTTP/1.1 is spoken here, and HTTP/1.0, but not HTTP/{0}"
 _CODING = "the one transfer coding that is known here is chunked"
 _CODING_HEADER = b"transfer-encoding"
+_FRAMING = (b"content-length", _CODING_HEADER)
 _CLOSE = b"connection: close\r\n"
 
 
@@ -78,6 +80,7 @@ class GuardedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         assert isinstance(config.app, FastPath)
+        self.parser = Parser(self, self._head_of_body)
         self._fast = config.app
         self._service = self._fast.service
         self._parsing = False  # uvicorn's parser is inside of a message
@@ -135,7 +138,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(RefusalError(HEAD_TOO_LARGE, _HEAD_LIMITS))
 
     def on_message_begin(self) -> None:
-        """The parser saw the first byte of a request."""
+        """The parser saw the first byte of a request, or begins with the body of one that offers
+        another protocol; see :mod:`parser`."""
+        if self._parsing:
+            return
         self._parsing, self._headed = True, False
         self._begun = self._heard
         self._told = self._lines = self._untold = 0
@@ -143,6 +149,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """The parser saw some of a target."""
+        if self._headed:
+            return
         self._untold = 0
         self._told += len(url)
         super().on_url(url)
@@ -169,6 +177,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The parser saw the end of a head."""
+        if self._headed:
+            return
         self._headed = True
         version = self.parser.get_http_version()
         if version not in _VERSIONS:  # 0.9 is a line that breaks off before its version
@@ -186,9 +196,18 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The parser saw the last byte of a request."""
+        """The parser saw the last byte of a request, or of the head of one that offers another
+        protocol."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._parsing = False
+
+    def _head_of_body(self) -> bytes:
+        """A head that says of what follows it what the last one said."""
+        framing = [line for line in self.headers if line[0] in _FRAMING]
+        close = b"" if self.cycle.keep_alive else _CLOSE
+        return b"POST / HTTP/1.1\r\n%b%b\r\n" % (lines_of(framing), close)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser did not take; uvicorn calls this where it hears of it."""

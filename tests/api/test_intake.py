@@ -356,3 +356,70 @@ def test_whoever_takes_a_reply_slowly_is_not(monkeypatch: pytest.MonkeyPatch) ->
             turn(server)
         assert clock.monotonic() > intake.UNREAD
         assert wire.ask(request("GET", "/v1/kv/a")).startswith(b"HTTP/1.1 ")
+
+
+OFFER = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQ")
+CHUNKED_OFFER = request("PUT", "/v1/kv/b", *OFFER, "transfer-encoding: chunked")
+LIKE_A_REQUEST = request("DELETE", "/v1/kv/a")
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("sent", "value"),
+    [
+        (request("PUT", "/v1/kv/b", *OFFER, body=b"value"), b"value"),
+        (request("PUT", "/v1/kv/b", *OFFER, body=LIKE_A_REQUEST), LIKE_A_REQUEST),
+        (request("PUT", "/v1/kv/b", *OFFER, body=b"v" * 100_000), b"v" * 100_000),
+        (CHUNKED_OFFER + b"1\r\nv\r\n2\r\nal\r\n0\r\nx: y\r\n\r\n", b"val"),
+        (request("PUT", "/v1/kv/b", *OFFER), b""),
+    ],
+)
+def test_a_body_is_a_body_also_where_another_protocol_is_offered(
+    sent: bytes, value: bytes, pieces: int
+) -> None:
+    db = FakeDatabase()
+    db.load(a="1")
+    size = len(sent) // pieces + 1
+    with serving(db) as server, connected(server) as wire:
+        for at in range(0, len(sent), size):
+            wire.send(sent[at : at + size])
+            turn(server)
+        assert wire.reply().startswith(b"HTTP/1.1 204 ")
+        assert wire.ask(request("GET", "/v1/kv/b")).endswith(b"\r\n\r\n" + value)
+        assert wire.ask(request("GET", "/v1/kv/a")).endswith(b"\r\n\r\n1")
+
+
+def test_requests_that_offer_another_protocol_may_follow_each_other() -> None:
+    db = FakeDatabase()
+    db.load(a="1")
+    count = 2_000
+    with serving(db) as server, connected(server) as wire:
+        wire.send(request("GET", "/v1/kv/a", *OFFER) * count + request("GET", "/livez"))
+        for _ in range(count):
+            assert wire.reply().endswith(b"\r\n\r\n1")
+        assert wire.reply().endswith(b'{"live":true}')
+
+
+def test_a_body_that_breaks_off_behind_an_offer_is_a_problem() -> None:
+    with serving(FakeDatabase()) as server, connected(server) as wire:
+        problem(wire.ask(CHUNKED_OFFER + b"zz\r\n"), 400, "invalid-request")
+        assert wire.ended()
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("sent_next", [b"", LIKE_A_REQUEST])
+def test_a_connection_ends_as_asked_where_another_protocol_is_offered(
+    version: bytes, sent_next: bytes
+) -> None:
+    db = FakeDatabase()
+    db.load(a="1")
+    put = request("PUT", "/v1/kv/b", "connection: close, upgrade", "upgrade: h2c", body=b"value")
+    with serving(db) as server:
+        with connected(server) as wire:
+            reply = wire.ask(put.replace(b"HTTP/1.1", b"HTTP/" + version, 1) + sent_next)
+            assert reply.startswith(b"HTTP/1.1 204 ")
+            assert b"connection: close" in reply
+            assert wire.ended()
+        with connected(server) as wire:
+            assert wire.ask(request("GET", "/v1/kv/b")).endswith(b"\r\n\r\nvalue")
+            assert wire.ask(request("GET", "/v1/kv/a")).endswith(b"\r\n\r\n1")
