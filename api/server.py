@@ -16,6 +16,7 @@ import uvicorn
 
 from seerdb import SeerDBError
 from seerdb.clock import SystemClock
+from seerdb.options import without_password
 from seerdb_api.app import create_app
 from seerdb_api.database import open_database
 from seerdb_api.fast import FastPath
@@ -144,7 +145,7 @@ class _Server(uvicorn.Server):
         port = self.servers[0].sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         what = "replica, cache" if settings.replica else "data"
-        where = f"{what} {settings.data_dir}, bucket {settings.bucket}"
+        where = f"{what} {settings.data_dir}, bucket {without_password(settings.bucket)}"
         _say(f"serving http://{host}:{port} ({where})")
 
 

@@ -165,6 +165,8 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     dict[str, Any]: (msgspec.json.Decoder(dict[str, Any]).decode, "a JSON object"),
 }
 """How text becomes a value, by the type of the setting; text for any other type stays text."""
+_SECRET = ("store_options", "drill_store_options")
+"""Settings that hold credentials, which no message repeats."""
 
 
 def _read(name: str, value: Any) -> Any:
@@ -174,7 +176,8 @@ def _read(name: str, value: Any) -> Any:
     try:
         return reader(value)
     except ValueError as error:
-        raise InvalidRequestError(f"setting {name} must be {wanted}, not {value!r}") from error
+        shown = "" if name in _SECRET else f", not {value!r}"
+        raise InvalidRequestError(f"setting {name} must be {wanted}{shown}") from error
 
 
 def _check_names(names: Iterable[str], spelled: Callable[[str], str] = str) -> None:

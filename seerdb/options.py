@@ -58,6 +58,7 @@ MIN_LEASE = 1.0
 MIN_DRILL_INTERVAL = 60.0
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
+_PASSWORD = re.compile(r"//[^/@:]*:[^/@]*@")
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 
 
@@ -120,6 +121,11 @@ def store_complaint(value: object) -> str | None:
             return None
         return f"must not have NUL or lone surrogates in it, unlike {value!r}"
     return f"must be a URL or a directory, not {value!r}"
+
+
+def without_password(url: str) -> str:
+    """``url`` as it may be shown: without the user and password in it."""
+    return _PASSWORD.sub("//***@", url)
 
 
 def _store(value: object) -> str | None:

@@ -111,6 +111,14 @@ def test_probes_may_ask_by_head(tmp_path: Path) -> None:
     stop(server)
 
 
+def test_where_the_bucket_is_is_told_without_a_password(tmp_path: Path) -> None:
+    server = start(tmp_path, store="memory://me:hunter2@host/bucket")
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    assert "bucket memory://***@host/bucket" in line
+    assert "hunter2" not in "".join(stop(server))
+
+
 def test_a_stopped_server_kept_everything(tmp_path: Path) -> None:
     first = start(tmp_path)
     with connection_to(port_of(first)) as connection:

@@ -117,6 +117,13 @@ def test_a_wrong_value_is_refused_by_name(name: str, text: str) -> None:
         load(environment={f"SEERDB_{name.upper()}": text})
 
 
+@pytest.mark.parametrize("name", ["store_options", "drill_store_options"])
+def test_credentials_that_cannot_be_read_are_not_repeated(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=name) as refusal:
+        load(environment={f"SEERDB_{name.upper()}": '{"secret": "hunter2"'})
+    assert "hunter2" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("primary", ["s3://bucket", "http://node-1:73536"])
 def test_a_primary_is_reached_over_http(primary: str) -> None:
     with pytest.raises(InvalidRequestError, match="primary must be an http or https URL"):

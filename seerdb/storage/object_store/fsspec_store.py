@@ -42,6 +42,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
 )
+from seerdb.options import without_password
 from seerdb.storage.object_store.base import Checksum, DeletionDeniedError, ObjectInfo
 from seerdb.storage.object_store.body_file import BodyFile
 from seerdb.storage.pieces import Body, Pieces
@@ -82,7 +83,7 @@ class FsspecObjectStore:
     """
 
     def __init__(self, protocol: str, filesystem: Any, root: str, bucket: str = "") -> None:
-        self._url = f"{protocol}://{root.lstrip('/')}"  # without user and password
+        self._url = without_password(f"{protocol}://{root.lstrip('/')}")
         self._protocol = protocol
         self._filesystem = filesystem
         self._root = root
@@ -342,8 +343,12 @@ def _seconds_for(size: int) -> float:
 def _bucket_of(filesystem: Any, root: str) -> str:
     """Raises for one that S3 cannot have; names no credentials, which the URL may hold."""
     bucket = str(filesystem.split_path(f"{root}/")[0])
-    if root.startswith("/") or (":" in bucket and not bucket.startswith("arn:")):
-        raise ValueError("its URL is s3://bucket/prefix; credentials are options, or AWS_*")
+    is_arn = bucket.startswith("arn:")
+    if root.startswith("/") or (not is_arn and set("@:") & set(bucket)):
+        raise ValueError(
+            "its URL is s3://bucket/prefix; a key and its secret go into store_options, as key and "
+            "secret, or into the environment (AWS_*)"
+        )
     validate_bucket_name({"Bucket": bucket})
     return bucket
 

@@ -10,13 +10,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from seerdb.errors import InvalidRequestError
-from seerdb.options import store_complaint
+from seerdb.options import store_complaint, without_password
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.local_store import LocalObjectStore
 
 _SECRET = re.compile(r"key|secret|token|password|credential|sas|connection|auth", re.IGNORECASE)
-_PASSWORD = re.compile(r"//[^/@:]*:[^/@]*@")
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class StoreLocation:
         return LocalObjectStore(directory)
 
     def __str__(self) -> str:
-        return _PASSWORD.sub("//***@", self.url)
+        return without_password(self.url)
 
     def __repr__(self) -> str:
         return f"StoreLocation({str(self)!r}, {_masked(self.options)!r})"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seerdb.errors import InvalidRequestError
+from seerdb.errors import InvalidRequestError, NotFoundError
 from seerdb.storage.object_store.fsspec_store import FsspecObjectStore
 from seerdb.storage.object_store.local_store import LocalObjectStore
 from seerdb.storage.object_store.location import StoreLocation
@@ -69,3 +69,17 @@ def test_secrets_are_not_shown() -> None:
         assert secret not in shown
     for harmless in ("host/bucket", "http://127.0.0.1:9000", "eu-west-1", "secret"):
         assert harmless in shown
+
+
+@pytest.mark.parametrize("bucket", ["AKIA:hunter2@bucket", "AKIA:hunter2/x@bucket", "me@bucket"])
+def test_s3_has_no_credentials_in_its_url(bucket: str) -> None:
+    with pytest.raises(InvalidRequestError, match="store_options") as refusal:
+        StoreLocation(f"s3://{bucket}/prefix").open()
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_what_fails_is_named_without_a_password() -> None:
+    store = StoreLocation("memory://me:hunter2@host").open()
+    with pytest.raises(NotFoundError) as failure:
+        store.get("none")
+    assert "hunter2" not in f"{store!r} {failure.value}"
