@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from heapq import heappop, heappush
 from types import TracebackType
 from typing import Self
 
 from seerdb.errors import InvalidRequestError
-from seerdb.ids import MAX_SEQ
 from seerdb.options import MAX_KEY_SIZE, MAX_TTL, MAX_VALUE_SIZE
 from seerdb.storage.entry import (
     DELETE,
@@ -19,8 +19,6 @@ from seerdb.storage.entry import (
     MERGE,
     PUT,
     PUT_WITH_EXPIRY,
-    RangeTombstone,
-    RangeTombstones,
 )
 from seerdb.storage.value import SECOND_US, expires_at, pack_expiring, unpack_expiring
 
@@ -191,22 +189,40 @@ class Batch:
         All operations of a batch share one seq and a range tombstone spares entries of its
         own seq, so what it should hide must not be logged at all.
         """
-        if not self.has_ranges:
+        hidden = self._hidden() if self.has_ranges else None
+        if not hidden:
             return self
-        operations = list(zip(self.kinds, self.keys, self.values, strict=True))
-        ranges = RangeTombstones(
-            RangeTombstone(key, value, position + 1)
-            for position, (kind, key, value) in enumerate(operations)
-            if kind == DELETE_RANGE
-        )
         kept = Batch()
         kept.has_ranges = True
+        operations = zip(self.kinds, self.keys, self.values, strict=True)
         for position, (kind, key, value) in enumerate(operations):
-            if kind == DELETE_RANGE or ranges.covering(key, MAX_SEQ) <= position:
+            if position not in hidden:
                 kept.kinds.append(kind)
                 kept.keys.append(key)
                 kept.values.append(value)
         return kept
+
+    def _hidden(self) -> set[int]:
+        """The positions of what a later range delete hides: keys in order, beside a heap of the
+        ranges that have begun, the latest first."""
+        at = [position for position, kind in enumerate(self.kinds) if kind == DELETE_RANGE]
+        last = at[-1] if at else 0
+        single = (position for position in range(last) if self.kinds[position] != DELETE_RANGE)
+        keys = sorted((self.keys[position], position) for position in single)
+        if not keys:
+            return set()
+        ranges = sorted(((self.keys[each], self.values[each], each) for each in at), reverse=True)
+        begun: list[tuple[int, bytes]] = []
+        hidden = set()
+        for key, position in keys:
+            while ranges and ranges[-1][0] <= key:
+                _, end, later = ranges.pop()
+                heappush(begun, (-later, end))
+            while begun and begun[0][1] <= key:
+                heappop(begun)
+            if begun and -begun[0][0] > position:
+                hidden.add(position)
+        return hidden
 
 
 class WriteBatch(Batch):

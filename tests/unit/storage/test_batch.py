@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -157,3 +158,27 @@ def test_where_a_prefix_ends(prefix: bytes, end: bytes | None) -> None:
 def test_a_prefix_is_the_range_up_to_its_end(prefix: bytes, key: bytes) -> None:
     end = prefix_end(prefix)
     assert key.startswith(prefix) == (prefix <= key and (end is None or key < end))
+
+
+@pytest.mark.parametrize("step", [1, -1, 7])
+def test_a_batch_of_many_range_deletes_takes_few_steps(step: int) -> None:
+    """It is normalised where it is submitted, which may be an event loop."""
+    count, calls = 1_000, 0
+    batch = Batch()
+    for position in range(count):
+        key = b"%04d" % (position * step % count)
+        batch.put(key, b"")
+        batch.delete_range(key, b"%b-%04d" % (key, position))
+
+    def called(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(called)
+    try:
+        normalised = batch.normalised()
+    finally:
+        sys.setprofile(before)
+    assert len(normalised) == count
+    assert calls < 20 * count
