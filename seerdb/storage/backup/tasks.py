@@ -122,7 +122,7 @@ class BackupTasks:
 
     def start(self, to: str, wish: Wish, transfer: Transfer) -> BackupStatus:
         """Begin :meth:`run` on a thread of its own. Raises: ``BusyError`` while another one runs
-        there, ``ClosedError``."""
+        there, and when there is no thread for it, ``ClosedError``."""
         shown = str(StoreLocation(to, transfer.target_options))
         task = _Task(BackupStatus(self._random_bytes(8).hex(), shown, "running"))
         with self._lock:
@@ -133,11 +133,11 @@ class BackupTasks:
                     "another backup of this database runs in the background",
                     retry_after_seconds=RETRY_SECONDS,
                 )
-            self._tasks = [*self._tasks, task][-REMEMBERED:]
             task.thread = self._workers.start_thread(
                 lambda: self._run(task, to, wish, replace(transfer, watch=task.watch)),
                 "seerdb-backup",
             )
+            self._tasks = [*self._tasks, task][-REMEMBERED:]
         return task.status
 
     def _run(self, task: _Task, to: str, wish: Wish, transfer: Transfer) -> None:

@@ -108,9 +108,13 @@ class Drills:
 
     def _start(self) -> None:
         with self._lock:
-            if not self._closed:
-                start = self._around.workers.start_thread
-                self._thread = start(self._turn, "seerdb-drill")
+            if self._closed:
+                return
+            try:
+                self._thread = self._around.workers.start_thread(self._turn, "seerdb-drill")
+            except BusyError:
+                self._later(min(RETRY_SECONDS, self._options.drill_interval))
+                raise
 
     def _turn(self) -> None:
         interval = self._options.drill_interval

@@ -60,5 +60,9 @@ class Surroundings:
 
     def ship(self, tickets: list[Ticket], place: Place) -> None:
         self._shipping.shipper.enqueue(tickets, place)
-        # On another thread always: the caller holds the commit mutex, which shipping takes.
-        self._workers.submit_lane(self._background.ship.wake)
+        wake = self._background.ship.wake
+        if self._workers.is_inline:
+            # On another thread: the caller holds the commit mutex, which shipping takes.
+            self._workers.submit_lane(wake)
+        else:
+            wake()

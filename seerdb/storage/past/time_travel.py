@@ -105,8 +105,8 @@ class TimeTravel:
 
     def _look_later(self) -> None:
         if self._views and not self._looks_later:
-            self._looks_later = True
             self._sources.call_later(VIEW_SECONDS, self._let_go)
+            self._looks_later = True
 
     def _let_go(self) -> None:
         """Drop the views that were not used for long."""

@@ -205,7 +205,7 @@ class Follower:
 
     def _look_soon(self) -> None:
         if not self._closed and not self.runtime.workers.is_inline:
-            self.runtime.workers.submit_lane(self.lane.wake)
+            self.lane.wake()
 
     def _missed(self) -> None:
         self.tail.reload()

@@ -105,7 +105,8 @@ class Lane:
             self._condition.notify_all()
 
     def wake(self) -> None:
-        """Have the work looked at soon; at once and in this thread when inline."""
+        """Have the work looked at soon; at once and in this thread when inline. Raises:
+        ``BusyError`` without a thread for it, and then it is tried again later; ``ClosedError``."""
         for slot in self._slots:
             self._wake(slot)
 
@@ -122,9 +123,11 @@ class Lane:
             return
         try:
             self._submit(partial(self._turn, slot))
-        except SeerDBError:
+        except SeerDBError as error:
             with self._condition:
                 slot.running = False
+            if isinstance(error, BusyError):
+                self._retry_in(slot, LAST_RETRY_SECONDS)
             raise
 
     def _turn(self, slot: _Slot) -> None:
@@ -183,19 +186,15 @@ class Lane:
         with self._condition:
             if slot.retry_at is not None and slot.retry_at <= at:
                 return
+            self._workers.timer.call_later(seconds, partial(self._try_again, slot, at))
             slot.retry_at = at
-        self._workers.timer.call_later(seconds, partial(self._try_again, slot, at))
 
     def _try_again(self, slot: _Slot, at: float) -> None:
         with self._condition:
             if slot.retry_at != at:  # a sooner one came in its place
                 return
             slot.retry_at = None
-        try:
-            self._wake(slot)
-        except BusyError:
-            self._retry_in(slot, LAST_RETRY_SECONDS)
-            raise
+        self._wake(slot)
 
     def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a condition that the work brings about holds, or the work fails.

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from seerdb.clock import Clock
-from seerdb.errors import BusyError, ClosedError
+from seerdb.errors import BusyError, ClosedError, SeerDBError
 from seerdb.storage.workers.allocator import share_one_arena
 from seerdb.storage.workers.job_process import require_interpreter
 from seerdb.storage.workers.processes import PROCESSES, RUNTIME_CLOSED, Pool, WorkerProcesses
@@ -58,6 +58,49 @@ class InlineExecutor(Executor):
         return future
 
 
+PROGRAM_ENDS = (
+    "the main thread of the program has ended, and with it the threads for background work; open "
+    "and close databases before that, not in atexit"
+)
+
+
+class ProgramEnds(ClosedError):
+    """The main thread has ended, and Python starts nothing in executors any more."""
+
+
+def _no_thread(error: RuntimeError) -> SeerDBError:
+    """What to raise where Python could not start one."""
+    if "shutdown" in str(error):
+        return ProgramEnds(PROGRAM_ENDS)
+    return BusyError(
+        f"the system gives this process no other thread ({error}); raise its limit",
+        retry_after_seconds=1.0,
+    )
+
+
+def _start_thread(run: Callable[[], None], name: str) -> Thread:
+    """A thread that runs. Raises: ``BusyError``, ``ProgramEnds``."""
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise _no_thread(error) from error
+    return thread
+
+
+class Threads(ThreadPoolExecutor):
+    """An executor that raises ``BusyError`` for what it would need another thread, and gets none.
+    It may yet run that later."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError as error:
+            if "shutdown" in str(error):
+                raise
+            raise _no_thread(error) from error
+
+
 @contextmanager
 def unless_interrupted(pool: Executor) -> Iterator[Executor]:
     """``pool``, which ends with the context and what it does with it. Only Ctrl-C and SIGTERM do
@@ -83,7 +126,7 @@ def run_within(seconds: float, call: Callable[[], object]) -> None:
         except BaseException as error:  # noqa: BLE001 - it is raised again by ended.result()
             ended.set_exception(error)
 
-    threading.Thread(target=run, name="seerdb-within", daemon=True).start()
+    _start_thread(run, "seerdb-within")
     ended.result(seconds)
 
 
@@ -95,13 +138,13 @@ def transfer_threads(count: int) -> Executor:
 
 def watched_threads(count: int) -> Executor:
     """The same for who has to look around while one is under way."""
-    return ThreadPoolExecutor(count, "seerdb-transfer")
+    return Threads(count, "seerdb-transfer")
 
 
 @contextmanager
 def check_threads() -> Iterator[Executor]:
     """Threads for reading a bucket as a whole, which end with the context."""
-    with unless_interrupted(ThreadPoolExecutor(CHECK_THREADS, "seerdb-check")) as threads:
+    with unless_interrupted(Threads(CHECK_THREADS, "seerdb-check")) as threads:
         yield threads
 
 
@@ -120,8 +163,8 @@ def in_order(threads: Executor, call: Callable[[T], R], items: Iterable[T]) -> I
 def side_by_side(threads: Executor, call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """What ``call`` returns for each item, in the order of the items, all under way at once.
 
-    Raises: what a call raises, or ``ClosedError`` when ``threads``, which are those of a database,
-    have ended.
+    Raises: what a call raises; ``BusyError`` without a thread for it; ``ClosedError`` when
+    ``threads``, which are those of a database, have ended.
     """
     try:
         results = threads.map(call, items)
@@ -133,16 +176,6 @@ def side_by_side(threads: Executor, call: Callable[[T], R], items: Iterable[T]) 
 def closed_meanwhile() -> ClosedError:
     """What a read raises that was under way while the database was closed."""
     return ClosedError("the database was closed during this read; open it again")
-
-
-PROGRAM_ENDS = (
-    "the main thread of the program has ended, and with it the threads for background work; open "
-    "and close databases before that, not in atexit"
-)
-
-
-class ProgramEnds(ClosedError):
-    """The main thread has ended, and Python starts nothing in executors any more."""
 
 
 def _tell_of_exception() -> None:
@@ -178,15 +211,14 @@ class Timer:
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Make a quick call on the timer's thread. Dropped at close. If it raises, that is told to
-        ``threading.excepthook``."""
+        ``threading.excepthook``. Raises ``BusyError`` when it gets no thread for that."""
         due = self._clock.monotonic() + seconds
         with self._condition:
             if self._closed:
                 return
-            heapq.heappush(self._calls, (due, next(self._order), call))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="seerdb-timer", daemon=True)
-                self._thread.start()
+                self._thread = _start_thread(self._run, "seerdb-timer")
+            heapq.heappush(self._calls, (due, next(self._order), call))
             self._condition.notify()
 
     def _run(self) -> None:
@@ -235,11 +267,11 @@ class Workers:
         self.compactions = compactions or PROCESSES[Pool.MERGES]
         self.clock = clock
         self.timer = Timer(clock)
-        self.fetchers: Executor = ThreadPoolExecutor(FETCH_THREADS, "seerdb-fetch")
-        self._lanes = ThreadPoolExecutor(LANE_THREADS, "seerdb-lane")
+        self.fetchers: Executor = Threads(FETCH_THREADS, "seerdb-fetch")
+        self._lanes = Threads(LANE_THREADS, "seerdb-lane")
         self.flushes = threading.Semaphore(BUILDS)
         threads = self.compactions if background == "process" else COMPACTION_THREADS
-        self._compactions = ThreadPoolExecutor(threads, "seerdb-compaction")
+        self._compactions = Threads(threads, "seerdb-compaction")
         self.processes = WorkerProcesses()
         self._is_closed = False
 
@@ -271,23 +303,17 @@ class Workers:
         waiting = deque([run])
         try:
             pool.submit(_run_what_waits, waiting)
+        except BusyError:
+            if _take(waiting) is not None:
+                raise
         except RuntimeError as error:
-            if _take(waiting) is None:
-                return
             if self._is_closed:
                 raise ClosedError(RUNTIME_CLOSED) from error
-            if "shutdown" in str(error):
-                raise ProgramEnds(PROGRAM_ENDS) from error
-            raise BusyError(
-                f"the system gives this process no other thread ({error}); raise its limit",
-                retry_after_seconds=1.0,
-            ) from error
+            raise _no_thread(error) from error
 
     def start_thread(self, run: Callable[[], None], name: str) -> Thread:
-        """A thread of its own, for a loop that ends by itself."""
-        thread = threading.Thread(target=run, name=name, daemon=True)
-        thread.start()
-        return thread
+        """A thread of its own, for a loop that ends by itself. Raises: ``BusyError``."""
+        return _start_thread(run, name)
 
     def start_loop(self, run: Callable[[], None], name: str) -> Thread:
         """As :meth:`start_thread`, for a loop that others rely on: if it raises, that is told to

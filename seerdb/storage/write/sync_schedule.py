@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from seerdb.clock import ForwardClock
-from seerdb.errors import SeerDBError
+from seerdb.errors import BusyError, SeerDBError
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.storage.write.poison import Poison
 
@@ -52,12 +52,17 @@ class SyncSchedule:
             raise self._failed(error) from error
 
     def within_interval(self) -> None:
-        """Sync once the interval since the last time is over, now or by the timer."""
+        """Sync once the interval since the last time is over, now or by the timer; now, too, where
+        the timer gets no thread."""
         if self._clock.monotonic() - self._log.synced_at >= self._interval:
             self._log.sync()
         elif not self._is_due:
-            self._is_due = True
-            self._call_later(self._interval, self._late)
+            try:
+                self._call_later(self._interval, self._late)
+            except BusyError:
+                self._log.sync()
+            else:
+                self._is_due = True
 
     def _late(self) -> None:
         # The timer's thread serves others too. Who leads for long has synced before it waited.
