@@ -99,6 +99,28 @@ def test_a_process_that_stood_still_inside_of_a_write_does_not_acknowledge_it(
     assert world.kill().open("a").get(b"k") == b"unheard", "but the log has it"
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_write_that_flushes_for_longer_than_the_lease_renews_it_before_it_goes_on(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``background`` ``inline`` flushes and merges run in writes, and nobody renews beside
+    them: the write was not acknowledged, and no other one taken until the next opening."""
+    world = World(**ROOMY | {"memtable_capacity": 4096}, lease=SECONDS)
+    db = world.open("a")
+    flush = db._engine.background.flush
+    wake, flushed = flush.wake, list[float]()
+
+    def take_long() -> None:
+        wake()
+        world.clock.advance(SECONDS)
+        flushed.append(world.clock.monotonic())
+
+    monkeypatch.setattr(flush, "wake", take_long)
+    for number in range(50):
+        db.put(b"%d" % number, bytes(200), durability=level)
+    assert len(flushed) > 1
+
+
 def test_who_opens_a_database_whose_holder_lives_waits_for_the_lease_and_fences_it() -> None:
     world, older = leased()
     older.put(b"k", b"older", durability="object")

@@ -246,10 +246,9 @@ class Committer:
     def _admitted(self, group: list[Request]) -> list[Request]:
         """Those that may be written, for which there is room then; the others are done."""
         try:
-            self._poison.check()
-            if self._lease is not None:
-                self._lease.require()
-            self._make_room(_size(group))
+            self._require()
+            if self._make_room(_size(group)):
+                self._require()  # inline, that flushed and merged
             return self._expected(group)
         except SeerDBError as error:
             _refuse(group, error)
@@ -346,19 +345,28 @@ class Committer:
             self._env.poisoned(error)
         return failure
 
-    def _make_room(self, size: int) -> None:
-        """Freeze before write: a full memtable is sealed before the group that overflows it."""
+    def _require(self) -> None:
+        """Raise unless a group of writes may begin."""
+        self._poison.check()
+        if self._lease is not None:
+            self._lease.require()
+
+    def _make_room(self, size: int) -> bool:
+        """Freeze before write: a full memtable is sealed before the group that overflows it;
+        returns whether one was."""
         head = self.head
         if not head.is_begun:
             self._env.check_disk()
             head.begin()
         if head.size >= self._hold_back_at:
             self._hold_back_at = head.size + self._unhindered()
-        if head.is_full_for(size):
-            self.syncs.if_due()
-            self._env.admit()
-            self._rotate()
-            head.begin()
+        if not head.is_full_for(size):
+            return False
+        self.syncs.if_due()
+        self._env.admit()
+        self._rotate()
+        head.begin()
+        return True
 
     def _unhindered(self) -> int:
         """Bytes until the next look at the pressure; slows the writer down as that demands."""
