@@ -131,15 +131,24 @@ class Lane:
             raise
 
     def _turn(self, slot: _Slot) -> None:
-        while self._take(slot):
-            try:
-                while slot.work() and not self._closed:
-                    slot.error, slot.attempts = None, 0
-                    self._wake_others(slot)
+        try:
+            while self._take(slot):
+                self._attempt(slot)
+                self.nudge()
+        except BaseException:
+            with self._condition:
+                slot.running = slot.has_thread = False
+                self._condition.notify_all()
+            raise
+
+    def _attempt(self, slot: _Slot) -> None:
+        try:
+            while slot.work() and not self._closed:
                 slot.error, slot.attempts = None, 0
-            except BaseException as error:  # noqa: BLE001 - kept, told and shown by health
-                self._retry(slot, error)
-            self.nudge()
+                self._wake_others(slot)
+            slot.error, slot.attempts = None, 0
+        except BaseException as error:  # noqa: BLE001 - kept, told and shown by health
+            self._retry(slot, error)
 
     def _wake_others(self, slot: _Slot) -> None:
         """What one did may be what another waited for."""
@@ -166,9 +175,7 @@ class Lane:
         doublings = min(slot.attempts - 1, DOUBLINGS)
         seconds = min(FIRST_RETRY_SECONDS * 2**doublings, LAST_RETRY_SECONDS)
         if not isinstance(error, Exception):
-            with self._condition:
-                self._closed, slot.running, slot.has_thread = True, False, False
-                self._condition.notify_all()
+            self._closed = True
             raise error
         try:
             goes_on = self._failed(self.name, error, slot.attempts, seconds)

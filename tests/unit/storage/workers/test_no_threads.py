@@ -103,6 +103,30 @@ def test_a_turn_that_nobody_could_be_told_of_is_taken_later(
     lane.close()
 
 
+def test_a_lane_whose_next_attempt_cannot_be_timed_works_when_it_is_woken(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted as at work for ever, and who waited for it never returned."""
+    is_up = False
+
+    def work() -> bool:
+        if not is_up:
+            raise UnavailableError("away")
+        return False
+
+    def refuse_call(_seconds: float, _call: object) -> None:
+        raise BusyError("no other thread", retry_after_seconds=1.0)
+
+    lane = Lane("follow", work, workers, lambda *_: True)
+    with monkeypatch.context() as patched:
+        patched.setattr(workers.timer, "call_later", refuse_call)
+        lane.wake_and_wait(lambda: False, PATIENCE)
+        assert lane.wake_and_wait(lambda: not lane._running, PATIENCE)
+    is_up = True
+    assert lane.wake_and_wait(lambda: lane.error is None, 10)
+    lane.close()
+
+
 def test_the_timer_starts_with_the_first_call_for_which_there_is_a_thread(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
