@@ -112,12 +112,14 @@ def test_blocks_that_look_the_same_are_taken_apart_together(seq: int, kind: int)
         assert counts_in(each).tolist() == [20, 20, 20]
 
 
-def test_blocks_of_one_length_that_differ_are_taken_apart_one_by_one() -> None:
-    """The same bytes in another number of entries."""
-    several = alike(20, value=b"v" * 12), alike(10, value=b"v" * 40)
-    payloads = [one_by_one(each, [0, len(each)])[0] for each in several]
-    size = max(map(len, payloads))
-    rows = np.array([list(each.ljust(size, b"\0")) for each in payloads], np.uint8)
+@pytest.mark.parametrize("at", range(HEADER_SIZE))
+def test_blocks_of_one_length_with_different_heads_are_not_taken_apart_together(at: int) -> None:
+    payloads = one_by_one(alike(60), [0, 20, 40, 60])
+    other = bytearray(payloads[1])
+    other[at] ^= 1
+    payloads[1] = bytes(other)
+    rows = np.frombuffer(b"".join(payloads), np.uint8).reshape(3, -1)
+    assert _packed_alike(payloads) is None
     assert _packed_alike(rows) is None
 
 
