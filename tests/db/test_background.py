@@ -478,7 +478,7 @@ def test_a_merge_that_waits_for_its_turn_when_the_close_begins_is_refused(
     compactor, looked = db._engine.compactor, threading.Event()
 
     def nothing_is_free(_slot: int) -> bool:
-        if compactor._requests:
+        if compactor._requests.open():
             looked.set()
         return False
 

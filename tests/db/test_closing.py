@@ -8,11 +8,12 @@ from unittest.mock import patch
 
 import pytest
 
-from seerdb import DB, ClosedError, Components
+from seerdb import DB, ClosedError, Components, DiskError
 from seerdb.events import WorkFailed
 from seerdb.storage.engine.engine import Engine
 from seerdb.storage.object_store.names import MANIFEST_PREFIX
 from seerdb.storage.pieces import Body
+from seerdb.storage.wal.writer import LogWriter
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.events import PATIENCE, Heard
@@ -102,3 +103,21 @@ def test_closing_begins_while_the_bucket_does_not_answer(open_db: OpenDB) -> Non
             store.let_go.set()
         flush.result(PATIENCE)
     assert db.get(b"a") == b"1"
+
+
+def test_a_log_that_cannot_be_closed_keeps_nothing_else_open(
+    db: DB, open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network's file system, which may tell only then that there is no more room."""
+
+    def close(_: LogWriter) -> None:
+        raise DiskError("no more room")
+
+    db.put(b"a", b"1")
+    with monkeypatch.context() as patched:
+        patched.setattr(LogWriter, "close", close)
+        with pytest.raises(DiskError, match="no more room"):
+            db.close()
+    with pytest.raises(ClosedError):
+        db._engine.runtime.workers.submit_lane(lambda: None)
+    assert open_db().get(b"a") == b"1"

@@ -15,7 +15,6 @@ from seerdb import DB, ChecksumError, ClosedError, Components, InvalidRequestErr
 from seerdb.events import CompactionCompleted, WorkFailed
 from seerdb.storage.compaction.plan import make_plan
 from seerdb.storage.compaction.work import JobStatistics, Limits, Work
-from seerdb.storage.engine.engine import LOOK_SECONDS
 from seerdb.storage.jobs.runners import JobRunner, LocalRunner
 from seerdb.storage.pieces import Body
 from seerdb.storage.retention.garbage import collectable
@@ -169,17 +168,6 @@ def test_where_operands_may_be_merged_nothing_is_rewritten_for_its_end_alone() -
     assert table_ids(db) == set()
 
 
-def test_values_that_expire_are_looked_at_from_time_to_time(open_db: OpenDB) -> None:
-    clock = FakeClock()
-    db = open_db(components=Components(clock=clock))
-    engine = db._engine
-    db.put(b"a", b"1", ttl=10)
-    db.flush()
-    clock.advance(LOOK_SECONDS)
-    engine._look_again()
-    assert engine.background.compaction.wake_and_wait(lambda: db.statistics().tables == 0, PATIENCE)
-
-
 # Beside each other.
 
 
@@ -217,7 +205,7 @@ def two_slots(open_db: OpenDB, monkeypatch: pytest.MonkeyPatch) -> tuple[DB, Hel
     fill(db, range(3000))
     fill(db, range(0, 3000, 2), b"newer")
     assert db.statistics().runs == 2
-    db._engine.compactor._runner = held = Held(db._engine.compactor._runner)
+    db._engine.compactor._merger._runner = held = Held(db._engine.compactor._merger._runner)
     return db, held, heard
 
 

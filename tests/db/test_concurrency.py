@@ -167,7 +167,7 @@ def test_a_compaction_asked_for_during_another_takes_what_came_since(open_db: Op
         db.put(b"c", b"1")
         db.flush()
         second = callers.submit(db.compact)
-        while len(db._engine.compactor._requests) < 2:
+        while len(db._engine.compactor._requests.open()) < 2:
             pass
         go_on.set()
         assert len(first.result(60).removed) >= 2

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from seerdb import (
 from seerdb.clock import SystemClock
 from seerdb.errors import AlreadyExistsError
 from seerdb.events import CompactionCompleted, WorkFailed
+from seerdb.storage.compaction import inputs
 from seerdb.storage.compaction.run import run_compaction
 from seerdb.storage.jobs.remote import DaskRunner, RemoteJob, run_remotely
 from seerdb.storage.object_store.location import StoreLocation
@@ -42,6 +44,7 @@ from tests.fixtures.dask import (
     Gate,
     Through,
     failing_job,
+    meeting_compaction,
     telling_compaction,
     uncompressed_compaction,
 )
@@ -92,7 +95,7 @@ def fill(db: DB) -> dict[bytes, bytes]:
 
 def gated(db: DB, gate: Gate) -> Through:
     compactor = db._engine.compactor
-    compactor._runner = through = Through.gate(compactor._runner, gate)
+    compactor._merger._runner = through = Through.gate(compactor._merger._runner, gate)
     return through
 
 
@@ -157,7 +160,7 @@ def test_a_late_run_of_a_job_replaces_nothing(open_db: OpenDB, cluster: DaskClus
     db = open_db(background=cluster.background)
     rows = fill(db)
     compactor = db._engine.compactor
-    compactor._runner = through = Through(compactor._runner, run_compaction)
+    compactor._merger._runner = through = Through(compactor._merger._runner, run_compaction)
     db.compact()
     [job], store = through.jobs, bucket(db).open()
     before = {info.name: store.get(info.name) for info in store.list("tables/")}
@@ -182,7 +185,7 @@ def test_a_worker_moves_what_lives_in_blobs_and_a_late_run_changes_nothing(
         db.delete(b"%04d" % number)
         rows.pop(b"%04d" % number, None)
     compactor = db._engine.compactor
-    compactor._runner = through = Through(compactor._runner, run_compaction)
+    compactor._merger._runner = through = Through(compactor._merger._runner, run_compaction)
     db.compact()
     db.compact()
     *_, job = (job for job in through.jobs if job.plan.dying)
@@ -208,7 +211,7 @@ def test_a_reply_that_is_lost(open_db: OpenDB, cluster: DaskCluster, gate: Gate)
     asked = engine.compactor.ask()
     engine.background.compaction.wake()
     gate.wait_for_job()
-    engine.compactor._runner = afterwards = Through(through.runner, run_compaction)
+    engine.compactor._merger._runner = afterwards = Through(through.runner, run_compaction)
     engine.runtime.cluster._client.close()
     heard.wait_for_error("runs again later")
     lane = engine.background.compaction
@@ -259,7 +262,9 @@ def test_a_cancelled_job_ends_on_its_worker_too(
     db = open_db(background=cluster.background, compaction_rate=8)
     rows = fill(db)
     compactor = db._engine.compactor
-    compactor._runner = Through(compactor._runner, partial(telling_compaction, gate))
+    compactor._merger._runner = Through(
+        compactor._merger._runner, partial(telling_compaction, gate)
+    )
     with ThreadPoolExecutor(1) as caller:
         compaction = caller.submit(db.compact)
         worker = gate.wait_for_job()
@@ -361,3 +366,41 @@ def test_without_dask(open_db: OpenDB, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "find_spec", lambda _: None)
     with pytest.raises(InvalidRequestError, match=r"pip install 'seerdb\[dask\]'"):
         open_db(background="dask://127.0.0.1:1")
+
+
+def test_parts_of_one_compaction_are_merged_by_all_workers(
+    open_db: OpenDB, cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "compression": "none",
+        "memtable_capacity": 1 << 20,
+        "wal_segment_size": 4 << 20,
+    }
+    db = open_db(**settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs, "WINDOW_BLOCKS", 1)  # so that small tables come of it
+        make_tables_small(db)
+        for numbers in (range(3000), range(0, 3000, 5)):
+            with db.batch() as batch:
+                for number in numbers:
+                    batch.put(b"%04d" % number, b"x" * 100)
+            db.flush()
+        db.compact()
+    db.close()
+    db = open_db(background=cluster.background, **settings)
+    make_tables_small(db)
+    rows = fill(db)
+    merger = db._engine.compactor._merger
+    met = tmp_path / "met"
+    met.mkdir()
+    merger._runner = through = Through(merger._runner, partial(meeting_compaction, met))
+    db.compact()
+    assert {int(path.name) for path in met.iterdir()} == cluster.pids()
+    assert len(through.jobs) > 3
+    assert db.statistics().runs == 1
+    assert_sound(db, rows)
+
+
+def make_tables_small(db: DB) -> None:
+    planner = db._engine.compactor._planner
+    planner._options = replace(planner._options, table_size=2048)

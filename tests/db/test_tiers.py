@@ -128,7 +128,7 @@ def test_a_merge_that_is_given_up_leaves_nothing_on_the_disk(
     db.compact()
     fill(db, range(0, COUNT, 3))
     compactor, parts = db._engine.compactor, 0
-    run = compactor._runner.run
+    run = compactor._merger._runner.run
 
     def run_and_pause(*job: Any) -> Any:
         nonlocal parts
@@ -137,7 +137,7 @@ def test_a_merge_that_is_given_up_leaves_nothing_on_the_disk(
             compactor.pause()
         return run(*job)
 
-    monkeypatch.setattr(compactor._runner, "run", run_and_pause)
+    monkeypatch.setattr(compactor._merger._runner, "run", run_and_pause)
     compactor.ask()
     db._engine.background.compaction.wake()
     assert parts == 3

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from seerdb import DB, Batch, BusyError, InternalError, UnavailableError
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.object_store.names import table_name
+from seerdb.storage.object_store.base import ObjectInfo
+from seerdb.storage.object_store.names import TABLE_PREFIX, table_name
 from seerdb.storage.pieces import Pieces
 from seerdb.storage.wal.backlog import Stretch
 from seerdb.storage.write.request import Outcome
+from seerdb.testing.clock import FakeClock
+from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import World, collect_garbage, fill
 
 
@@ -190,6 +194,35 @@ def test_what_a_merge_replaced_is_kept_for_the_grace_period_from_the_start(
     assert there >= set(inputs)
     collect_garbage(world, db)
     assert {info.name for info in world.bucket.list("tables/")}.isdisjoint(inputs)
+
+
+class _Interrupted(MemoryObjectStore):
+    """Does something of the test's before it lists tables."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile and prefix == TABLE_PREFIX:
+            meanwhile()
+        else:
+            self.meanwhile = meanwhile
+        return super().list(prefix)
+
+
+def test_what_is_flushed_while_garbage_is_collected_stays_whatever_the_clocks_show() -> None:
+    """The collector has the manifest of before, and the clock of the store is an hour behind."""
+    clock = FakeClock()
+    bucket = _Interrupted(FakeClock(clock.now() - 3600))
+    db = World(clock=clock, bucket=bucket, blob_threshold=1).open()
+    db.put(b"a", b"1")
+    db.flush()
+    db.put(b"b", b"2")
+    bucket.meanwhile = db.flush
+    db._engine.background.garbage.wake()
+    assert bucket.meanwhile is None
+    assert db.verify().problems == []
+    assert dict(db.scan()) == {b"a": b"1", b"b": b"2"}
 
 
 def test_a_snapshot_reads_what_was_merged_and_collected_meanwhile() -> None:

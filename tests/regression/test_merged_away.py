@@ -7,7 +7,7 @@ import pytest
 from seerdb import DB
 from seerdb.events import CompactionCompleted
 from seerdb.storage.compaction.policy import POLICIES
-from seerdb.storage.compaction.work import Request
+from seerdb.storage.compaction.requests import Request
 from tests.fixtures.database import World, collect_garbage
 
 

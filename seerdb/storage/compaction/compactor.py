@@ -1,42 +1,36 @@
 """Doing what the policy plans and what people ask for, several plans beside each other.
 
-Each slot of the compaction lane has a plan of its own; one that fails is tried again in its slot.
-What was uploaded is remembered until the manifest edit is in effect, and when one part of a plan
-fails, the parts that are done.
+Each slot of the compaction lane has a plan of its own, or helps another with the parts of its plan.
+A plan that fails is tried again in its slot. What was uploaded is remembered until the manifest
+edit is in effect, and when one part of a plan fails, the parts that are done.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
 from seerdb.clock import ForwardClock
-from seerdb.errors import ClosedError, CorruptionError
+from seerdb.errors import BusyError, ClosedError, CorruptionError
 from seerdb.events import CompactionCompleted, Listener
-from seerdb.ids import TableId
 from seerdb.storage.compaction.ledger import check_merge
-from seerdb.storage.compaction.plan import Plan, between, check_plan, collides
+from seerdb.storage.compaction.parts import Part, PartMerger
+from seerdb.storage.compaction.plan import Plan, check_plan, collides
 from seerdb.storage.compaction.planner import Planner
-from seerdb.storage.compaction.run import CompactionJob, CompactionResult, run_compaction
+from seerdb.storage.compaction.requests import Request, Requests
 from seerdb.storage.compaction.work import (
     CompactionStatistics,
     JobStatistics,
     Limits,
-    Request,
     Work,
 )
-from seerdb.storage.digest import NONE
 from seerdb.storage.flush.publish import Publisher
-from seerdb.storage.flush.run import TableFormat
-from seerdb.storage.jobs.runners import JobRunner
 from seerdb.storage.manifest.version import TableMeta, Version
-from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.retention.outputs import TableOutputs
-from seerdb.storage.value import SECOND_US
 
 
 class Compactor:
@@ -46,31 +40,34 @@ class Compactor:
         self,
         publisher: Publisher,
         outputs: TableOutputs,
-        runner: JobRunner,
+        merger: PartMerger,
         *,
         planner: Planner,
         limits: Limits,
-        table_format: TableFormat,
         clock: ForwardClock,
         listener: Listener,
     ) -> None:
         self._publisher = publisher
         self._outputs = outputs
-        self._runner = runner
+        self._merger = merger
         self._planner = planner
         self._limits = limits
-        self._format = table_format
         self._clock = clock
         self._listener = listener
         self._ids = itertools.count(1)
+        self._requests = Requests()
         # Guarded by the lock, but to look:
         self._lock = threading.Lock()
+        self._job_ended = threading.Condition(self._lock)
         self._works: dict[int, Work] = {}
+        self._helping = 0
         self._is_cancelled = self._is_paused = False
         self.statistics = CompactionStatistics()
-        # Guarded by a lock of their own: the other one is held while the bucket is asked.
-        self._asking = threading.Lock()
-        self._requests: list[Request] = []
+        self._wake: Callable[[], None] = lambda: None
+
+    def attend(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called when other slots have something to help with."""
+        self._wake = wake
 
     def compact_one(self, slot: int = 0) -> bool:
         """Do what is due beside what other slots do; returns whether something was done.
@@ -82,7 +79,7 @@ class Compactor:
         try:
             work = self._works.get(slot) or self._begin(slot)
             if work is None:
-                return False
+                return self._help()
             if work.plan.move:
                 self._move(work)
             else:
@@ -99,9 +96,7 @@ class Compactor:
     def ask(self, start: bytes | None = None, end: bytes | None = None) -> Request:
         """Have all in ``[start, end)`` merged as soon as possible: wake the lane, and wait for what
         is returned to be over. After :meth:`cancel` it is at once."""
-        request = Request(start, end)
-        with self._asking:
-            self._requests.append(request)
+        request = self._requests.add(start, end)
         if self._is_cancelled:
             self._refuse_requests()
         return request
@@ -112,11 +107,11 @@ class Compactor:
         waits."""
         self._is_cancelled = True
         for work in list(self._works.values()):
-            work.control.cancel()
+            work.cancel()
         self._refuse_requests()
 
     def _refuse_requests(self) -> None:
-        self._tell_requests(None, ClosedError("the database is being closed; it merges no more"))
+        self._requests.tell(ClosedError("the database is being closed; it merges no more"))
 
     def pause(self) -> None:
         """Begin nothing before :meth:`resume`. What runs ends within about a second and is given
@@ -125,7 +120,7 @@ class Compactor:
             self._is_paused = True
             works = list(self._works.values())
         for work in works:
-            work.control.cancel()
+            work.cancel()
 
     def resume(self) -> None:
         """Go on. Wake the lane then."""
@@ -154,7 +149,7 @@ class Compactor:
 
     def _begin(self, slot: int) -> Work | None:
         with self._lock:
-            if self._is_cancelled or self._is_paused or len(self._works) >= self._limits.at_once():
+            if self._room() <= 0:
                 return None
             version = self._publisher.settled_version()
             running = [work.plan for work in self._works.values()]
@@ -163,21 +158,26 @@ class Compactor:
                 return None
             check_plan(version, work.plan, running)
             self._works[slot] = work
-            self._share_rate()
         if self._is_cancelled:  # it may have missed the call
-            work.control.cancel()
+            work.cancel()
         return work
+
+    def _room(self) -> int:
+        """For how many more jobs there is."""
+        if self._is_cancelled or self._is_paused:
+            return 0
+        return self._limits.at_once() - len(self._works) - self._helping
 
     def _requested(self, version: Version, running: Sequence[Plan]) -> Work | None:
         """The next step of the first request that can go on now."""
         busy = list(running)
         begun = {work.request for work in self._works.values()}
-        for request in self._asked():
+        for request in self._requests.open():
             if request not in begun:
                 step = self._planner.step(version, request)
                 whole = request.plan = self._planner.whole(version, request) or step
                 if whole is None:
-                    self._close(request)
+                    self._requests.close(request)
                     continue
                 plan = step or whole
                 if not any(collides(plan, other) for other in busy):
@@ -189,7 +189,7 @@ class Compactor:
     def _planned(self, version: Version, running: Sequence[Plan]) -> Work | None:
         """What the policy wants, out of the way of what people ask for, which would have to wait
         for it."""
-        asked = [request.plan for request in self._asked() if request.plan is not None]
+        asked = [request.plan for request in self._requests.open() if request.plan is not None]
         plan = self._planner.next(version, [*running, *asked])
         return self._work(plan) if plan is not None else None
 
@@ -199,14 +199,13 @@ class Compactor:
     def _end(self, slot: int, work: Work) -> None:
         with self._lock:
             del self._works[slot]
-            self._share_rate()
             if work.request is not None and work.is_last:
-                self._close(work.request)
+                self._requests.close(work.request)
 
     def _give_up(self, slot: int, work: Work) -> None:
         with self._lock:
+            self._job_ended.wait_for(lambda: not work.is_running)
             del self._works[slot]
-            self._share_rate()
         # Should its edit be in effect all the same, the manifest names them.
         self._let_go(work)
 
@@ -216,24 +215,14 @@ class Compactor:
         self._outputs.finish(made)
         self._publisher.pins.disown(made)
 
-    def _close(self, request: Request) -> None:
-        with self._asking:
-            self._requests.remove(request)
-        request.is_done = True
-
-    def _asked(self) -> list[Request]:
-        with self._asking:
-            return list(self._requests)
-
-    def _share_rate(self) -> None:
-        for work in self._works.values():
-            work.control.rate = self._limits.share(len(self._works))
-
     def _tell_requests(self, work: Work | None, error: BaseException) -> None:
         """Those that have to wait because ``work`` has failed; ``None``: nothing could begin."""
-        for request in self._asked():
-            if work is None or work.request is request or _keeps_waiting(request, work):
-                request.error = error
+        self._requests.tell(
+            error,
+            lambda request: (
+                work is None or work.request is request or _keeps_waiting(request, work)
+            ),
+        )
 
     def _move(self, work: Work) -> None:
         plan = work.plan
@@ -243,21 +232,84 @@ class Compactor:
             self.statistics = replace(self.statistics, moves=self.statistics.moves + 1)
 
     def _merge(self, work: Work) -> None:
-        for start, end in work.plan.parts[work.parts_done :]:
-            before = work.control.counts
-            try:
-                made = self._merge_part(work, start, end)
-            except BaseException:
-                work.control.counts = before
-                raise
-            work.tables += made.tables
-            work.dropped += made.dropped
-            work.parts_done += 1
+        while (part := self._next_part(work)) is not None:
+            self._merge_part(work, part)
+            self._call_for_help()
         self._check(work)
         # Before the edit, or the collector could come between the two.
         self._outputs.removed(work.plan.tables)
         self._publish(work, work.tables)
         self._account(work)
+
+    def _next_part(self, work: Work) -> Part | None:
+        """What is to be merged now, once it is known whether those that help can do theirs;
+        ``None``: all is done."""
+        with self._lock:
+            self._job_ended.wait_for(lambda: work.next_part() or work.is_done)
+            part = work.next_part()
+            if part is not None:
+                self._take(part)
+            return part
+
+    def _call_for_help(self) -> None:
+        """A cluster tells how many jobs it takes once it has the first, and what ran beside this
+        work may be done."""
+        with self._lock:
+            found = self._part_to_help_with()
+        if found is not None:
+            with suppress(BusyError, ClosedError):  # then nobody helps
+                self._wake()
+
+    def _help(self) -> bool:
+        """Merge a part of a plan of another slot; returns whether one was left."""
+        with self._lock:
+            found = self._part_to_help_with()
+            if found is None:
+                return False
+            work, part = found
+            self._take(part)
+            self._helping += 1
+        try:
+            self._merge_part(work, part)
+        except BaseException as error:
+            if self._is_paused:
+                return False
+            self._tell_requests(work, error)
+            raise
+        finally:
+            with self._lock:
+                self._helping -= 1
+        return True
+
+    def _part_to_help_with(self) -> tuple[Work, Part] | None:
+        """Of the oldest plan that has one. The last free place is for what people asked for only:
+        else fresh runs, which come all the time, would have to wait until a part is done."""
+        room = self._room()
+        for work in self._works.values():
+            part = work.next_part(beside=True)
+            if part is not None and room > (work.request is None):
+                return work, part
+        return None
+
+    def _take(self, part: Part) -> None:
+        part.is_running = True
+        self._share_rate()
+
+    def _share_rate(self) -> None:
+        running = [part for work in self._works.values() for part in work.parts if part.is_running]
+        for part in running:
+            part.control.rate = self._limits.share(len(running))
+
+    def _merge_part(self, work: Work, part: Part) -> None:
+        started = self._clock.monotonic()
+        result = None
+        try:
+            result = self._merger.run(work.plan, part)
+        finally:
+            with self._lock:
+                part.finish(result, self._clock.monotonic() - started)
+                self._share_rate()
+                self._job_ended.notify_all()
 
     def _check(self, work: Work) -> None:
         """That nothing is lost; else all parts are made again."""
@@ -265,7 +317,7 @@ class Compactor:
             check_merge(work.plan.tables, work.tables, work.dropped)
         except CorruptionError:
             self._let_go(work)
-            work.tables, work.dropped, work.parts_done = [], NONE, 0
+            work.start_over()
             raise
 
     def _publish(self, work: Work, tables: Sequence[TableMeta]) -> None:
@@ -278,45 +330,6 @@ class Compactor:
             check_plan(version, work.plan, others)
             work.is_checked = True
         self._publisher.compacted([table.id for table in work.plan.tables], tables)
-
-    def _merge_part(self, work: Work, start: bytes | None, end: bytes | None) -> CompactionResult:
-        if work.control.is_cancelled:
-            raise ClosedError("the merge was cancelled; what it has made so far does not count")
-        started = self._clock.monotonic()
-        plan = work.plan
-        outputs = self._outputs.begin(CompactionJob.outputs_needed(plan, start, end))
-        settled = self._clock.settled_us() // SECOND_US  # before looking where operands are
-        made: tuple[TableMeta, ...] = ()
-        size = sum(run.size for run in between(plan.inputs, start, end))
-        try:
-            with self._room(plan, size, outputs) as copies:
-                job = CompactionJob(
-                    plan,
-                    start,
-                    end,
-                    outputs,
-                    self._format,
-                    now_us=self._clock.now_us(),
-                    forgotten=min(settled, self._publisher.merged_elsewhere(plan.tables)),
-                    expiring_below=self._publisher.expires,
-                    copies=copies,
-                    requests=self._limits.requests,
-                )
-                result = self._runner.run(run_compaction, job, Purpose.COMPACTION, work.control)
-                made = result.tables
-                self._publisher.pins.adopt(made)
-        finally:
-            self._outputs.finish(set(outputs) - {table.id for table in made})
-        work.seconds += self._clock.monotonic() - started
-        return result
-
-    def _room(
-        self, plan: Plan, size: int, outputs: Sequence[TableId]
-    ) -> AbstractContextManager[str | None]:
-        """For copies of the outputs, where the job sees the local disk."""
-        if not self._runner.shares_disk:
-            return nullcontext()
-        return self._publisher.pins.room(plan.level, size, outputs)
 
     def _account(self, work: Work) -> None:
         inputs, outputs = work.plan.tables, work.tables

@@ -13,7 +13,7 @@ from seerdb.storage.compaction.policy.full import merge_all
 from seerdb.storage.compaction.policy.given import LAZY_LEVELED, Policy, PolicyOptions
 from seerdb.storage.compaction.policy.ranged import cut, merge_range
 from seerdb.storage.compaction.policy.reclaim import reclaim
-from seerdb.storage.compaction.work import Request
+from seerdb.storage.compaction.requests import Request
 from seerdb.storage.manifest.version import Version
 
 

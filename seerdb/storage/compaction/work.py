@@ -1,4 +1,4 @@
-"""What the compactor has to do and does: requests, work under way, and the numbers of both."""
+"""Merges under way, part by part, and their numbers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from seerdb.storage.compaction.parts import Part
 from seerdb.storage.compaction.plan import Plan
-from seerdb.storage.compaction.policy.ranged import Range
+from seerdb.storage.compaction.requests import Request
+from seerdb.storage.compaction.run import CompactionResult
 from seerdb.storage.digest import NONE, Digest
-from seerdb.storage.jobs.control import JobControl
-from seerdb.storage.manifest.version import TableMeta, Version
+from seerdb.storage.manifest.version import TableMeta
 
 
 class CompactionStatistics(msgspec.Struct, frozen=True):
@@ -30,8 +31,9 @@ class JobStatistics(msgspec.Struct, frozen=True):
     """A merge under way. ``kind``: ``compaction``, or ``request`` for one that somebody asked for.
 
     Its inputs are ``input_bytes`` of tables, and its outputs go to ``level``. Of the ``parts`` that
-    it was cut into ``parts_done`` are done. ``entries`` are those that it has written; ``started``
-    is in seconds since 1970, ``rate`` the bytes read and written in each second since.
+    it was cut into ``parts_done`` are done; several may be under way. ``entries`` are those that it
+    has written; ``started`` is in seconds since 1970, ``rate`` the bytes read and written in each
+    second since.
     Jobs on a cluster tell how far they are after each part.
     """
 
@@ -53,9 +55,7 @@ class Limits:
     """Of the merges of one database."""
 
     at_once: Callable[[], int] = lambda: 1
-    """How many may run."""
-    requests: int = 1
-    """How many of one merge may be under way beside its work; 1: none, it waits for each."""
+    """How many jobs may run."""
     rate: int = 0
     """Bytes a second that they may read and write together; 0: as many as they can."""
     rates_are_fixed: bool = False
@@ -69,39 +69,8 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Request:
-    """A merge that somebody asked for, of all that was there when it was first planned and lies
-    in ``[start, end)``; ``None``: no bound."""
-
-    start: bytes | None = None
-    end: bytes | None = None
-    seq: int = 0
-    """The newest that was there; 0: not planned yet."""
-    plan: Plan | None = None
-    """What it comes to, from which others keep away."""
-    is_done: bool = False
-    error: BaseException | None = None
-    """Why it, or what it waits for, failed last. It is tried again all the same."""
-
-    @property
-    def is_for_all(self) -> bool:
-        """Whether it is for all keys."""
-        return self.start is None and self.end is None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there is something to tell to who asked."""
-        return self.is_done or self.error is not None
-
-    def range_of(self, version: Version) -> Range:
-        """What is wanted, up to the newest of ``version`` when it is not planned yet."""
-        self.seq = self.seq or max((table.max_seq for table in version.tables), default=0)
-        return Range(self.start, self.end, self.seq)
-
-
-@dataclass(eq=False)
 class Work:
-    """A plan under way."""
+    """A plan under way. Guarded by the lock of the compactor, but to look and to cancel."""
 
     id: int
     plan: Plan
@@ -110,30 +79,71 @@ class Work:
     request: Request | None = None
     is_last: bool = True
     """Whether the request is done with it."""
-    control: JobControl = field(default_factory=JobControl)
-    tables: list[TableMeta] = field(default_factory=list)
-    """Outputs of the parts that are done."""
-    dropped: Digest = NONE
-    """What of their inputs is not in them."""
-    parts_done: int = 0
-    seconds: float = 0.0
     is_checked: bool = False
     """Whether its edit may be in effect: the version may already show its outputs."""
+    parts: list[Part] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parts = [Part(start, end) for start, end in self.plan.parts]
+
+    @property
+    def tables(self) -> list[TableMeta]:
+        """Outputs of the parts that are done, in key order."""
+        return [table for result in self._results for table in result.tables]
+
+    @property
+    def dropped(self) -> Digest:
+        """What of the inputs of these parts is not in them."""
+        return sum((result.dropped for result in self._results), NONE)
+
+    @property
+    def seconds(self) -> float:
+        """That the jobs of these parts took."""
+        return sum(part.seconds for part in self.parts)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job runs for it."""
+        return any(part.is_running for part in self.parts)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all parts are."""
+        return len(self._results) == len(self.parts)
+
+    def next_part(self, *, beside: bool = False) -> Part | None:
+        """The first that is left; ``beside`` the one that who began the plan does."""
+        left = [part for part in self.parts if part.is_left]
+        return left[0] if len(left) > (beside and not self.is_running) else None
+
+    def start_over(self) -> None:
+        """All parts are to be merged again. Requires: no job runs."""
+        for part in self.parts:
+            part.leave()
+
+    def cancel(self) -> None:
+        """Have the jobs for it end soon, without a result, and none begin."""
+        for part in self.parts:
+            part.control.cancel()
 
     def statistics(self, now: float) -> JobStatistics:
         """How far it is at a wall-clock time."""
-        counts = self.control.counts
-        moved = counts.read + counts.written
+        counts = [part.control.counts for part in self.parts]
+        read, written, entries = map(sum, zip(*counts, strict=True))
         return JobStatistics(
             id=self.id,
             kind="request" if self.request else "compaction",
             level=self.plan.level,
-            parts=len(self.plan.parts),
-            parts_done=self.parts_done,
+            parts=len(self.parts),
+            parts_done=len(self._results),
             input_bytes=self.plan.size,
-            bytes_read=counts.read,
-            bytes_written=counts.written,
-            entries=counts.entries,
+            bytes_read=read,
+            bytes_written=written,
+            entries=entries,
             started=self.started,
-            rate=moved / (now - self.started) if now > self.started else 0.0,
+            rate=(read + written) / (now - self.started) if now > self.started else 0.0,
         )
+
+    @property
+    def _results(self) -> list[CompactionResult]:
+        return [part.result for part in self.parts if part.result is not None]

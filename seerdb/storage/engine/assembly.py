@@ -6,6 +6,7 @@ No format and no policy; the engine starts the parts, and ends them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NoReturn
 
 from seerdb.errors import DiskError
@@ -14,6 +15,7 @@ from seerdb.options import Options
 from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.compaction.compactor import Compactor
 from seerdb.storage.compaction.load import OperationCounts, RecentLoad
+from seerdb.storage.compaction.parts import PartMerger
 from seerdb.storage.compaction.planner import Planner
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import PolicyOptions
@@ -99,16 +101,22 @@ class Assembly:
 
     def _give_up(self) -> None:
         """Hold nothing after an opening that failed. Requires: no lane is at work."""
-        opened = self.opened
-        if opened.keeper is not None:
-            opened.keeper.stop()
-        opened.log.close()
-        if self.disk is not None:
-            self.disk.close()
-        if self._owns_runtime:
-            self.runtime.close()
-        opened.stores.close()
-        opened.lock.release()
+        if self.opened.keeper is not None:
+            self.opened.keeper.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Release everything, also what is left when one of its parts raises. Requires: no lane is
+        at work."""
+        with ExitStack() as held:  # what was taken last goes first
+            held.callback(self.patience.end)
+            held.callback(self.opened.lock.release)
+            held.callback(self.opened.stores.close)
+            if self._owns_runtime:
+                held.callback(self.runtime.close)
+            if self.disk is not None:
+                held.callback(self.disk.close)
+            held.callback(self.opened.log.close)
 
     def _wire_reads(self, opened: Opened) -> None:
         self._cache_directory = f"{opened.directory}/cache"
@@ -181,6 +189,7 @@ class Assembly:
             grace_seconds=GRACE_SECONDS,
             retention=options.history_retention,
             give_back=GivingBack(self.stores, self.manifest.state),
+            first_new=outputs.first_new,
         )
         self.background = Background(self.runtime.workers, self.poison, listener)
         self._wire_log(opened)
@@ -194,7 +203,15 @@ class Assembly:
 
     def _compactor(self, opened: Opened) -> Compactor:
         options, loans = self.options, self.manifest.state.loans
-        merger = self._remote or self.runner
+        runner = self._remote or self.runner
+        merger = PartMerger(
+            self.publisher,
+            self.outputs,
+            runner,
+            table_format=self.table_format,
+            requests=self.runtime.workers.job_requests,
+            clock=opened.clock,
+        )
         return Compactor(
             self.publisher,
             self.outputs,
@@ -206,12 +223,10 @@ class Assembly:
                 lambda: opened.clock.now_us() // SECOND_US,
             ),
             limits=Limits(
-                at_once=lambda: merger.at_once,
-                requests=self.runtime.workers.job_requests,
+                at_once=lambda: runner.at_once,
                 rate=options.compaction_rate,
                 rates_are_fixed=self._remote is not None,
             ),
-            table_format=self.table_format,
             clock=opened.clock,
             listener=self.components.listener,
         )

@@ -100,6 +100,7 @@ class Background:
         submit = workers.submit_compaction
         lane = Lane("compaction", first, workers, self.failed, beside=beside, submit=submit)
         self.compaction = self._add(lane)
+        compactor.attend(lane.wake)
         return lane
 
     def add_garbage(

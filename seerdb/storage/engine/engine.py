@@ -65,9 +65,9 @@ class Engine(Assembly):
 
     def _look_again(self) -> None:
         if not self._closed:
+            self._look_later()  # first, for the wake may find no thread, and raise
             if self.options.compaction == "adaptive" or self.publisher.expires:
                 self.background.compaction.wake()
-            self._look_later()
 
     # What the handle needs.
 
@@ -194,12 +194,7 @@ class Engine(Assembly):
             self.committer.pipeline.stop()
             self._inbox_thread.join()
         self.background.close()
-        self.shipper.close()
-        self.log.close()
-        if self.disk is not None:
-            self.disk.close()
-        if self._owns_runtime:
-            self.runtime.close()
-        self.stores.close()
-        self.opened.lock.release()
-        self.patience.end()
+        try:
+            self.shipper.close()
+        finally:
+            self._let_go()

@@ -6,11 +6,12 @@ decides and deletes; whenever the manifest is not beyond doubt it deletes nothin
 Never deleted: what the version names, shipped log that reaches past the tables, what instants
 within the retention need of tables, records and log (see ``timeline.py``), objects of a later
 epoch, claims (they are the fences, see ``manifest/edit.py``), the last two checkpoints and all that
-follows, anything younger than the grace period, anything the caller keeps with the blobs that were
-made with it, what a checkpoint or a hold names, and any name that is not ours. Those are read after
-the manifest and before anything is deleted, which is what whoever makes them relies on (see
-``checkpoints.py``). One that has expired goes first, and what only it has kept goes with a later
-run, so that none is ever there without all that it names.
+follows, anything younger than the grace period, tables and blobs that were begun while it runs,
+anything the caller keeps with the blobs that were made with it, what a checkpoint or a hold names,
+and any name that is not ours. Those are read after the manifest and before anything is deleted,
+which is what whoever makes them relies on (see ``checkpoints.py``). One that has expired goes
+first, and what only it has kept goes with a later run, so that none is ever there without all that
+it names.
 
 Ages and the retention go by the wall clock, but since the opening no more time passes than the
 monotonic clock has counted: a clock that is set forward makes nothing old.
@@ -31,9 +32,9 @@ from msgspec.structs import replace
 
 from seerdb.clock import Clock
 from seerdb.errors import CorruptionError, NotFoundError
-from seerdb.ids import Epoch, SeqNo, maker_of, table_id
+from seerdb.ids import Epoch, SeqNo, TableId, maker_of, table_id
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.store import FetchMany, load
+from seerdb.storage.manifest.store import load
 from seerdb.storage.manifest.version import Version
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
@@ -71,12 +72,15 @@ def collectable(
     grace_seconds: float,
     keep: set[str],
     past: Needed | None = None,
+    first_new: TableId | None = None,
 ) -> list[str]:
     """The names among ``objects`` that may be deleted, in their order.
 
     Requires: all of the shipped log that the store lists is among ``objects``. ``now`` and the
-    age of an object are wall-clock seconds. ``past``: what earlier instants need.
+    age of an object are wall-clock seconds. ``past``: what earlier instants need. ``first_new``:
+    tables of this id and later ones, and blobs made with them, are in use or may yet be.
     """
+    first_new = first_new or table_id(Epoch(state.epoch + 1), 0)
     past = past or Needed(state.number, state.last_seq, frozenset())
     keep = keep | past.names
     over = replace(
@@ -92,7 +96,7 @@ def collectable(
         if info.modified < now - grace_seconds
         and info.name not in in_use
         and _table_with(info.name) not in keep
-        and _is_past(info.name, over)
+        and _is_past(info.name, over, first_new)
     ]
 
 
@@ -103,11 +107,11 @@ def _table_with(name: str) -> str | None:
     return table_name(maker_of(blob)) if blob else None
 
 
-def _is_past(name: str, state: ManifestState) -> bool:
+def _is_past(name: str, state: ManifestState, first_new: TableId) -> bool:
     """Whether an object of this name, if nothing uses it, belongs to what is over."""
     blob = parse_blob_name(name)
     if (table := maker_of(blob) if blob else parse_table_name(name)) is not None:
-        return table < table_id(Epoch(state.epoch + 1), 0)
+        return table < first_new
     if (number := parse_manifest_name(name)) is not None:
         return number < state.checkpoint_before
     if (shipped := parse_wal_name(name)) is not None:
@@ -152,19 +156,20 @@ class GarbageCollector:
         clock: Clock,
         grace_seconds: float,
         retention: float = 0.0,
-        fetch_many: FetchMany | None = None,
         give_back: Callable[[set[str]], None] | None = None,
+        first_new: Callable[[], TableId] | None = None,
     ) -> None:
         """``store`` has nothing in it that is borrowed; ``give_back`` is told what is in use, and
-        lets go of what is not, with those who lend it."""
+        lets go of what is not, with those who lend it. ``first_new``: the least id of a table that
+        this writer has not begun yet."""
         self._store = store
         self._writer = writer
         self._clock = clock
         self._began = clock.now() - clock.monotonic()
         self._grace_seconds = grace_seconds
         self._past_seconds = retention + grace_seconds
-        self._fetch_many = fetch_many
         self._give_back = give_back
+        self._first_new = first_new
         self._timeline: Timeline | None = None
         self._turn = Lock()
 
@@ -187,6 +192,9 @@ class GarbageCollector:
             return self._run(keep)
 
     def _run(self, keep: Callable[[], set[str]]) -> GarbageReport:
+        # First: what is begun from here on may be listed below and is in nothing that is kept. Only
+        # its age would spare it, which goes by two clocks, ours and that of the store.
+        first_new = self._first_new() if self._first_new else None
         kept = keep()
         state = self._trusted_state()
         if isinstance(state, str):
@@ -212,6 +220,7 @@ class GarbageCollector:
             grace_seconds=self._grace_seconds,
             keep=kept,
             past=past,
+            first_new=first_new,
         )
         store_now = max((info.modified for info in objects), default=0.0) - self._grace_seconds
         expired = [info for info, each in held if has_expired(info, each, store_now)]
@@ -233,7 +242,7 @@ class GarbageCollector:
         since_us = int((self._now() - self._past_seconds) * 1e6)
         timeline, self._timeline = self._timeline, None  # read anew if this fails
         if timeline is None:
-            timeline = read_timeline(self._store, since_us, fetch_many=self._fetch_many)
+            timeline = read_timeline(self._store, since_us)
             assert timeline is not None, "there is a state"
         follow(timeline, self._store, state.number)
         needed = timeline.needed(since_us)
@@ -247,7 +256,7 @@ class GarbageCollector:
         if self._writer.fenced:
             return "another writer took over"
         try:
-            state = load(self._store, fetch_many=self._fetch_many)
+            state = load(self._store)
         except CorruptionError as damage:
             return f"the manifest is damaged: {damage}"
         if state is None or state.number < ours.number:

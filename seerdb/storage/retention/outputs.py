@@ -6,7 +6,6 @@ with the blobs it points into, that a reader of an older version, here or elsewh
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterable
 
@@ -28,18 +27,25 @@ class TableOutputs:
     def __init__(self, epoch: Epoch, clock: Clock) -> None:
         self._epoch = epoch
         self._clock = clock
-        self._counter = itertools.count(1)
         # Guarded by the lock: lanes run beside each other.
         self._lock = threading.Lock()
+        self._next = 1
         self._in_flight: set[TableId] = set()
         self._removed_at: dict[str, float] = {}
 
     def begin(self, count: int = 1) -> tuple[TableId, ...]:
         """Fresh ids, in use until :meth:`finish`."""
-        tables = tuple(table_id(self._epoch, next(self._counter)) for _ in range(count))
         with self._lock:
+            numbers = range(self._next, self._next + count)
+            tables = tuple(table_id(self._epoch, number) for number in numbers)
+            self._next = numbers.stop
             self._in_flight.update(tables)
         return tables
+
+    def first_new(self) -> TableId:
+        """No table of this id or a later one was begun before this call."""
+        with self._lock:
+            return table_id(self._epoch, self._next)
 
     def finish(self, tables: Iterable[TableId]) -> None:
         """These are named by the manifest now, or will never be."""

@@ -30,7 +30,7 @@ from seerdb.storage.compaction.policy.given import (
     PolicyOptions,
     PolicyStatistics,
 )
-from seerdb.storage.compaction.work import Request
+from seerdb.storage.compaction.requests import Request
 from seerdb.storage.manifest.version import Version
 from seerdb.testing.clock import FakeClock
 from tests.unit.storage.compaction.toy import table

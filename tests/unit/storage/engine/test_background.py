@@ -54,6 +54,9 @@ class Scripted:
         self._next(f"release {segments}", self.retention, "nothing scripted")
         self.done.append(f"release {segments}")
 
+    def attend(self, wake: Callable[[], None]) -> None:
+        self.wake_compaction = wake
+
     def compact_one(self, slot: int) -> bool:
         return bool(self._next("compact", self.compactions, False))
 
@@ -132,6 +135,13 @@ def test_a_flush_lets_go_of_segments_and_looks_what_to_merge() -> None:
     rig.parts.compactions = [True, True]
     rig.flush.wake()
     assert rig.done == ["flush", "release [1]", "compact", "compact", "flush", "release [2, 3]"]
+
+
+def test_a_merge_may_call_others_to_help() -> None:
+    rig = Rig()
+    rig.parts.compactions = [True]
+    rig.parts.wake_compaction()
+    assert rig.done[0] == "compact"
 
 
 def test_without_work_nothing_happens() -> None:
