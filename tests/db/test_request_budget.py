@@ -12,6 +12,7 @@ import pytest
 
 from seerdb import DB, NEEDS_IO, Components, Runtime
 from seerdb.clock import SystemClock
+from seerdb.storage.manifest.writer import CHECKPOINT_EVERY
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
 from tests.fixtures.database import World
@@ -76,6 +77,18 @@ def test_reopening_does_not_cost_more_with_more_tables() -> None:
     with requests(world) as made:
         world.open()
     assert made.total() <= 5, made
+
+
+@pytest.mark.parametrize("life", ["kill", "lose_machine"])
+def test_reopening_does_not_cost_more_after_many_lives_that_ended_early(life: str) -> None:
+    """As those of a server that is started again and again and dies before its first flush."""
+    world = World()
+    for _ in range(2 * CHECKPOINT_EVERY + 1):
+        world.open()
+        world = getattr(world, life)()
+    with requests(world) as made:
+        world.open()
+    assert made["get"] <= 2 * CHECKPOINT_EVERY, made
 
 
 def test_a_cold_lookup_is_two_requests_and_then_none() -> None:

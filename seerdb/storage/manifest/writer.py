@@ -123,11 +123,20 @@ class ManifestWriter:
         )
         with self._lock:
             self._check_fenced()
-            while self._state.number - self._state.checkpoint >= CHECKPOINT_EVERY:
-                self._write(self._checkpoint())
+            self._checkpoint_if_due()
             while not change.in_effect(self._state):
                 self._write(self._edit(change))
             return self._state
+
+    def checkpoint_if_due(self) -> None:
+        """Keep loads short also where writers come and go that commit nothing: each leaves a claim.
+
+        Requires: nobody else may acknowledge writes any more, as who comes next takes whatever
+        follows a claim for a sign of that. Raises as ``commit``.
+        """
+        with self._lock:
+            self._check_fenced()
+            self._checkpoint_if_due()
 
     def checkpoint(self) -> ManifestState:
         """Make the newest object a checkpoint unless it is one, so that the next load is one
@@ -137,6 +146,10 @@ class ManifestWriter:
             while self._attempts or self._state.checkpoint != self._state.number:
                 self._write(self._checkpoint())
             return self._state
+
+    def _checkpoint_if_due(self) -> None:
+        while self._state.number - self._state.checkpoint >= CHECKPOINT_EVERY:
+            self._write(self._checkpoint())
 
     def _write(self, record: ManifestRecord) -> None:
         """Create the next object. The state then holds ``record``, or an earlier attempt of
