@@ -58,7 +58,10 @@ MIN_LEASE = 1.0
 MIN_DRILL_INTERVAL = 60.0
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
-_PASSWORD = re.compile(r"//[^/@:]*:[^/@]*@")
+_PASSWORD = re.compile(r"//(?!arn:)[^/@:]*:[^@]*@")
+"""Secrets may have a slash."""
+_USER = re.compile(r"//[^/]*@")
+_SERVER = re.compile(r"https?://[^/?#\s]*[^/?#\s:](/[^?#\s]*)?")
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 
 
@@ -126,6 +129,11 @@ def store_complaint(value: object) -> str | None:
 def without_password(url: str) -> str:
     """``url`` as it may be shown: without the user and password in it."""
     return _PASSWORD.sub("//***@", url)
+
+
+def without_user(url: str) -> str:
+    """``url`` of a server as anybody may be told it: without the user and password in it."""
+    return _USER.sub("//", url, count=1)
 
 
 def _store(value: object) -> str | None:
@@ -346,9 +354,10 @@ def _is_encodable(name: str) -> bool:
 def check_server_url(what: str, url: object) -> None:
     """Raise ``InvalidRequestError`` unless ``url`` may be that of a server. ``what`` it is."""
     if not isinstance(url, str) or not _names_server(url):
+        shown = without_user(url) if isinstance(url, str) else url
         raise InvalidRequestError(
-            f"{what} must be an http or https URL with a host, and a port from 1 to "
-            f"{MAX_PORT:,} if any, not {url!r}"
+            f"{what} must be an http or https URL with a host, a port from 1 to {MAX_PORT:,} if "
+            f"any, and neither ? nor #, not {shown!r}"
         )
 
 
@@ -359,7 +368,7 @@ def _names_server(url: str) -> bool:
         has_port = parts.port is None or 0 < parts.port <= MAX_PORT
     except ValueError:
         return False
-    return url.startswith(("http://", "https://")) and bool(parts.hostname) and has_port
+    return _SERVER.fullmatch(url) is not None and bool(parts.hostname) and has_port
 
 
 def check_max_lag(seconds: object) -> None:

@@ -18,6 +18,7 @@ from seerdb import (
     DiskError,
     LockedError,
     Options,
+    Replica,
     Runtime,
     Standby,
 )
@@ -52,7 +53,7 @@ class CountingFileSystem(OsFileSystem):
         return [file._path for file in files if file._descriptor >= 0]
 
 
-def raise_disk_error(*_: Any) -> None:
+def raise_disk_error(*_: Any, **_named: Any) -> None:
     raise DiskError("the disk has failed")
 
 
@@ -88,6 +89,22 @@ def test_a_segment_that_could_not_be_written_anew_is_closed(
         assert db.get(b"key") == b"value"
 
 
+def test_a_segment_that_could_not_be_written_anew_is_removed(
+    crashed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk each attempt put one more into quarantine, which nobody empties."""
+    options = Options(store=f"{crashed}/bucket", min_free_disk=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(LogWriter, "append", raise_disk_error)
+        for _ in range(3):
+            with pytest.raises(DiskError, match="has failed"):
+                DB.open(tmp_path / "other", options)
+    assert [each.name for each in (tmp_path / "other" / "wal").iterdir()] == ["HOME"]
+    assert list((tmp_path / "other" / "quarantine").iterdir()) == []
+    with DB.open(tmp_path / "other", options) as db:
+        assert db.get(b"key") == b"value"
+
+
 def test_a_standby_of_a_damaged_directory_opens_no_store(
     crashed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +132,53 @@ def test_the_disk_cache_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DiskError, match="has failed"):
         DB.open(tmp_path, components=Components(object_store=MemoryObjectStore()))
     assert len(closed) == 1
+
+
+def test_a_log_that_cannot_be_closed_keeps_nothing_else_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Assembly, "_wire_background", raise_disk_error)
+        patch.setattr(LogWriter, "close", raise_disk_error)
+        with pytest.raises(DiskError, match="has failed"):
+            DB.open(tmp_path, min_free_disk=0)
+    DB.open(tmp_path, min_free_disk=0).close()
+
+
+def test_a_close_that_fails_lets_go_of_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over NFS, where closing a file may fail. It was locked until the process ended."""
+    db = DB.open(tmp_path, min_free_disk=0)
+    db.put(b"key", b"value")
+    with monkeypatch.context() as patch:
+        patch.setattr(LogWriter, "close", raise_disk_error)
+        with pytest.raises(DiskError, match="has failed"):
+            db.close()
+    assert not is_locked(str(tmp_path))
+    with DB.open(tmp_path, min_free_disk=0) as again:
+        assert again.get(b"key") == b"value"
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["opening", "close"])
+def test_a_replica_that_fails_lets_go_of_its_directory(
+    crashed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, closes: bool
+) -> None:
+    def follow() -> Replica:
+        return Replica.open(tmp_path / "replica", store=f"{crashed}/bucket")
+
+    with monkeypatch.context() as patch:
+        if closes:
+            replica = follow()
+            patch.setattr(Workers, "close", raise_disk_error)
+            with pytest.raises(DiskError, match="has failed"):
+                replica.close()
+        else:
+            patch.setattr(Runtime, "__init__", raise_disk_error)
+            with pytest.raises(DiskError, match="has failed"):
+                follow()
+    assert not is_locked(str(tmp_path / "replica"))
+    follow().close()
 
 
 def test_nobody_works_on_when_the_directory_is_free(

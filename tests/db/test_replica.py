@@ -185,6 +185,17 @@ def test_writes_are_refused_with_the_address_of_the_primary() -> None:
     assert not hasattr(replica, "put")
 
 
+def test_the_address_of_a_primary_is_told_without_a_password() -> None:
+    """The refusal of a write had it, which anybody gets who reaches a replica."""
+    world = World(**ROOMY)
+    world.open()
+    with follow(world, primary="http://me:hunter2@127.0.0.1:1") as replica:
+        with pytest.raises(ReadOnlyError, match="go to http://127") as raised:
+            replica.flush()
+        assert raised.value.primary == replica.primary == "http://127.0.0.1:1"
+        assert "hunter2" not in str((replica.stats(), replica.health()))
+
+
 def test_what_it_needs_is_checked_at_once() -> None:
     world = World(**ROOMY)
     with pytest.raises(NotFoundError, match="no manifest"):

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from seerdb.storage.retention.outputs import GRACE_SECONDS
+from seerdb.storage.wal.segments import segment_path
 from tests.fixtures.backups import content, restore
-from tests.fixtures.database import World, collect_garbage, fill
+from tests.fixtures.database import ROOMY, WAL, World, collect_garbage, fill
 
 YEARS = 10 * 365 * 24 * 3600.0
 RETENTION = 4 * 3600.0
@@ -82,4 +83,19 @@ def test_a_commit_after_a_crash_is_later_than_those_before_it() -> None:
     after.clock.set_now(after.clock.now() - 500)
     again = after.open()
     again.put(b"b", b"2")
+    assert again._engine.opened.clock.committed_us >= before
+
+
+def test_a_commit_after_a_salvage_is_later_than_those_that_were_saved() -> None:
+    world = World(takes_tables=False, **ROOMY)
+    db = world.open()
+    world.clock.advance(1000)
+    fill(db, 4)
+    before = db._engine.opened.clock.committed_us
+    after = world.kill()
+    file = after.files.open(segment_path(WAL, 1))
+    file.write_at(4096 + 30, b"\xff")
+    after.clock.set_now(after.clock.now() - 500)
+    again = after.open(recovery="salvage")
+    assert again.statistics().recovery.damaged
     assert again._engine.opened.clock.committed_us >= before

@@ -3,11 +3,12 @@ shipped one, where the data directory does not continue the manifest."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 from msgspec.structs import replace
 
-from seerdb.errors import ConflictError
+from seerdb.errors import ConflictError, DiskError
 from seerdb.events import LogOvertaken
 from seerdb.options import Options
 from seerdb.storage.manifest.state import ManifestState
@@ -21,7 +22,7 @@ from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.home import Home, save_home
 from seerdb.storage.wal.repair import frame_bodies
 from seerdb.storage.wal.replay import Replay
-from seerdb.storage.wal.segments import list_segments
+from seerdb.storage.wal.segments import list_segments, segment_path
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.storage.workers.threads import Workers
 
@@ -199,7 +200,7 @@ class OpeningLog:
         operator: MergeOperator | None,
     ) -> None:
         """Write records that were saved to a segment of their own, which replaces where they
-        were."""
+        were. One that fails is removed: all of them are still there."""
         records = recovery.relog
         before = recovery.memtables[-1].last_seq if recovery.memtables else flushed_seq
         # No later than what came before: what was lost in between is no gap in the log.
@@ -209,8 +210,12 @@ class OpeningLog:
             for body in frame_bodies(log.salt, records):
                 log.append(body)
             log.seal(records[-1][0], len(records))
-        finally:
+        except BaseException:
             log.close()
+            with suppress(DiskError):
+                self._files.remove(segment_path(self._wal, segment))
+            raise
+        log.close()
         replay = Replay(operator=operator)
         replay.take(records)
         recovery.memtables.append(replay.memtable([segment]))

@@ -7,7 +7,8 @@
    keep a lease of our own, if leases are in use
 4. recover the local log, and what the bucket has of it beyond; or, in a data directory that
    does not continue the manifest, the shipped one
-5. write what was saved of damaged or shipped logs to a new segment, then put the damaged away
+5. write what was saved of damaged or shipped logs to a new segment, only then declare void what
+   it replaces in the bucket, and put the damaged away
 6. start a segment for new writes, above every seq ever seen (I3)
 
 Only then does any background work begin. A failure undoes nothing and loses nothing: the next
@@ -185,12 +186,12 @@ class _Opening:
         )
         operator = self._find_operator(manifest.state)
         self._take_lease(stores, manifest, home.home, bid)
+        manifest.checkpoint_if_due()
         if continues:
-            contested = home.contested_seq
-            if contested is not None:
-                unfinished = replace(home, contested_seq=None)
+            if home.contested_seq is not None:
+                unfinished = home
             recovery = log.continued(
-                manifest.state, operator, contested_seq=contested, is_new=state is None
+                manifest.state, operator, contested_seq=home.contested_seq, is_new=state is None
             )
         else:
             recovery = log.adopted(manifest.state, home, needs_all=needs_all)
@@ -286,15 +287,20 @@ class _Opening:
             random=self._components.random,
             clock=self._clock,
         )
-        if recovery.branch_seq is not None:
-            begin_branch(stores.of(Purpose.WAL), state.epoch, recovery.branch_seq)
         following = max(recovery.last_segment + 1, state.log_start, 1)
         if recovery.relog:
             log.rewrite(writer, following, recovery, state.last_seq, operator)
             following += 1
+        if unfinished is not None and not unfinished.complete:
+            # Until now the next opening takes all log from the bucket again, so nothing there may
+            # be void yet. From now on it has it here, and still knows where it branches off.
+            unfinished = replace(unfinished, complete=True, contested_seq=recovery.branch_seq)
+            save_home(self._files, self._wal, unfinished)
+        if recovery.branch_seq is not None:
+            begin_branch(stores.of(Purpose.WAL), state.epoch, recovery.branch_seq)
         log.put_apart(recovery.quarantine)
-        if unfinished is not None:
-            save_home(self._files, self._wal, replace(unfinished, complete=True))
+        if unfinished is not None and unfinished.contested_seq is not None:
+            save_home(self._files, self._wal, replace(unfinished, contested_seq=None))
         return Opened(
             directory=self._path,
             lock=self._lock,

@@ -6,6 +6,8 @@ lock and the disk cache.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from seerdb.clock import ForwardClock
 from seerdb.errors import (
     ClosedError,
@@ -16,10 +18,9 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.events import WorkFailed
-from seerdb.options import Options
+from seerdb.options import Options, without_user
 from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.engine.patience import Patience
-from seerdb.storage.local.files import FileLock
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.stores import Openings, Stores
@@ -66,7 +67,9 @@ class Follower:
         if path is not None:
             path = components.files.absolute(path)
         self.options = options
-        self.primary = primary
+        self._primary = primary
+        self.primary = None if primary is None else without_user(primary)
+        """Its address, as anybody may be told it."""
         self._components = components
         self._directory = None if path is None else f"{path}/cache"
         self._closed = False
@@ -80,16 +83,11 @@ class Follower:
         self.disk: DiskTier | None = None
         self.live_error = ""
         """Why the log does not come from the primary; "" while it does."""
-        self.stores = self._open_store()
-        self._lock = None if path is None else self._lock_directory(path)
-        self._owns_runtime = components.runtime is None
-        self.runtime = components.runtime or Runtime(
-            background="inline" if options.background == "inline" else "thread",
-            block_cache_capacity=options.block_cache_capacity,
-            clock=components.clock,
-        )
+        with ExitStack() as parts:
+            self._hold(path, parts)
+            self._parts = parts.pop_all()
         self.patience = Patience(
-            self.stores, self.runtime, components.listener, owns=self._owns_runtime
+            self.stores, self.runtime, components.listener, owns=components.runtime is None
         )
         try:
             if openings is not None:
@@ -99,6 +97,23 @@ class Follower:
         except BaseException:
             self._release()
             raise
+
+    def _hold(self, path: str | None, parts: ExitStack) -> None:
+        """Open the store, lock the directory, begin the threads, and have ``parts`` close them,
+        whichever of it fails."""
+        components, options = self._components, self.options
+        self.stores = self._open_store()
+        parts.callback(self.stores.close)
+        if path is not None:
+            components.files.make_directory(f"{path}/cache")
+            parts.callback(components.files.lock(f"{path}/LOCK").release)
+        self.runtime = components.runtime or Runtime(
+            background="inline" if options.background == "inline" else "thread",
+            block_cache_capacity=options.block_cache_capacity,
+            clock=components.clock,
+        )
+        if components.runtime is None:
+            parts.callback(self.runtime.close)
 
     def _open_store(self) -> Stores:
         components, options = self._components, self.options
@@ -119,15 +134,6 @@ class Follower:
             open_other=components.open_other,
         )
 
-    def _lock_directory(self, path: str) -> FileLock:
-        files = self._components.files
-        try:
-            files.make_directory(f"{path}/cache")
-            return files.lock(f"{path}/LOCK")
-        except BaseException:
-            self.stores.close()
-            raise
-
     def _wire(self) -> None:
         clock = ForwardClock(self._components.clock)
         manifest = ManifestTail(self.stores.of(Purpose.MANIFEST), self._merge_with)
@@ -141,6 +147,7 @@ class Follower:
             tables, cache=self.runtime.cache, disk=self.disk, fetchers=fetchers
         )
         if self.disk is not None:
+            self._parts.callback(self.disk.close)
             self.disk.retain({table.id for table in state.version.tables})
         contents = Contents(state, self.tables, self.runtime.new_row_cache(), clock, operator)
         self.live = contents.live
@@ -173,12 +180,12 @@ class Follower:
 
     def _start(self) -> None:
         self._look_soon()
-        if self.primary is not None:
+        if self._primary is not None:
             # Imports for a while, which nobody needs who follows through the bucket.
             from seerdb.storage.replication.live import LiveTail
 
             self.live_error = "not connected yet"
-            self._live_tail = LiveTail(self.primary, self)
+            self._live_tail = LiveTail(self._primary, self)
             self._live_thread = self.runtime.workers.start_thread(
                 self._live_tail.run, "seerdb-follow"
             )
@@ -298,10 +305,7 @@ class Follower:
             lane.close()
         if self._live_thread is not None:
             self._live_thread.join()
-        if self.disk is not None:
-            self.disk.close()
-        if self._owns_runtime:
-            self.runtime.close()
-        if self._lock is not None:
-            self._lock.release()
-        self.patience.end()
+        try:
+            self._parts.close()
+        finally:
+            self.patience.end()

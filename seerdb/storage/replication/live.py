@@ -15,6 +15,7 @@ from typing import Protocol
 import httpx
 
 from seerdb.errors import ClosedError, CorruptionError, UnavailableError
+from seerdb.options import without_user
 from seerdb.storage.replication.format import (
     Heartbeat,
     Hello,
@@ -73,6 +74,7 @@ class LiveTail:
 
     def __init__(self, url: str, target: LiveTarget) -> None:
         self._url = f"{url.rstrip('/')}/v1/replication/log"
+        self._shown = without_user(self._url)
         self._target = target
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -102,7 +104,7 @@ class LiveTail:
         first = self._target.seq + 1
         with client.stream("GET", self._url, params={"from": first}) as response:
             if response.status_code != httpx.codes.OK:
-                raise UnavailableError(f"{self._url} answers {response.status_code}")
+                raise UnavailableError(f"{self._shown} answers {response.status_code}")
             with self._held(response.extensions["network_stream"].get_extra_info("socket")):
                 self._take(_messages(response.iter_raw(), self._target.now), first)
 
@@ -137,7 +139,7 @@ class LiveTail:
                 target.compare(decode_mark(body))
             else:
                 target.heard(decode_heartbeat(body))
-        raise UnavailableError(f"{self._url} ended the stream")
+        raise UnavailableError(f"{self._shown} ended the stream")
 
 
 def _messages(stream: Iterable[bytes], now: Callable[[], float]) -> Iterator[Message]:

@@ -76,7 +76,8 @@ class SegmentPool:
     def prepare(self) -> None:
         """Make a spare unless there is one: zeros really written, length durable.
 
-        Raises: ``DiskError``; nothing is left behind then.
+        Raises: ``DiskError``; nothing is left behind then, but where that cannot be removed what
+        the next opening removes.
         """
         if not self.spares:
             self._add_spare(self._make(_zeroed))
@@ -167,7 +168,8 @@ class SegmentPool:
             finally:
                 file.close()
         except DiskError:
-            self._files.remove(path)
+            with suppress(DiskError):
+                self._files.remove(path)
             raise
         return path
 

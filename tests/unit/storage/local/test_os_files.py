@@ -92,6 +92,23 @@ def test_new_files_and_directories_are_private(tmp_path: Path) -> None:
     assert (tmp_path / "d" / "f").stat().st_mode & 0o077 == 0
 
 
+def test_directories_are_made_durable_also_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync, home = list[Path](), os.fsync, tmp_path.resolve()
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    FILES.make_directory(str(home / "a" / "b"))
+    assert set(synced) == {home, home / "a"}
+    synced.clear()
+    FILES.make_directory(str(home / "a" / "b"))
+    assert synced == [home / "a"], "another process may have made it just now"
+
+
 def test_allocated_space_is_really_there(tmp_path: Path) -> None:
     path = tmp_path / "f"
     FILES.open(str(path), create=True).allocate(1 << 20)

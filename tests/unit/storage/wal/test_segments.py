@@ -189,6 +189,27 @@ def test_a_spare_that_could_not_be_made_durable_is_removed() -> None:
     assert (files.list("wal"), pool.spares) == ([], 0)
 
 
+def test_what_failed_is_told_though_what_it_left_cannot_be_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full disk that was made read-only told of the removal, not that it was full."""
+    files = disk()
+    pool = SegmentPool(files, "wal", SIZE)
+
+    def refuse(path: str) -> None:
+        raise DiskError(f"{path}: read-only")
+
+    monkeypatch.setattr(files, "remove", refuse)
+    files.no_space = True
+    for attempt in (pool.prepare, lambda: take(pool, 1)):
+        with pytest.raises(DiskFullError):
+            attempt()
+    monkeypatch.undo()
+    files.no_space = False
+    take(SegmentPool(files, "wal", SIZE), 1)
+    assert files.list("wal") == ["00000000000000000001.wal"]
+
+
 def test_taking_can_be_tried_again_after_any_failed_sync() -> None:
     files = disk()
     pool = SegmentPool(files, "wal", SIZE)
