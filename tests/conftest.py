@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.fixtures.database import end_timers
 
-pytest_plugins = ["tests.fixtures.stores"]
+pytest_plugins = ["tests.fixtures.emulators", "tests.fixtures.stores"]
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)

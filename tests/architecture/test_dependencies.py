@@ -11,7 +11,7 @@ from tests.architecture.source import ROOT, parse, python_files
 
 OURS = {"seerdb", "seerdb_api"}
 IMPORTED_AS = {"prometheus-client": "prometheus_client"}
-EXTRAS = {"distributed"}
+EXTRAS = {"distributed", "gcsfs"}
 """Imported where they are asked for only; a base install does without."""
 COMES_WITH = {
     "anyio": "fastapi",

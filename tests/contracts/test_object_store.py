@@ -20,6 +20,9 @@ from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 
 MIB = 1 << 20
 
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
+"""Of the HTTP client of Azure's and Google's drivers, which know no other way."""
+
 
 def _memory(request: pytest.FixtureRequest) -> ObjectStore:
     return MemoryObjectStore()
@@ -46,6 +49,14 @@ def _minio(request: pytest.FixtureRequest) -> ObjectStore:
     return StoreLocation(*request.getfixturevalue("minio_store_url")).open()
 
 
+def _azurite(request: pytest.FixtureRequest) -> ObjectStore:
+    return StoreLocation(*request.getfixturevalue("azurite_store_url")).open()
+
+
+def _fake_gcs(request: pytest.FixtureRequest) -> ObjectStore:
+    return StoreLocation(*request.getfixturevalue("fake_gcs_store_url")).open()
+
+
 @pytest.fixture(
     params=[
         pytest.param(_memory, id="memory"),
@@ -54,6 +65,8 @@ def _minio(request: pytest.FixtureRequest) -> ObjectStore:
         pytest.param(_fsspec_memory, id="fsspec-memory"),
         pytest.param(_moto, id="moto", marks=pytest.mark.integration),
         pytest.param(_minio, id="minio", marks=pytest.mark.integration),
+        pytest.param(_azurite, id="azurite", marks=pytest.mark.integration),
+        pytest.param(_fake_gcs, id="fake-gcs", marks=pytest.mark.integration),
     ]
 )
 def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:

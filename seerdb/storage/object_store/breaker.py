@@ -7,7 +7,8 @@
                                              └─failure, cooldown doubled──┘
 
 Only ``UnavailableError`` is a failure: a missing object is an answer like any other. A deletion
-that is denied says nothing of other requests, neither that they would fail nor that they would not.
+that is denied says nothing of other requests, neither that they would fail nor that they would not;
+nor does one that was interrupted.
 
 A store that refuses may yet take deletions, which make room and let go of locks: they are asked for
 though the breaker is open, unless the store is silent, so that nobody waits for it.
@@ -72,12 +73,6 @@ class CircuitBreaker:
             return self._retry_at is not None
 
     @property
-    def failing_since(self) -> float | None:
-        """Monotonic time of the first failure since the last success; ``None``: healthy."""
-        with self._lock:
-            return self._failing_since
-
-    @property
     def last_error(self) -> str:
         """The latest failure since the last success; empty when healthy."""
         with self._lock:
@@ -90,13 +85,13 @@ class CircuitBreaker:
         try:
             result = request()
         except BaseException as error:
-            # An interrupt tells nothing about the store, but a trial must not stay open.
-            if isinstance(error, DeletionDeniedError):
+            is_interrupt = not isinstance(error, Exception)
+            if is_interrupt or isinstance(error, DeletionDeniedError):
                 self._told_nothing(trial=trial)
-            elif isinstance(error, Exception) and not isinstance(error, UnavailableError):
-                self._succeeded()
-            else:
+            elif isinstance(error, UnavailableError):
                 self._failed(error, began, trial=trial)
+            else:
+                self._succeeded()
             raise
         self._succeeded()
         return result
@@ -138,7 +133,7 @@ class CircuitBreaker:
             if trial:
                 self._trial_running = False
 
-    def _failed(self, error: BaseException, began: float, *, trial: bool) -> None:
+    def _failed(self, error: UnavailableError, began: float, *, trial: bool) -> None:
         with self._lock:
             now = self._clock.monotonic()
             self._failures += 1

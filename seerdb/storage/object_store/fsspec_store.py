@@ -1,10 +1,9 @@
 """Anything fsspec knows as a bucket: S3 and its kin, Google, Azure, memory.
 
 The only module that imports fsspec. Nothing is cached, neither listings nor instances, and
-the drivers' own retries are turned off where they can be: each attempt is one that
-``retrying`` decided on and ``meter`` counted. Two cannot be turned off (the HTTP client of
-S3 sends a request again when the server hangs up on it, and Google's driver retries), so
-``AlreadyExistsError`` may be the answer to a second sending of one's own object.
+the drivers' own retries are turned off: each attempt is one that ``retrying`` decided on and
+``meter`` counted. Only the HTTP client of S3 sends a request again when the server hangs up on
+it, so ``AlreadyExistsError`` may be the answer to a second sending of one's own object.
 
 How a back-end creates an object only if it is absent (any other is refused):
 
@@ -22,7 +21,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +30,7 @@ from botocore.handlers import add_expect_header, validate_bucket_name
 from crc32c import crc32c
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
+from fsspec.exceptions import FSTimeoutError
 
 from seerdb.clock import SystemClock
 from seerdb.errors import (
@@ -45,10 +45,13 @@ from seerdb.errors import (
 from seerdb.options import without_password
 from seerdb.storage.object_store.base import Checksum, DeletionDeniedError, ObjectInfo
 from seerdb.storage.object_store.body_file import BodyFile
+from seerdb.storage.object_store.google import open_google
 from seerdb.storage.pieces import Body, Pieces
 
 S3 = frozenset({"s3", "s3a"})
-CREATES_IF_ABSENT = S3 | {"gs", "gcs", "abfs", "abfss", "az", "memory"}
+GOOGLE = frozenset({"gs", "gcs"})
+AZURE = frozenset({"abfs", "abfss", "az"})
+CREATES_IF_ABSENT = S3 | GOOGLE | AZURE | {"memory"}
 """Protocols whose driver has an atomic ``mode="create"``."""
 S3_CONNECTIONS = 64
 """Kept open: 32 reading threads, and the writers beside them."""
@@ -82,13 +85,21 @@ class FsspecObjectStore:
     usable in a forked process: send a ``StoreLocation`` there and open it anew.
     """
 
-    def __init__(self, protocol: str, filesystem: Any, root: str, bucket: str = "") -> None:
+    def __init__(
+        self,
+        protocol: str,
+        filesystem: Any,
+        root: str,
+        bucket: str = "",
+        patience: float | None = None,
+    ) -> None:
         self._url = without_password(f"{protocol}://{root.lstrip('/')}")
         self._protocol = protocol
         self._filesystem = filesystem
         self._root = root
         self._bucket = bucket
         """Of S3: its name, or the ARN of an access point."""
+        self._patience = patience
         self._process = os.getpid()
         self._closed = False
         self._bodies: set[Any] = set()
@@ -102,7 +113,7 @@ class FsspecObjectStore:
         cls, url: str, options: Mapping[str, Any], patience: float | None = None
     ) -> FsspecObjectStore:
         """The store at ``url``; ``options`` and the environment (``AWS_*``) as fsspec has it.
-        ``patience``: seconds that S3 may take to answer, if less than its driver allows.
+        ``patience``: seconds that the store may take to answer, if less than its driver allows.
 
         Makes no request of the store. Raises ``InvalidRequestError`` for an unknown protocol, a
         driver that is not installed, or what it does not take: options, the environment, its own
@@ -112,7 +123,7 @@ class FsspecObjectStore:
         try:
             wanted = _s3_options(options, patience) if protocol in S3 else dict(options)
             wanted.update(skip_instance_cache=True, use_listings_cache=False)
-            filesystem, root = url_to_fs(url, **wanted)
+            filesystem, root = _driver(protocol, url, wanted, patience)
             if protocol in S3:
                 bucket = _bucket_of(filesystem, root)
                 _prepare_s3(filesystem)
@@ -126,7 +137,7 @@ class FsspecObjectStore:
         except Exception as error:
             # All others, as of requests: every driver has its own classes.
             raise InvalidRequestError(f"cannot open a {protocol} store: {error}") from error
-        return cls(protocol, filesystem, root, bucket)
+        return cls(protocol, filesystem, root, bucket, patience)
 
     def __repr__(self) -> str:
         return f"FsspecObjectStore({self._url!r})"
@@ -196,16 +207,22 @@ class FsspecObjectStore:
                 self._delete_from_s3(paths[start : start + S3_DELETE_LIMIT])
             return
         for path in paths:
-            with self._translated("delete", path), suppress(FileNotFoundError):
-                self._filesystem.rm_file(path)
+            with self._translated("delete", path):
+                self._delete_one(path)
 
     def close(self) -> None:
         # First, so that a request that the closing cuts off is not tried again.
         was_closed, self._closed = self._closed, True
-        if not was_closed and self._protocol in S3 and self._process == os.getpid():
+        if was_closed or self._process != os.getpid():
+            return
+        if self._protocol in S3:
             for body in tuple(self._bodies):
                 self._filesystem.loop.call_soon_threadsafe(body.close)
             self._filesystem.close_session(self._filesystem.loop, self._filesystem.s3)
+        elif self._protocol in GOOGLE and self._filesystem.session is not None:
+            sync(self._filesystem.loop, self._filesystem.session.close)
+        elif self._protocol in AZURE:
+            sync(self._filesystem.loop, self._filesystem.service_client.close)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -229,7 +246,7 @@ class FsspecObjectStore:
         """How long a transfer of so many bytes may take, where the driver can be told."""
         if not self._filesystem.async_impl:
             return {}
-        return {"timeout": _seconds_for(size)}
+        return {"timeout": _seconds_for(size) if self._patience is None else self._patience}
 
     def _get_from_s3(self, path: str, most: int | None = None) -> Iterator[bytes]:
         """An object, ``most`` bytes of it at a time, by one request, which may take as long as
@@ -278,11 +295,44 @@ class FsspecObjectStore:
         """What fsspec finds below ``prefix`` and maybe more; nothing if there is nothing."""
         if self._protocol in S3:
             return dict(self._find_in_s3(self._path(prefix)))
+        if self._protocol in AZURE:
+            return dict(self._find_in_azure(self._path(prefix)))
         directory = self._path(prefix).rpartition("/")[0]
         try:
             return dict(self._filesystem.find(directory, detail=True))
         except FileNotFoundError:
+            if self._protocol in GOOGLE:  # it is the bucket that is not there
+                raise
             return {}
+
+    def _find_in_azure(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The same, page by page: the driver's own search takes a container that is not there for
+        an empty one, and asks thrice."""
+        container, prefix, _ = self._filesystem.split_path(path)
+        client = self._filesystem.service_client.get_container_client(container)
+        pages = client.list_blobs(name_starts_with=prefix, include=["metadata"]).by_page()
+        while True:
+            try:
+                sync(self._filesystem.loop, pages.__anext__, **self._within(0))
+            except StopAsyncIteration:
+                return
+            for blob in pages.current_page:
+                yield (
+                    f"{container}/{blob.name}",
+                    {
+                        "name": blob.name,
+                        "size": blob.size,
+                        "last_modified": blob.last_modified,
+                        "type": "directory" if _is_folder(blob) else "file",
+                    },
+                )
+
+    def _delete_one(self, path: str) -> None:
+        try:
+            self._filesystem.rm_file(path, **self._within(0))
+        except FileNotFoundError as error:
+            if not self._says_absent(error):
+                raise
 
     def _delete_from_s3(self, paths: Sequence[str]) -> None:
         # Not through rm(), which drops the errors of single names.
@@ -324,16 +374,48 @@ class FsspecObjectStore:
             return AlreadyExistsError(f"{self._url}: object {name} already exists")
         if status == 416:
             return TruncatedError("the range begins after the end of the object", name=name)
-        denied = isinstance(error, PermissionError)
+        denied = self._says_denied(error, status)
         reason = "permission denied: " if denied else ""
         kind = DeletionDeniedError if denied and verb == "delete" else UnavailableError
-        return kind(f"{self._url}: cannot {verb} {name}: {reason}{type(error).__name__}: {error}")
+        return kind(f"{self._url}: cannot {verb} {name}: {reason}{_told(error)}")
 
     def _says_absent(self, error: Exception) -> bool:
         """Whether it is the store that says so: a 404 may also come from what stands before it."""
         if self._protocol in S3:
             return _code(error) == "NoSuchKey"
+        if self._protocol in AZURE:
+            return getattr(error.__cause__, "error_code", None) == "BlobNotFound"
         return isinstance(error, FileNotFoundError)
+
+    def _says_denied(self, error: Exception, status: int | None) -> bool:
+        if self._protocol in GOOGLE:  # no class of its own, and no status
+            return type(error) is OSError and str(error).startswith("Forbidden")
+        if self._protocol in AZURE:
+            locked = getattr(error, "error_code", None) == "BlobImmutableDueToPolicy"
+            return status == 403 or locked
+        return isinstance(error, PermissionError)
+
+
+def _driver(
+    protocol: str, url: str, options: Mapping[str, Any], patience: float | None
+) -> tuple[Any, str]:
+    """A file system of fsspec, and the path in it that ``url`` is."""
+    silence = TRANSFER_SECONDS if patience is None else patience
+    if protocol in GOOGLE:
+        return open_google(options, silence), url.partition("://")[2].rstrip("/")
+    if protocol not in AZURE:
+        filesystem, root = url_to_fs(url, **options)
+        return filesystem, str(root)
+    waits = {"connection_timeout": silence, "read_timeout": silence}
+    filesystem, root = url_to_fs(url, **{**waits, **options})
+    filesystem.service_client._config.retry_policy.total_retries = 0  # noqa: SLF001 - no other way
+    return filesystem, str(root)
+
+
+def _is_folder(blob: Any) -> bool:
+    """Whether Azure, where it has a hierarchy, lists a directory."""
+    said = {name.lower(): value for name, value in (blob.metadata or {}).items()}
+    return said.get("hdi_isfolder") == "true"
 
 
 def _seconds_for(size: int) -> float:
@@ -378,6 +460,14 @@ def _modified(info: Mapping[str, Any]) -> float:
             return float(when)
     # Never a guess: how old an object is decides whether it may be collected.
     raise UnavailableError(f"the store does not say when {info.get('name')} was written")
+
+
+def _told(error: BaseException) -> str:
+    """What a driver's error says, in a line."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # which knows what it is that is not there
+    said = str(error) or "it took too long" * isinstance(error, FSTimeoutError)
+    return f"{type(error).__name__}: {said.partition(chr(10))[0]}"
 
 
 def _status(error: BaseException) -> int | None:

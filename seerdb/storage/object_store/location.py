@@ -16,6 +16,7 @@ from seerdb.storage.object_store.lender import NO_DEBT, Debt
 from seerdb.storage.object_store.local_store import LocalObjectStore
 
 _SECRET = re.compile(r"key|secret|token|password|credential|sas|connection|auth", re.IGNORECASE)
+_FILE = re.compile(r"file://(localhost(?=/))?")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class StoreLocation:
         complaint = store_complaint(self.url)
         if complaint:
             raise InvalidRequestError(f"a store {complaint}")
+        scheme, is_url, path = self.url.partition("://")
+        if is_url:
+            object.__setattr__(self, "url", f"{scheme.lower()}://{path}")
         directory = self.directory
         if directory is not None:
             object.__setattr__(self, "url", directory)
@@ -42,7 +46,8 @@ class StoreLocation:
     @property
     def directory(self) -> str | None:
         """The absolute path of the directory; ``None`` for a remote store."""
-        path = unquote(self.url[7:]) if self.url.startswith("file://") else self.url
+        is_file = _FILE.match(self.url)
+        path = unquote(self.url[is_file.end() :]) if is_file else self.url
         if "://" in path:
             return None
         try:

@@ -138,10 +138,6 @@ class RequestMeter:
                 for purpose, operation in sorted(self._sums)
             )
 
-    def total_requests(self) -> int:
-        """All requests, whatever became of them."""
-        return sum(each.requests for each in self.statistics())
-
     def recent_in_seconds(self, seconds: float) -> dict[tuple[Purpose, Operation], float]:
         """Requests in so many seconds at the rate of late; see :meth:`RecentCounts.in_seconds`."""
         return self._recent.in_seconds(seconds) if self._recent is not None else {}

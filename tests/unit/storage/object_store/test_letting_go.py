@@ -67,3 +67,18 @@ def test_a_store_that_is_away_is_a_note(kind: type[BaseException]) -> None:
     with pytest.raises(kind) as raised, letting_go(let_go):
         raise kind
     assert raised.value.__notes__ == ["what was held is left to expire: away"]
+
+
+def test_an_interrupt_where_there_is_no_other_thread_stays_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt) as raised, letting_go(lambda: None):
+        raise KeyboardInterrupt
+    [note] = raised.value.__notes__
+    assert note.startswith(
+        "what was held is left to expire: the system gives this process no other"
+    )

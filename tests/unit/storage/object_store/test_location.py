@@ -29,6 +29,8 @@ def test_a_path_is_a_directory_and_absolute_at_once(
         ("/var/bucket", "/var/bucket"),
         ("file:///var/bucket", "/var/bucket"),
         ("file:///var/my%20bucket", "/var/my bucket"),
+        ("file://localhost/var/bucket", "/var/bucket"),
+        ("FILE:///var/Bucket", "/var/Bucket"),
         ("~/bucket", str(Path.home() / "bucket")),
         ("memory://bucket", None),
         ("s3://bucket/prefix", None),
@@ -42,6 +44,10 @@ def test_a_url_is_left_to_its_driver() -> None:
     store = StoreLocation("memory://bucket").open()
     assert isinstance(store, FsspecObjectStore)
     store.close()
+
+
+def test_the_case_of_a_scheme_tells_nothing() -> None:
+    assert StoreLocation("S3://Bucket/P") == StoreLocation("s3://Bucket/P")
 
 
 def test_options_of_a_directory_are_refused() -> None:
@@ -69,6 +75,16 @@ def test_secrets_are_not_shown() -> None:
         assert secret not in shown
     for harmless in ("host/bucket", "http://127.0.0.1:9000", "eu-west-1", "secret"):
         assert harmless in shown
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "hunter2/x", "hun/ter:2"])
+def test_a_url_is_shown_without_the_password_in_it(secret: str) -> None:
+    assert str(StoreLocation(f"s3://AKIA:{secret}@bucket/a")) == "s3://***@bucket/a"
+
+
+def test_the_arn_of_an_access_point_is_shown() -> None:
+    arn = "s3://arn:aws:s3:eu-west-1:1:accesspoint/name/a@b"
+    assert str(StoreLocation(arn)) == arn
 
 
 @pytest.mark.parametrize("bucket", ["AKIA:hunter2@bucket", "AKIA:hunter2/x@bucket", "me@bucket"])

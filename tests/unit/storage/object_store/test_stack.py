@@ -32,10 +32,10 @@ def test_every_attempt_is_counted_and_an_open_breaker_ends_the_attempts() -> Non
     with pytest.raises(UnavailableError, match="outage"):
         readers.get("a")
     assert breaker.is_open
-    sent, slept = meter.total_requests(), clock.slept
+    sent, slept = meter.statistics(), clock.slept
     with pytest.raises(UnavailableError, match="not tried"):
         writers.put("b", b"abc")  # the breaker is shared
-    assert (meter.total_requests(), clock.slept) == (sent, slept)
+    assert (meter.statistics(), clock.slept) == (sent, slept)
 
     faulty.outage = False
     clock.advance(1.0)
