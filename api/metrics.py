@@ -67,7 +67,9 @@ ENGINE: dict[str, EngineMetric] = {
     "wal_appended_bytes": EngineMetric(COUNTER, "Bytes appended to the log."),
     "wal_syncs": EngineMetric(COUNTER, "Syncs of the log."),
     "wal_sync_seconds": EngineMetric(COUNTER, "Time spent waiting for syncs of the log."),
-    "shipped_seq": EngineMetric(GAUGE, "Newest sequence number of the log in the bucket."),
+    "shipped_seq": EngineMetric(
+        GAUGE, "Sequence number up to which log, or tables in its place, are in the bucket."
+    ),
     "shipped_objects": EngineMetric(COUNTER, "Objects that the log was shipped in."),
     "shipped_bytes": EngineMetric(COUNTER, "Bytes of the log that were shipped."),
     "ship_failures": EngineMetric(COUNTER, "Ships that failed and were tried again."),
@@ -90,6 +92,7 @@ ENGINE: dict[str, EngineMetric] = {
     "blob_live_bytes": EngineMetric(GAUGE, "Bytes of the values in them that tables point at."),
     "scans": EngineMetric(COUNTER, "Scans begun."),
     "blocks_per_get": EngineMetric(GAUGE, "Blocks fetched from the bucket for a get of tables."),
+    "tail_bytes": EngineMetric(GAUGE, "Memory of open tables: indexes, filters, range deletes."),
     "row_cache_bytes": EngineMetric(GAUGE, "Memory of the row cache."),
     "block_cache_admissions": EngineMetric(COUNTER, "Blocks that came into the block cache."),
     "block_cache_evictions": EngineMetric(COUNTER, "Blocks that made room for others."),

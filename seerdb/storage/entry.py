@@ -34,12 +34,24 @@ class RangeTombstone(NamedTuple):
     seq: int
 
 
+def joined(tombstones: Iterable[RangeTombstone]) -> list[RangeTombstone]:
+    """What says the same, by seq and then start: of one seq, none meets another."""
+    found: list[RangeTombstone] = []
+    for each in sorted(tombstones, key=itemgetter(2, 0)):
+        last = found[-1] if found else None
+        if last is not None and last.seq == each.seq and each.start <= last.end:
+            found[-1] = last._replace(end=max(last.end, each.end))
+        else:
+            found.append(each)
+    return found
+
+
 class _Stretch:
     """Range tombstones that follow each other by seq, at least one, as fragments of the keys.
 
     From ``bounds[n]`` on, up to the next bound, ``seqs[n]`` is the highest seq; 0: none. What that
-    hides is in the ``halves``, of which the second has no lower seqs than the first; a single
-    tombstone has none.
+    hides is in the ``halves``, of which the second has no lower seqs than the first; tombstones of
+    a single seq have none.
     """
 
     __slots__ = ("bounds", "count", "first", "halves", "last", "seqs")
@@ -50,13 +62,14 @@ class _Stretch:
         self.halves = halves
         self.first: int = halves[0].first if halves else seqs[0]
         self.last: int = halves[1].last if halves else seqs[0]
-        self.count: int = sum(half.count for half in halves) or 1
+        self.count: int = sum(half.count for half in halves) or len(bounds) // 2
 
     @classmethod
-    def of(cls, tombstone: RangeTombstone) -> _Stretch:
-        """A single one."""
-        start, end, seq = tombstone
-        return cls([start, end], [seq, 0])
+    def of(cls, tombstones: Iterable[RangeTombstone]) -> _Stretch:
+        """Those of a single seq, at least one, as :func:`joined` has them."""
+        starts, ends, seqs = zip(*tombstones, strict=True)
+        bounds = list(chain.from_iterable(zip(starts, ends, strict=True)))
+        return cls(bounds, [seqs[0], 0] * len(seqs))
 
     def above(self, older: _Stretch) -> _Stretch:
         """This, on top of one that has no higher seqs."""
@@ -76,8 +89,7 @@ class _Stretch:
     def leaves(self) -> Iterator[RangeTombstone]:
         """Each tombstone, the oldest first."""
         if not self.halves:
-            start, end = self.bounds
-            yield RangeTombstone(start, end, self.first)
+            yield from map(RangeTombstone, self.bounds[::2], self.bounds[1::2], self.seqs[::2])
         for half in self.halves:
             yield from half.leaves()
 
@@ -103,8 +115,14 @@ def _overlaid(newer: _Stretch, older: _Stretch) -> tuple[list[bytes], list[int]]
     return bounds, seqs
 
 
+_SET_MEMORY = 1000
+"""About what a range tombstone takes in a set beside itself, in bytes (measured: 590 to 1,010)."""
+
+
 class RangeTombstones:
     """An immutable set of range tombstones. Thread-safe.
+
+    Those of one seq that overlap or touch may become one, as they say the same.
 
     It takes time and memory in proportion to n log n to add n, one by one too, however they
     overlap: stretches that grow as a binary number does are shared among all sets that were added
@@ -116,8 +134,8 @@ class RangeTombstones:
     __slots__ = ("_lookups", "_read", "_stretches")
 
     def __init__(self, tombstones: Iterable[RangeTombstone] = ()) -> None:
-        ordered = sorted(set(tombstones), key=itemgetter(2))
-        grown = _grown((), map(_Stretch.of, ordered))
+        by_seq = groupby(joined(tombstones), itemgetter(2))
+        grown = _grown((), (_Stretch.of(same) for _, same in by_seq))
         self._begin(_united(grown) if grown else ())
 
     def _begin(self, stretches: tuple[_Stretch, ...]) -> None:
@@ -130,9 +148,26 @@ class RangeTombstones:
         return bool(self._stretches)
 
     @property
+    def memory(self) -> int:
+        """About what it costs in bytes, beside the tombstones themselves."""
+        return _SET_MEMORY * sum(stretch.count for stretch in self._stretches)
+
+    @property
     def tombstones(self) -> tuple[RangeTombstone, ...]:
         """All of them, in order."""
         return tuple(sorted({each for stretch in self._stretches for each in stretch.leaves()}))
+
+    def unhidden(self) -> tuple[RangeTombstone, ...]:
+        """All but those that newer ones hide altogether, in order: they say the same of the
+        newest versions."""
+        if not self._stretches:
+            return ()
+        [whole] = _united(self._stretches)
+        ordered = joined(self.tombstones)
+        begins = [(each.seq, each.start) for each in ordered]
+        fragments = zip(whole.seqs, whole.bounds, strict=True)
+        seen = {bisect_right(begins, fragment) - 1 for fragment in fragments if fragment[0]}
+        return tuple(sorted(ordered[place] for place in seen))
 
     def with_added(self, tombstones: Iterable[RangeTombstone]) -> RangeTombstones:
         """A new set that also holds ``tombstones``."""

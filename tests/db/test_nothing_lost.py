@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from seerdb import DB, CorruptionError
+from seerdb import DB, CorruptionError, InternalError
 from seerdb.events import WorkFailed
 from seerdb.storage import merge
 from seerdb.storage.compaction import run as compaction
@@ -338,3 +339,23 @@ def test_a_damaged_log_holds_back_no_memtable_that_is_sound() -> None:
     assert [event.work for event in world.events if isinstance(event, WorkFailed)] == [
         "prove a flush"
     ]
+
+
+def test_a_table_that_ends_at_another_seq_than_its_memtable_is_not_published(
+    monkeypatch: Patch,
+) -> None:
+    db = World(**ROOMY).open()
+    rows = fill(db, 3)
+    run = LocalRunner.run
+
+    def run_short(runner: LocalRunner, *job: Any) -> Any:
+        result = run(runner, *job)
+        return replace(result, last_seq=result.last_seq - 1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalRunner, "run", run_short)
+        with pytest.raises(InternalError, match="end at seq 2, their memtable at 3"):
+            db.flush()
+    assert (db.statistics().tables, db.statistics().flushed_seq) == (0, 0)
+    db.flush()
+    assert (db.statistics().tables, dict(db.scan())) == (1, rows)

@@ -46,6 +46,24 @@ def test_levels_tell_runs_entries_and_tombstones() -> None:
     assert sum(level.bytes for level in rows) == db.statistics().table_bytes
 
 
+def test_tails_tell_what_open_tables_take_in_memory() -> None:
+    """Range deletes of tables stay there once they are read, and were in no account."""
+    db = World(**ROOMY).open()
+    put_all(db, range(100))
+    db.flush()
+    db.get(key(0))
+    before = db.statistics().tails
+    assert before.tables == 1
+    for number in range(200):
+        db.delete_range(key(number), key(number) + b"\0")
+    db.flush()
+    db.get(key(0))
+    after = db.statistics().tails
+    assert after.tables == 2
+    assert 200 * 1000 < after.bytes - before.bytes < 200 * 1500
+    assert db.statistics().values["tail_bytes"] == after.bytes
+
+
 @pytest.mark.parametrize("durability", ["memory", "local"])
 def test_user_bytes_are_keys_and_values_of_all_writes(durability: str) -> None:
     db = World(**ROOMY, durability=durability).open()

@@ -2,12 +2,13 @@
 with the tables; what it needs next, and the table that it made last, are on their way meanwhile.
 
 A job does one part of a plan, a range of keys. Tombstones are kept unless the plan reaches the
-bottom (I7); range tombstones are cut at the borders of parts and of output tables. What has
-expired becomes a tombstone, for it must not uncover what is older; it remembers when, as long as
-something merged into it may be elsewhere. Operands are folded once their base is at hand, and
-combined before. Values in blobs stay where they are, but for those whose blobs are to be
-rewritten and those that something is folded onto. Inputs are not touched: the manifest edit that
-names the outputs removes them, and the garbage collector deletes them later.
+bottom (I7); range tombstones are cut at the borders of parts and of output tables, and those that
+newer ones hide altogether are left out. What has expired becomes a tombstone, for it must not
+uncover what is older; it remembers when, as long as something merged into it may be elsewhere.
+Operands are folded once their base is at hand, and combined before. Values in blobs stay where they
+are, but for those whose blobs are to be rewritten and those that something is folded onto. Inputs
+are not touched: the manifest edit that names the outputs removes them, and the garbage collector
+deletes them later.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ class _Outputs:
         self._ledger = ledger
         self._files = files
         self._store = store
-        self._tombstones = () if job.plan.bottom else tombstones.tombstones
+        self._tombstones = () if job.plan.bottom else tombstones.unhidden()
         self._start = job.start
         self._builder: TableBuilder | None = None
         self._known = [ref for table in job.plan.tables for ref in table.blobs]

@@ -26,7 +26,13 @@ import numpy as np
 from seerdb.errors import CorruptionError, DiskError
 from seerdb.ids import MAX_SEQ
 from seerdb.storage.digest import NONE, Digest, Numbers, digest, summed
-from seerdb.storage.entry import DELETE_RANGE, MERGE, RangeTombstone, RangeTombstones
+from seerdb.storage.entry import (
+    DELETE_RANGE,
+    MERGE,
+    RangeTombstone,
+    RangeTombstones,
+    joined,
+)
 from seerdb.storage.local.files import FileSystem
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.wal.entries import Operations, operations_in
@@ -102,7 +108,7 @@ class _Disagreement(Exception):
 
 
 def _agree(found: _Log, flushed: Flushed) -> bool:
-    ranges = set(found.ranges) == set(flushed.tombstones)
+    ranges = joined(found.ranges) == joined(flushed.tombstones)
     return ranges and found.newest() == _sums_of(flushed, found)
 
 

@@ -35,7 +35,7 @@ from seerdb.storage.sstable.format import (
     seal_rows,
 )
 from seerdb.storage.sstable.hashing import hash_rows
-from seerdb.storage.sstable.index import build_index
+from seerdb.storage.sstable.index import build_index, separators_of
 from seerdb.storage.sstable.order import Bytes, Flags
 from seerdb.storage.sstable.packed import Hashes, Packed, join
 from seerdb.storage.value import expiries, expiry_marks
@@ -189,8 +189,8 @@ class TableBuilder:
         self._lengths: list[int] = []
         self._blocks_size = 0
         self._crc = 0
-        self._first_keys: list[bytes] = []
-        self._last_keys: list[bytes] = []
+        self._separators: list[bytes] = []
+        self._written_to: bytes | None = None
         self._entries = 0
         self._hashes: list[Hashes] = []
         self._tombstones: set[RangeTombstone] = set()
@@ -347,8 +347,10 @@ class TableBuilder:
         self._blocks_size += len(stored)
         self._crc = crc32c(stored, self._crc)
         self._digest += digest(stretch.entries)
-        self._first_keys += stretch.entries.keys_at(borders[:-1])
-        self._last_keys += stretch.entries.keys_at([border - 1 for border in borders[1:]])
+        first_keys = stretch.entries.keys_at(borders[:-1])
+        last_keys = stretch.entries.keys_at([border - 1 for border in borders[1:]])
+        self._separators += separators_of(first_keys, last_keys, self._written_to)
+        self._written_to = last_keys[-1]
 
     def _sealed(self, payloads: Bytes | Sequence[bytes]) -> tuple[Payload, list[int]]:
         """The stored forms, joined, and the length of each."""
@@ -364,7 +366,7 @@ class TableBuilder:
         entries = self._entries
         bounds = [key for t in self._tombstones for key in (t.start, t.end)]
         if entries:
-            bounds += (self._first_keys[0], self._last[0])
+            bounds += (self._separators[0], self._last[0])
         seqs = self._seq_bounds.union(t.seq for t in self._tombstones)
         return TableProperties(
             entries=entries,
@@ -387,8 +389,8 @@ class TableBuilder:
     def _tail(self, properties: TableProperties) -> list[bytes]:
         encode = msgspec.msgpack.encode
         index = build_index(
-            self._first_keys,
-            self._last_keys,
+            self._separators,
+            self._last[0],
             self._lengths,
             learned=self._learned,
         )

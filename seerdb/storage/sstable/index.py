@@ -53,6 +53,9 @@ _PIECE_MEMORY = 3 * (32 + 8)
 """Three numbers, and their places in lists."""
 _LONG_SHARE = 8
 """A table in which more than one separator in so many is long is not learned."""
+_LONG_PREFIX = 1024
+"""Where all keys begin with more bytes than so many the index is learned in any case: else each
+separator has them, and where keys are as long as blocks the index is as large as the table."""
 
 
 class LearnedColumns(msgspec.Struct, frozen=True, array_like=True):
@@ -89,15 +92,24 @@ class BlockIndex(Protocol):
         """That of a block."""
 
 
+def separators_of(
+    first_keys: Sequence[bytes], last_keys: Sequence[bytes], before: bytes | None
+) -> list[bytes]:
+    """What separates blocks with these first and last keys; ``before``: the last key of the block
+    before them, ``None`` where there is none."""
+    if before is None:
+        return [*first_keys[:1], *map(_separator, last_keys, first_keys[1:])]
+    return list(map(_separator, (before, *last_keys[:-1]), first_keys))
+
+
 def build_index(
-    first_keys: Sequence[bytes], last_keys: Sequence[bytes], lengths: list[int], *, learned: bool
+    separators: list[bytes], last_key: bytes, lengths: list[int], *, learned: bool
 ) -> TableIndex:
-    """The index of blocks with these first and last keys. Not learned where heads tell too few
-    separators apart."""
-    separators = list(first_keys[:1])
-    separators += map(_separator, last_keys, first_keys[1:])
-    last_key = last_keys[-1] if last_keys else b""
-    columns = _learn(separators, last_key) if learned and separators else None
+    """The index of blocks that these separate. Not learned where heads tell too few of them apart,
+    and in any case where all keys have much in common."""
+    columns = None
+    if separators and (learned or _common(separators[0], last_key) > _LONG_PREFIX):
+        columns = _learn(separators, last_key)
     if columns is None:
         return TableIndex(separators, lengths, last_key)
     return TableIndex([], lengths, last_key, columns)

@@ -42,6 +42,8 @@ _READER_MEMORY = 4096
 """Roughly: a reader with its meta and properties, without what grows with the table."""
 _BLOCK_MEMORY = 2 * 8
 """What each block adds beside its place in the index: its slot and its offset."""
+_RANGE_MEMORY = 184
+"""Measured: a range tombstone, without the bytes of its bounds."""
 
 
 class TableReader:
@@ -91,6 +93,7 @@ class TableReader:
         self.slots: list[Block | None] = [None] * len(index.lengths)
         self._offsets = array("Q", accumulate(index.lengths, initial=0))
         self.memory = _READER_MEMORY + opened.memory + self.block_count * _BLOCK_MEMORY
+        self.memory += sum(_RANGE_MEMORY + len(t.start) + len(t.end) for t in self.tombstones)
         self.filter = PASS_ALL
         if parts[1][0]:
             self.filter = Filter(parts[1][0], name=self._name, offset=parts[1][1])

@@ -60,6 +60,14 @@ class RowCacheStatistics(msgspec.Struct, frozen=True):
     rows: int
 
 
+class TailStatistics(msgspec.Struct, frozen=True):
+    """What is kept of each table that was opened: indexes, filters, range deletes. No budget bounds
+    it; ``bytes`` counts overheads."""
+
+    tables: int
+    bytes: int
+
+
 def reads(engine: ReadSide) -> ReadStatistics:
     """The reads so far. Begins another sample."""
     sample = engine.sampler.statistics()
@@ -85,6 +93,15 @@ def block_cache(engine: ReadSide) -> CacheStatistics:
         blocks=cache.entries,
         admissions=cache.admissions,
         evictions=cache.evictions,
+    )
+
+
+def tails(engine: ReadSide) -> TailStatistics:
+    """The open tables now."""
+    readers = engine.tables.readers()
+    ranges = engine.live.current.layout.known.tombstones
+    return TailStatistics(
+        tables=len(readers), bytes=sum(reader.memory for reader in readers) + ranges.memory
     )
 
 

@@ -46,6 +46,7 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
     memtables: int
     memtable_bytes: int
     reads: caches.ReadStatistics
+    tails: caches.TailStatistics
     row_cache: caches.RowCacheStatistics
     block_cache: caches.CacheStatistics
     disk_cache: DiskTierStatistics | None
@@ -78,6 +79,7 @@ class ReplicaStatistics(msgspec.Struct, frozen=True):
             "table_bytes": self.table_bytes,
             "memtable_bytes": self.memtable_bytes,
             "scans": self.reads.scans,
+            "tail_bytes": self.tails.bytes,
             "row_cache_bytes": self.row_cache.bytes,
             "block_cache_admissions": self.block_cache.admissions,
             "block_cache_evictions": self.block_cache.evictions,
@@ -136,6 +138,7 @@ def gather(follower: Follower) -> ReplicaStatistics:
         memtables=len(live.memtables),
         memtable_bytes=sum(memtable.size for memtable in live.memtables),
         reads=caches.reads(follower),
+        tails=caches.tails(follower),
         row_cache=caches.row_cache(follower),
         block_cache=caches.block_cache(follower),
         disk_cache=caches.disk_cache(follower),

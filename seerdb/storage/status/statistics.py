@@ -99,6 +99,7 @@ class Statistics(msgspec.Struct, frozen=True):
     drills: DrillStatistics
     stalls: StallStatistics
     reads: caches.ReadStatistics
+    tails: caches.TailStatistics
     row_cache: caches.RowCacheStatistics
     block_cache: caches.CacheStatistics
     disk_cache: DiskTierStatistics | None
@@ -140,6 +141,7 @@ class Statistics(msgspec.Struct, frozen=True):
             "runs": self.runs,
             "scans": self.reads.scans,
             "blocks_per_get": self.amplifications.blocks_per_get,
+            "tail_bytes": self.tails.bytes,
             "row_cache_bytes": self.row_cache.bytes,
             "memtable_bytes": self.memtables.active_bytes,
             "sealed_memtables": self.memtables.sealed,
@@ -231,6 +233,7 @@ def gather(engine: Engine) -> Statistics:
         drills=DrillStatistics(),
         stalls=engine.admission.statistics(),
         reads=caches.reads(engine),
+        tails=caches.tails(engine),
         row_cache=caches.row_cache(engine),
         block_cache=caches.block_cache(engine),
         disk_cache=caches.disk_cache(engine),

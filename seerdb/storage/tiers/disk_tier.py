@@ -102,6 +102,7 @@ class DiskTier:
         self._pinned: frozenset[TableId] = frozenset()
         self._bytes = self._hits = self._misses = 0
         self._rejected = self._errors = self._evictions = 0
+        self._closed = False
         self._take_stock()
 
     def _take_stock(self) -> None:
@@ -150,7 +151,7 @@ class DiskTier:
         with self._changing:
             try:
                 with self._lock:
-                    if not self._make_room(table, needed):
+                    if self._closed or not self._make_room(table, needed):
                         return
                     parts = self._parts(table, create=True)
                     if parts is None or part in parts.offsets:
@@ -250,10 +251,11 @@ class DiskTier:
             )
 
     def close(self) -> None:
-        """Close the files; what they hold stays."""
+        """Close the files; what they hold stays. Nothing more is kept: reads may be under way."""
         with self._changing, self._lock:
+            self._closed = True
             for parts in self._tables.values():
-                parts.file.close()
+                self._end(parts)
             self._tables.clear()
             self._unwalked.clear()
             self._bytes = 0
@@ -313,13 +315,19 @@ class DiskTier:
         parts = self._tables.pop(table, None)
         size = self._unwalked.pop(table, None)
         if parts is not None:
-            parts.file.close()
+            self._end(parts)
             size = parts.size
         if size is None:
             return False
         self._bytes -= size
         self._unlink(table)
         return True
+
+    def _end(self, parts: PartsFile) -> None:
+        try:
+            parts.file.close()
+        except DiskError:
+            self._errors += 1
 
     def _unlink(self, table: TableId) -> None:
         try:

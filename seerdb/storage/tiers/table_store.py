@@ -92,6 +92,12 @@ class TableStore:
             handle = self._handles.get(table)
         return handle.reader if handle is not None else None
 
+    def readers(self) -> list[TableReader]:
+        """Those of all tables that are open."""
+        with self._lock:
+            handles = list(self._handles.values())
+        return [handle.reader for handle in handles if handle.reader is not None]
+
     @property
     def spare_memory(self) -> int:
         """Bytes of the block cache that are free."""

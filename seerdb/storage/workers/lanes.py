@@ -255,9 +255,15 @@ class Lane:
             return ClosedError(f"the database was closed before the {self.name} was done")
         if isinstance(failure, SeerDBError):
             return failure
-        bug = InternalError(f"the {self.name} failed: {failure!r}; please report it")
-        bug.__cause__ = failure
-        return bug
+        if isinstance(failure, MemoryError):
+            told: SeerDBError = BusyError(
+                f"there was no memory for the {self.name}; it is tried again",
+                retry_after_seconds=LAST_RETRY_SECONDS,
+            )
+        else:
+            told = InternalError(f"the {self.name} failed: {failure!r}; please report it")
+        told.__cause__ = failure
+        return told
 
     def close(self) -> None:
         """Take no more turns; waits for those under way, but not for a thread that others have.

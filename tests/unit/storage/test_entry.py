@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seerdb.ids import MAX_SEQ
-from seerdb.storage.entry import NO_TOMBSTONES, RangeTombstone, RangeTombstones
+from seerdb.storage import entry
+from seerdb.storage.entry import NO_TOMBSTONES, RangeTombstone, RangeTombstones, joined
 
 KEYS = [bytes([a]) + b for a in b"abcd" for b in (b"", b"\0", b"\xff")]
 RANGES = st.builds(
@@ -27,7 +30,7 @@ def naive(tombstones: list[RangeTombstone], key: bytes, at: int) -> int:
 
 def check(built: RangeTombstones, tombstones: list[RangeTombstone]) -> None:
     assert bool(built) == bool(tombstones)
-    assert set(built.tombstones) == set(tombstones)
+    assert joined(built.tombstones) == joined(tombstones)
     for key in (*KEYS, b"", b"A", b"z"):
         for at in (*range(11), MAX_SEQ):
             assert built.covering(key, at) == naive(tombstones, key, at)
@@ -57,6 +60,21 @@ def test_two_sets_become_one_whichever_is_newer(
     built = RangeTombstones(older).under(RangeTombstones(newer))
     check(built, older + newer)
     check(built.with_added(newer), older + newer)
+
+
+@given(st.lists(RANGES, max_size=8), st.lists(RANGES, max_size=4))
+def test_what_newer_ones_hide_altogether_is_not_needed(
+    some: list[RangeTombstone], others: list[RangeTombstone]
+) -> None:
+    built = RangeTombstones(some).with_added(others)
+    unhidden = built.unhidden()
+    assert set(unhidden) <= set(joined(built.tombstones))
+    for key in KEYS:
+        assert naive(list(unhidden), key, MAX_SEQ) == naive([*some, *others], key, MAX_SEQ)
+    for each in unhidden:
+        newer = [other for other in unhidden if other.seq > each.seq]
+        covered = (naive(newer, key, MAX_SEQ) for key in KEYS if each.start <= key < each.end)
+        assert not all(covered)
 
 
 def test_a_range_ends_before_its_end() -> None:
@@ -113,3 +131,42 @@ def test_ranges_that_lie_in_each_other_take_no_more_than_others(*, bulk: bool) -
             900 if number < 900 else 0,
             1000,
         ]
+
+
+@given(st.lists(RANGES, max_size=12))
+def test_ranges_of_one_seq_that_meet_are_one(tombstones: list[RangeTombstone]) -> None:
+    found = joined(tombstones)
+    for key in KEYS:
+        seqs = {t.seq for t in tombstones if t.start <= key < t.end}
+        assert [t.seq for t in found if t.start <= key < t.end] == sorted(seqs)
+    for left, right in pairwise(found):
+        assert left.seq < right.seq or (left.seq == right.seq and left.end < right.start)
+
+
+def test_many_of_one_seq_are_put_in_order_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one they took seconds, in which all other writers waited."""
+    overlays: list[int] = []
+
+    def overlaid(newer: Any, older: Any) -> Any:
+        overlays.append(newer.count + older.count)
+        return original(newer, older)
+
+    original = entry._overlaid
+    monkeypatch.setattr(entry, "_overlaid", overlaid)
+    few = NO_TOMBSTONES.with_added([RangeTombstone(b"a", b"b", 1)])
+    built = few.with_added(RangeTombstone(b"%04d" % n, b"%04d\0" % n, 2) for n in range(1000))
+    assert len(built.tombstones) == 1001
+    assert [built.covering(b"0500", at) for at in (1, 2)] == [0, 2]
+    assert overlays == [1001]
+
+
+def test_memory_is_about_what_a_set_takes() -> None:
+    ranges = [RangeTombstone(b"%05d" % (2 * n), b"%05d" % (2 * n + 1), n) for n in range(1, 2000)]
+    tracemalloc.start()
+    try:
+        built = RangeTombstones(ranges)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * taken < built.memory < 1.2 * taken
+    assert NO_TOMBSTONES.memory == 0

@@ -134,6 +134,20 @@ def test_range_tombstones_stay_unless_there_is_nothing_older() -> None:
     assert (tombstones_of(store, [made]), made.range_deletes) == ([], 0)
 
 
+def test_range_tombstones_that_newer_ones_hide_are_left_out() -> None:
+    """A log that is trimmed again and again once carried each trim down to the bottom."""
+    store = MemoryObjectStore()
+    trims = [RangeTombstone(b"log/", b"log/%03d" % n, n) for n in range(1, 100)]
+    rest = RangeTombstone(b"log/1", b"log/2", 50)
+    inputs = [
+        put_table(store, 1, {b"log/001": (1, b"1"), b"log/150": (2, b"1")}, trims[:50]),
+        put_table(store, 2, {b"log/099": (98, b"1")}, [rest, *trims[50:]]),
+    ]
+    [made] = merge(store, inputs, bottom=False)
+    assert tombstones_of(store, [made]) == [trims[-1], rest]
+    assert contents(store, [made]) == {b"log/099": (98, PUT)}
+
+
 def test_a_merge_of_tombstones_only() -> None:
     store = MemoryObjectStore()
     ranges = [RangeTombstone(b"b", b"p", 5), RangeTombstone(b"c", b"z", 4)]

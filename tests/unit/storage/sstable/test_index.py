@@ -19,6 +19,7 @@ from seerdb.storage.sstable.index import (
     TableIndex,
     build_index,
     open_index,
+    separators_of,
 )
 
 # Heads that are equal, that differ in their last bits only, that jump; ends of zeros; long ones.
@@ -44,7 +45,10 @@ def blocks(draw: st.DrawFn) -> list[list[bytes]]:
 
 def built(groups: list[list[bytes]], *, learned: bool) -> TableIndex:
     first_keys, last_keys = [group[0] for group in groups], [group[-1] for group in groups]
-    return build_index(first_keys, last_keys, [10] * len(groups), learned=learned)
+    separators = separators_of(first_keys[:1], last_keys[:1], None)
+    separators += separators_of(first_keys[1:], last_keys[1:], last_keys[0])
+    assert separators == separators_of(first_keys, last_keys, None)
+    return build_index(separators, last_keys[-1], [10] * len(groups), learned=learned)
 
 
 def opened(groups: list[list[bytes]], *, learned: bool) -> BlockIndex:
@@ -160,11 +164,21 @@ def test_a_key_below_several_separators_of_its_head_is_before_all_of_them() -> N
     keys = [b"a%03d" % number for number in range(40)]
     keys += [b"m" * 8 + ending for ending in (b"b", b"d", b"f", b"h")]
     keys += [b"z%03d" % number for number in range(40)]
-    index = build_index(keys, keys, [100] * len(keys), learned=True)
+    separators = separators_of(keys, keys, None)
+    index = build_index(separators, keys[-1], [100] * len(keys), learned=True)
     assert index.learned is not None
     assert len(index.learned.long) == 3
     opened = open_index(index, name="t", offset=0)
-    separators = [opened.separator(number) for number in range(len(keys))]
+    assert separators == [opened.separator(number) for number in range(len(keys))]
     for ending in (b"", b"a", b"c", b"e", b"g", b"i"):
         key = b"m" * 8 + ending
         assert opened.rank(key) == bisect_right(separators, key)
+
+
+def test_what_long_keys_have_in_common_is_in_the_index_once() -> None:
+    """As each separator had it, the index of keys that are as long as blocks was as large as the
+    table, and stayed in memory."""
+    keys = [b"k" * 60_000 + b"%04d" % number for number in range(200)]
+    index = opened([[key] for key in keys], learned=False)
+    assert index.memory < 4 * len(keys[0])
+    assert [index.rank(key) for key in keys] == list(range(1, 201))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import msgspec
@@ -246,8 +247,8 @@ def test_an_index_that_does_not_fit_the_blocks_is_corruption(falsify: str, index
     builder = new_builder(block_size=500, index=index)
     add(builder, puts(100))
     if falsify != "longer block":
-        builder._first_keys.append(b"key9")
-        builder._last_keys.append(b"key9")
+        builder._separators.append(b"key9")
+        builder._last = (b"key9", 1)
     if falsify == "longer block":
         builder._lengths[0] += 1
     elif falsify == "empty block":
@@ -280,3 +281,17 @@ def test_memory_covers_filter_and_index() -> None:
     assert OpenTable(build(puts(3000), block_size=500, filter_bits_per_key=0)).reader.memory < (
         reader.memory - filter_bytes
     )
+
+
+def test_memory_covers_range_tombstones() -> None:
+    ranges = [RangeTombstone(b"%05d" % n, b"%05d\0" % n, n + 1) for n in range(1000)]
+    builder = new_builder()
+    builder.add_range_tombstones(ranges)
+    built = builder.finish(1_000, 2_000)
+    tracemalloc.start()
+    try:
+        reader = TableReader(meta_of(built), built.tail)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * taken < reader.memory < 1.2 * taken

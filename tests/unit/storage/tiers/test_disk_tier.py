@@ -16,7 +16,7 @@ from seerdb.storage.local.files import File
 from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.local.parts_file import PartsFile
 from seerdb.storage.tiers.disk_tier import DiskTier, discard, open_tier
-from seerdb.testing.files import CrashableFileSystem
+from seerdb.testing.files import CrashableFileSystem, _MemoryFile
 from tests.unit.storage.tables import id_of
 
 HEADER = 12
@@ -458,3 +458,35 @@ def test_readers_and_writers_beside_each_other(tmp_path: Path) -> None:
     assert statistics.hits > 0
     assert statistics.bytes == sum(file.stat().st_size for file in tmp_path.iterdir()) <= 3000
     tier.close()
+
+
+def test_a_late_write_leaves_nothing_behind_a_close(files: CrashableFileSystem) -> None:
+    """Of a read that was under way: the directory may be another tier's by then."""
+    tier = tier_on(files)
+    tier.write(A, 0, b"before")
+    tier.close()
+    tier.write(B, 0, b"after")
+    tier.write(A, 1, b"after")
+    assert files.list("cache") == [f"{A}.parts"]
+    assert (tier.read(B, 0), tier.statistics().errors) == (None, 0)
+    assert tier_on(files).read(A, 0) == b"before"
+
+
+def test_files_that_cannot_be_closed_cost_hits_only(
+    files: CrashableFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network's file system, which may tell only then that there is no more room."""
+
+    def close(_: object) -> None:
+        raise DiskError("no more room")
+
+    monkeypatch.setattr(_MemoryFile, "close", close)
+    tier = tier_on(files, 1000)
+    for table in (A, B, C):
+        tier.write(table, 0, bytes(400))
+    assert (tier.read(A, 0), tier.read(C, 0)) == (None, bytes(400))
+    assert tier.statistics().bytes == on_disk(files) <= 1000
+    tier.reject(B)
+    assert tier.statistics().bytes == on_disk(files) == 400 + HEADER
+    tier.close()
+    assert tier.statistics().errors == 3
