@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from seerdb.storage.backup import tasks
 from seerdb.storage.backup.copying import Progress
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
-from seerdb.storage.object_store.names import HOLD_PREFIX
+from seerdb.storage.object_store.names import HOLD_PREFIX, LOCK_PREFIX, TABLE_PREFIX
+from seerdb.storage.pieces import Body
 from seerdb.storage.retention import checkpoints
 from seerdb.testing.objects import MemoryObjectStore, StallingObjectStore
 from tests.fixtures.database import World, collect_garbage, fill
@@ -266,6 +268,76 @@ def test_a_cancelled_backup_is_cut_off_from_a_repository_that_does_not_answer(
         assert status.state == "failed"
         assert "cancelled" in str(status.error)
         assert db.backup(str(tmp_path / "repository")).seq == 50
+
+
+class _Uploading(StallingObjectStore):
+    """A repository that answers, to which each table takes until the store is closed."""
+
+    def put(self, name: str, data: Body) -> None:
+        if name.startswith(TABLE_PREFIX):
+            self.is_waited_for.set()
+            self._closed.wait()
+        super().put(name, data)
+
+    def delete(self, names: Iterable[str]) -> None:
+        self._pass()
+        super().delete(names)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_backup_that_is_cut_off_from_a_long_upload_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, closes: bool
+) -> None:
+    """It kept prunes out for ten minutes."""
+    objects, begun = MemoryObjectStore(), threading.Event()
+
+    def open_repository(_: StoreLocation) -> ObjectStore:
+        repository = _Uploading(objects)
+        repository.is_waited_for = begun
+        return repository
+
+    monkeypatch.setattr(tasks, "CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "CLOSE_SECONDS", 0.01)
+    with seerdb.DB.open(str(tmp_path / "db")) as db:
+        fill(db, 50)
+        monkeypatch.setattr(StoreLocation, "open", open_repository)
+        began = db.start_backup(str(tmp_path / "repository"))
+        assert begun.wait(PATIENCE)
+        assert objects.list(LOCK_PREFIX)
+        if closes:
+            db.close()
+        else:
+            db.cancel_backup(began.id)
+            _join(PATIENCE)
+        assert not objects.list(LOCK_PREFIX)
+
+
+def test_a_cancel_that_finds_no_thread_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one was a success, and the backup waited for its repository all the same."""
+    repository = StallingObjectStore(MemoryObjectStore())
+    monkeypatch.setattr(tasks, "CANCEL_SECONDS", 0.01)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with seerdb.DB.open(str(tmp_path / "db")) as db:
+        fill(db, 50)
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreLocation, "open", lambda *_: repository)
+            repository.stalls = True
+            began = db.start_backup(str(tmp_path / "repository"))
+            assert repository.is_waited_for.wait(PATIENCE)
+            with monkeypatch.context() as without:
+                without.setattr(threading.Thread, "start", refuse)
+                with pytest.raises(BusyError):
+                    db.cancel_backup(began.id)
+            db.cancel_backup(began.id)
+            _join(PATIENCE)
+            [status] = db.backups()
+            repository.close()
+        assert status.state == "failed"
 
 
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"jobs": 65}, {"rate": -1}])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -220,10 +222,21 @@ def test_a_database_and_an_empty_place_are_refused() -> None:
         prune(MemoryObjectStore(), Retention(count=1), clock, kept.world.random.randbytes)
 
 
-@pytest.mark.parametrize("wrong", [{}, {"count": 0}, {"seconds": -1.0}])
-def test_a_retention_without_sense_is_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"count": 0},
+        {"count": 1.5},
+        {"count": "3"},
+        {"seconds": -1.0},
+        {"seconds": math.nan},
+        {"seconds": "30d"},
+    ],
+)
+def test_a_retention_without_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
-        Retention(**wrong)  # type: ignore[arg-type]
+        Retention(**wrong)
 
 
 def test_no_prune_runs_beside_a_backup() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import seerdb
 from seerdb import DB
 from seerdb.errors import (
     AlreadyExistsError,
@@ -209,6 +210,18 @@ def test_what_cannot_be_restored_is_refused_with_what_can(recorded: Recorded) ->
         restore(recorded.world, MemoryObjectStore())
 
 
+@pytest.mark.parametrize("seq", [True, 1.0, "1"])
+def test_a_seq_that_no_manifest_could_hold_is_refused(recorded: Recorded, seq: Any) -> None:
+    """A restore to 1.0 was a success, and nothing could open what it had made."""
+    with pytest.raises(InvalidRequestError, match="must be a whole number"):
+        restore(recorded.world, recorded.repository, seq=seq)
+
+
+def test_a_time_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="must be seconds since 1970"):
+        seerdb.restore("repository", "new", at="yesterday")  # type: ignore[arg-type]
+
+
 def test_what_a_writer_makes_meanwhile_is_not_missing() -> None:
     world = World()
 
@@ -349,6 +362,45 @@ def test_an_ingest_counts_from_when_it_was_made_whatever_has_become_of_its_table
         assert restore(world, world.bucket, time_us=int((made - 5.0) * 1e6))[0].seq == seq - 1
         newest = recovery_points(open_archive(world.bucket)).ranges[-1]
         assert newest.last_time_us == pytest.approx(made * 1e6, abs=1e3)
+
+
+@pytest.mark.parametrize("ships", [True, False], ids=["an ingest", "no log at all"])
+def test_a_backup_whose_seq_is_in_no_log_counts_from_when_that_was_made(*, ships: bool) -> None:
+    world, repository = World(**ROOMY, ship_interval=1.0 if ships else 0.0), MemoryObjectStore()
+    with world.open() as db:
+        db.put(b"a", b"1")
+        db.flush()
+        back_up(world, repository)
+        world.clock.advance(10.0)
+        seq = db.ingest([(b"b", b"1")]).seq if ships else db.put(b"b", b"1")
+        db.flush()
+        made = world.clock.now()
+        world.clock.advance(10.0)
+        db.compact()
+        world.clock.advance(10.0)
+        report = back_up(world, repository)
+    assert report.seq == seq
+    assert report.time_us == pytest.approx(made * 1e6, abs=1e4)
+    restored, bucket = restore(world, repository, time_us=int((made + 5.0) * 1e6))
+    assert restored.seq == seq
+    assert content(world, bucket) == {b"a": b"1", b"b": b"1"}
+
+
+def test_an_ingest_counts_from_when_it_was_made_though_its_backup_has_later_commits() -> None:
+    world, repository = World(**ROOMY, ship_interval=1.0), MemoryObjectStore()
+    with world.open() as db:
+        db.put(b"a", b"1", durability="object")
+        back_up(world, repository)
+        world.clock.advance(10.0)
+        seq = db.ingest([(b"b", b"1")]).seq
+        made = world.clock.now()
+        world.clock.advance(10.0)
+        db.put(b"c", b"1", durability="object")
+        assert back_up(world, repository).seq == seq + 1
+    for at, expected in ((made - 5.0, seq - 1), (made + 5.0, seq), (made + 15.0, seq + 1)):
+        report, _ = restore(world, repository, time_us=int(at * 1e6))
+        assert report.seq == expected
+        assert report.time_us <= at * 1e6
 
 
 def test_an_empty_database_is_backed_up_and_restored() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import Any
+
 import pytest
 
-from seerdb import AlreadyExistsError, HistoryError, NotFoundError
+from seerdb import AlreadyExistsError, HistoryError, InvalidRequestError, NotFoundError
 from tests.fixtures.clones import Site, content
 from tests.fixtures.database import collect_garbage, fill
 
@@ -52,6 +55,28 @@ def test_a_clone_has_the_log_that_was_shipped_and_is_in_no_table_yet(site: Site)
         seq = db.visible_seq
         report = site.elsewhere().clone("a", "b")
     assert (report.seq, report.commits) == (seq, 20)
+    assert content(site, "b") == rows
+
+
+@pytest.mark.parametrize("seq", [True, 1.0, "1"])
+def test_a_seq_that_no_manifest_could_hold_is_refused(site: Site, seq: Any) -> None:
+    """A clone of seq 1.0 was a success, and nothing could open it."""
+    with site.opened("a") as db:
+        db.put(b"a", b"1")
+    with pytest.raises(InvalidRequestError, match="must be a whole number"):
+        site.elsewhere().clone("a", "b", seq=seq)
+
+
+class Kept(str, Enum):  # noqa: UP042 - one whose text differs from its value
+    AUDIT = "audit"
+
+
+def test_a_checkpoint_may_be_named_by_a_member_of_an_enumeration(site: Site) -> None:
+    with site.opened("a") as db:
+        rows = fill(db, 30)
+        db.checkpoint(Kept.AUDIT)
+        db.delete(b"k0001")
+        site.elsewhere().clone("a", "b", checkpoint=Kept.AUDIT)
     assert content(site, "b") == rows
 
 

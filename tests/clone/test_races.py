@@ -11,7 +11,7 @@ from seerdb import ConflictError, CorruptionError, NotFoundError, UnavailableErr
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.pieces import Body
 from tests.fixtures.clones import At, Site, content
-from tests.fixtures.database import collect_garbage, fill
+from tests.fixtures.database import ROOMY, collect_garbage, fill
 
 
 class Meddled(Site):
@@ -108,6 +108,27 @@ def test_a_clone_in_the_middle_that_gives_back_meanwhile_is_noticed(site: Site) 
     assert report.lenders == ["b"]
     assert site.borrowers("a") == []
     assert content(site, "c") == rows
+
+
+def test_another_state_is_begun_with_where_one_is_collected_while_it_is_copied(site: Site) -> None:
+    """What was copied of that one was taken for something else in the place of the clone."""
+    settings = ROOMY | {"history_retention": 3600.0, "ship_interval": 0.001}
+    with site.opened("a", **settings) as source:
+        fill(source, 10)
+        source.flush()
+        [small] = site.names("a", "tables/")
+        fill(source, 30, start=10)
+        source.flush()
+        for number in range(4):
+            source.put(b"logged%d" % number, b"x", durability="object")
+            if number == 1:
+                rows, seq = dict(source.scan()), source.visible_seq
+        source.compact()
+        other = site.elsewhere()
+        other.store.fail("get", match=f"a/{small}", error=NotFoundError("collected"))
+        report = other.clone("a", "b", seq=seq)
+    assert (report.seq, report.commits) == (seq, 32)
+    assert content(site, "b") == rows
 
 
 def test_what_is_committed_until_the_hold_is_there_is_in_the_clone(site: Site) -> None:

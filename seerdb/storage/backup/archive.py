@@ -120,7 +120,7 @@ class Archive:
         known = time_of(self.store, self.log, self.database_id, seq)
         if known is not None:
             return known
-        return min((base.time_us for base in self.bases if base.seq >= seq), default=0)
+        return min((by for reach, by in self._times_of_bases() if reach >= seq), default=0)
 
     def seq_at(self, time_us: int) -> int:
         """The last commit that was made at a time or before it.
@@ -153,7 +153,13 @@ class Archive:
         return min(seq, max(self.reaches))
 
     def _of_bases(self, time_us: int) -> int:
-        return max((base.seq for base in self.bases if base.time_us <= time_us), default=-1)
+        return max((seq for seq, by in self._times_of_bases() if by <= time_us), default=-1)
+
+    def _times_of_bases(self) -> Iterator[tuple[int, int]]:
+        """Commits, and when all up to there had been made: those of tables, and those of bases."""
+        for base in self.bases:
+            yield base.state.last_seq, base.state.time_us
+            yield base.seq, base.time_us
 
     def _in_log(self, time_us: int) -> tuple[int, list[_Unread]]:
         """The last commit in the log that was made by then, -1 when there is none; and which of the

@@ -69,6 +69,14 @@ class Wanted:
         given = [each for each in (self.backup, self.seq, self.time_us) if each is not None]
         if len(given) > 1:
             raise InvalidRequestError("name a backup, a seq or a time, and only one of them")
+        if self.seq is not None:
+            check_seq(self.seq)
+
+
+def check_seq(seq: object) -> None:
+    """Raise ``InvalidRequestError`` for what no manifest could hold as the last seq."""
+    if isinstance(seq, bool) or not isinstance(seq, int):
+        raise InvalidRequestError(f"seq must be a whole number, not {seq!r}")
 
 
 class RestoreReport(msgspec.Struct, frozen=True):

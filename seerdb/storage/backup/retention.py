@@ -30,10 +30,12 @@ class Retention:
     def __post_init__(self) -> None:
         if self.count is None and self.seconds is None:
             raise InvalidRequestError("say how many backups to keep, or for how long, or both")
-        if self.count is not None and self.count < 1:
-            raise InvalidRequestError(f"at least one backup is kept, not {self.count}")
-        if self.seconds is not None and self.seconds < 0:
-            raise InvalidRequestError(f"backups are kept for 0 s or more, not {self.seconds}")
+        count: object = self.count
+        seconds: object = self.seconds
+        if count is not None and (type(count) is not int or count < 1):
+            raise InvalidRequestError(f"at least one backup is kept, not {count!r}")
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
+            raise InvalidRequestError(f"backups are kept for 0 s or more, not {seconds!r}")
 
     def outdated(
         self, backups: Sequence[Descriptor], whole: Sequence[Descriptor], now_us: int

@@ -31,8 +31,9 @@ from seerdb.storage.backup.descriptor import (
     objects_of,
 )
 from seerdb.storage.backup.locks import RepositoryLock
-from seerdb.storage.backup.log import Stretch, decode_stretch, read_log, time_of
+from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
 from seerdb.storage.manifest.state import ManifestState
+from seerdb.storage.manifest.store import reached_us
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.lender import NO_LOANS
 from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
@@ -166,22 +167,51 @@ class _Taking:
             and each.end > oldest
             and (self._full or there.get(each.name) != each.size)
         ]
-        tasks = [
-            (each.size, partial(self._stretch, each, is_there=there.get(each.name) == each.size))
-            for each in needed
-        ]
-        for some in (begun, older, tasks):
+        for some in (begun, older):
             self._carrier.expect(some)
         # Before what they make void, so that no reader of the repository is misled.
         self._carrier.carry(begun)
         self._carrier.carry(older)
-        copied = self._carrier.carry(tasks)
+        copied = self._carry_log(log, last_seq, seq, there)
         if copied:
             time_us = copied[-1][1]
         else:
             known = time_of(self._source.store, log, self._database_id, last_seq)
-            time_us = known or self._source.state.time_us
+            time_us = known or reached_us(self._source.store, self._source.state)
         return _LogCopy(seq=seq, time_us=time_us, objects=tuple(each for each, _ in copied))
+
+    def _carry_log(
+        self, log: Log, after: int, upto: int, there: dict[str, int]
+    ) -> list[tuple[ObjectSum, int]]:
+        """Copy the log that leads from ``after`` to ``upto``: its objects, and when the last commit
+        in each was made. In place of an object that is damaged or gone, others that hold the same
+        commits are taken; raises what is wrong with one in whose place there is none."""
+        brought: dict[Stretch, tuple[ObjectSum, int]] = {}
+        while left := [each for each in log.between(after, upto) if each not in brought]:
+            tasks = [
+                (each.size, partial(self._try, each, is_there=there.get(each.name) == each.size))
+                for each in left
+            ]
+            self._carrier.expect(tasks)
+            for stretch, result in zip(left, self._carrier.carry(tasks), strict=True):
+                if isinstance(result, tuple):
+                    brought[stretch] = result
+                    continue
+                log = log.without(stretch)
+                if log.reach(after) < upto:
+                    raise result
+            there = {each.name: each.size for each in log.stretches}  # perhaps, as older log
+        return [brought[each] for each in log.between(after, upto)]
+
+    def _try(
+        self, stretch: Stretch, *, is_there: bool
+    ) -> tuple[ObjectSum, int] | CorruptionError | NotFoundError:
+        """Copy log of the source; returns what is wrong with that there."""
+        try:
+            data, time_us = self._read(stretch)
+        except (CorruptionError, NotFoundError) as error:
+            return error
+        return self._put(stretch, data, is_there=is_there), time_us
 
     def _branch(self, name: str) -> None:
         self._target.put(name, b"")
@@ -194,14 +224,21 @@ class _Taking:
         except (NotFoundError, CorruptionError) as error:
             self.notes.append(f"not copied, so that times before this backup are lost: {error}")
 
-    def _stretch(self, stretch: Stretch, *, is_there: bool) -> tuple[ObjectSum, int]:
+    def _stretch(self, stretch: Stretch, *, is_there: bool) -> None:
+        data, _ = self._read(stretch)
+        self._put(stretch, data, is_there=is_there)
+
+    def _read(self, stretch: Stretch) -> tuple[bytes, int]:
+        """The bytes of log in the source, which are sound, and when its last commit was made."""
         data = self._source.store.get(stretch.name)
-        held = decode_stretch(stretch, data, self._database_id)
+        return data, decode_stretch(stretch, data, self._database_id)[-1][1]
+
+    def _put(self, stretch: Stretch, data: bytes, *, is_there: bool) -> ObjectSum:
         found = ObjectSum(stretch.name, *Checksum.of(data))
         if not (is_there and is_sound(self._target, found)):
             upload(self._target, stretch.name, data, found.checksum)
             self.copied.append(len(data))
-        return found, held[-1][1]
+        return found
 
 
 def take_backup(
@@ -210,8 +247,10 @@ def take_backup(
     wish: Wish,
     carrier: Carrier,
     random_bytes: Callable[[int], bytes],
+    locks: ObjectStore | None = None,
 ) -> BackupReport:
-    """Back ``source`` up into the repository ``target``. Durable when it returns.
+    """Back ``source`` up into the repository ``target``. Durable when it returns. ``locks`` is the
+    same repository, for its lock: where that is to be let go of though ``target`` is closed.
 
     Raises: ``InvalidRequestError`` for a repository of another database, ``BusyError`` while a
     prune runs there, ``CorruptionError`` when the source is damaged or a write did not arrive as
@@ -219,7 +258,7 @@ def take_backup(
     """
     clock = carrier.clock
     began = clock.monotonic()
-    with RepositoryLock(target, "backup", random_bytes(16).hex(), clock) as lock:
+    with RepositoryLock(locks or target, "backup", random_bytes(16).hex(), clock) as lock:
         catalogue = read_catalogue(target)
         check_repository(target, catalogue, source.state.database_id)
         taking = _Taking(source, target, _renewing(carrier, lock), full=wish.full)

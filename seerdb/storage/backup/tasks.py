@@ -18,6 +18,7 @@ from seerdb.storage.backup.points import RecoveryPoints, recovery_points
 from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.letting_go import LET_GO_SECONDS
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.stores import Stores
@@ -28,8 +29,9 @@ from seerdb.storage.workers.threads import Thread, Workers
 REMEMBERED = 16
 """Backups in the background that are told of, the newest ones."""
 RETRY_SECONDS = 10.0
-CLOSE_SECONDS = 20.0
-"""How long a close waits for what a backup is asking its repository for."""
+CLOSE_SECONDS = 15.0
+"""How long a close waits for what a backup is asking its repository for, before it is cut off from
+that and lets go of its lock there."""
 CANCEL_SECONDS = 5.0
 """The same for a backup that is cancelled."""
 _CANCELLED = "the backup was cancelled; what it has copied stays for the next one"
@@ -55,9 +57,13 @@ class _Task:
     def __init__(self, status: BackupStatus) -> None:
         self.status = status
         self.is_cancelled = False
+        self.is_outwaited = False
+        """Whether somebody waits for the end of what was cancelled."""
         self.thread: Thread | None = None
         self.target: Stores | None = None
         """Of the repository, once it is open."""
+        self.locks: Stores | None = None
+        """The same, for its lock, which it lets go of when it is cut off from ``target``."""
 
     def watch(self, progress: Progress) -> None:
         if self.is_cancelled:
@@ -65,13 +71,16 @@ class _Task:
         self.status = msgspec.structs.replace(self.status, **vars(progress))
 
     def outwait(self, seconds: float) -> None:
-        """Wait for the end, and after so many seconds for no request to the repository. May be
-        called by several threads."""
+        """Wait for the end, and after so many seconds for no request to the repository but that
+        its lock goes. May be called by several threads."""
         if self.thread is None:
             return
         self.thread.join(seconds)
         if self.target is not None:
             self.target.close()
+        self.thread.join(LET_GO_SECONDS)
+        if self.locks is not None:
+            self.locks.close()
         self.thread.join()
 
 
@@ -101,9 +110,11 @@ class BackupTasks:
     def run(self, to: str, wish: Wish, transfer: Transfer) -> BackupReport:
         """Flush, then back up into the repository ``to``; see :func:`take_backup`."""
         with open_store(to, transfer.target_options) as target:
-            return self._take(target, wish, transfer)
+            return self._take(target, target, wish, transfer)
 
-    def _take(self, target: ObjectStore, wish: Wish, transfer: Transfer) -> BackupReport:
+    def _take(
+        self, target: ObjectStore, locks: ObjectStore, wish: Wish, transfer: Transfer
+    ) -> BackupReport:
         self._flush()
         notes: list[str] = []
         with (
@@ -117,7 +128,7 @@ class BackupTasks:
             transfer.carrier() as carrier,
         ):
             source = Source(self._store, hold.state)
-            report = take_backup(source, target, wish, carrier, self._random_bytes)
+            report = take_backup(source, target, wish, carrier, self._random_bytes, locks)
         return msgspec.structs.replace(report, notes=[*report.notes, *notes])
 
     def start(self, to: str, wish: Wish, transfer: Transfer) -> BackupStatus:
@@ -142,8 +153,12 @@ class BackupTasks:
 
     def _run(self, task: _Task, to: str, wish: Wish, transfer: Transfer) -> None:
         try:
-            with open_stores(to, transfer.target_options) as task.target:
-                report = self._take(task.target.of(Purpose.BACKUP), wish, transfer)
+            with (
+                open_stores(to, transfer.target_options) as task.target,
+                open_stores(to, transfer.target_options) as task.locks,
+            ):
+                target, locks = task.target.of(Purpose.BACKUP), task.locks.of(Purpose.BACKUP)
+                report = self._take(target, locks, wish, transfer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             was_cut = task.is_cancelled and isinstance(error, ClosedError)
             told = _CANCELLED if was_cut else str(error)
@@ -160,15 +175,19 @@ class BackupTasks:
 
     def cancel(self, backup: str) -> None:
         """Have a backup in the background end soon. A repository that takes ``CANCEL_SECONDS`` for
-        a request is cut off, and the lock there left to expire. Raises: ``NotFoundError``."""
+        a request is cut off, and the lock there left to expire where that does not answer either.
+
+        Raises: ``NotFoundError``; ``BusyError`` when there is no thread to wait in: then it ends
+        when its repository answers, or after another call."""
         with self._lock:
             found = [task for task in self._tasks if task.status.id == backup]
             if not found:
                 raise NotFoundError(f"there is no backup {backup!r} in the background")
             [task] = found
-            was_cancelled, task.is_cancelled = task.is_cancelled, True
-        if not was_cancelled and task.status.state == "running":
-            self._workers.start_thread(lambda: task.outwait(CANCEL_SECONDS), "seerdb-cancel")
+            task.is_cancelled = True
+            if task.status.state == "running" and not task.is_outwaited:
+                self._workers.start_thread(lambda: task.outwait(CANCEL_SECONDS), "seerdb-cancel")
+                task.is_outwaited = True
 
     def points(self) -> RecoveryPoints:
         """What can be restored from the bucket of the database itself."""
@@ -176,7 +195,7 @@ class BackupTasks:
 
     def close(self) -> None:
         """Cancel what runs, and wait for its end. A repository that takes ``CLOSE_SECONDS`` for a
-        request is cut off, and the lock there left to expire."""
+        request is cut off, and the lock there left to expire where that does not answer either."""
         with self._lock:
             self._closed = True
             tasks = list(self._tasks)

@@ -34,7 +34,7 @@ from seerdb.storage.backup.descriptor import ObjectSum, following, objects_of
 from seerdb.storage.backup.log import Log, read_log, records
 from seerdb.storage.backup.rebuild import Rebuilder
 from seerdb.storage.backup.restore import Wanted as Restorable
-from seerdb.storage.backup.restore import check_empty, only_record, ways
+from seerdb.storage.backup.restore import check_empty, check_seq, only_record, ways
 from seerdb.storage.clone.lending import Borrower, Lending, Source, lend
 from seerdb.storage.manifest.edit import encode_record
 from seerdb.storage.manifest.loans import encode_debt
@@ -43,7 +43,7 @@ from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.lender import Debt
 from seerdb.storage.object_store.letting_go import let_go_after
-from seerdb.storage.object_store.names import LOANS_NAME, checkpoint_name, manifest_name
+from seerdb.storage.object_store.names import LOANS_NAME, manifest_name
 from seerdb.storage.retention.kept import list_checkpoints
 from seerdb.storage.wal.columns import Record
 
@@ -63,6 +63,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if sum(each is not None for each in (self.seq, self.time_us, self.checkpoint)) > 1:
             raise InvalidRequestError("name a seq, a time or a checkpoint, and only one of them")
+        if self.seq is not None:
+            check_seq(self.seq)
 
 
 class CloneReport(msgspec.Struct, frozen=True):
@@ -108,8 +110,10 @@ def make_clone(
     """
     began = carrier.clock.monotonic()
     failure: SeerDBError | None = None
+    tried: list[ManifestState] = []
     for start in _starts(source, wanted):
-        check_empty(target, [start.state], LOANS_NAME)
+        tried.append(start.state)
+        check_empty(target, tried, LOANS_NAME)
         making = _Making(source, target, start, borrower, carrier)
         try:
             made = making.run(is_newest=wanted == Wanted())
@@ -138,9 +142,8 @@ def _starts(source: Source, wanted: Wanted) -> Iterator[_Start]:
 
 
 def _checkpoint(source: Source, name: str) -> ManifestState:
-    path = checkpoint_name(name)
-    for info, kept in list_checkpoints(source.own):
-        if info.name == path:
+    for _, kept in list_checkpoints(source.own):
+        if kept.name == name:
             return kept.state
     raise NotFoundError(f"there is no checkpoint {name!r} in {source.url}")
 

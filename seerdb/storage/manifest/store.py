@@ -106,6 +106,22 @@ def begin(record: ManifestRecord) -> ManifestState:
     return restore(record) if isinstance(record, Checkpoint) else apply(ManifestState(), record)
 
 
+def reached_us(store: ObjectStore, state: ManifestState) -> int:
+    """When tables came to hold everything up to the ``last_seq`` of ``state``, which the manifest
+    tells: the time of the first record that says so, as far back as they can be read, in
+    microseconds since 1970. One GET for each. Raises: ``UnavailableError``."""
+    time_us = state.time_us
+    for number in range(state.number - 1, 0, -1):
+        try:
+            record = read_record(store, number)
+        except (NotFoundError, CorruptionError):
+            break
+        if record.last_seq != state.last_seq:
+            break
+        time_us = record.time_us
+    return time_us
+
+
 def _load_newest(
     store: ObjectStore, numbers: list[int], fetch_many: FetchMany | None
 ) -> ManifestState:

@@ -38,8 +38,8 @@ class Instant(NamedTuple):
     """What expires is gone by this time."""
 
 
-def past_of(store: ObjectStore, since_us: int = 0) -> tuple[Timeline, Log]:
-    """What a bucket alone tells of the instants since a time: the states of which all is there, and
+def past_of(store: ObjectStore) -> tuple[Timeline, Log]:
+    """What a bucket alone tells of all instants: the states of which all is there, and
     the shipped log. Where a collector works beside, hold what is read
     (``retention/checkpoints.py``).
 
@@ -47,9 +47,9 @@ def past_of(store: ObjectStore, since_us: int = 0) -> tuple[Timeline, Log]:
     ``UnavailableError``.
     """
     try:
-        timeline = read_timeline(store, since_us)
+        timeline = read_timeline(store, 0)
     except NotFoundError:
-        timeline = read_timeline(store, since_us)  # a collector was faster
+        timeline = read_timeline(store, 0)  # a collector was faster
     if timeline is None:
         raise NotFoundError("there is no database in this bucket: manifest/ is empty")
     objects = store.list(TABLE_PREFIX) + store.list(BLOB_PREFIX)

@@ -14,6 +14,7 @@ each record and the names of what is gone, no versions.
 from __future__ import annotations
 
 from bisect import bisect_right
+from numbers import Real
 from typing import NamedTuple
 
 from seerdb.errors import InvalidRequestError
@@ -36,6 +37,9 @@ FIRST_SECOND, END_SECOND = -62_135_596_800, 253_370_764_800
 
 def instant_us(seconds: float, name: str) -> int:
     """Microseconds since 1970. Raises: ``InvalidRequestError``, about ``name``, for no instant."""
+    number: object = seconds
+    if not isinstance(number, Real):
+        raise InvalidRequestError(f"{name} must be seconds since 1970, not {number!r}")
     if not FIRST_SECOND <= seconds < END_SECOND:
         raise InvalidRequestError(f"{name} must be a time of the years 1 to 9998")
     return int(seconds * SECOND_US)

@@ -1,0 +1,45 @@
+"""A backup goes around damaged log, where others have the same commits."""
+
+from __future__ import annotations
+
+import pytest
+
+from seerdb.errors import CorruptionError, NotFoundError, SeerDBError
+from seerdb.ids import Epoch, SeqNo
+from seerdb.storage.backup.check import check_backups
+from seerdb.storage.object_store.names import WAL_PREFIX, wal_name
+from seerdb.storage.wal.format import HEADER_SIZE
+from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
+from tests.fixtures.backups import back_up, carrier, content, restore
+from tests.fixtures.database import ROOMY, World
+
+
+@pytest.mark.parametrize(
+    "wrong", [NotFoundError("collected"), CorruptionError("damaged", name="it")], ids=str
+)
+@pytest.mark.parametrize("are_others_sound", [True, False])
+def test_log_that_is_damaged_is_taken_from_other_objects_that_hold_it(
+    wrong: SeerDBError, *, are_others_sound: bool
+) -> None:
+    """As where an opening has shipped again what was on its way when the writer before it died."""
+    world, repository, bucket = World(**ROOMY), MemoryObjectStore(), MemoryObjectStore()
+    with world.open() as db:
+        for number in range(1, 8):
+            db.put(b"k%d" % number, b"1", durability="object")
+        bucket._objects = dict(world.bucket._objects)
+    parts = [info.name for info in bucket.list(WAL_PREFIX) if info.size][1:6]
+    bodies = [bucket.get(name) for name in parts]
+    larger = wal_name(Epoch(1), SeqNo(2), SeqNo(6))
+    bucket.put(larger, bodies[0] + b"".join(body[HEADER_SIZE:] for body in bodies[1:]))
+    source = FaultyObjectStore(bucket)
+    source.fail("get", match=larger, times=1 << 20, error=wrong)
+    if not are_others_sound:
+        bucket.delete([parts[3]])
+        with pytest.raises(type(wrong)):
+            back_up(world, repository, source=source)
+        return
+    report = back_up(world, repository, source=source)
+    assert (report.seq, report.copied_objects) == (7, len(repository.list("")) - 1)
+    assert check_backups(repository, carrier(world.clock)).ok
+    _, restored = restore(world, repository)
+    assert sorted(content(world, restored)) == [b"k%d" % number for number in range(1, 8)]
