@@ -17,6 +17,7 @@ WRITE_CONDITIONS = frozenset((b"if-none-match", b"if-match"))
 """Names of headers that change what a read or a write does."""
 
 _TAG = re.compile(rb'(W/)?"([^"]*)"')
+_ANY_OR_TAG = re.compile(rb"(\*)|" + _TAG.pattern)
 _SEQ = re.compile(rb"[1-9][0-9]{0,18}")
 _RANGE = re.compile(rb"(?i:bytes)=([0-9]{0,100})-([0-9]{0,100})")
 
@@ -27,14 +28,15 @@ def etag(seq: int) -> bytes:
 
 
 def names_tag(header: bytes, seq: int, *, weak: bool) -> bool:
-    """Whether a header's list of tags (or ``*``) names the value of ``seq``.
+    """Whether a header's list of tags, or of ``*``, names the value of ``seq``.
 
     ``weak``: a tag marked weak names it too (If-None-Match); else it never does (If-Match).
     """
-    if header.strip() == b"*":
-        return True
     wanted = b"%d" % seq
-    return any(tag == wanted and (weak or not is_weak) for is_weak, tag in _TAG.findall(header))
+    return any(
+        is_any or (tag == wanted and (weak or not is_weak))
+        for is_any, is_weak, tag in _ANY_OR_TAG.findall(header)
+    )
 
 
 def expected_seq(headers: Mapping[bytes, bytes]) -> int | None:

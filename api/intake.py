@@ -1,7 +1,8 @@
 """What is refused while it is still bytes: heads without end, targets that name nothing, codings
-that nobody undoes, and whatever is no HTTP at all; and requests that do not come to their end, of
-which a client that has vanished would leave its connection behind for ever. Likewise for replies
-that are not taken: they keep memory, and streams of them the view of a scan.
+that nobody undoes, requests to no host or to two, and whatever is no HTTP at all; and requests that
+do not come to their end, of which a client that has vanished would leave its connection behind for
+ever. Likewise for replies that are not taken: they keep memory, and streams of them the view of a
+scan.
 
 The parser holds what it has of a head until that is whole, and tells of a line once it is whole. So
 what it told of is counted where it tells it, and what it has not told of by the pieces that came:
@@ -38,7 +39,7 @@ from seerdb_api.errors import (
     reply_to,
 )
 from seerdb_api.fast import FastPath
-from seerdb_api.head import MAX_LINES
+from seerdb_api.head import MAX_LINES, names_host
 from seerdb_api.parser import Parser
 from seerdb_api.reply import Reply, encoded, lines_of, send_reply
 from seerdb_api.requests import DROP, request_id_for
@@ -61,6 +62,7 @@ _NO_URL = "the request target is neither a path nor a URL with a host and a port
 _SLOW = "the head of a request has to be there within {0:g} seconds, and so each piece of its body"
 _VERSIONS = ("1.0", "1.1")
 _VERSION = "HTTP/1.1 is spoken here, and HTTP/1.0, but not HTTP/{0}"
+_HOST = "a request names its host once, as HOST or HOST:PORT; only with HTTP/1.0 it need not"
 _CODING = "the one transfer coding that is known here is chunked"
 _CODING_HEADER = b"transfer-encoding"
 _FRAMING = (b"content-length", _CODING_HEADER)
@@ -110,6 +112,15 @@ class GuardedProtocol(HttpToolsProtocol):
             running.message_event.set()
         self._fast.unread.end(self)
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The client sends no more; one that waits for replies may still read. That it is gone
+        shows when there is something for it."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._parsing or cycle is None or cycle.response_complete:
+            return None
+        cycle.keep_alive = False
+        return True
 
     def pause_writing(self) -> None:
         """The client does not take what there is for it."""
@@ -183,6 +194,9 @@ class GuardedProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in _VERSIONS:  # 0.9 is a line that breaks off before its version
             raise self._not_taken(INVALID_REQUEST, _VERSION.format(version))
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not names_host(hosts, is_optional=version == "1.0"):
+            raise self._not_taken(INVALID_REQUEST, _HOST)
         scope: Any = self.scope
         scope[DROP] = self.transport.abort
         try:

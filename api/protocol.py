@@ -81,10 +81,10 @@ class KeyProtocol(GuardedProtocol):
             super().data_received(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """The client sends no more; one whose write waits may still read."""
+        """The client sends no more; one that waits for a reply may still read."""
         self._outbox.send()
         self._last = True
-        return self._write is not None
+        return True if self._write is not None else super().eof_received()
 
     def shutdown(self) -> None:
         """The server stops: close, after the reply to the request that is being served."""

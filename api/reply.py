@@ -26,9 +26,9 @@ def seq_header(seq: int) -> Header:
     return (b"seerdb-seq", b"%d" % seq)
 
 
-def json_reply(body: bytes, seq: int | None = None, *, media: bytes = JSON) -> Reply:
+def json_reply(body: bytes, seq: int | None = None) -> Reply:
     """200 with ``body``, encoded JSON; ``seq`` becomes ``seerdb-seq``."""
-    headers = [(b"content-type", media), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
     if seq is not None:
         headers.append(seq_header(seq))
     return 200, headers, body

@@ -1,4 +1,4 @@
-"""Running the service: one process, one event loop, until SIGTERM or SIGINT."""
+"""Running the service: one process, one event loop, until SIGTERM, SIGINT or SIGHUP."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -40,8 +41,9 @@ def serve(settings: ServiceSettings) -> int:
     """Serve the database until told to stop; 0 after a clean stop, 1 when it cannot start, 4 when
     a standby that had taken over was taken over from: start it again.
 
-    On SIGTERM or SIGINT: stop accepting, finish requests, flush and close the database; while that
-    is still being opened, give that up. Another one while it closes ends the process at once.
+    On SIGTERM, SIGINT or SIGHUP: stop accepting, finish requests, flush and close the database;
+    while that is still being opened, give that up. Another one while it closes ends the process at
+    once. A SIGHUP that is ignored, as under ``nohup``, stays so.
     Raises what opening the database raises; and ``SeerDBError`` before that, when it cannot listen,
     for an opening fences whoever writes. Requires: the main thread.
     """
@@ -181,13 +183,19 @@ class _Stop:
     def on_signals(self) -> Iterator[None]:
         """Heed signals, also those that come when uvicorn does not handle them itself: it raises
         each again when it has stopped, and that must not be death by signal."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        heeded: dict[signal.Signals, Any] = {
+            signal.SIGTERM: signal.SIG_DFL,
+            signal.SIGINT: signal.default_int_handler,
+        }
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            heeded[signal.SIGHUP] = signal.SIG_DFL
+        for number in heeded:
             signal.signal(number, self._tell)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number, handler in heeded.items():
+                signal.signal(number, handler)
 
     def _tell(self, _signal: int, _frame: object) -> None:
         is_first, self._is_told = not self._is_told, True

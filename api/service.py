@@ -25,9 +25,8 @@ READ_THREADS = 32
 """Reads that may wait for disk or bucket at once. They wait rather than compute, so far more
 than there are cores."""
 ADMIN_THREADS = 4
-"""Flushes, compactions and status requests at once, apart from reads so that they never starve
-each other."""
-
+"""Flushes, compactions and what else operators ask for at once, apart from reads so that they never
+starve each other."""
 
 PATIENCE_SECONDS = 40.0
 """After which a stop does not wait for a bucket that does not answer: 60 are promised for all."""

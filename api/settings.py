@@ -26,8 +26,7 @@ SERVED_OPTIONS: Mapping[str, Any] = {"background": "process"}
 that serves requests."""
 
 _SUFFIXES = {"": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
-_URL = re.compile(r"(https?://[!-~]+)?")
-"""As it fits into headers; or nothing."""
+_FITS_HEADER = re.compile("[!-~]*")
 _INTEGER = re.compile(r"(-?[0-9][0-9_]*) ?(KiB|MiB|GiB|)")
 
 
@@ -73,10 +72,9 @@ class ServiceSettings:
             _demand(name, isinstance(value, bool), "must be true or false", value)
         for name in ("primary", "advertise"):
             value = getattr(self, name)
-            is_url = isinstance(value, str) and _URL.fullmatch(value) is not None
-            _demand(name, is_url, "must be an http or https URL", value)
-            if value:
+            if value != "":
                 check_server_url(f"setting {name}", value)
+            _demand(name, _FITS_HEADER.fullmatch(value) is not None, "must be ASCII", value)
         check_max_lag(self.max_lag)
         is_placed = self.options.store is not None or not self.replica
         _demand("replica", is_placed, "needs the setting store", self.replica)

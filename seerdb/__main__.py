@@ -9,12 +9,15 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
-TERMINATED = 143
+BY_SIGNAL = 128
+"""Added to the number of the signal that ended a command, which makes its exit code."""
 
 
 def main() -> None:
     """Run the command line of this process; never returns."""
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _end)
     from seerdb.cli.main import main as run
 
     run()
@@ -24,7 +27,7 @@ def _end(number: int, _frame: object) -> NoReturn:
     """Let go of what the command holds elsewhere, such as the lock of a repository, as Ctrl-C does.
     A second signal ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
-    raise SystemExit(TERMINATED)
+    raise SystemExit(BY_SIGNAL + number)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from seerdb_api.errors import NOT_READY, problem_reply
+from seerdb_api.errors import INVALID_REQUEST, NOT_READY, problem_reply
 from seerdb_api.metrics import Metrics
 from seerdb_api.openapi import Success, documented
 from seerdb_api.query import parse_query
@@ -40,7 +40,7 @@ def _object(example: dict[str, object], **properties: object) -> dict[str, objec
 
 _LIVE = _object({"live": True}, live={"type": "boolean"})
 _READY = _object(
-    {"ready": True, "checks": [{"name": "wal", "ok": True, "detail": "3 segments"}]},
+    {"ready": True, "checks": [{"name": "bucket", "ok": True, "detail": "reachable"}]},
     ready={"type": "boolean"},
     checks=_CHECKS,
 )
@@ -53,7 +53,10 @@ _VERSION = _object(
 
 
 @router.head("/livez", include_in_schema=False)
-@router.get("/livez", **documented(success={200: Success("The process answers", _LIVE)}))
+@router.get(
+    "/livez",
+    **documented(success={200: Success("The process answers", _LIVE)}, problems=(INVALID_REQUEST,)),
+)
 async def livez(request: Request) -> Response:
     """Whether the process is alive; it says nothing about the database."""
     parse_query(request.scope["query_string"], ())
@@ -64,7 +67,8 @@ async def livez(request: Request) -> Response:
 @router.get(
     "/readyz",
     **documented(
-        success={200: Success("Reads and writes are taken", _READY)}, problems=(NOT_READY,)
+        success={200: Success("Reads and writes are taken", _READY)},
+        problems=(INVALID_REQUEST, NOT_READY),
     ),
 )
 async def readyz(request: Request) -> Response:
@@ -91,7 +95,8 @@ async def readyz(request: Request) -> Response:
             200: Success(
                 "The Prometheus text format", {"text/plain": {"schema": {"type": "string"}}}
             )
-        }
+        },
+        problems=(INVALID_REQUEST,),
     ),
 )
 async def metrics(request: Request) -> Response:
@@ -102,7 +107,10 @@ async def metrics(request: Request) -> Response:
 
 
 @router.head("/version", include_in_schema=False)
-@router.get("/version", **documented(success={200: Success("What runs here", _VERSION)}))
+@router.get(
+    "/version",
+    **documented(success={200: Success("What runs here", _VERSION)}, problems=(INVALID_REQUEST,)),
+)
 async def show_version(request: Request) -> Response:
     """The release of SeerDB, and the Python it runs on."""
     parse_query(request.scope["query_string"], ())

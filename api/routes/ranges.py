@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from seerdb import Batch
+from seerdb_api.accept import prefers
 from seerdb_api.conditions import refuse_conditions
 from seerdb_api.errors import document_of, log_failure
 from seerdb_api.freshness import FRESHNESS_HEADERS, FRESHNESS_PROBLEMS, wait_until_fresh
@@ -104,7 +105,7 @@ async def scan(request: Request) -> Response:
     )
     query = ScanQuery.of(values)
     await wait_until_fresh(service, headers, values)
-    if NDJSON.encode() not in headers.get(b"accept", b"").lower():
+    if not prefers(headers.get(b"accept", b""), NDJSON.encode(), b"application/json"):
         page, seq = await service.read(read_page, service.db, query)
         return to_response(json_reply(page, seq))
     seq = await service.read(query.seq, service.db)

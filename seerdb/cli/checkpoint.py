@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from seerdb.cli.arguments import DEFAULT_URL, Json, Url
-from seerdb.cli.client import Client, with_query
+from seerdb.cli.client import Client, quoted, with_query
 from seerdb.cli.output import print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Keep states of the database under names.")
@@ -62,7 +62,7 @@ def list_all(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
 def drop(name: Name, *, url: Url = DEFAULT_URL) -> None:
     """Keep it no longer; what only it kept is deleted later."""
     with Client(url) as client:
-        client.request("DELETE", with_query(f"{_TARGET}/{name}", {}), reply_seconds=None)
+        client.request("DELETE", f"{_TARGET}/{quoted(name.encode())}", reply_seconds=None)
 
 
 def _when(seconds: float | None) -> str:

@@ -25,7 +25,7 @@ from seerdb.errors import (
     SeerDBError,
     UnavailableError,
 )
-from seerdb.options import check_server_url
+from seerdb.options import check_server_url, without_user
 
 if TYPE_CHECKING:
     import httpx
@@ -61,25 +61,26 @@ def key_target(key: bytes) -> str:
         raise InvalidRequestError(
             f"a key of {len(key):,} bytes does not fit a path; use load, dump and scan"
         )
-    return f"{KEYS_TARGET}/{_quoted(key)}"
+    return f"{KEYS_TARGET}/{quoted(key)}"
 
 
 def fits_path(key: bytes) -> bool:
     """Whether a path can hold a key."""
-    return len(KEYS_TARGET) + 1 + len(_quoted(key)) <= MAX_TARGET
+    return len(KEYS_TARGET) + 1 + len(quoted(key)) <= MAX_TARGET
 
 
 def with_query(target: str, values: Mapping[str, bytes | str | int | None]) -> str:
     """``target`` with the ``values`` that are not ``None`` as its query."""
     given = [
-        f"{name}={_quoted(value if isinstance(value, bytes) else str(value).encode())}"
+        f"{name}={quoted(value if isinstance(value, bytes) else str(value).encode())}"
         for name, value in values.items()
         if value is not None
     ]
     return f"{target}?{'&'.join(given)}" if given else target
 
 
-def _quoted(data: bytes) -> str:
+def quoted(data: bytes) -> str:
+    """Bytes as one segment of a path, or as a value in a query."""
     # Dots too: HTTP clients remove the path segments . and ..
     return quote_from_bytes(data, safe="").replace(".", "%2E")
 
@@ -93,6 +94,7 @@ class Client:
 
         check_server_url("what names a server", url)
         self._url = url.rstrip("/")
+        self._shown = without_user(self._url)
         self._http = httpx.Client(
             # Loading certificates takes longer than most requests.
             verify=url.startswith("https://"),
@@ -159,7 +161,7 @@ class Client:
             return reply
         if reply.headers.get("content-type") != "application/problem+json":
             raise SeerDBError(
-                f"{self._url} answers {reply.status_code} {reply.reason_phrase} in a way that is "
+                f"{self._shown} answers {reply.status_code} {reply.reason_phrase} in a way that is "
                 "not SeerDB's; is the URL right?"
             )
         wait = reply.headers.get("retry-after", "")
@@ -172,10 +174,11 @@ class Client:
         try:
             yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise InvalidRequestError(f"{self._url} is not a URL of a server: {error}") from error
+            raise InvalidRequestError(f"{self._shown} is not a URL of a server: {error}") from error
         except httpx.HTTPError as error:
+            why = str(error) or type(error).__name__
             raise UnavailableError(
-                f"no answer from {self._url}: {str(error) or type(error).__name__}; is it running?"
+                f"no answer from {self._shown}: {why}; is it running?"
             ) from error
 
 

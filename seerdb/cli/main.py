@@ -74,7 +74,7 @@ _EPILOG = (
     "Exit codes: 0 done, or sound; 1 failed, or damaged; 2 wrong command line; 3 not there; "
     "4 conflict, or locked; 5 server or store not reachable; 6 stored bytes are damaged; "
     "7 busy, or disk full; 8 repaired, but something is lost or in doubt; 130 interrupted; "
-    "141 the reader of the output went away; 143 ended by SIGTERM."
+    "141 the reader of the output went away; 129 or 143 ended by SIGHUP or SIGTERM."
 )
 
 

@@ -63,11 +63,11 @@ def find(target: str, store: str | None, config: str | None) -> Place:
             raise InvalidRequestError("--store goes with a data directory")
         return Place(StoreLocation(target, options.store_options), wal=None)
     directory = Path(target).expanduser()
-    if (directory / "wal").is_dir() and not (directory / "tables").is_dir():
-        location = options.store or str(directory / "bucket")
-        return Place(StoreLocation(location, options.store_options), wal=str(directory / "wal"))
     if (directory / "manifest").is_dir() or (directory / "tables").is_dir():
         return Place(StoreLocation(str(directory)), wal=None)
+    if (directory / "wal").is_dir():
+        location = options.store or str(directory / "bucket")
+        return Place(StoreLocation(location, options.store_options), wal=str(directory / "wal"))
     if (directory / "bucket" / "manifest").is_dir():
         return Place(StoreLocation(str(directory / "bucket")), wal=None)
     raise NotFoundError(f"{target} is neither a data directory nor a bucket")

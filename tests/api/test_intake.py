@@ -81,6 +81,16 @@ def flood(wire: Wire, piece: bytes, most: int) -> None:
         (request("PUT", "/v1/kv/new", "content-length: -1"), 400, "invalid-request"),
         (request("PUT", "/v1/kv/new", "content-length: 9" + "9" * 30), 400, "invalid-request"),
         (request("GET", "/v1/kv/a", "na me: x"), 400, "invalid-request"),
+        (b"GET /v1/kv/a HTTP/1.1\r\n\r\n", 400, "invalid-request"),
+        (b"GET /livez HTTP/1.1\r\nx: y\r\n\r\n", 400, "invalid-request"),
+        (request("PUT", "/v1/kv/new", "Host: x", body=b"1"), 400, "invalid-request"),
+        (request("GET", "/livez", "host: y"), 400, "invalid-request"),
+        (request("GET", "/v1/kv/a").replace(b"host: x", b"host: x, y"), 400, "invalid-request"),
+        (
+            request("GET", "/v1/kv/a").replace(b"host: x", b"host: http://x/"),
+            400,
+            "invalid-request",
+        ),
         (CHUNKED + b"zz\r\n", 400, "invalid-request"),
         (CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n", 400, "invalid-request"),
         (b"\x16\x03\x01\x02\x00\x01", 400, "invalid-request"),
@@ -110,6 +120,23 @@ def test_what_is_not_let_in_is_a_problem(sent: bytes, status: int, name: str) ->
         turn(server)
         assert counted(server) == Counter([f"{status // 100}xx", "4xx"])  # it, and the turn
     assert b"new" not in db.entries
+
+
+@pytest.mark.parametrize("target", ["/livez", "/v1/kv/a"])
+@pytest.mark.parametrize(
+    "host", ["", "x:", "x:80", "x_y.example", "xn--bcher-kva.example:1", "[::1]:8000", "[fe80::1]"]
+)
+def test_a_host_may_be_whatever_a_url_may_have_there(host: str, target: str) -> None:
+    with serving(FakeDatabase()) as server, connected(server) as wire:
+        reply = wire.ask(request("GET", target).replace(b"host: x", b"host: " + host.encode()))
+        assert not reply.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("target", ["/livez", "/v1/kv/a"])
+def test_a_client_of_http_1_0_need_not_name_a_host(target: str) -> None:
+    with serving(FakeDatabase()) as server, connected(server) as wire:
+        reply = wire.ask(b"GET %b HTTP/1.0\r\n\r\n" % target.encode())
+        assert not reply.startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,15 @@ def test_every_failure_is_a_problem_with_examples(document: Any) -> None:
                 assert example["value"]["status"] == int(code)
 
 
+def test_each_operation_may_refuse_what_it_does_not_know(document: Any, client: Client) -> None:
+    """Also those for machines, which take no parameter at all."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert "400" in operation["responses"], (method, path)
+    for path in ("/livez", "/readyz", "/metrics", "/version"):
+        client.get(f"{path}?unknown=1").problem(400, "invalid-request")
+
+
 def test_examples_fit_their_schemas(document: Any) -> None:
     examples = [
         (schema, example)

@@ -55,7 +55,6 @@ PLAIN = [
     request("HEAD", "/v1/kv/missing"),
     request("GET", "/v1/kv/a", "Connection: Keep-Alive", "x-empty:", "Accept: */*"),
     request("GET", "/v1/kv/a", "content-length: 0"),
-    b"GET /v1/kv/a HTTP/1.1\r\n\r\n",
     request("PUT", "/v1/kv/b", body=b"1"),
     request("PUT", "/v1/kv/%FF%00", body=b"\r\n\r\n\x00"),
     request("PUT", "/v1/kv/empty"),
@@ -111,6 +110,8 @@ BROKEN = [
     request("GET", "/v1/kv/a", "no header"),
     request("GET", "/v1/kv/a", "na me: x"),
     b"GET /v1/kv/a HTTP/1.1\r\nhost: x\n\r\n\r\n",
+    b"GET /v1/kv/a HTTP/1.1\r\n\r\n",
+    request("GET", "/v1/kv/a", "host: y"),
 ]
 
 
@@ -128,7 +129,7 @@ def _played(**changes: Any) -> list[tuple[bytes, int]]:
     with serving(_loaded(), **changes) as server:
         for one in (*PLAIN, *UNUSUAL, *BROKEN):
             with connected(server) as wire:
-                reply = wire.ask(one.replace(b"host: x", b"x-request-id: r", 1))
+                reply = wire.ask(one.replace(b"host: x", b"host: x\r\nx-request-id: r", 1))
                 if b"100 Continue" in reply:
                     reply += wire.reply()
                 if b"connection: close" in reply:
@@ -150,6 +151,8 @@ def _played(**changes: Any) -> list[tuple[bytes, int]]:
         ("PUT", ['if-none-match: "1"', "if-none-match: *"], 400),
         ("GET", ['if-match: "1"', 'if-match: "9"'], 200),
         ("GET", ['if-none-match: "1"', 'if-none-match: "9"'], 304),
+        ("GET", ["if-none-match: *", "if-none-match: *"], 304),
+        ("GET", ['if-match: "9"', "if-match: *"], 200),
         ("GET", ["range: bytes=0-0", "range: bytes=1-1"], 200),
         ("GET", ["seerdb-min-seq: 1", "seerdb-min-seq: 0"], 400),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from seerdb.testing.clock import FakeClock
 from seerdb_api.protocol import MAX_PLAIN_BODY
 from tests.api.fake_database import FakeDatabase
 from tests.api.wire import (
+    HTTPTOOLS,
     WAIT,
     WaitingDatabase,
     Wire,
@@ -19,6 +21,40 @@ from tests.api.wire import (
     serving,
     turn,
 )
+
+
+@pytest.mark.parametrize("changes", [{}, HTTPTOOLS], ids=["plain", "httptools"])
+@pytest.mark.parametrize(
+    ("sent", "count"),
+    [
+        (request("GET", "/v1/kv"), 1),
+        (request("GET", "/v1/kv", "accept: application/x-ndjson"), 1),
+        (request("POST", "/v1/admin/flush"), 1),
+        (request("PUT", "/v1/kv/b", body=b"2") + request("GET", "/v1/kv") * 3, 4),
+    ],
+    ids=["page", "stream", "flush", "several"],
+)
+def test_who_has_finished_sending_gets_all_replies(
+    changes: dict[str, Any], sent: bytes, count: int
+) -> None:
+    """The connection was closed under all but a plain write."""
+    db = FakeDatabase()
+    db.load(a="1")
+    with serving(db, **changes) as server, connected(server) as wire:
+        wire.send(sent)
+        wire.socket.shutdown(socket.SHUT_WR)
+        replies = wire.read.read()
+    assert replies.count(b"HTTP/1.1 20") == count
+    assert replies.count(b"connection: close") == 1
+
+
+def test_who_finishes_within_a_request_gets_no_reply() -> None:
+    db = FakeDatabase()
+    with serving(db) as server, connected(server) as wire:
+        wire.send(request("PUT", "/v1/kv/a", "x-not: pl\tain", body=b"12")[:-1])
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.ended()
+    assert db.entries == {}
 
 
 def test_a_client_that_has_finished_sending_gets_its_reply(waiting: WaitingDatabase) -> None:

@@ -213,6 +213,15 @@ def test_a_stream_holds_everything(client: Client, db: FakeDatabase) -> None:
     assert client.get("/v1/kv?prefix=none", accept=NDJSON).body == b""
 
 
+@pytest.mark.parametrize(
+    "accept", [f"{NDJSON};q=0", f"{NDJSON}; q=0.0, */*", f"application/json, {NDJSON};q=0.5"]
+)
+def test_a_client_that_would_rather_not_have_a_stream_gets_a_page(
+    client: Client, accept: str
+) -> None:
+    assert client.get("/v1/kv", accept=accept).json["cursor"] is None
+
+
 def test_a_stream_is_unbounded_and_comes_in_chunks(
     client: Client, db: FakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

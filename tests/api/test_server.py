@@ -133,7 +133,7 @@ def test_a_stopped_server_kept_everything(tmp_path: Path) -> None:
     stop(second, signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("how", ["signal.raise_signal({number})", "Dropped()"])
 def test_a_server_that_is_stopped_while_it_opens_ends_well(
     tmp_path: Path, number: signal.Signals, how: str

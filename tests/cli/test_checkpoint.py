@@ -21,3 +21,11 @@ def test_checkpoints_are_made_listed_and_dropped(seerdb: Commands) -> None:
     seerdb("checkpoint", "drop", "one")
     seerdb("checkpoint", "drop", "one", expect=3)
     assert [each["name"] for each in seerdb("checkpoint", "list", "--json").json] == ["two"]
+
+
+def test_a_name_that_a_url_would_cut_drops_no_other_checkpoint(seerdb: Commands) -> None:
+    seerdb("checkpoint", "create", "nightly")
+    for name in ("nightly#2", "nightly?", "nightly%", ".."):
+        seerdb("checkpoint", "drop", name, expect=2)
+    seerdb("checkpoint", "drop", "old/../nightly", expect=3)
+    seerdb("checkpoint", "drop", "nightly")

@@ -113,6 +113,13 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
     assert re.fullmatch(r"seerdb: no answer from http://127\.0\.0\.1:1: .*\n", outcome.err)
 
 
+@pytest.mark.parametrize(("port", "code"), [("1", 5), ("65537", 2)])
+def test_the_password_of_a_server_is_not_shown(port: str, code: int) -> None:
+    outcome = Commands(f"http://me:hunter2@127.0.0.1:{port}")("get", "k", expect=code)
+    assert f"http://127.0.0.1:{port}" in outcome.err
+    assert "hunter2" not in outcome.err
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -123,6 +130,11 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
         "http://127.0.0.1:65537",
         "",
         f"http://{'a' * 64}.example",
+        "http://http://127.0.0.1:8000",
+        "http://127.0.0.1:",
+        "http://127.0.0.1:8000?a",
+        "http://127.0.0.1:8000/#a",
+        "http://a b",
     ],
 )
 def test_what_is_no_url_is_a_usage_error(url: str) -> None:
@@ -212,23 +224,26 @@ def test_an_interrupt_is_quiet() -> None:
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "")
 
 
-def test_a_command_that_is_terminated_lets_go_of_what_it_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_lets_go_of_what_it_holds(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """Of the lock of a repository, without which a prune is refused for ten minutes."""
     with DB.open(tmp_path / "db", background="inline", min_free_disk=0) as db:
         db.put(b"k", b"v" * 10_000)
     places = "--from", str(tmp_path / "db"), "--to", str(tmp_path / "copies")
     Commands()("backup", *places)
     with DB.open(tmp_path / "db", background="inline", min_free_disk=0) as db:
-        for number in range(3):
-            db.put(b"k%d" % number, random.randbytes(10_000))
+        for key in range(3):
+            db.put(b"k%d" % key, random.randbytes(10_000))
             db.flush()
     process = Process("backup", *places, "--rate", "1")  # would take hours
     locks = tmp_path / "copies" / "locks"
     while not (locks.exists() and list(locks.iterdir())):
         assert process.popen.poll() is None
-    process.popen.send_signal(signal.SIGTERM)
+    process.popen.send_signal(number)
     outcome = process.end()
-    assert (outcome.code, outcome.out, outcome.err) == (143, b"", "")
+    assert (outcome.code, outcome.out, outcome.err) == (128 + number, b"", "")
     Commands()("backup", "prune", str(tmp_path / "copies"), "--keep-last", "1", "--yes")
 
 

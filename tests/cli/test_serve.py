@@ -71,7 +71,7 @@ def test_who_cannot_listen_does_not_open_the_database(tmp_path: Path, host: str)
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_well_and_everything_is_in_tables(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -85,6 +85,17 @@ def test_a_signal_ends_it_well_and_everything_is_in_tables(
     assert len(list((store / "tables").iterdir())) == 1
     assert not (data / "bucket").exists()
     assert "segments" in Commands()("verify", str(data), "--store", str(store)).text
+
+
+def test_a_server_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process, url = start_server(tmp_path / "data")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.popen.send_signal(signal.SIGHUP)
+    Commands(url)("put", "k", "v")
+    assert stop_server(process).code == 0
 
 
 def test_a_replica_follows_its_primary_live(tmp_path: Path) -> None:

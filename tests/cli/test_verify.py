@@ -86,6 +86,15 @@ def test_a_bucket_alone_is_checked(run: Commands, data: Path, closed: bool) -> N
         assert (report["tables"], report["segments"]) == (1 + closed, 0)
 
 
+def test_a_bucket_of_log_without_tables_is_a_bucket(run: Commands, tmp_path: Path) -> None:
+    bucket = str(tmp_path / "bucket")
+    with DB.open(str(tmp_path / "data"), store=bucket, **SETTINGS) as db:
+        db.put(b"shipped", b"1", durability="object")
+        report = run("verify", bucket, "--json").json
+    assert (report["ok"], report["shipped"], report["records"]) == (True, 1, 1)
+    assert (report["tables"], report["segments"]) == (0, 0)
+
+
 def test_a_damaged_table_is_named_with_the_offset(run: Commands, data: Path) -> None:
     table = next(files(data, "bucket/tables"))
     flip(table, 100)
