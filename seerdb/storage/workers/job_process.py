@@ -44,7 +44,7 @@ serve({calls}, {board}, prompt)
 """
 """On Linux niceness is a thread's, and nobody may take it back: so one thread is started first, and
 keeps what the process began with."""
-_TO_THE_GROUP = (signal.SIGINT, signal.SIGTERM)
+_TO_THE_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a terminal or a service manager sends to all processes of a group."""
 _ARGUMENT_SIZE = 64 << 10
 """Characters of the list of paths in one argument: Linux takes twice as many."""

@@ -219,7 +219,7 @@ def test_what_cannot_come_back_is_told(process: JobProcess) -> None:
 def test_it_leaves_signals_to_who_started_it(process: JobProcess) -> None:
     """Also before it can work: it died, or printed a stack over what had interrupted it."""
     for _ in range(2):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(process.pid, number)
         assert process.call(os.getpid) == process.pid
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), "of who started it"
