@@ -58,8 +58,8 @@ MIN_LEASE = 1.0
 MIN_DRILL_INTERVAL = 60.0
 PRICE_NAMES = ("put_or_list", "get", "delete", "gigabyte_month")
 DASK_SCHEME = "dask://"
-_PASSWORD = re.compile(r"//(?!arn:)[^/@:]*:[^@]*@")
-"""Secrets may have a slash."""
+_PASSWORD = re.compile(r"\A([^/:]*://)(?!arn:)[^/@:]*:[^@]*@")
+"""Secrets may have a slash. From the start only: a look for the end may go through all."""
 _USER = re.compile(r"//[^/]*@")
 _SERVER = re.compile(r"https?://[^/?#\s]*[^/?#\s:](/[^?#\s]*)?")
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
@@ -128,7 +128,7 @@ def store_complaint(value: object) -> str | None:
 
 def without_password(url: str) -> str:
     """``url`` as it may be shown: without the user and password in it."""
-    return _PASSWORD.sub("//***@", url)
+    return _PASSWORD.sub(r"\1***@", url)
 
 
 def without_user(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,14 @@ def test_secrets_are_not_shown() -> None:
 @pytest.mark.parametrize("secret", ["hunter2", "hunter2/x", "hun/ter:2"])
 def test_a_url_is_shown_without_the_password_in_it(secret: str) -> None:
     assert str(StoreLocation(f"s3://AKIA:{secret}@bucket/a")) == "s3://***@bucket/a"
+
+
+def test_what_a_url_is_shown_as_is_found_in_one_pass() -> None:
+    """It took a minute, in which the whole process stood still."""
+    url = "s3://b/" + "//:" * 200_000
+    began = time.monotonic()
+    assert str(StoreLocation(url)) == url
+    assert time.monotonic() - began < 5
 
 
 def test_the_arn_of_an_access_point_is_shown() -> None:
