@@ -63,6 +63,7 @@ _SLOW = "the head of a request has to be there within {0:g} seconds, and so each
 _VERSIONS = ("1.0", "1.1")
 _VERSION = "HTTP/1.1 is spoken here, and HTTP/1.0, but not HTTP/{0}"
 _HOST = "a request names its host once, as HOST or HOST:PORT; only with HTTP/1.0 it need not"
+_CUT = "the connection ended within this request"
 _CODING = "the one transfer coding that is known here is chunked"
 _CODING_HEADER = b"transfer-encoding"
 _FRAMING = (b"content-length", _CODING_HEADER)
@@ -114,12 +115,16 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """The client sends no more; one that waits for replies may still read. That it is gone
-        shows when there is something for it."""
-        cycle: RequestResponseCycle | None = self.cycle
-        if self._parsing or cycle is None or cycle.response_complete:
+        """The client sends no more; one that waits for replies to what came whole may still read.
+        That it is gone shows when there is something for it."""
+        running, is_cut = self._running, self._parsing and not self._refused
+        is_owed = running is not None and not running.response_complete
+        if not self.pipeline and (not is_owed or (is_cut and self._headed)):
             return None
-        cycle.keep_alive = False
+        if is_cut:
+            self._refuse(RefusalError(INVALID_REQUEST, _CUT))
+        elif not self._refused:
+            self.cycle.keep_alive = False
         return True
 
     def pause_writing(self) -> None:

@@ -48,6 +48,31 @@ def test_who_has_finished_sending_gets_all_replies(
     assert replies.count(b"connection: close") == 1
 
 
+@pytest.mark.parametrize("changes", [{}, HTTPTOOLS], ids=["plain", "httptools"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"GET /v1/kv/a HTTP/1.1\r\nho",
+        request("PUT", "/v1/kv/new", "x-not: pl\tain", body=b"12")[:-1],
+        b"NONSENSE\r\n\r\n",
+    ],
+    ids=["head", "body", "nonsense"],
+)
+@pytest.mark.parametrize("first", [1, 2])
+def test_who_finishes_within_a_request_gets_the_replies_to_those_before_it(
+    changes: dict[str, Any], rest: bytes, first: int
+) -> None:
+    """The connection was closed under them."""
+    db = FakeDatabase()
+    with serving(db, **changes) as server, connected(server) as wire:
+        wire.send(request("POST", "/v1/admin/flush") * first + rest)
+        wire.socket.shutdown(socket.SHUT_WR)
+        replies = wire.read.read()
+    assert replies.count(b"HTTP/1.1 200 ") == first
+    assert replies.count(b"HTTP/1.1 400 ") == replies.count(b"connection: close") <= 1
+    assert db.entries == {}
+
+
 def test_who_finishes_within_a_request_gets_no_reply() -> None:
     db = FakeDatabase()
     with serving(db) as server, connected(server) as wire:
