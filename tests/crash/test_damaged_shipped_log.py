@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb import CorruptionError
+from seerdb import ConflictError, CorruptionError
 from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.object_store.names import wal_name
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -54,6 +54,27 @@ def test_nobody_has_to_read_the_damaged_object_again() -> None:
     world.open(recovery="point_in_time").put(b"g", b"1", durability="object")
     world.bucket.put(DAMAGED, b"?")
     assert keys(world.lose_machine()) == [*BEFORE, b"g"]
+
+
+@pytest.mark.parametrize("contests", [False, True], ids=["machine", "copy"])
+def test_what_branches_off_once_does_so_no_more_at_the_next_opening(*, contests: bool) -> None:
+    """That would make void what was shipped since."""
+    if contests:
+        world = World(takes_tables=False, **ROOMY)
+        db = world.open()
+        db.put(b"a", b"1", durability="object")
+        world.bucket.put(wal_name(Epoch(1), SeqNo(2), SeqNo(2)), b"not ours")
+        with pytest.raises(ConflictError):
+            db.put(b"b", b"1", durability="object")
+        world = world.kill()
+    else:
+        world = written().lose_machine()
+    found = world.open(recovery="salvage")
+    found.put(b"g", b"1", durability="object")
+    wanted = [key for key, _ in found.scan()]
+    world = world.kill()
+    world.open()
+    assert keys(world.lose_machine()) == wanted
 
 
 def test_a_disk_that_has_lost_its_newest_segments_is_completed_up_to_the_damage() -> None:
