@@ -312,6 +312,42 @@ def test_a_backup_that_is_cut_off_from_a_long_upload_leaves_no_lock(
         assert not objects.list(LOCK_PREFIX)
 
 
+class _Silent(StallingObjectStore):
+    """A repository that lets nobody go of a lock."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        self.stalls = True
+        self._pass()
+
+
+def test_a_close_cuts_a_backup_off_from_its_lock_too_where_the_repository_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database could not be closed, for ever."""
+    objects, opened, begun = MemoryObjectStore(), list[_Silent](), threading.Event()
+
+    def open_repository(_: StoreLocation) -> ObjectStore:
+        opened.append(_Silent(objects))
+        opened[-1].is_waited_for = begun
+        return opened[-1]
+
+    monkeypatch.setattr(tasks, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "LET_GO_SECONDS", 0.01)
+    with seerdb.DB.open(str(tmp_path / "db")) as db, monkeypatch.context() as patch:
+        fill(db, 50)
+        patch.setattr(StoreLocation, "open", open_repository)
+        db.start_backup(str(tmp_path / "repository"))
+        assert begun.wait(PATIENCE)
+        closing = threading.Thread(target=db.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        was_closed = not closing.is_alive()
+        for each in opened:
+            each.close()
+    assert was_closed
+    assert objects.list(LOCK_PREFIX)
+
+
 def test_a_cancel_that_finds_no_thread_can_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -64,6 +66,25 @@ def test_whatever_a_connection_ends_in_it_is_told_and_tried_again(port: str) -> 
     """PB-04. The thread ended without a word on what is neither an error of ours nor one of HTTP,
     and the replica waited for it for ever."""
     assert len(ends(f"http://127.0.0.1:{port}")) == 2
+
+
+class NoPrimary(BaseHTTPRequestHandler):
+    """A server that knows no log."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is to be printed."""
+
+
+def test_what_is_told_of_a_connection_has_no_password_in_it() -> None:
+    """Anybody who reaches a replica is told it."""
+    with HTTPServer(("127.0.0.1", 0), NoPrimary) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            ended = ends(f"http://me:hunter2@127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+    told = f"http://127.0.0.1:{server.server_port}/v1/replication/log answers 501"
+    assert [str(error) for error in ended] == [told, told]
 
 
 def beating(clock: FakeClock, *, damaged: bool) -> Iterator[bytes]:
