@@ -283,6 +283,45 @@ def test_a_merge_that_is_given_up_waits_for_those_that_help(
     cut.assert_sound()
 
 
+def test_who_helps_with_what_is_given_up_has_not_failed(
+    open_db: OpenDB, slots: Callable[[int], None], caller: ThreadPoolExecutor
+) -> None:
+    """Nor where merges go on before it comes to look whether they do."""
+    slots(2)
+    cut = Cut(open_db)
+    compactor, lane = cut.compactor, cut.db._engine.background.compaction
+    helper, resumed = threading.local(), threading.Event()
+    merge_part, help_others = compactor._merge_part, compactor._help
+
+    def helping() -> bool:
+        helper.is_here = True
+        return help_others()
+
+    def merging(work: Any, part: Any) -> None:
+        try:
+            merge_part(work, part)
+        except ClosedError:
+            assert not hasattr(helper, "is_here") or resumed.wait(PATIENCE)
+            raise
+
+    compactor._help = helping  # type: ignore[method-assign]
+    compactor._merge_part = merging  # type: ignore[method-assign]
+    with ExitStack() as on_exit:
+        on_exit.callback(cut.gate.open)
+        on_exit.callback(resumed.set)
+        compaction = caller.submit(cut.db.compact)
+        cut.gate.wait_for(2)
+        compactor.pause()
+        assert lane.wait(lambda: compactor.is_idle, PATIENCE)
+        compactor.resume()
+        resumed.set()
+        cut.gate.open()
+        lane.wake()
+        compaction.result(PATIENCE)
+    assert cut.heard.count(WorkFailed) == 0
+    cut.assert_sound()
+
+
 def test_closing_ends_the_jobs_of_all_slots(
     open_db: OpenDB, slots: Callable[[int], None], caller: ThreadPoolExecutor
 ) -> None:

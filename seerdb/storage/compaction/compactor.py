@@ -272,7 +272,7 @@ class Compactor:
         try:
             self._merge_part(work, part)
         except BaseException as error:
-            if self._is_paused:
+            if part.control.is_cancelled and not self._is_cancelled:  # by a pause, perhaps over
                 return False
             self._tell_requests(work, error)
             raise
