@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB, ChecksumError, ClosedError, Components
+from seerdb import DB, ChecksumError, ClosedError, Components, CorruptionError
 from seerdb.events import CompactionCompleted, WorkFailed
-from seerdb.storage.compaction import inputs
+from seerdb.storage.compaction import compactor, inputs
 from seerdb.storage.compaction.work import Limits
 from seerdb.storage.jobs.runners import JobRunner, LocalRunner
-from seerdb.storage.manifest.version import Version
+from seerdb.storage.manifest.version import TableMeta, Version
 from seerdb.storage.object_store.names import table_name
 from seerdb.testing.clock import FakeClock
 from tests.db.conftest import OpenDB
@@ -227,6 +227,30 @@ def test_a_part_that_fails_in_another_slot_is_merged_again_and_no_other(
     assert cut.db.statistics().runs == 1
     done = cut.db.statistics().compactions
     assert done.bytes_written == sum(table.size for table in cut.version.tables) + first_run(cut)
+    cut.assert_sound()
+
+
+def test_all_parts_are_merged_again_when_something_is_missing_from_the_whole(
+    open_db: OpenDB, slots: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody holds the tables that were made, so a collector may have taken them."""
+    slots(2)
+    cut = Cut(open_db)
+    cut.gate.open()
+    made: list[list[str]] = []
+
+    def check(_: Any, tables: Sequence[TableMeta], dropped: Any) -> None:
+        made.append([table.id for table in tables])
+        if len(made) == 1:
+            raise CorruptionError("planned")
+
+    monkeypatch.setattr(compactor, "check_merge", check)
+    with pytest.raises(CorruptionError, match="planned"):
+        cut.db.compact()
+    assert cut.db._engine.background.compaction.wait(lambda: cut.compactor.is_idle, PATIENCE)
+    assert len(made) == 2
+    assert len(made[0]) == len(made[1]) >= PARTS
+    assert set(made[0]).isdisjoint(made[1])
     cut.assert_sound()
 
 
