@@ -17,7 +17,7 @@ WRITE_CONDITIONS = frozenset((b"if-none-match", b"if-match"))
 """Names of headers that change what a read or a write does."""
 
 _TAG = re.compile(rb'(W/)?"([^"]*)"')
-_ANY_OR_TAG = re.compile(rb"(\*)|" + _TAG.pattern)
+_ANY_OR_TAG = re.compile(rb"(?<![^, \t])(\*)(?![^, \t])|" + _TAG.pattern)
 _SEQ = re.compile(rb"[1-9][0-9]{0,18}")
 _RANGE = re.compile(rb"(?i:bytes)=([0-9]{0,100})-([0-9]{0,100})")
 
