@@ -61,6 +61,7 @@ DASK_SCHEME = "dask://"
 _PASSWORD = re.compile(r"\A([^/:]*://)(?!arn:)[^/@:]*:[^@]*@")
 """Secrets may have a slash. From the start only: a look for the end may go through all."""
 _USER = re.compile(r"//[^/]*@")
+_UP_TO_HOST = re.compile(r"\A(\w+://)?.*@", re.DOTALL)
 _SERVER = re.compile(r"https?://[^/?#\s]*[^/?#\s:](/[^?#\s]*)?")
 _DASK = re.compile(r"dask://([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 
@@ -354,7 +355,8 @@ def _is_encodable(name: str) -> bool:
 def check_server_url(what: str, url: object) -> None:
     """Raise ``InvalidRequestError`` unless ``url`` may be that of a server. ``what`` it is."""
     if not isinstance(url, str) or not _names_server(url):
-        shown = without_user(url) if isinstance(url, str) else url
+        # Where a user ends in what is no URL nobody knows: his password may be why it is none.
+        shown = _UP_TO_HOST.sub(r"\1", url) if isinstance(url, str) else url
         raise InvalidRequestError(
             f"{what} must be an http or https URL with a host, a port from 1 to {MAX_PORT:,} if "
             f"any, and neither ? nor #, not {shown!r}"

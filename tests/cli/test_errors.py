@@ -120,6 +120,14 @@ def test_the_password_of_a_server_is_not_shown(port: str, code: int) -> None:
     assert "hunter2" not in outcome.err
 
 
+@pytest.mark.parametrize("user", ["me:hunter2/x", "me:x/hunter2", "hunter2@x/y"])
+def test_the_password_in_what_is_no_url_of_a_server_is_not_shown(user: str) -> None:
+    """As one with a slash is none."""
+    outcome = Commands(f"http://{user}@127.0.0.1:1?")("get", "k", expect=2)
+    assert "not 'http://127.0.0.1:1?'" in outcome.err
+    assert "hunter2" not in outcome.err
+
+
 @pytest.mark.parametrize(
     "url",
     [
