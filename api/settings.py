@@ -17,7 +17,16 @@ from typing import Any, get_type_hints
 import msgspec
 
 from seerdb.errors import InvalidRequestError
-from seerdb.options import GIB, KIB, MAX_LAG, MIB, Options, check_max_lag, check_server_url
+from seerdb.options import (
+    GIB,
+    KIB,
+    MAX_LAG,
+    MIB,
+    Options,
+    check_max_lag,
+    check_server_url,
+    without_user,
+)
 
 ENVIRONMENT_PREFIX = "SEERDB_"
 LOG_FORMATS = ("text", "json")
@@ -74,7 +83,8 @@ class ServiceSettings:
             value = getattr(self, name)
             if value != "":
                 check_server_url(f"setting {name}", value)
-            _demand(name, _FITS_HEADER.fullmatch(value) is not None, "must be ASCII", value)
+            is_ascii = _FITS_HEADER.fullmatch(value) is not None
+            _demand(name, is_ascii, "must be ASCII", without_user(value))
         check_max_lag(self.max_lag)
         is_placed = self.options.store is not None or not self.replica
         _demand("replica", is_placed, "needs the setting store", self.replica)

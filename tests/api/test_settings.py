@@ -179,3 +179,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(InvalidRequestError, match=r"seerdb\.toml"):
             load(file)
+
+
+def test_the_password_of_a_server_is_not_shown() -> None:
+    with pytest.raises(InvalidRequestError, match="must be ASCII, not 'http://node'") as refusal:
+        load(environment={"SEERDB_ADVERTISE": "http://me:hunt\xe9r@node"})
+    assert "hunt" not in str(refusal.value)
