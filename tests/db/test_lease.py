@@ -9,6 +9,7 @@ from seerdb.events import Fenced, WorkFailed
 from seerdb.storage.lease.record import LeaseRecord, decode_lease
 from seerdb.storage.lease.takeover import SeqRange
 from seerdb.storage.lease.watch import read_lease
+from seerdb.storage.manifest.writer import CHECKPOINT_EVERY
 from seerdb.testing.crash import CrashError
 from tests.fixtures.database import ROOMY, World
 
@@ -132,10 +133,12 @@ def test_who_opens_a_database_whose_holder_lives_waits_for_the_lease_and_fences_
         older.put(b"k", b"zombie")
 
 
+@pytest.mark.parametrize("deaths", [2, CHECKPOINT_EVERY + 1])
 @pytest.mark.parametrize("lease", [0.0, SECONDS])
 def test_a_claimant_that_died_while_it_waited_leaves_the_wait_to_the_next(
-    lease: float, monkeypatch: pytest.MonkeyPatch
+    lease: float, deaths: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where a checkpoint is due: no claimant makes one before it has waited."""
     world = World(**ROOMY, lease=10 * SECONDS)
     older = world.open("a")
     older.put(b"k", b"older", durability="object")
@@ -143,7 +146,7 @@ def test_a_claimant_that_died_while_it_waited_leaves_the_wait_to_the_next(
     def die(_seconds: float) -> None:
         raise CrashError("while it waits")
 
-    for _ in range(2):
+    for _ in range(deaths):
         with monkeypatch.context() as patch:
             patch.setattr(world.clock, "sleep", die)
             with pytest.raises(CrashError):
