@@ -61,7 +61,7 @@ _END = b""
 _ASKED = b"?"
 """Sent while a call runs: whether the process still does."""
 _HERE = None
-"""Its answer, which is no outcome of a call."""
+"""Its answer, which is no outcome of a call; and what it says when it can work."""
 
 ASK_SECONDS = 5.0
 """How often a process is asked, while a call runs."""
@@ -101,6 +101,8 @@ class JobProcess:
 
         Raises: ``OSError``.
         """
+        self.has_worked = False
+        """Whether it ever said that it takes calls: if not, none has done it harm."""
         self._calls, theirs = Pipe()
         for end in (self._calls, theirs):  # or a forked child would hide the death of either
             keep_from_children(end, Connection.close)
@@ -173,7 +175,7 @@ class JobProcess:
                 answer: tuple[bool, Any, str] = outcome
                 return answer
             else:
-                unanswered = 0
+                unanswered, self.has_worked = 0, True
         raise TimeoutError(f"(it did not answer for {MOST_UNANSWERED * ASK_SECONDS:.0f} s)")
 
     def close(self) -> None:
@@ -294,8 +296,11 @@ def _until_end(waiting: SimpleQueue[bytes]) -> Iterator[bytes]:
 def _receive(
     connection: Connection[Any, Any], waiting: SimpleQueue[bytes], sending: threading.Lock
 ) -> None:
-    """Answer the other process, and notice its end, also while a call runs."""
+    """Tell the other process that this one can work, answer it, and notice its end, also while a
+    call runs."""
     try:
+        with sending:
+            connection.send(_HERE)
         while True:
             received = connection.recv_bytes()
             if received == _ASKED:

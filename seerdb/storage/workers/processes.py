@@ -13,7 +13,7 @@ from queue import Empty, LifoQueue
 from typing import Any, TypeVar
 
 from seerdb.errors import ClosedError
-from seerdb.storage.workers.job_process import JobProcess
+from seerdb.storage.workers.job_process import JobProcess, ProcessDied
 from seerdb.storage.workers.shared_numbers import Board, SharedNumbers
 
 R = TypeVar("R")
@@ -42,7 +42,8 @@ class NoneIdle(Exception):
 
 
 class NotStarted(Exception):
-    """The system gives no other process, or the interpreter's program is gone."""
+    """The system gives no other process, the interpreter's program is gone, or what was started
+    ended before it could work, as where modules are gone or limits leave it no memory."""
 
 
 RUNTIME_CLOSED = "the runtime is closed; close it after its databases"
@@ -95,11 +96,19 @@ class _Processes:
             self._running.add(process)
             if self._is_closed:  # meanwhile: :meth:`cut_off` may have missed it
                 process.cut_off()
-            return process.call(function, *args)
+            return self._call(process, function, *args)
         finally:
             if process is not None:
                 self._running.discard(process)
             self._idle.put(process if process and process.is_alive else None)
+
+    def _call(self, process: JobProcess, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return process.call(function, *args)
+        except ProcessDied as error:
+            if process.has_worked or self._is_closed:
+                raise
+            raise NotStarted(str(error)) from error
 
     def prepare(self) -> None:
         """Start one, if none is and one can be; waits neither until it can work nor for those that

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Operation, Purpose, RequestMeter
+from seerdb.storage.workers import job_process
 from seerdb.storage.workers.job_process import promptly
 from seerdb.storage.workers.pace import Pace
 from seerdb.storage.workers.processes import (
@@ -167,6 +168,30 @@ def test_a_flush_runs_here_where_no_process_can_be_started(tmp_path: Path) -> No
     size, process = runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
     assert (size, process != os.getpid()) == (5, True)
     workers.close()
+
+
+@pytest.mark.parametrize("program", ["exit 3", "exec sleep 60"])
+def test_a_flush_runs_here_where_processes_do_not_come_to_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """Those that ended at their start, as without memory, threads or the modules that were there
+    before an upgrade, kept it from flushing for ever."""
+    monkeypatch.setattr(job_process, "ASK_SECONDS", 0.01)
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{program}\n")
+    interpreter.chmod(0o700)
+    with closing(Workers("process", SystemClock())) as workers:
+        runner, store, _ = runner_on(tmp_path, workers)
+        store.put("a", b"12345")
+        with monkeypatch.context() as patch:
+            patch.setattr(job_process, "get_executable", lambda: str(interpreter))
+            workers.prepare()
+            assert runner.run(run_copy, Copy("a", "b"), Purpose.FLUSH) == (5, os.getpid())
+            with pytest.raises(UnavailableError, match="no worker process can be started: process"):
+                runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
+        monkeypatch.undo()
+        size, process = runner.run(run_copy, Copy("a", "c"), Purpose.FLUSH)
+        assert (size, process != os.getpid()) == (5, True)
 
 
 def test_a_worker_keeps_the_stores_that_it_opened_last(
