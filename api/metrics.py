@@ -165,7 +165,7 @@ FAMILIES: dict[str, str] = {
     "backpressure_refused_total": "Writes or groups of them that were refused, by reason.",
     "jobs": "Merges of tables that run now: of the policy, or of a request.",
     "job_input_bytes": "Bytes of the tables that they merge.",
-    "job_read_bytes": "Bytes that they have read so far.",
+    "job_read_bytes": "Bytes of these tables that they have read so far.",
     "job_written_bytes": "Bytes that they have written so far.",
     "level_runs": "Sorted runs of a level.",
     "level_tables": "Tables of a level.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,32 @@ def test_compaction_copies_pointers_and_reads_no_value() -> None:
     assert {use.id for use in blobs_of(db)} == before
     assert db.statistics().runs == 1
     assert dict(db.scan()) == rows
+
+
+def test_a_merge_that_moves_values_has_read_its_tables_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It told of hundreds of times as much: the values, and what lies between them."""
+    world = new_world()
+    db = world.open()
+    fill(db, range(100))
+    db.flush()
+    engine, jobs = db._engine, []
+    publish = engine.publisher.compacted
+
+    def compacted(removed: Any, added: Any) -> None:
+        jobs.extend(db.statistics().jobs)
+        publish(removed, added)
+
+    monkeypatch.setattr(engine.publisher, "compacted", compacted)
+    before = blobs_of(db)
+    fill(db, range(90), seed=500)
+    db.flush()
+    with requests(world) as asked:
+        db.compact()
+    assert "get_range blobs" in asked
+    assert not {use.id for use in before} & {use.id for use in blobs_of(db)}
+    assert max(job.bytes_read / job.input_bytes for job in jobs) == 1.0
 
 
 def test_blobs_that_nobody_points_into_are_collected() -> None:

@@ -435,10 +435,10 @@ def test_a_merge_tells_how_far_it_is() -> None:
     last = seen[-1]
     assert last.parts_done == last.parts - 1 > 3
     assert last.bytes_written == pytest.approx(last.input_bytes, rel=0.2), "in smaller tables"
-    assert last.input_bytes * 0.9 < last.bytes_read < 2 * last.input_bytes
+    assert last.input_bytes * 0.9 < last.bytes_read <= last.input_bytes
     assert last.rate == pytest.approx(
-        (last.bytes_read + last.bytes_written) / (len(seen)), rel=0.01
-    )
+        (last.bytes_read + last.bytes_written) / (len(seen)), rel=0.1
+    ), "of what parts share, too"
 
 
 def test_what_a_part_did_that_failed_does_not_count() -> None:

@@ -123,6 +123,27 @@ def caller() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
+def test_what_parts_share_is_read_once_as_far_as_is_told(
+    open_db: OpenDB, slots: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge had read more than all of its inputs."""
+    slots(1)
+    cut, jobs = Cut(open_db), []
+    cut.gate.open()
+    publisher = cut.db._engine.publisher
+    publish = publisher.compacted
+
+    def compacted(removed: Any, added: Any) -> None:
+        jobs.extend(cut.db.statistics().jobs)
+        publish(removed, added)
+
+    monkeypatch.setattr(publisher, "compacted", compacted)
+    cut.db.compact()
+    [job] = jobs
+    assert job.parts >= PARTS
+    assert job.bytes_read == job.input_bytes
+
+
 def test_parts_of_what_somebody_waits_for_are_merged_in_all_slots(
     open_db: OpenDB, slots: Callable[[int], None], caller: ThreadPoolExecutor
 ) -> None:

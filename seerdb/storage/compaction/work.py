@@ -30,10 +30,10 @@ class CompactionStatistics(msgspec.Struct, frozen=True):
 class JobStatistics(msgspec.Struct, frozen=True):
     """A merge under way. ``kind``: ``compaction``, or ``request`` for one that somebody asked for.
 
-    Its inputs are ``input_bytes`` of tables, and its outputs go to ``level``. Of the ``parts`` that
-    it was cut into ``parts_done`` are done; several may be under way. ``entries`` are those that it
-    has written; ``started`` is in seconds since 1970, ``rate`` the bytes read and written in each
-    second since.
+    Its inputs are ``input_bytes`` of tables, of which it has read ``bytes_read``, and its outputs
+    go to ``level``. Of the ``parts`` that it was cut into ``parts_done`` are done; several may be
+    under way. ``entries`` are those that it has written; ``started`` is in seconds since 1970,
+    ``rate`` the bytes of tables read, and of all objects written, in each second since.
     Jobs on a cluster tell how far they are after each part.
     """
 
@@ -137,7 +137,7 @@ class Work:
             parts=len(self.parts),
             parts_done=len(self._results),
             input_bytes=self.plan.size,
-            bytes_read=read,
+            bytes_read=min(read, self.plan.size),  # parts share what is at their borders
             bytes_written=written,
             entries=entries,
             started=self.started,

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from seerdb.clock import Clock
 from seerdb.errors import ClosedError
 from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
+from seerdb.storage.object_store.names import TABLE_PREFIX
 from seerdb.storage.pieces import Body
 from seerdb.storage.workers.pace import Pace
 
@@ -48,7 +49,7 @@ _NUMBERS = len(_At)
 
 
 class JobCounts(NamedTuple):
-    """How far a job is: bytes of tables read and written, entries that it dealt with."""
+    """How far a job is: bytes of its inputs read, bytes written, entries that it dealt with."""
 
     read: int = 0
     written: int = 0
@@ -185,8 +186,8 @@ class _ControlledPace:
 
 
 class _ControlledStore:
-    """``inner``, for one job. What it reads by ranges are its inputs; objects that it gets whole
-    are its own again, read back."""
+    """``inner``, for one job. What it reads of tables by ranges are its inputs, which counts; all
+    else, as values in blobs and what it reads back of its own, is within the rate only."""
 
     def __init__(self, inner: ObjectStore, pace: _ControlledPace) -> None:
         self._inner = inner
@@ -199,7 +200,7 @@ class _ControlledStore:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         data = self._inner.get_range(name, offset, length)
-        self._pace.transfer(length, read=length)
+        self._pace.transfer(length, read=length if name.startswith(TABLE_PREFIX) else 0)
         return data
 
     def checksum(self, name: str) -> Checksum:

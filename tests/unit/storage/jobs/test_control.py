@@ -30,7 +30,7 @@ class Rig:
         self.clock, self.control = FakeClock(), JobControl()
         self.control.rate = rate
         self.inner = MemoryObjectStore()
-        self.inner.put("in", bytes(1000 * KIB))
+        self.inner.put("tables/in", bytes(1000 * KIB))
         self.store, self.pace = self.run()
 
     def run(self, *, is_forgotten: bool = False) -> tuple[ObjectStore, Pace]:
@@ -46,7 +46,7 @@ def test_without_control_nothing_is_between_a_job_and_its_store() -> None:
 
 def test_what_goes_through_a_job_is_counted() -> None:
     rig = Rig()
-    assert rig.store.get_range("in", 10, 30) == bytes(30)
+    assert rig.store.get_range("tables/in", 10, 30) == bytes(30)
     rig.store.put("out", Pieces((b"12", b"345")))
     assert rig.store.get("out") == b"12345"
     rig.store.put_if_absent("other", b"123")
@@ -59,10 +59,18 @@ def test_what_goes_through_a_job_is_counted() -> None:
     assert rig.clock.slept == 0
 
 
+def test_what_a_job_reads_of_blobs_is_within_its_rate_but_none_of_its_inputs() -> None:
+    rig = Rig(rate=10 * KIB)
+    rig.inner.put("blobs/in", bytes(20 * KIB))
+    rig.store.get_range("blobs/in", 0, 20 * KIB)
+    assert rig.control.counts == JobCounts()
+    assert rig.clock.slept == pytest.approx(2.0, abs=2 * NAP_SECONDS)
+
+
 def test_all_that_a_job_reads_and_writes_is_within_its_rate() -> None:
     rig = Rig(rate=10 * KIB)
     for number in range(20):
-        rig.store.get_range("in", 0, 5 * KIB)
+        rig.store.get_range("tables/in", 0, 5 * KIB)
         rig.store.put(f"{number}", bytes(4 * KIB))
         rig.store.get(f"{number}")
     assert rig.clock.slept == pytest.approx(20 * 13 / 10, abs=SAVED_SECONDS)
@@ -71,9 +79,9 @@ def test_all_that_a_job_reads_and_writes_is_within_its_rate() -> None:
 def test_what_is_not_used_is_saved_for_a_while_only() -> None:
     rig = Rig(rate=10 * KIB)
     rig.clock.advance(1000)
-    rig.store.get_range("in", 0, int(SAVED_SECONDS * 10 * KIB))
+    rig.store.get_range("tables/in", 0, int(SAVED_SECONDS * 10 * KIB))
     assert rig.clock.slept == 0
-    rig.store.get_range("in", 0, 10 * KIB)
+    rig.store.get_range("tables/in", 0, 10 * KIB)
     assert rig.clock.slept == pytest.approx(1, abs=0.01)
 
 
@@ -88,11 +96,11 @@ def test_a_new_rate_holds_from_the_next_nap_on() -> None:
             rig.control.rate = 1000 * KIB
 
     rig.clock.sleep = sleeping  # type: ignore[method-assign]
-    rig.store.get_range("in", 0, 500 * KIB)
+    rig.store.get_range("tables/in", 0, 500 * KIB)
     assert max(naps) == NAP_SECONDS
     assert rig.clock.slept == pytest.approx(0.3 + 0.5, abs=0.05)
     rig.control.rate = 0
-    rig.store.get_range("in", 0, 1000 * KIB)
+    rig.store.get_range("tables/in", 0, 1000 * KIB)
     assert rig.clock.slept == pytest.approx(0.3 + 0.5, abs=0.05)
 
 
@@ -103,12 +111,12 @@ def test_a_cancelled_job_ends_at_its_next_step() -> None:
         rig.pace,
         lambda: rig.store.put("out", b""),
         lambda: rig.store.put_if_absent("out", b""),
-        lambda: rig.store.get("in"),
-        lambda: rig.store.get_range("in", 0, 1),
+        lambda: rig.store.get("tables/in"),
+        lambda: rig.store.get_range("tables/in", 0, 1),
     ):
         with pytest.raises(ClosedError, match="cancelled"):
             step()
-    assert [info.name for info in rig.inner.list("")] == ["in"]
+    assert [info.name for info in rig.inner.list("")] == ["tables/in"]
 
 
 def test_a_job_that_waits_for_its_rate_notices_that_it_is_cancelled() -> None:
@@ -122,7 +130,7 @@ def test_a_job_that_waits_for_its_rate_notices_that_it_is_cancelled() -> None:
 
     rig.clock.sleep = sleeping  # type: ignore[method-assign]
     with pytest.raises(ClosedError):
-        rig.store.get_range("in", 0, 1000 * KIB)
+        rig.store.get_range("tables/in", 0, 1000 * KIB)
     assert rig.clock.slept <= 1.1
 
 
@@ -159,7 +167,7 @@ class Hesitating(list[int]):
 def test_requests_beside_each_other_are_all_counted_and_within_the_rate() -> None:
     rig = Rig(rate=10 * KIB)
     with rig.control.shared(Hesitating([0] * 5)), ThreadPoolExecutor(8) as threads:
-        for future in [threads.submit(rig.store.get_range, "in", 0, KIB) for _ in range(64)]:
+        for future in [threads.submit(rig.store.get_range, "tables/in", 0, KIB) for _ in range(64)]:
             future.result()
     assert rig.control.counts.read == 64 * KIB
     assert rig.clock.slept >= 64 / 10 - SAVED_SECONDS

@@ -256,10 +256,11 @@ def run_watched(job: Watched, files: FileSystem, store: ObjectStore, pace: Pace)
 
 def test_a_process_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path, workers: Workers) -> None:
     runner, store, _ = runner_on(tmp_path, workers)
-    store.put("a", b"12345")
+    store.put("tables/a", b"12345")
     control = JobControl()
     with ThreadPoolExecutor(1) as caller:
-        job = caller.submit(runner.run, run_watched, Watched("a"), Purpose.COMPACTION, control)
+        watched = Watched("tables/a")
+        job = caller.submit(runner.run, run_watched, watched, Purpose.COMPACTION, control)
         while control.counts.entries < 30 and not job.done():
             pass
         control.cancel()
@@ -268,7 +269,7 @@ def test_a_process_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path, worker
     assert control.counts.read >= 20
     again = JobControl()
     again.rate = 1 << 20
-    runner.run(run_copy, Copy("a", "b"), Purpose.COMPACTION, again)
+    runner.run(run_copy, Copy("tables/a", "b"), Purpose.COMPACTION, again)
     assert again.counts == (0, 5, 0)
 
 
