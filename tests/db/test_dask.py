@@ -256,6 +256,25 @@ def test_closing_cancels_the_job(
     assert dict(open_db().scan()) == rows
 
 
+def test_a_restore_in_place_waits_for_no_job(
+    open_db: OpenDB, cluster: DaskCluster, gate: Gate
+) -> None:
+    """It waited for the merge, however long that took, and then threw it away or undid it."""
+    db = open_db(background=cluster.background)
+    rows = fill(db)
+    db.checkpoint("then")
+    through = gated(db, gate)
+    with ThreadPoolExecutor(2) as caller, ExitStack() as on_exit:
+        compaction = caller.submit(db.compact)
+        gate.wait_for_job()
+        on_exit.callback(gate.let_go)
+        db._engine.compactor._merger._runner = through.runner
+        restored = caller.submit(db.restore_in_place, checkpoint="then")
+        assert restored.result(PATIENCE).restored_seq == 300
+        assert compaction.result(PATIENCE).added, "it is done afterwards"
+    assert_sound(db, rows)
+
+
 def test_a_cancelled_job_ends_on_its_worker_too(
     open_db: OpenDB, cluster: DaskCluster, gate: Gate
 ) -> None:

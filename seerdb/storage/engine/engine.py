@@ -152,8 +152,6 @@ class Engine(Assembly):
         if patience is not None:
             self.patience.begin(patience)
         self.background.begin_closing(self.compactor.cancel)
-        if self._remote is not None:
-            self._remote.close()
 
     def close(self) -> None:
         """Flush, leave a checkpoint and release everything; merges are cancelled. Idempotent.

@@ -63,10 +63,24 @@ class JobControl:
         """``numbers``: those of the other side, where it is another process."""
         self._numbers: Numbers = [0] * _NUMBERS if numbers is None else numbers
         self._lock = threading.Lock()
+        self._cancel_waiting: Callable[[], None] = lambda: None
 
     def cancel(self) -> None:
         """Have the job end soon, without a result."""
         self._set(_At.CANCELLED, 1)
+        self._cancel_waiting()
+
+    @contextmanager
+    def cancelling(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile, who waits for a job that sees none of this is told by ``cancel``, perhaps
+        twice; at once where it is cancelled already."""
+        self._cancel_waiting = cancel
+        if self.is_cancelled:
+            cancel()
+        try:
+            yield
+        finally:
+            self._cancel_waiting = lambda: None
 
     @property
     def is_cancelled(self) -> bool:

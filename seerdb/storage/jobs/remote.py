@@ -9,7 +9,6 @@ stays as it was read back. And here a reply counts only if what it speaks of is 
 from __future__ import annotations
 
 import pickle
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,7 +16,6 @@ from typing import Any
 
 from seerdb.clock import SystemClock
 from seerdb.errors import (
-    ClosedError,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -31,7 +29,7 @@ from seerdb.storage.object_store.base import Checksum, ObjectInfo, ObjectStore
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose, RequestMeter, RequestStatistics
 from seerdb.storage.pieces import Body, end_of
-from seerdb.storage.workers.cluster import MOST_AT_ONCE, Call, Cluster, watch_call
+from seerdb.storage.workers.cluster import MOST_AT_ONCE, Cluster, watch_call
 from seerdb.storage.workers.pace import at_full_speed
 
 TAIL_BYTES = 64
@@ -64,10 +62,6 @@ class DaskRunner:
         self._location = location
         self._meter = meter
         self._store_for = store_for
-        # Guarded by the lock:
-        self._lock = threading.Lock()
-        self._calls: set[Call] = set()
-        self._closed = False
 
     @property
     def at_once(self) -> int:
@@ -85,38 +79,18 @@ class DaskRunner:
         with, and ``control`` counts what it did when it is done.
 
         Raises: what the job raises; ``UnavailableError`` when it was not done, or may have been
-        done but the reply is lost; ``ClosedError`` when :meth:`close` was faster.
+        done but the reply is lost; ``ClosedError`` once it is cancelled, without waiting for it.
         """
         control = control or JobControl()
         remote = RemoteJob.of(function, job, self._location, purpose, control.rate)
-        call = self._begin(remote)
-        try:
+        call = self._cluster.submit(run_remotely, remote)
+        with control.cancelling(call.cancel):
             reply: Reply = call.result()
-        finally:
-            with self._lock:
-                self._calls.discard(call)
         self._meter.merge(reply.statistics)
         control.count(*reply.counts)
         self._check_written(reply, self._store_for(purpose))
         result: Result = reply.result
         return result
-
-    def close(self) -> None:
-        """Wait for no job any more, and begin none. Idempotent."""
-        with self._lock:
-            self._closed = True
-            for call in self._calls:
-                call.cancel()
-
-    def _begin(self, remote: RemoteJob) -> Call:
-        if self._closed:
-            raise ClosedError("the database is closed; it begins no more jobs elsewhere")
-        call = self._cluster.submit(run_remotely, remote)
-        with self._lock:
-            self._calls.add(call)
-            if self._closed:
-                call.cancel()
-        return call
 
     def _check_written(self, reply: Reply, store: ObjectStore) -> None:
         """A worker may reach another bucket under the same location, such as a directory of its

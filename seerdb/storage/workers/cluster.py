@@ -215,7 +215,7 @@ class Call:
             while not self._future.done():
                 self._woken.wait(CHECK_SECONDS)
                 if self._cancelled:
-                    raise ClosedError("the database is closed; its job elsewhere was cancelled")
+                    raise ClosedError("the job elsewhere was cancelled; it does not count")
                 if not self._future.done():
                     self._cluster.check(self._client)
             return self._future.result(timeout=ANSWER_SECONDS)

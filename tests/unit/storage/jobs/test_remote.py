@@ -131,15 +131,20 @@ def test_a_worker_that_reaches_another_bucket_is_not_believed(tmp_path: Path, ot
     assert elsewhere.open().get("a") == b"1" * 100
 
 
-def test_closing_lets_go_of_what_runs_and_begins_nothing(tmp_path: Path) -> None:
-    cluster = Here()
+@pytest.mark.parametrize("while_it_runs", [False, True])
+def test_a_job_that_is_cancelled_is_not_waited_for(tmp_path: Path, while_it_runs: bool) -> None:
+    cluster, control = Here(), JobControl()
     runner, store, _ = runner_on(tmp_path, cluster)
-    cluster.before_reply = runner.close
+    if while_it_runs:
+        cluster.before_reply = control.cancel
+    else:
+        control.cancel()
     with pytest.raises(ClosedError):
-        runner.run(run_write, Write("a", b"1"), Purpose.COMPACTION)
-    with pytest.raises(ClosedError, match="begins no more jobs"):
-        runner.run(run_write, Write("a", b"1"), Purpose.COMPACTION)
+        runner.run(run_write, Write("a", b"1"), Purpose.COMPACTION, control)
     assert store.list("") == []
+    cluster.cancelled = False
+    control.cancel()
+    assert not cluster.cancelled, "it is over"
 
 
 def test_what_is_on_its_way_shows_no_credentials() -> None:
