@@ -154,7 +154,7 @@ class WorkerProcesses:
         self._is_closed = False
 
     def shared_numbers(self) -> AbstractContextManager[tuple[int, SharedNumbers]]:
-        """See :meth:`Board.lend`."""
+        """See :meth:`Board.lend`. Raises: ``NotStarted`` when there is no room for them."""
         return self._shared_board().lend()
 
     def run(
@@ -189,8 +189,9 @@ class WorkerProcesses:
                 self._alone.discard(alone)
 
     def _start(self) -> JobProcess:
+        board = self._shared_board()
         try:
-            return JobProcess(self._shared_board().fileno(), JOB_NICENESS)
+            return JobProcess(board.fileno(), JOB_NICENESS)
         except OSError as error:
             raise NotStarted(str(error)) from error
 
@@ -199,7 +200,10 @@ class WorkerProcesses:
             if self._is_closed:
                 raise ClosedError(RUNTIME_CLOSED)
             if self._board is None:
-                self._board = Board()
+                try:
+                    self._board = Board()
+                except OSError as error:
+                    raise NotStarted(str(error)) from error
             return self._board
 
     def cut_off(self) -> None:

@@ -54,8 +54,13 @@ class Board:
     """Where the numbers stand: a file without a name, which processes map. Thread-safe."""
 
     def __init__(self) -> None:
+        """Raises: ``OSError`` without a descriptor or memory for it."""
         self._descriptor = _new_file()  # open as long as processes start
-        self._numbers = _numbers_in(self._descriptor)
+        try:
+            self._numbers = _numbers_in(self._descriptor)
+        except BaseException:
+            self.close()
+            raise
         self._lock = threading.Lock()
         self._places = list(range(SHARED_JOBS))  # guarded by the lock
 

@@ -3,6 +3,7 @@ here waits for time to pass: a job that is to last reads a named pipe that the t
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError
-from seerdb.storage.workers import job_process
+from seerdb.storage.workers import job_process, shared_numbers
 from seerdb.storage.workers.job_process import JobProcess, ProcessDied, promptly
 from seerdb.storage.workers.processes import (
     JOB_NICENESS,
@@ -251,3 +252,24 @@ def test_an_outcome_that_nobody_takes_ends_its_process_without_a_word(
         process._calls.send_bytes(pickle.dumps((int, ())))
         assert process._process.wait(PATIENCE) == 1
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for its descriptors")
+def test_numbers_without_room_are_told_as_no_process_and_leave_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A merge asked to be reported as a bug, and each attempt left a descriptor."""
+
+    def no_memory(descriptor: int) -> memoryview:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with closing(Workers("process", SystemClock())) as workers:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_numbers, "_numbers_in", no_memory)
+            with pytest.raises(NotStarted, match="no memory"):
+                workers.processes.run(Pool.PROMPT, int, "1")
+            with pytest.raises(NotStarted, match="no memory"), workers.processes.shared_numbers():
+                pass
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert workers.processes.run(Pool.PROMPT, int, "1") == 1
