@@ -72,7 +72,7 @@ class Lane:
 
     @property
     def error(self) -> BaseException | None:
-        """Why the last attempt failed; ``None`` once it succeeds."""
+        """Why the last attempt failed, as who waited for it is told; ``None`` once it succeeds."""
         return next((slot.error for slot in self._slots if slot.error is not None), None)
 
     @property
@@ -167,7 +167,7 @@ class Lane:
             return False
 
     def _retry(self, slot: _Slot, error: BaseException) -> None:
-        slot.error = error
+        told = slot.error = self.why(error)
         slot.attempts += 1
         with self._condition:
             self.last_failure = error
@@ -178,7 +178,7 @@ class Lane:
             self._closed = True
             raise error
         try:
-            goes_on = self._failed(self.name, error, slot.attempts, seconds)
+            goes_on = self._failed(self.name, told, slot.attempts, seconds)
         except Exception as failure:  # noqa: BLE001 - of a listener: kept, and shown by health
             slot.error, goes_on = failure, True
         if not goes_on:
