@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +37,13 @@ TAIL_BYTES = 64
 """Of each object that was written; a table's hold the checksum of what leads to all the rest."""
 
 
+@cache
+def own_version() -> str:
+    """Of the SeerDB that this process runs. It is asked for when the database is opened, and on a
+    worker with the first job, which imports it: what is installed may be replaced later."""
+    return version("seerdb")
+
+
 def require_shared(url: str | None, store: ObjectStore | None) -> None:
     """Raise ``InvalidRequestError`` for a bucket that certainly is in this process only."""
     if store is not None or (url or "").startswith("memory:"):
@@ -58,6 +66,7 @@ class DaskRunner:
         meter: RequestMeter,
         store_for: Callable[[Purpose], ObjectStore],
     ) -> None:
+        own_version()
         self._cluster = cluster
         self._location = location
         self._meter = meter
@@ -143,11 +152,11 @@ class RemoteJob:
     ) -> RemoteJob:
         """Seal a job."""
         sealed = pickle.dumps((function, job, location, purpose))
-        return cls(version("seerdb"), purpose.value, rate, sealed)
+        return cls(own_version(), purpose.value, rate, sealed)
 
     def unseal(self) -> tuple[JobFunction[Any, Any], object, StoreLocation, Purpose]:
         """What was sealed. Raises: ``UnavailableError`` where another version runs."""
-        here = version("seerdb")
+        here = own_version()
         if here != self.version:
             raise UnavailableError(
                 f"the database runs seerdb {self.version}, this Dask worker runs {here}; install "

@@ -17,6 +17,7 @@ from seerdb.errors import (
     NotFoundError,
     UnavailableError,
 )
+from seerdb.storage.jobs import remote
 from seerdb.storage.jobs.control import JobControl
 from seerdb.storage.jobs.remote import CreatingStore, DaskRunner, RemoteJob, run_remotely
 from seerdb.storage.local.files import FileSystem
@@ -149,17 +150,38 @@ def test_a_job_that_is_cancelled_is_not_waited_for(tmp_path: Path, while_it_runs
 
 def test_what_is_on_its_way_shows_no_credentials() -> None:
     location = StoreLocation("s3://bucket/db", {"key": "AKIA", "whatever": "hunter2"})
-    remote = RemoteJob.of(run_write, Write("a", b"1"), location, Purpose.COMPACTION)
-    assert "hunter2" not in f"{remote!r} {remote}"
-    assert "AKIA" not in f"{remote!r} {remote}"
-    assert remote.unseal() == (run_write, Write("a", b"1"), location, Purpose.COMPACTION)
+    job = RemoteJob.of(run_write, Write("a", b"1"), location, Purpose.COMPACTION)
+    assert "hunter2" not in f"{job!r} {job}"
+    assert "AKIA" not in f"{job!r} {job}"
+    assert job.unseal() == (run_write, Write("a", b"1"), location, Purpose.COMPACTION)
 
 
 def test_another_version_refuses_before_it_reads(tmp_path: Path) -> None:
     location = StoreLocation(str(tmp_path))
-    remote = RemoteJob.of(run_write, Write("a", b"1"), location, Purpose.COMPACTION)
+    job = RemoteJob.of(run_write, Write("a", b"1"), location, Purpose.COMPACTION)
     with pytest.raises(UnavailableError, match=r"runs seerdb 0\.0\.0, this Dask worker runs"):
-        run_remotely(replace(remote, version="0.0.0", sealed=b"not what it seems"))
+        run_remotely(replace(job, version="0.0.0", sealed=b"not what it seems"))
+
+
+def test_the_version_is_that_which_runs_though_another_was_installed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was upgraded and not started anew said that it was the new one, and was believed:
+    jobs of one release were read by another."""
+    installed = ["1.0.0"]
+    monkeypatch.setattr(remote, "version", lambda _: installed[-1])
+    remote.own_version.cache_clear()
+    try:
+        cluster = Here()
+        runner, _, _ = runner_on(tmp_path, cluster)
+        installed.append("2.0.0")
+        runner.run(run_write, Write("a", b"1"), Purpose.COMPACTION)
+        job = RemoteJob.of(run_write, Write("b", b"1"), StoreLocation("/"), Purpose.COMPACTION)
+        assert job.version == "1.0.0"
+        with pytest.raises(UnavailableError, match=r"runs seerdb 2\.0\.0, this Dask worker runs 1"):
+            run_remotely(replace(job, version="2.0.0"))
+    finally:
+        remote.own_version.cache_clear()
 
 
 def test_a_put_creates_and_never_replaces() -> None:
