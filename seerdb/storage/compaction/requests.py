@@ -36,6 +36,11 @@ class Request:
         """Whether there is something to tell to who asked."""
         return self.is_done or self.error is not None
 
+    def covers(self, other: Request) -> bool:
+        """Whether all that ``other`` is for lies in the range of this one."""
+        begins = self.start is None or (other.start is not None and self.start <= other.start)
+        return begins and (self.end is None or (other.end is not None and other.end <= self.end))
+
     def range_of(self, version: Version) -> Range:
         """What is wanted, up to the newest of ``version`` when it is not planned yet."""
         self.seq = self.seq or max((table.max_seq for table in version.tables), default=0)
@@ -51,9 +56,13 @@ class Requests:
         self._open: list[Request] = []
 
     def add(self, start: bytes | None, end: bytes | None) -> Request:
-        """One more."""
+        """One more, in the place of those that it covers and for which nobody waits any more, as
+        they have failed: in an outage there may come one with each attempt."""
         request = Request(start, end)
         with self._lock:
+            self._open = [
+                each for each in self._open if each.error is None or not request.covers(each)
+            ]
             self._open.append(request)
         return request
 
@@ -63,9 +72,9 @@ class Requests:
             return list(self._open)
 
     def close(self, request: Request) -> None:
-        """It is done."""
+        """It is done, perhaps after another has come in its place."""
         with self._lock:
-            self._open.remove(request)
+            self._open = [each for each in self._open if each is not request]
         request.is_done = True
 
     def tell(
