@@ -157,7 +157,9 @@ class Client:
                     raise _error_of(block[start:], RETRY_SECONDS)
 
     def _checked(self, reply: httpx.Response) -> httpx.Response:
-        if reply.is_success:
+        """The reply if it is a success, and SeerDB's: those tell a seq. Other servers and proxies
+        may say 200 to anything."""
+        if reply.is_success and "seerdb-seq" in reply.headers:
             return reply
         if reply.headers.get("content-type") != "application/problem+json":
             raise SeerDBError(

@@ -177,8 +177,9 @@ def fake_server(
 def reply(
     handler: http.server.BaseHTTPRequestHandler, status: int, body: bytes, **headers: str
 ) -> None:
-    """Send a reply; ``_`` in the names of headers is ``-``."""
+    """Send a reply as a database does; ``_`` in the names of headers is ``-``."""
     handler.send_response(status)
+    handler.send_header("seerdb-seq", "1")
     handler.send_header("content-length", str(len(body)))
     for name, value in headers.items():
         handler.send_header(name.replace("_", "-"), value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.server
 import inspect
 import os
 import random
@@ -153,6 +154,36 @@ def test_what_is_no_url_is_a_usage_error(url: str) -> None:
 def test_a_server_of_something_else_is_told_as_such(status: int, body: bytes) -> None:
     with fake_server(lambda handler: reply(handler, status, body)) as server:
         assert "is the URL right?" in server.commands("get", "k", expect=1).err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", "k"),
+        ("get", "k", "--json"),
+        ("put", "k", "v"),
+        ("delete", "k"),
+        ("scan",),
+        ("load",),
+        ("dump",),
+        ("stats",),
+        ("flush",),
+        ("history", "k"),
+        ("checkpoint", "drop", "x"),
+        ("backup", "--to", "/x"),
+    ],
+)
+def test_a_success_of_something_else_is_none(arguments: tuple[str, ...]) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-length", "7")
+        handler.end_headers()
+        handler.wfile.write(b"<html>\n")
+
+    with fake_server(answer) as server:
+        outcome = server.commands(*arguments, stdin=b'{"key":"a","value":"1"}', expect=1)
+    assert outcome.out == b""
+    assert "is the URL right?" in outcome.err
 
 
 @pytest.mark.parametrize(

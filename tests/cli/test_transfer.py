@@ -192,6 +192,7 @@ def test_a_stream_that_fails_on_the_way_is_no_dump(
 def test_a_connection_that_breaks_between_lines_is_noticed() -> None:
     def answer(handler: Handler) -> None:
         handler.send_response(200)
+        handler.send_header("seerdb-seq", "1")
         handler.send_header("content-length", "1000")
         handler.end_headers()
         handler.wfile.write(ITEM)
@@ -206,6 +207,7 @@ def test_lines_are_found_wherever_the_network_cuts_them() -> None:
 
     def answer(handler: Handler) -> None:
         handler.send_response(200)
+        handler.send_header("seerdb-seq", "1")
         handler.send_header("transfer-encoding", "chunked")
         handler.end_headers()
         for start in range(0, len(body), 7):
