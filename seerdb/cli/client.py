@@ -89,17 +89,24 @@ class Client:
     """A connection to the server at ``url``; to be used with ``with``, by one thread."""
 
     def __init__(self, url: str) -> None:
-        """Raises ``InvalidRequestError`` for what is no URL. Connects with the first request."""
+        """Raises ``InvalidRequestError`` for what is no URL, and for a proxy that cannot be used.
+        Connects with the first request."""
         import httpx
 
         check_server_url("what names a server", url)
         self._url = url.rstrip("/")
         self._shown = without_user(self._url)
-        self._http = httpx.Client(
-            # Loading certificates takes longer than most requests.
-            verify=url.startswith("https://"),
-            timeout=httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS),
-        )
+        try:
+            self._http = httpx.Client(
+                # Loading certificates takes longer than most requests.
+                verify=url.startswith("https://"),
+                timeout=httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS),
+            )
+        except (ValueError, ImportError) as error:  # of a scheme that httpx cannot use as it is
+            raise InvalidRequestError(
+                f"the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot "
+                f"be used: {error}"
+            ) from error
 
     def __enter__(self) -> Self:
         return self

@@ -186,6 +186,15 @@ def test_a_success_of_something_else_is_none(arguments: tuple[str, ...]) -> None
     assert "is the URL right?" in outcome.err
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://x"])
+def test_a_proxy_that_cannot_be_used_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    outcome = Commands("http://127.0.0.1:1")("get", "k", expect=2)
+    assert re.fullmatch("seerdb: the proxy that the environment names .*\n", outcome.err)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("no-such-command",), ("get",), ("get", "a", "b"), ("scan", "--limit", "x"), ("inspect", "x")],
