@@ -140,12 +140,13 @@ class Keys:
         return seq, service.written(durability)
 
 
-def key_of(raw_path: bytes) -> bytes:
-    """The key that a raw path names. Raises: ``InvalidRequestError`` for a size out of bounds or
-    an escape that is none."""
-    if not raw_path.startswith(PREFIX):
-        raise RefusalError(NO_SUCH_PATH, "a key stands after /v1/kv/, which is spelled plainly")
-    key = decoded(raw_path[len(PREFIX) :])
+def key_of(raw_path: bytes, prefix: bytes = PREFIX) -> bytes:
+    """The key that a raw path names after ``prefix``. Raises: ``InvalidRequestError`` for a size
+    out of bounds or an escape that is none."""
+    if not raw_path.startswith(prefix):
+        detail = f"a key stands after {prefix.decode()}, which is spelled plainly"
+        raise RefusalError(NO_SUCH_PATH, detail)
+    key = decoded(raw_path[len(prefix) :])
     if not 0 < len(key) <= MAX_KEY_SIZE:
         raise InvalidRequestError(f"a key has 1 to {MAX_KEY_SIZE:,} bytes, not {len(key):,}")
     return key

@@ -12,8 +12,8 @@ from seerdb_api.freshness import (
     FRESHNESS_PROBLEMS,
     wait_until_fresh,
 )
+from seerdb_api.keys import key_of
 from seerdb_api.openapi import READ_PROBLEMS, Success, documented, json_content
-from seerdb_api.percent import decoded
 from seerdb_api.query import parse_query
 from seerdb_api.reply import headers_of, json_reply, to_json, to_response
 from seerdb_api.routes.keys import KEY
@@ -39,7 +39,7 @@ async def history(request: Request) -> Response:
     that was in effect then. It reads all of the log since then."""
     values = parse_query(request.scope["query_string"], FRESHNESS)
     service = service_of(request)
-    key = decoded(request.scope["raw_path"][len(PREFIX) :])
+    key = key_of(request.scope["raw_path"], PREFIX)
     await wait_until_fresh(service, headers_of(request), values)
     seq = service.db.visible_seq
     versions = await service.read(service.db.history, key)

@@ -89,3 +89,10 @@ def test_the_versions_of_a_key(client: Client, db: FakeDatabase) -> None:
         {"seq": 3, "time": "2023-11-14T22:13:21.000000Z", "deleted": True},
     ]
     client.get("/v1/history/a?limit=1").problem(400, "invalid-request")
+
+
+def test_no_other_key_is_told_of_when_the_path_is_spelled_in_another_way(
+    client: Client, db: FakeDatabase
+) -> None:
+    db.versions = [KeyVersion(1, None, b"of another key")]
+    client.get("/v1/%68istory/a").problem(404, "no-such-path")
