@@ -7,7 +7,11 @@ from typing import Any
 
 def summary(status: dict[str, Any]) -> list[tuple[str, str]]:
     """What each line is about, and what it says, of a reply of ``/v1/admin/status``."""
-    return _of_replica(status) if "lag" in status else _of_writer(status)
+    if "lag" in status:
+        return _of_replica(status)
+    if "standby" in status:  # one that has nothing to be read yet
+        return [("standby", status["standby"]), ("primary", status["primary"] or "not known")]
+    return _of_writer(status)
 
 
 def _of_replica(status: dict[str, Any]) -> list[tuple[str, str]]:

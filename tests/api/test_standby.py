@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from seerdb import DB, Standby, StandbyReplica
+from seerdb.cli.summary import summary
 from seerdb.clock import SystemClock
 from seerdb.errors import ClosedError, UnavailableError
 from seerdb_api import standby
@@ -90,7 +91,8 @@ def sent_away(client: Client) -> None:
     ready = client.get("/readyz")
     assert (ready.status, ready.json["checks"][0]["name"]) == (503, "standby")
     assert client.get("/metrics").status == 200
-    assert "primary" in client.get("/v1/admin/status").json
+    told = summary(client.get("/v1/admin/status").json)
+    assert [what for what, _ in told] == ["standby", "primary"]
 
 
 def test_while_it_waits_it_is_read_as_a_replica(
