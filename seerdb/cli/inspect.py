@@ -163,21 +163,33 @@ def wal(
     as_json: Json = False,
 ) -> None:
     """Show the header and every commit of segment files."""
-    system = OsFileSystem()
+    system, first_error = OsFileSystem(), None
     for file in files:
         if not system.exists(file):
             raise NotFoundError(f"{file} is not there")
-        segment = parse_segment_name(file.rpartition("/")[2])
-        scan = read_segment(read_whole(system, file), file, segment, salvage=True)
-        if as_json:
-            _print_segment_json(scan)
-        else:
-            _print_segment(scan)
-        condition = classify(scan, is_last=True)
-        if condition is Condition.CORRUPT:
-            raise scan.error()
-        if condition is Condition.TORN:
-            print(f"torn tail: {scan.torn_bytes:,} bytes at {scan.end:,}", file=sys.stderr)
+        try:
+            _show_segment(system, file, as_json=as_json)
+        except CorruptionError as error:
+            first_error = first_error or error
+            if len(files) > 1:
+                print(f"damaged: {error}", file=sys.stderr)
+    if first_error is not None:
+        raise first_error
+
+
+def _show_segment(system: OsFileSystem, file: str, *, as_json: bool) -> None:
+    """Print what is sound in a segment. Raises: ``CorruptionError`` if that is not all."""
+    segment = parse_segment_name(file.rpartition("/")[2])
+    scan = read_segment(read_whole(system, file), file, segment, salvage=True)
+    if as_json:
+        _print_segment_json(scan)
+    else:
+        _print_segment(scan)
+    condition = classify(scan, is_last=True)
+    if condition is Condition.CORRUPT:
+        raise scan.error()
+    if condition is Condition.TORN:
+        print(f"torn tail: {scan.torn_bytes:,} bytes at {scan.end:,}", file=sys.stderr)
 
 
 def _print_state(state: ManifestState) -> None:
@@ -303,15 +315,24 @@ def _print_table_json(
 
 
 def _print_entries(reader: TableReader, data: bytes, *, as_json: bool) -> None:
+    first_error = None
     for number in range(reader.block_count):
         offset, length = reader.block_range(number)
-        block = reader.decode_block(number, data[offset : offset + length])
-        for key, seq, kind, stored in zip(*block.columns(), strict=True):
+        try:
+            block = reader.decode_block(number, data[offset : offset + length])
+            columns = block.columns()
+        except CorruptionError as error:
+            first_error = first_error or error
+            print(f"block {number} is left out: {error.reason}", file=sys.stderr)
+            continue
+        for key, seq, kind, stored in zip(*columns, strict=True):
             value = block.decode(kind, stored)
             if as_json:
                 print_json({"seq": seq, **operation_fields(kind, key, value)})
             else:
                 print(f"{seq}\t{operation_text(kind, key, value)}")
+    if first_error is not None:
+        raise first_error
 
 
 def _print_segment(scan: SegmentScan) -> None:

@@ -103,6 +103,11 @@ def test_around_a_damaged_block_the_table_is_shown(run: Commands, data: Path) ->
     states = [block["state"] for block in outcome.json["blocks"]]
     assert [state == "sound" for state in states] == [n != 2 for n in range(len(blocks))]
     assert f"{TABLE}.sst at byte {blocks[2]['offset']}: " in outcome.err
+    outcome = run("inspect", "table", str(data), TABLE, "--entries", "--json", expect=6)
+    assert len(outcome.json_lines) == sum(
+        block["entries"] for block in blocks if block["block"] != 2
+    )
+    assert f"{TABLE}.sst at byte {blocks[2]['offset']}: " in outcome.err
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 48, b"x" * 1000])
@@ -147,6 +152,8 @@ def test_behind_damage_the_commits_are_shown_too(run: Commands, data: Path) -> N
     outcome = run("inspect", "wal", str(path), expect=6)
     assert outcome.lines[-1].endswith("put\tf\t2")
     assert f"{path} at byte " in outcome.err
+    outcome = run("inspect", "wal", str(path), str(path), expect=6)
+    assert [line.endswith("put\tf\t2") for line in outcome.lines].count(True) == 2
     path.write_bytes(b"no segment")
     run("inspect", "wal", str(path), expect=6)
     run("inspect", "wal", str(path) + "x", expect=3)
