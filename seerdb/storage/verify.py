@@ -155,12 +155,13 @@ def verify_database(
     _verify_shipped(store, shipped, state, report, progress, threads or InlineExecutor())
     if state is not None:
         report.last_seq = max(report.last_seq, state.last_seq)
-        verify_version(store, state.version, report, progress, threads)
+        known = Blobs(set(), {})
+        verify_version(store, state.version, report, progress, threads, known)
         problems, kept = verify_kept(store)
         report.problems += (
             problems + _not_kept(state, {*tables, *blobs}, unsure) + _debt_problems(store, state)
         )
-        _verify_kept_tables(store, state.version, kept, report, progress, threads)
+        _verify_kept_tables(store, state.version, kept, report, progress, threads, known)
         named = {name for table in state.version.tables for name in table.objects}
         named = named.union(*(each.objects for each in kept))
         report.unreferenced += [
@@ -170,26 +171,36 @@ def verify_database(
         ]
 
 
+class Blobs(NamedTuple):
+    """Those that were checked, and where values lie in those of them that are sound."""
+
+    checked: set[BlobId]
+    sound: dict[BlobId, Directory]
+
+
 def verify_version(
     store: ObjectStore,
     version: Version,
     report: VerifyReport,
     progress: Progress = no_progress,
     threads: Executor | None = None,
+    blobs: Blobs | None = None,
 ) -> None:
     """Check every blob and every table of a version, and what these point at in those.
 
     ``threads`` read them side by side; without any, one after the other. The report is the same.
+    ``blobs`` were checked already, and are not again; those of this version join them.
     """
     try:
         check_version(version)
     except InternalError as error:
         report.problems.append(str(error))
     threads = threads or InlineExecutor()
-    blobs = _verify_blobs(store, version, report, progress, threads)
+    blobs = blobs or Blobs(set(), {})
+    _verify_blobs(store, version, report, progress, threads, blobs)
 
     def check(meta: TableMeta) -> _Found:
-        return _check_table(store, meta, blobs)
+        return _check_table(store, meta, blobs.sound)
 
     found = in_order(threads, check, version.tables)
     for meta, (counts, problem) in _counted("tables", version.tables, progress, beside=found):
@@ -207,14 +218,16 @@ def _verify_kept_tables(
     report: VerifyReport,
     progress: Progress,
     threads: Executor | None,
+    blobs: Blobs,
 ) -> None:
-    """Check the tables that checkpoints alone keep, each once, and the blobs that these need."""
+    """Check the tables that checkpoints alone keep, each once, and the blobs that these alone
+    need."""
     seen = {table.id for table in version.tables}
     for each in kept:
         own = [table for table in each.record.tables if table.id not in seen]
         seen |= {table.id for table in own}
         before = list(report.problems)
-        verify_version(store, Version.of(own), report, progress, threads)
+        verify_version(store, Version.of(own), report, progress, threads, blobs)
         if not store.list(f"{CHECKPOINT_PREFIX}{each.name}"):
             report.problems = before  # dropped meanwhile, and collected
     report.problems = list(dict.fromkeys(report.problems))
@@ -273,21 +286,22 @@ def _verify_blobs(
     report: VerifyReport,
     progress: Progress,
     threads: Executor,
-) -> dict[BlobId, Directory]:
-    """Check every blob of a version; returns where values lie in those that are sound."""
-    sound: dict[BlobId, Directory] = {}
+    blobs: Blobs,
+) -> None:
+    """Check every blob of a version that is not among ``blobs``, which it joins."""
+    wanted = [blob for blob in version.blobs if blob.id not in blobs.checked]
 
     def check(blob: BlobUse) -> _Found:
-        return _check_blob(store, blob, sound)
+        return _check_blob(store, blob, blobs.sound)
 
-    found = in_order(threads, check, version.blobs)
-    for blob, (counts, problem) in _counted("blobs", version.blobs, progress, beside=found):
+    found = in_order(threads, check, wanted)
+    for blob, (counts, problem) in _counted("blobs", wanted, progress, beside=found):
         if counts:
+            blobs.checked.add(blob.id)
             report.problems += problem
             report.blobs += 1
             report.values += blob.live_values
             report.blob_bytes += blob.size
-    return sound
 
 
 def _check_blob(store: ObjectStore, blob: BlobUse, sound: dict[BlobId, Directory]) -> _Found:

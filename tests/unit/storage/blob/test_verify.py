@@ -39,6 +39,18 @@ def test_blobs_are_counted_and_sound() -> None:
     assert report.blob_bytes == info.size
 
 
+def test_a_blob_that_a_checkpoint_shares_counts_once() -> None:
+    world, db = filled()
+    db.checkpoint("before")
+    db.put(b"0", b"in no blob")
+    db.compact()
+    db.checkpoint("after")
+    [info] = world.bucket.list(BLOB_PREFIX)
+    report = report_of(world)
+    assert (report.problems, report.tables, report.blobs) == ([], 2, 1)
+    assert (report.values, report.blob_bytes) == (5, info.size)
+
+
 def test_a_blob_that_nobody_points_into_is_told_but_is_no_damage() -> None:
     world, _ = filled()
     stray = "blobs/00000001-000000000099-000000.blob"
