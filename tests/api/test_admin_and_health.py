@@ -137,9 +137,10 @@ def test_a_restore_in_place_is_asked_for_by_seq_time_or_checkpoint(
 
 def test_backups_are_begun_told_of_and_cancelled(client: Client, db: FakeDatabase) -> None:
     db.load(a="1")
-    began = client.post("/v1/admin/backups", b'{"to": "/x", "label": "y", "keep": true, "jobs": 3}')
+    wish = b'{"to": "/x", "label": "y", "keep": true, "jobs": 3, "rate": 4}'
+    began = client.post("/v1/admin/backups", wish)
     assert (began.status, began.headers["seerdb-seq"]) == (202, "1")
-    assert began.json == {"id": "id0", "to": "/x y True False 3 0", "state": "running"}
+    assert began.json == {"id": "id0", "to": "/x y True False 3 4", "state": "running"}
     busy = client.post("/v1/admin/backups", b'{"to": "/x"}')
     busy.problem(429, "busy")
     assert busy.headers["retry-after"] == "7"

@@ -230,6 +230,15 @@ def test_unknown_parameters_and_methods_are_refused(client: Client, path: str) -
     assert answer.headers["allow"] == "POST"
 
 
+def test_the_seq_of_a_multi_get_is_not_before_what_it_shows(
+    client: Client, db: FakeDatabase
+) -> None:
+    db.load(a="1", b="2")
+    db.visible_seq = 1  # as it was before b came, while the reply was being made
+    assert client.post("/v1/mget", {"keys": ["b", "a"]}).headers["seerdb-seq"] == "2"
+    assert client.post("/v1/mget", {"keys": ["c"]}).headers["seerdb-seq"] == "1"
+
+
 def test_of_a_name_that_stands_twice_the_last_counts(client: Client, db: FakeDatabase) -> None:
     """The decoder does not tell; the documentation does."""
     body = (
