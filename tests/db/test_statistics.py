@@ -328,3 +328,19 @@ def test_the_price_of_a_month_follows_the_rate_of_late() -> None:
 def test_the_default_prices_are_those_of_s3_standard() -> None:
     prices = World().open(prices={"get": 1}).stats()["costs"]["prices"]
     assert prices == {"put_or_list": 0.005, "get": 1, "delete": 0.0, "gigabyte_month": 0.023}
+
+
+def test_metrics_tell_of_blobs_and_of_what_is_at_risk_what_the_status_tells() -> None:
+    world = World(blob_threshold=100, ship_interval=0.0, **ROOMY)
+    db = world.open()
+    put_all(db, range(10), size=200)
+    db.flush()
+    db.put(b"here only", b"1")
+    world.clock.advance(7)
+    statistics = db.statistics()
+    status, values = statistics.to_builtins(), statistics.values
+    assert values["blob_bytes"] == status["blobs"]["bytes"]
+    assert values["blob_live_bytes"] == status["blobs"]["live_bytes"]
+    assert 0 < values["blob_live_bytes"] < values["blob_bytes"]
+    assert values["unshipped_seq"] == status["shipping"]["unshipped_seq"] == 11
+    assert values["unshipped_seconds"] == status["shipping"]["unshipped_seconds"] >= 7
