@@ -1,4 +1,5 @@
-"""A backup goes around damaged log, where others have the same commits."""
+"""A backup has the log of when it began, and goes around damaged log where others have the same
+commits."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ import pytest
 from seerdb.errors import CorruptionError, NotFoundError, SeerDBError
 from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.backup.check import check_backups
-from seerdb.storage.object_store.names import WAL_PREFIX, wal_name
+from seerdb.storage.backup.copying import Progress
+from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX, wal_name
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
-from tests.fixtures.database import ROOMY, World
+from tests.fixtures.database import ROOMY, World, collect_garbage, fill
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,27 @@ def test_log_that_is_damaged_is_taken_from_other_objects_that_hold_it(
     assert check_backups(repository, carrier(world.clock)).ok
     _, restored = restore(world, repository)
     assert sorted(content(world, restored)) == [b"k%d" % number for number in range(1, 8)]
+
+
+def test_log_of_when_a_backup_began_is_in_it_however_long_its_tables_take() -> None:
+    """What is flushed meanwhile, the bucket lets go of."""
+    world, repository = World(**ROOMY), MemoryObjectStore()
+    with world.open() as db:
+        fill(db, 10)
+        db.flush()
+        back_up(world, repository)
+        rows = fill(db, 10, start=10)
+        db.flush()
+        db.put(b"shipped", b"1", durability="object")
+
+        def release_log(progress: Progress) -> None:
+            if progress.objects and repository.list(TABLE_PREFIX)[1:] and bucket.list(WAL_PREFIX):
+                db.flush()
+                collect_garbage(world, db)
+
+        bucket = world.bucket
+        report = back_up(world, repository, watch=release_log)
+        assert not bucket.list(WAL_PREFIX)
+    assert report.seq == 21
+    _, restored = restore(world, repository)
+    assert content(world, restored).items() >= (rows | {b"shipped": b"1"}).items()

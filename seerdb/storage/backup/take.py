@@ -262,8 +262,8 @@ def take_backup(
         catalogue = read_catalogue(target)
         check_repository(target, catalogue, source.state.database_id)
         taking = _Taking(source, target, _renewing(carrier, lock), full=wish.full)
+        log = taking.log(catalogue)  # nothing holds it, and copying tables may take hours
         needed = taking.objects(catalogue)
-        log = taking.log(catalogue)
         descriptor = _describe(source, wish, log, clock, random_bytes)
         _publish(target, descriptor, lock)
     size = sum(each.size for each in needed) + sum(each.size for each in descriptor.log)
