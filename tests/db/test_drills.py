@@ -11,11 +11,17 @@ from seerdb.storage.drill.moment import digest_of
 from seerdb.storage.drill.run import run_drill
 from seerdb.storage.drill.scratch import OVER_SECONDS, scratch_folder
 from seerdb.storage.jobs.control import JobControl
-from seerdb.storage.object_store.names import BACKUP_PREFIX, BLOB_PREFIX, HOLD_PREFIX, TABLE_PREFIX
+from seerdb.storage.object_store.names import (
+    BACKUP_PREFIX,
+    BLOB_PREFIX,
+    HOLD_PREFIX,
+    TABLE_PREFIX,
+    WAL_PREFIX,
+)
 from seerdb.testing.crash import CrashError
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up
-from tests.fixtures.database import World, collect_garbage
+from tests.fixtures.database import ROOMY, World, collect_garbage
 from tests.fixtures.drills import Scene
 
 
@@ -52,6 +58,20 @@ def test_what_has_expired_since_counts_nowhere() -> None:
     scene.clock.advance(1000.0)
     scene.db.compact()
     assert scene.drill().digest == with_ttl.digest
+
+
+def test_what_expired_before_the_tables_of_a_backup_were_made_counts_nowhere() -> None:
+    """It is not in them, and the log that had it is gone."""
+    scene = Scene(**ROOMY, history_retention=0.0)
+    scene.db.put(b"short", b"", ttl=20.0, durability="object")
+    scene.db.put(b"long", b"", ttl=1e6, durability="object")
+    with_log = back_up(scene.world, scene.repository)
+    scene.clock.advance(1000.0)
+    scene.db.compact()
+    collect_garbage(scene.world, scene.db)
+    report = scene.drill()
+    assert (report.backup, report.compared) == (with_log.id, True)
+    assert not scene.world.bucket.list(WAL_PREFIX)
 
 
 def test_a_backup_of_what_the_database_has_forgotten_is_read_and_not_compared() -> None:

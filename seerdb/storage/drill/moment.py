@@ -77,8 +77,9 @@ def digest_then(
     left: Callable[[str], None],
 ) -> ContentDigest:
     """Of the database in a bucket as it was after the commit ``seq``: as its past tells, or as a
-    checkpoint of that very commit keeps it, which may have been made later: then what expires by
-    that second does not count. ``left`` is told of a hold that the bucket did not let go of.
+    checkpoint of that very commit keeps it. Tables may have been made later, where the log is gone,
+    and checkpoints too: then what expires by that second does not count. ``left`` is told of a hold that the
+    bucket did not let go of.
 
     Raises: ``HistoryError`` when that cannot be told any more, and as :func:`digest_of`.
     """
@@ -102,6 +103,7 @@ def _past(
     timeline, log = past_of(store)
     instant = at_seq(timeline, log, seq)
     state = state_of(store, instant.base)
+    second = max(second, instant.time_us // SECOND_US + 1)
     try:
         with holding(store, state, clock):
             return digest_of(store, state, second, clock, tuple(instant.records))
