@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,9 +18,12 @@ from seerdb.errors import (
     NotFoundError,
 )
 from seerdb.ids import Epoch, SeqNo
+from seerdb.storage.backup import prune as module
 from seerdb.storage.backup.archive import open_archive
+from seerdb.storage.backup.catalogue import Catalogue
 from seerdb.storage.backup.check import check_backups
 from seerdb.storage.backup.copying import Progress
+from seerdb.storage.backup.descriptor import new_id
 from seerdb.storage.backup.locks import LOCK_SECONDS, Kind, RepositoryLock
 from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
 from seerdb.storage.backup.retention import Retention, unneeded
@@ -187,6 +191,24 @@ def test_a_plan_tells_what_would_go_and_changes_nothing() -> None:
     assert report.dry_run
     done = kept.prune(count=2)
     assert (done.pruned, done.objects, done.bytes) == (report.pruned, report.objects, report.bytes)
+
+
+def test_what_stays_of_thousands_of_backups_is_told_in_linear_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of them was compared with each that goes."""
+    kept = Kept(days=1)
+    [base] = open_archive(kept.repository).bases
+    assert base.backup is not None
+    backups = [
+        replace(base.backup, id=new_id(created_us, "ab" * 4), created_us=created_us)
+        for created_us in range(20_000)
+    ]
+    monkeypatch.setattr(module, "read_catalogue", lambda _: Catalogue(backups))
+    began = time.process_time()
+    report = plan_prune(kept.repository, Retention(count=10_000), kept.world.clock)
+    assert time.process_time() - began < 2
+    assert report.kept == [each.id for each in backups[10_000:]]
 
 
 def test_what_a_failed_backup_left_goes() -> None:

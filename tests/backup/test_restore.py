@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from time import process_time
 from typing import Any
 
 import pytest
@@ -19,8 +21,10 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.ids import Epoch, SeqNo
-from seerdb.storage.backup.archive import open_archive
+from seerdb.storage.backup.archive import Archive, Base, open_archive
+from seerdb.storage.backup.log import Log
 from seerdb.storage.backup.points import recovery_points
+from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.names import BACKUP_PREFIX, TABLE_PREFIX, WAL_PREFIX, wal_name
 from seerdb.testing.model import Model
@@ -329,6 +333,34 @@ def test_gaps_between_backups_without_log_are_named() -> None:
     with pytest.raises(HistoryError, match="the log after seq 20"):
         restore(world, repository, time_us=between)
     assert restore(world, repository, time_us=points.backups[2].time_us)[0].seq == 30
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_times_are_those_of_a_plain_search(seed: int) -> None:
+    chance = random.Random(seed)
+    bases = []
+    for _ in range(chance.randrange(1, 12)):
+        last_seq = chance.randrange(20)
+        state = ManifestState(last_seq=SeqNo(last_seq), time_us=chance.randrange(40))
+        bases.append(Base(state, last_seq + chance.randrange(5), chance.randrange(40)))
+    archive = Archive(MemoryObjectStore(), "", bases, Log([]))
+    told = [(base.seq, base.time_us) for base in bases]
+    told += [(base.state.last_seq, base.state.time_us) for base in bases]
+    for number in range(45):
+        assert archive.time_of(number) == min((by for at, by in told if at >= number), default=0)
+        assert archive._of_bases(number) == max((at for at, by in told if by <= number), default=-1)
+
+
+def test_what_thousands_of_backups_offer_is_told_in_linear_time() -> None:
+    """No two of them are joined by log. Each was compared with all."""
+    bases = [
+        Base(ManifestState(last_seq=SeqNo(2 * each), time_us=each), 2 * each, each)
+        for each in range(1, 5001)
+    ]
+    archive = Archive(MemoryObjectStore(), "", bases, Log([]))
+    began = process_time()
+    assert len(recovery_points(archive).ranges) == 5000
+    assert process_time() - began < 3
 
 
 def test_an_ingest_between_backups_is_no_gap_beside_its_own_seq() -> None:

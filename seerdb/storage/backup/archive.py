@@ -6,10 +6,11 @@ commit as far as it has no gap. Nothing here writes.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.backup.catalogue import Catalogue, read_catalogue
@@ -120,7 +121,9 @@ class Archive:
         known = time_of(self.store, self.log, self.database_id, seq)
         if known is not None:
             return known
-        return min((by for reach, by in self._times_of_bases() if reach >= seq), default=0)
+        reached, times = self._times
+        place = bisect_left(reached, seq)
+        return times[place] if place < len(times) else 0
 
     def seq_at(self, time_us: int) -> int:
         """The last commit that was made at a time or before it.
@@ -153,13 +156,18 @@ class Archive:
         return min(seq, max(self.reaches))
 
     def _of_bases(self, time_us: int) -> int:
-        return max((seq for seq, by in self._times_of_bases() if by <= time_us), default=-1)
+        reached, times = self._times
+        place = bisect_right(times, time_us)
+        return reached[place - 1] if place else -1
 
-    def _times_of_bases(self) -> Iterator[tuple[int, int]]:
-        """Commits, and when all up to there had been made: those of tables, and those of bases."""
-        for base in self.bases:
-            yield base.state.last_seq, base.state.time_us
-            yield base.seq, base.time_us
+    @cached_property
+    def _times(self) -> tuple[list[int], list[int]]:
+        """Commits in order, those of tables and those of bases; and by when each had been made, and
+        all up to it, which is the first of the times that it and those after it tell."""
+        known = {(base.seq, base.time_us) for base in self.bases}
+        known |= {(base.state.last_seq, base.state.time_us) for base in self.bases}
+        reached, times = zip(*sorted(known), strict=True)
+        return list(reached), list(accumulate(times[::-1], min))[::-1]
 
     def _in_log(self, time_us: int) -> tuple[int, list[_Unread]]:
         """The last commit in the log that was made by then, -1 when there is none; and which of the
@@ -171,7 +179,7 @@ class Archive:
         while low < high:
             middle = (low + high) // 2
             try:
-                times = self._times(stretches[middle])
+                times = self._held(stretches[middle])
             except (CorruptionError, NotFoundError) as damage:
                 unread.append((stretches.pop(middle), damage))
                 high -= 1
@@ -183,7 +191,7 @@ class Archive:
                 high = middle
         return max(by_then, default=-1), unread
 
-    def _times(self, stretch: Stretch) -> list[tuple[int, int]]:
+    def _held(self, stretch: Stretch) -> list[tuple[int, int]]:
         held = decode_stretch(stretch, self.store.get(stretch.name), self.database_id)
         return [(seq, at) for seq, at, _ in held]
 

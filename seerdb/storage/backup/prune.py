@@ -89,7 +89,8 @@ def _plan(store: ObjectStore, retention: Retention, clock: Clock) -> tuple[Prune
     }
     whole = [each for each in catalogue.backups if is_whole(each, sizes)]
     pruned = retention.outdated(catalogue.backups, whole, clock.now_ns() // 1000)
-    left = [each for each in catalogue.backups if each not in pruned]
+    gone = {each.id for each in pruned}
+    left = [each for each in catalogue.backups if each.id not in gone]
     objects = unneeded(sizes, left)
     report = PruneReport(
         pruned=[each.id for each in pruned],
