@@ -43,10 +43,12 @@ BACKUP_PREFIX = "backups/"
 LOCK_PREFIX = "locks/"
 DRILL_PREFIX = "drills/"
 
-_MANIFEST = re.compile(r"manifest/([0-9]{20})\Z")
+_NUMBER = "(00[0-9]{18})"
+"""Of 20 digits, but less than 10^18, with room to go on up to 2^63: no writer gets that far."""
+_MANIFEST = re.compile(rf"manifest/{_NUMBER}\Z")
 _TABLE = re.compile(r"tables/([0-9]{8}-[0-9]{12})\.sst\Z")
 _BLOB = re.compile(r"blobs/([0-9]{8}-[0-9]{12}-[0-9]{6})\.blob\Z")
-_WAL = re.compile(r"wal/([0-9]{20})/([0-9]{20})-([0-9]{20})\.wal\Z")
+_WAL = re.compile(rf"wal/{_NUMBER}/{_NUMBER}-{_NUMBER}\.wal\Z")
 _CHECKPOINT = re.compile(r"checkpoints/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
 _HOLD = re.compile(r"holds/([0-9a-f]{32})\Z")
 _BACKUP = re.compile(r"backups/([0-9]{8}T[0-9]{12}Z-[0-9a-f]{8})\Z")

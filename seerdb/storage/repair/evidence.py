@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import TableId
@@ -118,5 +119,8 @@ def _note_missing(evidence: Evidence, numbers: list[int]) -> None:
     if evidence.is_newest or not numbers:
         return
     first = max(evidence.state.checkpoint if evidence.state else 0, 1)
-    missing = sorted(set(range(first, numbers[-1])) - set(numbers))
-    evidence.damaged += [Loss(manifest_name(each), "it is missing") for each in missing]
+    needed = [first - 1, *(number for number in numbers if number >= first)]
+    for before, after in pairwise(needed):
+        if after - before > 1:  # told as one: a name may have any number
+            upto = f", and so is all up to {after - 1}" if after - before > 2 else ""
+            evidence.damaged.append(Loss(manifest_name(before + 1), f"it is missing{upto}"))
