@@ -282,7 +282,7 @@ def _ours_alone(
 def _measure(kind: str, plans: list[Plan], work: Path, tag: str, *, quick: bool = False) -> None:
     plans = [_quick(plan) for plan in plans] if quick else plans
     work.mkdir(parents=True, exist_ok=True)
-    settings = {"plans": [asdict(plan) for plan in plans]}
+    settings = {"plans": [asdict(plan) for plan in plans], "quick": quick}
     results = Results(kind, tag or source_version(), describe_machine(work), settings)
     with console.status("starting") as status:
         for plan in plans:

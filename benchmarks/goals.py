@@ -184,7 +184,10 @@ _SIGNS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
 def judge(results: Results) -> Iterator[Verdict]:
-    """A verdict for every goal whose numbers the run has."""
+    """A verdict for every goal whose numbers the run has; none for a ``--quick`` run, which proves
+    nothing about speed."""
+    if results.settings.get("quick"):
+        return
     for goal in GOALS:
         for scale in goal.scales(results):
             measured = _measured(goal, results, scale)

@@ -55,7 +55,8 @@ def add_followers(
         if quick:
             plan = Plan(chosen, 1, _QUICK_SECONDS, _QUICK_SECONDS, _QUICK_MEBIBYTES, store)
         work.mkdir(parents=True, exist_ok=True)
-        settings = asdict(plan) | {"store_options": json.loads(store_options)}
+        options = json.loads(store_options)
+        settings = asdict(plan) | {"store_options": options, "quick": quick}
         kind = "-".join(["followers", *(cases or ())])
         results = Results(kind, tag or source_version(), describe_machine(work), settings)
         with console.status("starting") as status:

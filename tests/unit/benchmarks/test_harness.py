@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from benchmarks import measure
+from benchmarks import __main__ as command
+from benchmarks import embedded, measure
 from benchmarks.cases import CASES, READ_CASES, Task
 from benchmarks.engines import engine_class
 from benchmarks.engines.base import Sync
@@ -99,3 +101,25 @@ def test_medians_are_judged_against_the_goals_and_survive_the_file(tmp_path: Pat
     assert [(v.case, v.against, v.measured, v.word) for v in judge(loaded)] == [
         ("put", "rocksdict", 1.5, "PASS")
     ]
+
+
+def test_a_quick_run_is_held_against_no_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure_nothing(_plan: object, results: Results, *_: object) -> None:
+        results.machine.update(MACHINE)
+        results.add(
+            Sample(EMBEDDED, "compact", engine, ENTRIES, "ops/s", 1.0, ENTRIES)
+            for engine in ("seerdb", "rocksdict")
+        )
+
+    saved = []
+    monkeypatch.setattr(embedded, "measure_embedded", measure_nothing)
+    monkeypatch.setattr(command, "_show", lambda results, _file: saved.append(results))
+    monkeypatch.setattr(Results, "save", lambda results: results)
+    for words in ([], ["--quick"]):
+        arguments = ["compact", "--work", str(tmp_path), *words]
+        assert CliRunner().invoke(command.app, arguments).exit_code == 0
+    whole, quick = saved
+    assert [goal["measured"] for goal in whole.goals] == [1.0]
+    assert quick.goals == list(judge(quick)) == []
