@@ -1,13 +1,16 @@
-"""A database of many large values that do not compress, made once and kept for the next run."""
+"""A database of many large values that do not compress, made once and kept for the next run; and
+the end of those that are not kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from seerdb import DB
+from seerdb.storage.backup.places import open_store
 
 VALUE_BYTES = 1_000
 _NOISE = 1 << 22
@@ -39,3 +42,13 @@ def build(path: Path, mebibytes: int, progress: Callable[[str], None], **setting
     progress(f"{count:,} keys into {path}")
     with DB.open(str(path), min_free_disk=0, **settings) as db:
         db.ingest(pairs(range(count), seed=0))
+
+
+def clear(url: str, options: Mapping[str, Any], beginning: str) -> None:
+    """Delete what lies in the directory or at the URL ``url`` under names of that beginning."""
+    if "://" not in url:
+        for directory in Path(url).glob(f"{beginning}*"):
+            shutil.rmtree(directory)
+        return
+    with open_store(url, options) as store:
+        store.delete(info.name for info in store.list(beginning))

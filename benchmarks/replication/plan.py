@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.bulk import build
+from benchmarks.bulk import build, clear
 from benchmarks.replication.bucket import DIRECTORY, Bucket, open_bucket
 from benchmarks.replication.failover import FAILOVER, measure_failover
 from benchmarks.replication.first_read import FIRST_READ, measure_first_read
@@ -20,6 +20,7 @@ from benchmarks.replication.lag import measure_lag
 from benchmarks.replication.shipping import SHIPPING, measure_shipping
 from benchmarks.results import Results, Sample
 from benchmarks.servers.base import ServerFailedError
+from seerdb import SeerDBError
 
 LAG, IDLE = "lag", "idle"
 CASES = (LAG, SHIPPING, IDLE, FAILOVER, FIRST_READ)
@@ -55,7 +56,7 @@ def measure_plan(plan: Plan, results: Results, work: Path, progress: Progress) -
                 progress(f"round {number + 1} of {plan.rounds}: {case}")
                 try:
                     samples += run.round_of(case, number, progress)
-                except (ServerFailedError, httpx.HTTPError, OSError) as error:
+                except (ServerFailedError, SeerDBError, httpx.HTTPError, OSError) as error:
                     results.failed[case] = f"{type(error).__name__}: {error}"
     results.add(samples)
 
@@ -68,23 +69,32 @@ class _Run:
         self._tag = tag
 
     def round_of(self, case: str, number: int, progress: Progress) -> list[Sample]:
-        """Run one round of a case, in a new directory and a new database."""
-        plan, bucket = self._plan, self._bucket
+        """Run one round of a case, in a new directory and a new database; neither stays."""
+        bucket = self._bucket
         with self._directory() as work:
             name = f"{work.name}-{self._tag}"
-            if case == LAG:
-                return list(measure_lag(bucket, name, work, plan.seconds, plan.seed + number))
-            if case == SHIPPING:
-                on_first = number % 2 == 0
-                return [measure_shipping(bucket, name, work, plan.seconds, on_first=on_first)]
-            if case == IDLE:
-                return list(measure_idle(bucket, name, work, plan.idle_seconds))
-            if case == FAILOVER:
-                return [measure_failover(bucket, name, work)]
-            large = f"large-{plan.mebibytes}"
-            self._build(large, progress)
-            seed = plan.seed + number
-            return [measure_first_read(bucket, large, work, plan.mebibytes, seed)]
+            try:
+                return self._measure(case, number, name, work, progress)
+            finally:
+                clear(bucket.url, bucket.options, name)
+
+    def _measure(
+        self, case: str, number: int, name: str, work: Path, progress: Progress
+    ) -> list[Sample]:
+        plan, bucket = self._plan, self._bucket
+        if case == LAG:
+            return list(measure_lag(bucket, name, work, plan.seconds, plan.seed + number))
+        if case == SHIPPING:
+            on_first = number % 2 == 0
+            return [measure_shipping(bucket, name, work, plan.seconds, on_first=on_first)]
+        if case == IDLE:
+            return list(measure_idle(bucket, name, work, plan.idle_seconds))
+        if case == FAILOVER:
+            return [measure_failover(bucket, name, work)]
+        large = f"large-{plan.mebibytes}"
+        self._build(large, progress)
+        seed = plan.seed + number
+        return [measure_first_read(bucket, large, work, plan.mebibytes, seed)]
 
     def _build(self, name: str, progress: Progress) -> None:
         bucket = self._bucket

@@ -6,13 +6,17 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import httpx
 import pytest
 
 from benchmarks.goals import Verdict, judge
+from benchmarks.replication import plan
+from benchmarks.replication.bucket import Bucket
 from benchmarks.replication.client import Connection, Pool, get, put
+from benchmarks.replication.failover import FAILOVER
 from benchmarks.replication.lag import BUCKET, allowed, summary
 from benchmarks.replication.probe import probe
 from benchmarks.replication.reader import reading
@@ -20,6 +24,7 @@ from benchmarks.replication.requests import Requests, dollars_a_month
 from benchmarks.replication.writer import Paced, Pacer, key_of, level_of
 from benchmarks.results import REPLICATION, Results, Sample
 from benchmarks.servers.base import ServerFailedError
+from seerdb import DB, UnavailableError
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -176,3 +181,21 @@ def verdicts(detail: dict[str, float], value: float) -> list[Verdict]:
 def test_percentiles_of_lags() -> None:
     found = summary([float(number) for number in range(101)])
     assert found == {"p50_ms": 50, "p90_ms": 90, "p99_ms": 99, "max_ms": 100}
+
+
+def test_nothing_stays_of_the_databases_of_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_a_database(bucket: Bucket, name: str, *_: object, **__: object) -> Sample:
+        for database in (f"{name}-a", f"{name}-b"):
+            with DB.open(tmp_path / name / database, store=f"{bucket.url}/{database}") as db:
+                db.put(b"key", b"value")
+        raise UnavailableError("as a bucket may be")
+
+    monkeypatch.setattr(plan, "measure_failover", leave_a_database)
+    results = Results("followers", "tag", {}, {"store_options": {}})
+    (tmp_path / "bucket/large-1").mkdir(parents=True)
+    wanted = plan.Plan((FAILOVER,), 1, 1.0, 1.0, 4)
+    plan.measure_plan(wanted, results, tmp_path, lambda _: None)
+    assert results.failed == {FAILOVER: "UnavailableError: as a bucket may be"}
+    assert [path.name for path in (tmp_path / "bucket").iterdir()] == ["large-1"]
