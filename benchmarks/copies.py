@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from time import perf_counter, process_time
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import seerdb
-from benchmarks.bulk import build, count_of, pairs
+from benchmarks.bulk import build, clear, count_of, pairs
 from benchmarks.results import Results, Sample
 from seerdb import DB, Transfer
 from seerdb.storage.backup.places import open_store
@@ -58,11 +59,16 @@ def measure_copies(
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
         shutil.rmtree(scratch, ignore_errors=True)
-        root = f"{elsewhere}/{tag}-{number}" if elsewhere else str(scratch)
+        name = f"{tag}-{token_hex(4)}"
+        root = f"{elsewhere}/{name}" if elsewhere else str(scratch)
         one = _Round(
             str(source / "bucket"), root, str(scratch), options, plain_first=number % 2 == 0
         )
-        samples += one.measure(range(number % CHANGED, count, CHANGED))
+        try:
+            samples += one.measure(range(number % CHANGED, count, CHANGED))
+        finally:
+            if elsewhere:
+                clear(elsewhere, options, name)
     shutil.rmtree(scratch, ignore_errors=True)
     results.add(samples)
     return results

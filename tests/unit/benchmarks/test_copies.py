@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.copies import BACKUP, INCREMENTAL, RESTORE, measure_copies, missed
 
 
@@ -16,3 +18,17 @@ def test_copies_are_timed_beside_plain_ones_and_changes_are_counted(tmp_path: Pa
         assert found[RESTORE].detail["seconds"] > 0
         assert 0.005 < found[INCREMENTAL].value < 0.02
         assert set(missed(results)) <= {BACKUP, RESTORE}, "which is a matter of time"
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_copies_elsewhere_are_new_each_time_and_do_not_stay(scheme: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "of others").mkdir(parents=True)
+    for _ in range(2):  # of one tag
+        place = f"{scheme}{elsewhere}"
+        results = measure_copies(
+            tmp_path, 4, 1, "test", {}, elsewhere=place, progress=lambda _: None
+        )
+        assert not results.failed
+        assert [path.name for path in elsewhere.rglob("*") if path.is_file()] == []
+        assert (elsewhere / "of others").is_dir()
