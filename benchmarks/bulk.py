@@ -35,13 +35,12 @@ def count_of(mebibytes: int) -> int:
 
 
 def build(path: Path, mebibytes: int, progress: Callable[[str], None], **settings: Any) -> None:
-    """Have a database of that size in ``path``, unless there is one."""
-    if path.exists():
-        return
+    """Have a database of that size in ``path``, unless there is one already, and whole."""
     count = count_of(mebibytes)
-    progress(f"{count:,} keys into {path}")
     with DB.open(str(path), min_free_disk=0, **settings) as db:
-        db.ingest(pairs(range(count), seed=0))
+        if db.statistics().table_entries != count:
+            progress(f"{count:,} keys into {path}")
+            db.ingest(pairs(range(count), seed=0))
 
 
 def clear(url: str, options: Mapping[str, Any], beginning: str) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bulk import build, count_of
 from benchmarks.copies import BACKUP, INCREMENTAL, RESTORE, measure_copies, missed
+from seerdb import DB
 
 
 def test_copies_are_timed_beside_plain_ones_and_changes_are_counted(tmp_path: Path) -> None:
@@ -32,3 +34,22 @@ def test_copies_elsewhere_are_new_each_time_and_do_not_stay(scheme: str, tmp_pat
         assert not results.failed
         assert [path.name for path in elsewhere.rglob("*") if path.is_file()] == []
         assert (elsewhere / "of others").is_dir()
+
+
+def test_a_database_whose_making_was_cut_short_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "bulk"
+    with monkeypatch.context() as patch:
+        patch.setattr(DB, "ingest", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            build(path, 1, lambda _: None)
+    made: list[str] = []
+    for _ in range(2):
+        build(path, 1, made.append)
+        with DB.open(str(path)) as db:
+            assert db.statistics().table_entries == count_of(1)
+    assert len(made) == 1
