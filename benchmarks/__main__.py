@@ -230,7 +230,7 @@ def cold_command(
     settings |= {"store_options": json.loads(store_options)} if store else {}
     place = Place(work / f"cold-{keys}", settings)
     with console.status("starting") as status:
-        small = Place(work / "cold-few", {})
+        small = Place(work / f"cold-few-{min(keys, SMALL_KEYS)}", {})
         results = measure_cold(place, small, keys, tag or source_version(), status.update)
     _show(results, results.save())
     if missed(results):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks import __main__ as command
 from benchmarks import cold
 from benchmarks.cold import GET, HOT, MISSING, SCAN, Pairs, Place, measure_cold, missed
+from benchmarks.results import Results
 
 KEYS = 20_000
 
@@ -49,3 +52,14 @@ def test_pairs_differ_and_missing_keys_are_none_of_them() -> None:
     assert len(stored) == 5_000
     assert not any(pairs.missing(number) in stored for number in range(5_000))
     assert {len(value) for value in stored.values()} == {100}
+
+
+def test_the_command_may_be_run_with_another_number_of_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_show", lambda *_: None)
+    monkeypatch.setattr(Results, "save", lambda _: tmp_path)
+    monkeypatch.setattr(command, "missed", lambda _: [])
+    for keys in ("2000", "3000", "6000"):
+        words = ["cold", "--keys", keys, "--work", str(tmp_path)]
+        CliRunner().invoke(command.app, words, catch_exceptions=False)
