@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -14,6 +15,7 @@ from seerdb.clock import SystemClock
 _PAUSE_SECONDS = 0.005
 _LONGEST_SECONDS = 60.0
 _ANSWERS = (200, 404)
+_SEQ = "seerdb-seq"
 
 
 class Reader:
@@ -36,35 +38,36 @@ class Reader:
             return
         self.longest_ms = max(self.longest_ms, (clock.monotonic() - begun) * 1e3)
         self.reads += 1
-        self.failed += reply.status_code not in _ANSWERS
-        seq = int(reply.headers["seerdb-seq"])
+        self.failed += reply.status_code not in _ANSWERS or _SEQ not in reply.headers
+        seq = int(reply.headers.get(_SEQ, self._seq))
         self.went_back += seq < self._seq
         self._seq = seq
 
 
 @contextmanager
 def reading(url: str) -> Iterator[Reader]:
-    """A reader on a thread, from its first answer on, for as long as the context."""
+    """A reader on a thread, from its first answer on, for as long as the context. Raises: what
+    ended the thread, if anything did; ``ServerFailedError`` where nothing is answered."""
     reader, ends, ready = Reader(), threading.Event(), threading.Event()
 
     def run() -> None:
-        try:
-            with http_client(url) as client:
-                while client.get("/v1/kv/probe").status_code not in _ANSWERS:
-                    if ends.wait(_PAUSE_SECONDS):
-                        return
-                ready.set()
-                while not ends.wait(_PAUSE_SECONDS):
-                    reader.read(client)
-        finally:
-            ready.set()  # nobody waits for one that failed
+        with http_client(url) as client:
+            while client.get("/v1/kv/probe").status_code not in _ANSWERS:
+                if ends.wait(_PAUSE_SECONDS):
+                    return
+            ready.set()
+            while not ends.wait(_PAUSE_SECONDS):
+                reader.read(client)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        if not ready.wait(_LONGEST_SECONDS):
-            raise ServerFailedError(f"no read was answered in {_LONGEST_SECONDS} s")
-        yield reader
-    finally:
-        ends.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        running.add_done_callback(lambda _: ready.set())  # nobody waits for one that failed
+        try:
+            if not ready.wait(_LONGEST_SECONDS):
+                raise ServerFailedError(f"no read was answered in {_LONGEST_SECONDS} s")
+            if running.done():
+                running.result()
+            yield reader
+        finally:
+            ends.set()
+        running.result()

@@ -25,6 +25,7 @@ from benchmarks.replication.writer import Paced, Pacer, key_of, level_of
 from benchmarks.results import REPLICATION, Results, Sample
 from benchmarks.servers.base import ServerFailedError
 from seerdb import DB, UnavailableError
+from seerdb.clock import SystemClock
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -199,3 +200,24 @@ def test_nothing_stays_of_the_databases_of_a_round(
     plan.measure_plan(wanted, results, tmp_path, lambda _: None)
     assert results.failed == {FAILOVER: "UnavailableError: as a bucket may be"}
     assert [path.name for path in (tmp_path / "bucket").iterdir()] == ["large-1"]
+
+
+def test_a_reader_that_cannot_read_is_a_failure() -> None:
+    with pytest.raises(httpx.ConnectError), reading("http://127.0.0.1:1"):
+        pass
+
+    class NoSeq(Handler):
+        def send_header(self, keyword: str, value: str) -> None:
+            if keyword != "Seerdb-Seq":
+                super().send_header(keyword, value)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoSeq) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with reading(f"http://127.0.0.1:{server.server_port}") as reader:
+                SystemClock().sleep(0.2)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert reader.failed == reader.reads > 1
