@@ -19,6 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import describe_machine
+from benchmarks.report import print_circumstances
 from benchmarks.results import Results, Sample, median
 from seerdb import DB, Components, Event
 from seerdb.events import WarmedUp
@@ -101,7 +103,8 @@ def measure_cold(
     place: Place, small: Place, keys: int, tag: str, progress: Callable[[str], None]
 ) -> Results:
     """Count and time, at ``keys`` keys in ``place`` and, for hot gets, 200,000 in ``small``."""
-    results = Results(COLD, tag, {}, {"keys": keys, "block_cache_capacity": CACHE})
+    settings = {"keys": keys, "block_cache_capacity": CACHE}
+    results = Results(COLD, tag, describe_machine(place.directory), settings)
     pairs = Pairs(keys)
     progress(f"{keys:,} keys into {place.directory}")
     place.fill(pairs)
@@ -190,3 +193,4 @@ def print_cold(console: Console, results: Results) -> None:
         goal = f"<= {GOALS[found.case]:g} {verdict}"
         table.add_row(found.case, f"{found.value:.3f} {found.unit}", goal, detail)
     console.print(table)
+    print_circumstances(console, results)

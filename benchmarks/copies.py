@@ -23,6 +23,8 @@ from rich.table import Table
 
 import seerdb
 from benchmarks.bulk import build, clear, count_of, pairs
+from benchmarks.machine import describe_machine
+from benchmarks.report import print_circumstances
 from benchmarks.results import Results, Sample
 from seerdb import DB, Transfer
 from seerdb.storage.backup.places import open_store
@@ -50,7 +52,7 @@ def measure_copies(
 ) -> Results:
     """Time copies into ``work``, or below the URL ``elsewhere``, of which ``options`` tell."""
     settings = {"mebibytes": mebibytes, "jobs": JOBS, "elsewhere": bool(elsewhere)}
-    results = Results(COPIES, tag, {}, settings)
+    results = Results(COPIES, tag, describe_machine(work), settings)
     count = count_of(mebibytes)
     source = work / f"copies-{mebibytes}"
     build(source, mebibytes, progress)
@@ -167,3 +169,4 @@ def print_copies(console: Console, results: Results) -> None:
         goal = f"{sign} {GOALS[found.case]:g} {verdict}"
         table.add_row(found.case, f"{found.value:.3f} {found.unit}", goal, detail)
     console.print(table)
+    print_circumstances(console, results)

@@ -36,7 +36,7 @@ def print_report(console: Console, results: Results) -> None:
 
 def print_circumstances(console: Console, results: Results) -> None:
     """What else a reader has to know: whether the machine was busy, what is absent, what failed."""
-    if (load := results.machine["load_average"]) > _QUIET_LOAD:
+    if (load := results.machine.get("load_average", 0.0)) > _QUIET_LOAD:
         console.print(
             f"The machine was busy when this began (load average {load}): do not trust the rates; "
             "what the file has as cpu_us_per_operation is nearer to the truth."

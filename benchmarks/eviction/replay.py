@@ -1,13 +1,14 @@
 """Every policy on every trace: hit ratios, and processor time for a read of each kind.
 
-A replay is warmed up by the first quarter of its trace. Time is that of the thread, the median of
-interleaved rounds; what it costs to decode a block that was missed, tens of microseconds, is not
-in it.
+A replay is warmed up by the first quarter of its trace. Time is that of the process, the median of
+interleaved rounds; what it costs to decode a block that was missed, tens of microseconds, is not in
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from time import process_time
 
@@ -16,6 +17,8 @@ from rich.table import Table
 
 from benchmarks.eviction.policies import POLICIES
 from benchmarks.eviction.traces import BLOCKS, TRACES, Trace
+from benchmarks.machine import describe_machine
+from benchmarks.report import print_circumstances
 from benchmarks.results import Results, Sample
 
 EVICTION = "eviction"
@@ -25,7 +28,8 @@ SHARES = (0.02, 0.1)
 
 def replay_all(reads: int, rounds: int, tag: str, progress: Callable[[str], None]) -> Results:
     """Replay all; a policy whose library is not installed is noted as absent."""
-    results = Results(EVICTION, tag, {}, {"reads": reads, "rounds": rounds, "blocks": BLOCKS})
+    settings = {"reads": reads, "rounds": rounds, "blocks": BLOCKS}
+    results = Results(EVICTION, tag, describe_machine(Path()), settings)
     for title, make in TRACES.items():
         trace = make(Random(title), reads)
         samples = []
@@ -72,5 +76,4 @@ def print_replays(console: Console, results: Results) -> None:
             table.add_row(*row)
         table.add_section()
     console.print(table)
-    for policy, missing in results.absent.items():
-        console.print(f"{policy}: {missing}")
+    print_circumstances(console, results)

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks.bulk import build, count_of
-from benchmarks.copies import BACKUP, INCREMENTAL, RESTORE, measure_copies, missed
+from benchmarks.cold import Place, measure_cold, print_cold
+from benchmarks.copies import BACKUP, INCREMENTAL, RESTORE, measure_copies, missed, print_copies
+from benchmarks.eviction import replay
+from benchmarks.eviction.traces import TRACES
 from seerdb import DB
+
+
+def test_the_result_tells_of_the_machine_and_that_it_was_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.5, 0.0, 0.0))
+    monkeypatch.setattr(replay, "TRACES", {"loop": TRACES["loop"]})
+    copied = measure_copies(tmp_path, 4, 1, "test", {}, progress=lambda _: None)
+    read = measure_cold(
+        Place(tmp_path / "a", {}), Place(tmp_path / "b", {}), 2_000, "test", lambda _: None
+    )
+    replayed = replay.replay_all(10_000, 1, "test", lambda _: None)
+    shown = ((copied, print_copies), (read, print_cold), (replayed, replay.print_replays))
+    for results, print_out in shown:
+        console = Console(width=200, record=True, file=StringIO())
+        print_out(console, results)
+        assert results.machine["cores"] == os.cpu_count()
+        assert "load average 3.5" in console.export_text()
 
 
 def test_copies_are_timed_beside_plain_ones_and_changes_are_counted(tmp_path: Path) -> None:
