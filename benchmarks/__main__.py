@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import compileall
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,7 +29,7 @@ from benchmarks.eviction.replay import EVICTION, print_replays, replay_all
 from benchmarks.goals import GIGABYTE, LARGE, SUSTAINED, judge
 from benchmarks.machine import describe_machine, source_version
 from benchmarks.plot import plot_results
-from benchmarks.replication.commands import add_followers
+from benchmarks.replication.commands import add_followers, table_of
 from benchmarks.replication.report import draw_replication, is_replication, print_replication
 from benchmarks.report import print_report
 from benchmarks.results import EMBEDDED, HTTP, Results
@@ -156,7 +155,9 @@ def merge_memory(
     *, entries: Entries = _GIGABYTE, quick: Quick = False, work: Work = WORK, tag: Tag = ""
 ) -> None:
     """The memory of a worker process that merges a gigabyte."""
-    _measure("merge-memory", _ours_alone((COMPACT_PROCESS,), entries), work, tag, quick=quick)
+    with _refusals_explained():
+        plans = _ours_alone((COMPACT_PROCESS,), entries)
+    _measure("merge-memory", plans, work, tag, quick=quick)
 
 
 @app.command()
@@ -186,7 +187,8 @@ def costs(
     tag: Tag = "",
 ) -> None:
     """Requests to the store and dollars: of each gigabyte that comes in, and of a month idle."""
-    plans = _ours_alone(("ingest_thread", COST_IDLE), entries, seconds)
+    with _refusals_explained():
+        plans = _ours_alone(("ingest_thread", COST_IDLE), entries, seconds)
     _measure("costs", plans, work, tag, quick=quick)
 
 
@@ -206,7 +208,7 @@ def simulate_command(
 @app.command("evict")
 def evict_command(
     *,
-    reads: Annotated[int, typer.Option(min=1_000, help="Of each trace.")] = 200_000,
+    reads: Annotated[int, typer.Option(min=10_000, help="Of each trace.")] = 200_000,
     rounds: Rounds = 3,
     tag: Tag = "",
 ) -> None:
@@ -226,8 +228,8 @@ def cold_command(
     tag: Tag = "",
 ) -> None:
     """Requests of cold reads, counted; the databases are kept in WORK for the next time."""
-    settings = {"store": f"{store}/{keys}"} if store else {}
-    settings |= {"store_options": json.loads(store_options)} if store else {}
+    settings: dict[str, Any] = {"store": f"{store}/{keys}"} if store else {}
+    settings |= {"store_options": table_of(store_options)} if store else {}
     place = Place(work / f"cold-{keys}", settings)
     with console.status("starting") as status:
         small = Place(work / f"cold-few-{min(keys, SMALL_KEYS)}", {})
@@ -254,7 +256,7 @@ def backup_command(
             mebibytes,
             rounds,
             tag or source_version(),
-            json.loads(store_options),
+            table_of(store_options),
             elsewhere=elsewhere,
             progress=status.update,
         )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +26,17 @@ IdleSeconds = Annotated[float, typer.Option(min=1, help="How long to watch serve
 Mebibytes = Annotated[int, typer.Option(min=4, help="Size of the database of first_read.")]
 Store = Annotated[str, typer.Option(help="Where buckets are: directory, minio, or a URL.")]
 StoreOptions = Annotated[str, typer.Option(help="For a URL, as JSON.")]
+
+
+def table_of(text: str) -> dict[str, Any]:
+    """The table that ``text`` is in JSON. Raises: ``BadParameter``."""
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise typer.BadParameter(f"{text!r} is not a table of names and values in JSON")
+    return table
 
 
 def add_followers(
@@ -54,9 +65,8 @@ def add_followers(
         plan = Plan(chosen, rounds, seconds, idle_seconds, mebibytes, store)
         if quick:
             plan = Plan(chosen, 1, _QUICK_SECONDS, _QUICK_SECONDS, _QUICK_MEBIBYTES, store)
+        settings = asdict(plan) | {"store_options": table_of(store_options), "quick": quick}
         work.mkdir(parents=True, exist_ok=True)
-        options = json.loads(store_options)
-        settings = asdict(plan) | {"store_options": options, "quick": quick}
         kind = "-".join(["followers", *(cases or ())])
         results = Results(kind, tag or source_version(), describe_machine(work), settings)
         with console.status("starting") as status:

@@ -14,6 +14,7 @@ from benchmarks.cases import CASES, READ_CASES, Task
 from benchmarks.engines import engine_class
 from benchmarks.engines.base import Sync
 from benchmarks.engines.sqlite3 import Sqlite3Engine
+from benchmarks.eviction.replay import replay_all
 from benchmarks.goals import judge
 from benchmarks.results import EMBEDDED, Results, Sample
 from benchmarks.workload import KEY_SIZE, VALUE_SIZE, Workload
@@ -101,6 +102,28 @@ def test_medians_are_judged_against_the_goals_and_survive_the_file(tmp_path: Pat
     assert [(v.case, v.against, v.measured, v.word) for v in judge(loaded)] == [
         ("put", "rocksdict", 1.5, "PASS")
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["evict", "--reads", "9999"], "10000"),
+        (["costs", "--entries", "many"], "many"),
+        (["merge-memory", "--entries", "9_000_000,x"], "x"),
+        (["cold", "--store", "s3://bucket", "--store-options", "{"], "JSON"),
+        (["backup", "--store-options", "nothing"], "JSON"),
+        (["backup", "--store-options", "7"], "JSON"),
+        (["followers", "--store-options", "["], "JSON"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_is_measured(words: list[str], named: str) -> None:
+    told = CliRunner().invoke(command.app, words)
+    assert told.exit_code == 2
+    assert named in told.output
+
+
+def test_the_fewest_reads_that_evict_takes_are_enough() -> None:
+    assert replay_all(10_000, 1, "test", lambda _: None).measurements
 
 
 def test_a_quick_run_is_held_against_no_goal(
