@@ -1,4 +1,4 @@
-"""The ceiling of one serving process: a bare ASGI app that answers 100 bytes to everything."""
+"""What an ASGI server can reach in one process: an app that answers 100 bytes to everything."""
 
 from __future__ import annotations
 
