@@ -85,7 +85,7 @@ class _Round:
         detail = {
             **summary(lags),
             **allowed(Requests.of(primary), Requests.of(follower)),
-            "writes_per_second": written.per_second,
+            "writes_per_second": written.acknowledged / load,
             "write_p50_ms": written.p50_ms,
             "write_p99_ms": written.p99_ms,
             "write_failed": float(written.failed),

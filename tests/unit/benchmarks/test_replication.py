@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import httpx
 import pytest
 
 from benchmarks.goals import Verdict, judge
-from benchmarks.replication import plan
+from benchmarks.replication import lag, plan
 from benchmarks.replication.bucket import Bucket
 from benchmarks.replication.client import Connection, Pool, get, put
 from benchmarks.replication.failover import FAILOVER
@@ -24,6 +26,7 @@ from benchmarks.replication.requests import Requests, dollars_a_month
 from benchmarks.replication.writer import Paced, Pacer, key_of, level_of
 from benchmarks.results import REPLICATION, Results, Sample
 from benchmarks.servers.base import ServerFailedError
+from benchmarks.servers.seerdb import SeerDBServer
 from seerdb import DB, UnavailableError
 from seerdb.clock import SystemClock
 
@@ -221,3 +224,23 @@ def test_a_reader_that_cannot_read_is_a_failure() -> None:
             server.shutdown()
             thread.join()
     assert reader.failed == reader.reads > 1
+
+
+def test_a_load_that_ended_early_misses_its_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def hung_up(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        early = Paced(100, 0, per_second=5_000.0, p50_ms=1.0, p99_ms=1.0, cpu_seconds=0.1)
+        yield SimpleNamespace(outcome=lambda: early)
+
+    monkeypatch.setattr(lag, "writing", hung_up)
+    monkeypatch.setattr(lag, "probe_follower", lambda *_, **__: [1.0])
+    monkeypatch.setattr(lag, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(Requests, "of", lambda _: rows())
+    server = SeerDBServer(tmp_path)
+    server.processes.append(SimpleNamespace(pid=1))  # type: ignore[arg-type]
+    under_load = lag._Round(Bucket("", {}), "a", tmp_path, lag.LIVE)._under_load
+    results = Results("followers", "tag", {}, {})
+    results.add([under_load(server, server, 1.0, 1)])
+    assert [v.word for v in judge(results) if v.stat == "writes_per_second"] == ["MISS"]
