@@ -327,7 +327,8 @@ def _show(results: Results, file: Path) -> None:
 def _quick(plan: Plan) -> Plan:
     """The same in seconds: proves that everything runs, and nothing about speed."""
     if isinstance(plan, embedded.Plan):
-        entries = tuple(number // _QUICK_SHARE for number in plan.entries)
+        least = embedded.LEAST_ENTRIES
+        entries = tuple(max(least, number // _QUICK_SHARE) for number in plan.entries)
         return replace(plan, entries=entries, rounds=1, idle_seconds=_QUICK_IDLE_SECONDS)
     return replace(plan, rounds=1, seconds=1.0, pairs=_QUICK_PAIRS, ingest_mib=_QUICK_INGEST_MIB)
 

@@ -32,6 +32,9 @@ from benchmarks.results import EMBEDDED, Results, Sample
 _PROCESS_SECONDS = 1_800
 """How long one round of one engine may take."""
 
+LEAST_ENTRIES = 100
+"""With fewer some cases have nothing to take percentiles of."""
+
 Progress = Callable[[str], None]
 
 
@@ -47,6 +50,8 @@ class Plan:
     idle_seconds: float = IDLE_SECONDS
 
     def __post_init__(self) -> None:
+        if min(self.entries, default=0) < LEAST_ENTRIES:
+            raise ValueError(f"numbers of entries are {LEAST_ENTRIES} or more")
         for what, chosen, known in (
             ("engine", self.engines, ENGINES),
             ("case", self.cases, (*CASES, *TREE_CASES)),

@@ -109,6 +109,8 @@ def test_medians_are_judged_against_the_goals_and_survive_the_file(tmp_path: Pat
     [
         (["evict", "--reads", "9999"], "10000"),
         (["costs", "--entries", "many"], "many"),
+        (["embedded", "--entries", "99"], "100"),
+        (["compact", "--entries", ","], "100"),
         (["merge-memory", "--entries", "9_000_000,x"], "x"),
         (["cold", "--store", "s3://bucket", "--store-options", "{"], "JSON"),
         (["backup", "--store-options", "nothing"], "JSON"),
@@ -120,6 +122,18 @@ def test_a_wrong_option_is_told_before_anything_is_measured(words: list[str], na
     told = CliRunner().invoke(command.app, words)
     assert told.exit_code == 2
     assert named in told.output
+
+
+def test_a_quick_run_has_entries_to_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[embedded.Plan] = []
+    monkeypatch.setattr(embedded, "measure_embedded", lambda plan, *_: plans.append(plan))
+    monkeypatch.setattr(command, "_show", lambda *_: None)
+    monkeypatch.setattr(Results, "save", lambda _: tmp_path)
+    words = ["embedded", "--quick", "--entries", "5_000,2_000_000", "--work", str(tmp_path)]
+    assert CliRunner().invoke(command.app, words).exit_code == 0
+    assert [plan.entries for plan in plans] == [(embedded.LEAST_ENTRIES, 20_000)]
 
 
 def test_the_fewest_reads_that_evict_takes_are_enough() -> None:
