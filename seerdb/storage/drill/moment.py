@@ -78,8 +78,8 @@ def digest_then(
 ) -> ContentDigest:
     """Of the database in a bucket as it was after the commit ``seq``: as its past tells, or as a
     checkpoint of that very commit keeps it. Tables may have been made later, where the log is gone,
-    and checkpoints too: then what expires by that second does not count. ``left`` is told of a hold that the
-    bucket did not let go of.
+    and checkpoints too: then what expires by that second does not count. ``left`` is told of a hold
+    that the bucket did not let go of.
 
     Raises: ``HistoryError`` when that cannot be told any more, and as :func:`digest_of`.
     """
