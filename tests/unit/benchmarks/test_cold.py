@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import __main__ as command
 from benchmarks import cold
 from benchmarks.cold import GET, HOT, MISSING, SCAN, Pairs, Place, measure_cold, missed
 from benchmarks.results import Results
@@ -55,7 +55,7 @@ def test_pairs_differ_and_missing_keys_are_none_of_them() -> None:
 
 
 def test_the_command_may_be_run_with_another_number_of_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_show", lambda *_: None)
     monkeypatch.setattr(Results, "save", lambda _: tmp_path)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import __main__ as command
 from benchmarks import embedded, measure
 from benchmarks.cases import CASES, READ_CASES, Task
 from benchmarks.engines import engine_class
@@ -118,14 +118,16 @@ def test_medians_are_judged_against_the_goals_and_survive_the_file(tmp_path: Pat
         (["followers", "--store-options", "["], "JSON"),
     ],
 )
-def test_a_wrong_option_is_told_before_anything_is_measured(words: list[str], named: str) -> None:
+def test_a_wrong_option_is_told_before_anything_is_measured(
+    command: ModuleType, words: list[str], named: str
+) -> None:
     told = CliRunner().invoke(command.app, words)
     assert told.exit_code == 2
     assert named in told.output
 
 
 def test_a_quick_run_has_entries_to_measure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans: list[embedded.Plan] = []
     monkeypatch.setattr(embedded, "measure_embedded", lambda plan, *_: plans.append(plan))
@@ -141,7 +143,7 @@ def test_the_fewest_reads_that_evict_takes_are_enough() -> None:
 
 
 def test_a_quick_run_is_held_against_no_goal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measure_nothing(_plan: object, results: Results, *_: object) -> None:
         results.machine.update(MACHINE)

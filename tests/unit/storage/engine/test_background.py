@@ -235,14 +235,19 @@ def test_a_refusal_of_the_collector_is_a_failure_that_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [UnavailableError("no bucket"), DiskError("no disk"), ValueError("a bug")]
+    ("error", "told"),
+    [
+        (UnavailableError("no bucket"), "no bucket"),
+        (DiskError("no disk"), "no disk"),
+        (ValueError("a bug"), "the flush failed: ValueError('a bug'); please report it"),
+    ],
 )
-def test_a_failure_is_told_and_may_be_cured(error: Exception) -> None:
+def test_a_failure_is_told_and_may_be_cured(error: Exception, told: str) -> None:
     rig = Rig()
     rig.parts.flushes = [error, [1]]
     rig.flush.wake()
-    assert rig.events == [WorkFailed("flush", str(error), 1, 0.1)]
-    assert rig.flush.error is error
+    assert rig.events == [WorkFailed("flush", told, 1, 0.1)]
+    assert str(rig.flush.error) == told
     rig.flush.wake()
     assert rig.flush.error is None
     assert rig.done == ["flush", "flush", "release [1]"]
