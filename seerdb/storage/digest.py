@@ -57,7 +57,7 @@ _ROUND_BITS = 5
 _ROUND = 1 << _ROUND_BITS
 """Bytes to which the size of an entry is rounded up, to put it with others."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_BYTES_AT_ONCE = 1 << 20
+_BYTES_AT_ONCE = 1 << 19
 _HASHES_AT_ONCE = 1 << 16
 _PIECES_AT_ONCE = 1 << 15
 """Each call lets go of the interpreter lock, and has it back after 5 ms beside a thread that only
@@ -183,20 +183,20 @@ def _multiply_rows(rows: Bytes, hashes: Numbers) -> None:
     count, size = rows.shape
     width = -(-size // 8)
     step = max(1, min(count, _BYTES_AT_ONCE // (8 * width)))
-    words, spare = np.zeros((step, width), np.uint64), np.empty((step, width), np.uint64)
+    words = np.zeros((step, width), np.uint64)
     # A row is copied as one item: as bytes it would take twice as long.
     item = f"V{size}"
     items, padded = rows.view(item)[:, 0], words.view(np.uint8)[:, :size].view(item)[:, 0]
     for start in range(0, count, step):
         few = min(step, count - start)
         padded[:few] = items[start : start + few]
-        _multiply(words[:few], spare[:few], hashes[start : start + few])
+        _multiply(words[:few], hashes[start : start + few])
 
 
-def _multiply(words: Numbers, spare: Numbers, hashes: Numbers) -> None:
-    """What rows of ``words`` add to ``z``, into ``hashes``; they are not to be used afterwards, nor
-    is ``spare``, an array of the same shape."""
-    words ^= np.right_shift(words, np.uint64(32), out=spare)
+def _multiply(words: Numbers, hashes: Numbers) -> None:
+    """What rows of ``words`` add to ``z``, into ``hashes``; they are not to be used afterwards."""
+    halves = words.view("<u4")
+    halves[:, 0::2] ^= halves[:, 1::2]
     np.einsum("ij,j", words, _MULTIPLIERS[1 : words.shape[1] + 1], out=hashes)
 
 
@@ -242,7 +242,7 @@ def _multiply_few(data: Bytes, starts: Places, sizes: Places, hashes: Numbers) -
             rows = rows_at[starts[chosen] - begin].view(np.uint64).reshape(len(chosen), size // 8)
             rows[:, -_ROUND // 8 :] &= _TAILS[sizes[chosen] % _ROUND]
             summed_words = np.empty(len(chosen), np.uint64)
-            _multiply(rows, np.empty_like(rows), summed_words)
+            _multiply(rows, summed_words)
             hashes[chosen] = summed_words
 
 

@@ -59,7 +59,8 @@ def _order_from(rows: Bytes, at: int, kind: _Kind) -> tuple[Order, Order] | None
         # as they came.
         first = np.append(0, (tied[1:] != tied[:-1] + 1).nonzero()[0] + 1)
         last = np.append(first[1:], len(tied)) - 1
-        for group in np.unique(first.searchsorted(differing, "right") - 1):
+        groups = first.searchsorted(differing, "right") - 1
+        for group in dict.fromkeys(groups.tolist()):
             few = slice(tied[first[group]], tied[last[group]] + 2)
             order[few] = sorted(order[few], key=lambda position: rows[position].tobytes())
         differ = _differ(rows, order, tied)
