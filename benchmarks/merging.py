@@ -75,8 +75,8 @@ def _merge(engine: Engine, case: str, task: Task) -> Timing:
 
 
 def _touch_memory() -> None:
-    """Have memory for the merge that is free, and really there: what a virtual machine has given back
-    to its host is fetched from there page by page, which may take longer than the merge. By another
+    """Have memory for the merge that is free, and really there: what a virtual machine has given
+    back to its host comes back page by page, which may take longer than the merge. By another
     process, for the peak of this one counts."""
     subprocess.run([sys.executable, "-c", f"bytearray(b'1') * {_TOUCHED}"], check=True)
 

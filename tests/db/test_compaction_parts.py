@@ -72,7 +72,7 @@ class Gated:
 class Cut:
     """A database in which a merge of all has many parts, and jobs at a gate."""
 
-    def __init__(self, open_db: OpenDB, **settings: Any) -> None:
+    def __init__(self, open_db: OpenDB, full_table: int = 2048, **settings: Any) -> None:
         self.heard = Heard()
         components = Components(listener=self.heard, clock=FakeClock())
         self.db: DB = open_db(
@@ -83,8 +83,7 @@ class Cut:
             **settings,
         )
         self.compactor = self.db._engine.compactor
-        planner = self.compactor._planner
-        planner._options = replace(planner._options, table_size=2048)
+        self.end_tables_at(full_table)
         self.fill(range(3000))
         self.fill(range(0, 3000, 5))
         self.db.compact()
@@ -92,6 +91,11 @@ class Cut:
         self.rows = dict(self.db.scan())
         merger = self.compactor._merger
         merger._runner = self.gate = Gated(merger._runner)
+
+    def end_tables_at(self, size: int) -> None:
+        """From now on a table is full with so many bytes."""
+        planner = self.compactor._planner
+        planner._options = replace(planner._options, table_size=size)
 
     def fill(self, numbers: range, value: bytes = b"x" * 100) -> None:
         with self.db.batch() as batch:
@@ -168,6 +172,27 @@ def test_parts_of_what_somebody_waits_for_are_merged_in_all_slots(
     keys = [(table.smallest, table.largest) for table in cut.version.tables]
     assert keys == sorted(keys)
     assert cut.db.statistics().jobs == []
+    cut.assert_sound()
+
+
+def test_parts_of_what_somebody_waits_for_begin_within_tables(
+    open_db: OpenDB, slots: Callable[[int], None], caller: ThreadPoolExecutor
+) -> None:
+    slots(3)
+    cut = Cut(open_db, full_table=1 << 20)
+    assert [len(run.tables) for run in cut.version.runs] == [1, 1]
+    cut.end_tables_at(1 << 16)
+    with ExitStack() as on_exit:
+        on_exit.callback(cut.gate.open)
+        compaction = caller.submit(cut.db.compact)
+        cut.gate.wait_for(3)
+        [job] = cut.db.statistics().jobs
+        starts = sorted(run.start or b"0000" for run in cut.gate.running)
+        cut.gate.open()
+        compaction.result(PATIENCE)
+    assert job.parts == 3
+    numbers = [int(start.ljust(4, b"0")) for start in starts]
+    assert numbers == pytest.approx([0, 1000, 2000], abs=200)
     cut.assert_sound()
 
 

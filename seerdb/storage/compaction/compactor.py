@@ -175,7 +175,8 @@ class Compactor:
         for request in self._requests.open():
             if request not in begun:
                 step = self._planner.step(version, request)
-                whole = request.plan = self._planner.whole(version, request) or step
+                whole = self._planner.whole(version, request, self._limits.at_once()) or step
+                request.plan = whole
                 if whole is None:
                     self._requests.close(request)
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from seerdb.storage.compaction.divide import Readers, divide
 from seerdb.storage.compaction.load import RecentLoad
 from seerdb.storage.compaction.plan import Plan
 from seerdb.storage.compaction.policy.adaptive import choose, closest
@@ -26,12 +27,14 @@ class Planner:
         options: PolicyOptions,
         load: RecentLoad,
         now: Callable[[], int] = lambda: 0,
+        readers: Readers = lambda _: None,
     ) -> None:
         """``now``: the second by which values expire."""
         self._now = now
         self._policy = policy
         self._options = options
         self._load = load
+        self._readers = readers
         self.shape = LAZY_LEVELED
         """What the adaptive policy makes of the tree at present."""
         self._has_begun = False
@@ -48,12 +51,15 @@ class Planner:
         plan = plan or rewrite_expired(version, self._now(), self._options, running)
         return plan or reclaim(version, self._options, running)
 
-    def whole(self, version: Version, request: Request) -> Plan | None:
-        """The merge that ``request`` asks for; ``None`` when it would change nothing."""
+    def whole(self, version: Version, request: Request, among: int = 1) -> Plan | None:
+        """The merge that ``request`` asks for, for so many jobs at once; ``None`` when it would
+        change nothing."""
         wanted = request.range_of(version)
         if request.is_for_all:
-            return merge_all(version, wanted.seq, self._now(), self._options)
-        return merge_range(version, wanted, self._now(), self._options)
+            plan = merge_all(version, wanted.seq, self._now(), self._options)
+        else:
+            plan = merge_range(version, wanted, self._now(), self._options)
+        return divide(plan, among, self._readers) if plan is not None else None
 
     def step(self, version: Version, request: Request) -> Plan | None:
         """What is to be done first so that :meth:`whole` takes no more than it has to; ``None``

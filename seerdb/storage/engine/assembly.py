@@ -221,6 +221,7 @@ class Assembly:
                 PolicyOptions.of(options, has_merges=opened.operator is not None, loans=loans),
                 RecentLoad(self._operations, self.components.clock),
                 lambda: opened.clock.now_us() // SECOND_US,
+                self.tables.known_reader,
             ),
             limits=Limits(
                 at_once=lambda: runner.at_once,
