@@ -3,13 +3,20 @@ commits."""
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+
 import pytest
 
+import seerdb
+from seerdb import Transfer
 from seerdb.errors import CorruptionError, NotFoundError, SeerDBError
 from seerdb.ids import Epoch, SeqNo
+from seerdb.storage.backup import take
 from seerdb.storage.backup.check import check_backups
 from seerdb.storage.backup.copying import Progress
-from seerdb.storage.object_store.names import TABLE_PREFIX, WAL_PREFIX, wal_name
+from seerdb.storage.backup.take import Wish
+from seerdb.storage.object_store.names import HOLD_PREFIX, TABLE_PREFIX, WAL_PREFIX, wal_name
 from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.testing.objects import FaultyObjectStore, MemoryObjectStore
 from tests.fixtures.backups import back_up, carrier, content, restore
@@ -69,3 +76,49 @@ def test_log_of_when_a_backup_began_is_in_it_however_long_its_tables_take() -> N
     assert report.seq == 21
     _, restored = restore(world, repository)
     assert content(world, restored).items() >= (rows | {b"shipped": b"1"}).items()
+
+
+def test_log_that_is_collected_while_it_is_read_is_in_the_tables_that_are_backed_up() -> None:
+    world, repository = World(**ROOMY), MemoryObjectStore()
+    happened: list[str] = []
+
+    class Busy(MemoryObjectStore):
+        """The bucket of a writer that flushes, and lets go of log, right before that is read."""
+
+        def get(self, name: str) -> bytes:
+            if name.startswith(WAL_PREFIX) and len(happened) < 2:
+                happened.append(name)
+                db.flush()
+                collect_garbage(world, db)
+                db.put(b"z%d" % len(happened), b"1", durability="object")
+            return super().get(name)
+
+    with world.open() as db:
+        rows = fill(db, 10)
+        db.flush()
+        db.put(b"shipped", b"1", durability="object")
+        source = Busy(world.clock)
+        source._objects = world.bucket._objects
+        report = take.back_up(source, repository, Wish(), carrier(world.clock), random.randbytes)
+        assert not world.bucket.list(HOLD_PREFIX)
+    assert (len(happened), report.seq) == (2, 13)
+    _, restored = restore(world, repository)
+    assert content(world, restored) == rows | {b"shipped": b"1", b"z1": b"1", b"z2": b"1"}
+
+
+def test_a_backup_beside_a_writer_that_lets_go_of_log_is_made(tmp_path: Path) -> None:
+    source, repository = str(tmp_path / "db"), str(tmp_path / "repository")
+    looks: list[Progress] = []
+
+    def let_go(progress: Progress) -> None:
+        """Once the log was listed."""
+        if not looks:
+            looks.append(progress)
+            db.flush()
+            for path in Path(source, "bucket", "wal").rglob("*.wal"):
+                path.unlink()
+
+    with seerdb.DB.open(source, background="inline", min_free_disk=0) as db:
+        db.put(b"k", b"v", durability="object")
+        report = seerdb.backup(source, repository, transfer=Transfer(watch=let_go))
+    assert (len(looks), report.seq) == (1, 1)

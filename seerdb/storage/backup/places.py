@@ -25,7 +25,7 @@ from seerdb.storage.backup.points import recovery_points as points_of
 from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
 from seerdb.storage.backup.restore import RestoreReport, Wanted, restore_archive
 from seerdb.storage.backup.retention import Retention
-from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
+from seerdb.storage.backup.take import BackupReport, Wish, back_up
 from seerdb.storage.local.os_files import OsFileSystem
 from seerdb.storage.manifest.loans import read_debt
 from seerdb.storage.object_store.base import ObjectStore
@@ -33,7 +33,6 @@ from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BACKUP_PREFIX, MANIFEST_PREFIX
 from seerdb.storage.object_store.stores import Stores
-from seerdb.storage.retention.checkpoints import held
 from seerdb.storage.retention.loans import borrow
 from seerdb.storage.retention.timeline import instant_us
 from seerdb.storage.wal.segments import list_segments, segment_path
@@ -92,17 +91,15 @@ def backup(
     ``InvalidRequestError``, ``BusyError`` while a prune runs, ``CorruptionError``,
     ``UnavailableError``.
     """
-    notes: list[str] = []
     with (
         open_database_store(bucket_of(source), transfer.source_options) as store,
-        held(store, clock=_clock, random_bytes=os.urandom, left=notes.append) as hold,
         open_store(to, transfer.target_options) as target,
         transfer.carrier() as carrier,
     ):
         wish = Wish(label=label, keep=keep, full=full)
-        report = take_backup(Source(store, hold.state), target, wish, carrier, os.urandom)
-    notes += _left_behind(source, report.seq)
-    return msgspec.structs.replace(report, notes=[*report.notes, *notes])
+        report = back_up(store, target, wish, carrier, os.urandom)
+    notes = [*report.notes, *_left_behind(source, report.seq)]
+    return msgspec.structs.replace(report, notes=notes)
 
 
 def restore(

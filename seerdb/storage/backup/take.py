@@ -33,11 +33,12 @@ from seerdb.storage.backup.descriptor import (
 from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.manifest.store import reached_us
+from seerdb.storage.manifest.store import load, reached_us
 from seerdb.storage.object_store.base import Checksum, ObjectStore
 from seerdb.storage.object_store.lender import NO_LOANS
 from seerdb.storage.object_store.names import WAL_PREFIX, backup_name
 from seerdb.storage.object_store.upload import upload
+from seerdb.storage.retention.checkpoints import HOLD_ATTEMPTS, held
 from seerdb.storage.retention.kept import record_of
 
 
@@ -239,6 +240,40 @@ class _Taking:
             upload(self._target, stretch.name, data, found.checksum)
             self.copied.append(len(data))
         return found
+
+
+def back_up(
+    store: ObjectStore,
+    target: ObjectStore,
+    wish: Wish,
+    carrier: Carrier,
+    random_bytes: Callable[[int], bytes],
+    *,
+    state: ManifestState | None = None,
+    locks: ObjectStore | None = None,
+) -> BackupReport:
+    """:func:`take_backup` of the newest state of the database in ``store``, held meanwhile.
+    ``state``: what is known of it already. Begins again with a newer one where log went that was
+    listed, which is in the tables of that.
+
+    Raises as :func:`held` and :func:`take_backup`.
+    """
+    for left in range(HOLD_ATTEMPTS - 1, -1, -1):
+        notes: list[str] = []
+        with held(
+            store, clock=carrier.clock, random_bytes=random_bytes, state=state, left=notes.append
+        ) as hold:
+            try:
+                report = take_backup(
+                    Source(store, hold.state), target, wish, carrier, random_bytes, locks
+                )
+            except NotFoundError:
+                state = load(store)
+                if not left or state is None or state.last_seq == hold.record.last_seq:
+                    raise
+            else:
+                break
+    return msgspec.structs.replace(report, notes=[*report.notes, *notes])
 
 
 def take_backup(

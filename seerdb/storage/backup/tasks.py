@@ -15,14 +15,13 @@ from seerdb.storage.backup.archive import open_archive
 from seerdb.storage.backup.copying import Progress
 from seerdb.storage.backup.places import Transfer, open_store, open_stores
 from seerdb.storage.backup.points import RecoveryPoints, recovery_points
-from seerdb.storage.backup.take import BackupReport, Source, Wish, take_backup
+from seerdb.storage.backup.take import BackupReport, Wish, back_up
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.letting_go import LET_GO_SECONDS
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.stores import Stores
-from seerdb.storage.retention.checkpoints import held
 from seerdb.storage.runtime import Components
 from seerdb.storage.workers.threads import Thread, Workers
 
@@ -99,7 +98,6 @@ class BackupTasks:
         self._manifest = manifest
         self._flush = flush
         self._workers = workers
-        self._clock = components.clock
         self._random_bytes = components.random_bytes
         self._listener = components.listener
         # Guarded by the lock:
@@ -108,7 +106,7 @@ class BackupTasks:
         self._closed = False
 
     def run(self, to: str, wish: Wish, transfer: Transfer) -> BackupReport:
-        """Flush, then back up into the repository ``to``; see :func:`take_backup`."""
+        """Flush, then back up into the repository ``to``; see :func:`back_up`."""
         with open_store(to, transfer.target_options) as target:
             return self._take(target, target, wish, transfer)
 
@@ -116,20 +114,16 @@ class BackupTasks:
         self, target: ObjectStore, locks: ObjectStore, wish: Wish, transfer: Transfer
     ) -> BackupReport:
         self._flush()
-        notes: list[str] = []
-        with (
-            held(
+        with transfer.carrier() as carrier:
+            return back_up(
                 self._store,
-                clock=self._clock,
-                random_bytes=self._random_bytes,
+                target,
+                wish,
+                carrier,
+                self._random_bytes,
                 state=self._manifest.state,
-                left=notes.append,
-            ) as hold,
-            transfer.carrier() as carrier,
-        ):
-            source = Source(self._store, hold.state)
-            report = take_backup(source, target, wish, carrier, self._random_bytes, locks)
-        return msgspec.structs.replace(report, notes=[*report.notes, *notes])
+                locks=locks,
+            )
 
     def start(self, to: str, wish: Wish, transfer: Transfer) -> BackupStatus:
         """Begin :meth:`run` on a thread of its own. Raises: ``BusyError`` while another one runs
