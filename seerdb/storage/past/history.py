@@ -104,7 +104,7 @@ def at_time(timeline: Timeline, log: Log, time_us: int) -> Instant:
 
 def at_seq(timeline: Timeline, log: Log, seq: int) -> Instant:
     """The state after the commit ``seq``, as it was when that was made; where the log has no record
-    of it any more, as it was when it was in tables.
+    of it any more, or no tables of then are left, as it was when it was in those that are.
 
     Raises: ``HistoryError``, and as :meth:`Log.after`.
     """
@@ -114,7 +114,9 @@ def at_seq(timeline: Timeline, log: Log, seq: int) -> Instant:
     records = _up_to(timeline, log, base, seq)
     time_us = records[-1][1] if records else log.time_of(seq) or base.time_us
     exact = timeline.base((time_us // SECOND_US + 1) * SECOND_US - 1)
-    if exact is None or exact.number >= base.number or not timeline.may_expire(exact, base):
+    if exact is None:
+        return Instant(base, records, seq, max(time_us, base.time_us))
+    if exact.number >= base.number or not timeline.may_expire(exact, base):
         return Instant(base, records, seq, time_us)
     return Instant(exact, _up_to(timeline, log, exact, seq), seq, time_us)
 

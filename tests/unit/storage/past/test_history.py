@@ -90,6 +90,15 @@ def test_tables_from_which_a_merge_has_dropped_what_expired_later_are_not_begun_
     assert at_seq(same_second, WHOLE, 2).base.last_seq == 2
 
 
+def test_where_only_later_tables_are_left_what_they_may_lack_is_not_shown_in_part() -> None:
+    """Of what had expired by then, a merge may have dropped some and left some."""
+    late = timeline((7.5, 2, "expiring"), (9.5, 3, ""))
+    for seq in (2, 4):
+        found = at_seq(late, WHOLE, seq)
+        assert (found.seq, found.time_us) == (seq, (7.5 if seq == 2 else 9.5) * SECOND)
+    assert at_seq(timeline((1.5, 1, "expiring"), (9.5, 3, "")), WHOLE, 2).time_us == 2 * SECOND
+
+
 def test_of_states_with_the_same_contents_the_first_is_begun_with() -> None:
     merged = timeline((0.0, 0, ""), (2.5, 2, "expiring"), (8.0, 2, ""))
     assert at_seq(merged, WHOLE, 2).base.number == 2
