@@ -58,18 +58,21 @@ def find(target: str, store: str | None, config: str | None) -> Place:
     """
     settings = load_settings(config, data_dir=target, store=store)
     options = settings.options
-    if "://" in target:
-        if store is not None:
-            raise InvalidRequestError("--store goes with a data directory")
-        return Place(StoreLocation(target, options.store_options), wal=None)
     directory = Path(target).expanduser()
-    if (directory / "manifest").is_dir() or (directory / "tables").is_dir():
-        return Place(StoreLocation(str(directory)), wal=None)
+    is_url = "://" in target
+    if is_url or (directory / "manifest").is_dir() or (directory / "tables").is_dir():
+        if store is not None:
+            raise InvalidRequestError(
+                f"--store goes with a data directory, and {target} is a bucket"
+            )
+        location = target if is_url else str(directory)
+        return Place(StoreLocation(location, options.store_options if is_url else {}), wal=None)
+    bucket = str(directory / "bucket")
     if (directory / "wal").is_dir():
-        location = options.store or str(directory / "bucket")
+        location = options.store or bucket
         return Place(StoreLocation(location, options.store_options), wal=str(directory / "wal"))
-    if (directory / "bucket" / "manifest").is_dir():
-        return Place(StoreLocation(str(directory / "bucket")), wal=None)
+    if Path(bucket, "manifest").is_dir():
+        return Place(StoreLocation(store or bucket, options.store_options if store else {}), None)
     raise NotFoundError(f"{target} is neither a data directory nor a bucket")
 
 

@@ -149,6 +149,19 @@ def test_what_is_no_database_is_not_found(run: Commands, data: Path, tmp_path: P
     run("verify", "nosuchprotocol://bucket", expect=2)
 
 
+def test_a_bucket_that_is_given_is_looked_at_or_refused(
+    run: Commands, data: Path, tmp_path: Path
+) -> None:
+    other = str(tmp_path / "other")
+    shutil.copytree(data / "bucket", other)
+    flip(next(files(data, "bucket/tables")), 100)
+    refused = run("verify", str(data / "bucket"), "--store", other, expect=2)
+    assert f"{data / 'bucket'} is a bucket" in refused.err
+    shutil.rmtree(data / "wal")  # as of a database that was restored
+    assert run("verify", str(data), "--store", other).lines[-1] == "sound"
+    run("verify", str(data), expect=1)
+
+
 @pytest.mark.integration
 def test_the_bucket_in_s3_is_found_by_the_usual_variables(
     run: Commands,
