@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -11,6 +12,7 @@ from seerdb.errors import CorruptionError
 from seerdb.ids import Epoch
 from seerdb.storage.manifest.edit import Checkpoint, decode_record, encode_record
 from seerdb.storage.manifest.loans import decode_debt, encode_debt
+from seerdb.storage.object_store.envelope import Envelope
 from seerdb.storage.object_store.lender import Debt, Lender, Loans
 from tests.unit.storage.manifest.samples import every_kind
 
@@ -53,3 +55,20 @@ def test_damage_is_told() -> None:
         with pytest.raises(CorruptionError):
             decode_debt(bytes(data))
         data[place] ^= 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lenders": [{"url": "a", "database_id": "b", "epoch": 3}] * 2},
+        {"lenders": [{"url": "a", "database_id": "b", "epoch": 3, "hold": "\0"}]},
+        {"lenders": [{"url": "a", "database_id": "b", "epoch": 3, "hold": "../tables/x"}]},
+    ],
+    ids=["a lender twice", "a hold without a name", "a hold elsewhere"],
+)
+def test_what_no_clone_borrows_is_damage(changed: dict[str, object]) -> None:
+    envelope = Envelope(b"SeerLoan", 1, "", "")
+    body = msgspec.json.decode(envelope.unwrap("loans", (GOLDEN / "loans_v1.bin").read_bytes()))
+    data = envelope.wrap(msgspec.json.encode({**body, "loans": changed}))
+    with pytest.raises(CorruptionError, match="does not say what is borrowed"):
+        decode_debt(data)

@@ -10,6 +10,8 @@ also when nothing is borrowed any more.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from seerdb.ids import Epoch
@@ -26,7 +28,7 @@ class Lender(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """What was made after the epoch of the lender before, and up to this one, lies here;"""
     also: tuple[str, ...] = ()
     """and so do these objects, which are older."""
-    hold: str = ""
+    hold: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{32})?$")] = ""
     """Id of the hold that keeps it until the lasting one is there, which follows the manifest."""
 
 
@@ -36,6 +38,11 @@ class Loans(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     lenders: tuple[Lender, ...] = ()
     copied: tuple[str, ...] = ()
     """Objects of the lenders' epochs that lie in the clone's own bucket all the same."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a lender that is named twice."""
+        if len(set(self.lenders)) < len(self.lenders):
+            raise ValueError("a lender is named twice")
 
     def lender_of(self, name: str, epoch: Epoch) -> Lender | None:
         """Who has the object ``name``, made in ``epoch``; ``None``: the database itself."""
