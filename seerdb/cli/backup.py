@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,14 +148,15 @@ def _through_server(url: str, wish: dict[str, Any]) -> dict[str, Any]:
 def list_all(
     repository: Repository, *, store_options: StoreOptions = "{}", as_json: Json = False
 ) -> None:
-    """Show the backups in a repository, oldest first."""
+    """Show the backups in a repository, oldest first; with --json those that are damaged are told
+    on standard error."""
     transfer = Transfer(source_options=json_object(store_options))
     points = recovery_points(repository, transfer=transfer)
+    for problem in points.damaged:
+        print(f"damaged: {problem}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print_json(points.backups)
         return
-    for problem in points.damaged:
-        print(f"damaged: {problem}")
     rows = [
         (
             each.id,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from seerdb.cli.arguments import escaped
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -70,8 +72,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "–" if value in (None, "", []) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "–"
+    if not isinstance(value, int | float):
+        text = "–" if value in (None, "", []) else str(value)
+        return text if text.isprintable() else escaped(text.encode("utf-8", "surrogateescape"))
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 

@@ -104,6 +104,19 @@ def test_damage_is_found_named_and_gone_around(place: Path) -> None:
     assert COMMANDS("backup", "verify", copies).lines[-1] == "sound"
 
 
+def test_a_list_shows_what_is_kept_labels_on_one_line_and_what_is_damaged(place: Path) -> None:
+    copies = str(place / "copies")
+    made = back_up(place, "--keep", "--label", "a\x1b[2J\nb")
+    *_, plain, kept = COMMANDS("backup", "list", copies).lines
+    assert (plain.split()[-3], kept.split()[-3]) == ("–", "yes")
+    assert "a\\x1b[2J\\nb" in kept
+    (place / "copies" / "backups" / str(made["id"])).write_bytes(b"x" * 100)
+    listed = COMMANDS("backup", "list", copies, "--json")
+    assert len(listed.json) == 2
+    assert listed.err.startswith(f"damaged: backups/{made['id']}")
+    assert COMMANDS("backup", "list", copies).lines[0].startswith(f"damaged: backups/{made['id']}")
+
+
 def test_a_prune_says_what_it_would_do_until_it_is_told_to(place: Path) -> None:
     copies = str(place / "copies")
     said = COMMANDS("backup", "prune", copies, "--keep-last", "1")
