@@ -32,7 +32,6 @@ from seerdb.storage.object_store.borrowing import lender_of
 from seerdb.storage.object_store.lender import Lender
 from seerdb.storage.object_store.names import (
     BLOB_PREFIX,
-    CHECKPOINT_PREFIX,
     LOANS_NAME,
     TABLE_PREFIX,
     WAL_PREFIX,
@@ -226,11 +225,7 @@ def _verify_kept_tables(
     for each in kept:
         own = [table for table in each.record.tables if table.id not in seen]
         seen |= {table.id for table in own}
-        before = list(report.problems)
         verify_version(store, Version.of(own), report, progress, threads, blobs)
-        if not store.list(f"{CHECKPOINT_PREFIX}{each.name}"):
-            report.problems = before  # dropped meanwhile, and collected
-    report.problems = list(dict.fromkeys(report.problems))
 
 
 def _not_kept(state: ManifestState, listed: set[str], unsure: Collection[Lender]) -> list[str]:
