@@ -47,6 +47,19 @@ def test_writes_go_on_while_the_bucket_is_away_and_nothing_is_lost() -> None:
     assert dict(world.lose_machine().open().scan()) == rows
 
 
+def test_no_less_than_nothing_is_left_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the database was opened again with a smaller one."""
+    world = World(wal_budget=128 << 10)
+    db = world.open()
+    fill(db, 5)
+    world.store.outage = True
+    with pytest.raises(UnavailableError):
+        db.flush()
+    monkeypatch.setattr(type(db._engine.gauges), "wal_bytes", 129 << 10)
+    [bucket] = [check for check in db.health() if check.name == "bucket"]
+    assert bucket.detail.endswith("writes go on for 0 bytes more")
+
+
 def test_a_crash_during_an_outage_loses_nothing() -> None:
     world = World()
     db = world.open()

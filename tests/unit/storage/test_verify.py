@@ -8,8 +8,10 @@ import pytest
 
 from seerdb import DB
 from seerdb.errors import DiskError, NotFoundError
+from seerdb.ids import Epoch, SeqNo
 from seerdb.storage.local.files import File, FileSystem
 from seerdb.storage.object_store.base import ObjectStore
+from seerdb.storage.object_store.names import wal_name
 from seerdb.storage.verify import LocalLog, VerifyReport, verify_database, verify_log
 from seerdb.storage.wal.format import HEADER_SIZE, decode_header, encode_header
 from seerdb.storage.wal.segments import segment_path
@@ -17,6 +19,7 @@ from seerdb.storage.workers.threads import check_threads
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
 from tests.fixtures.database import WAL, World
+from tests.unit.storage.wal import samples
 
 
 def written(world: World) -> DB:
@@ -259,6 +262,47 @@ def test_a_gap_in_the_shipped_log_is_named(world: World) -> None:
     first, second = names(world, "wal/")
     world.bucket.delete([first])
     assert the_problem(world).startswith(f"{second}: the shipped log has a gap before this")
+
+
+def test_what_a_branch_voids_hides_no_gap_in_the_shipped_log(world: World) -> None:
+    for epoch, first, last in ((1, 15, 30), (2, 20, 19), (2, 22, 30)):
+        world.bucket.put(wal_name(Epoch(epoch), SeqNo(first), SeqNo(last)), b"")
+    found = [each for each in report_of(world).problems if "the shipped log has a gap" in each]
+    assert [each.partition(": expected ")[2] for each in found] == ["seq 20, found 22"]
+
+
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_shipped_log_that_goes_meanwhile_is_damage_unless_tables_have_it(
+    *, is_flushed: bool
+) -> None:
+    world = World()
+    db = written(world)
+    first, _ = names(world, "wal/")
+
+    def go() -> None:
+        if is_flushed:
+            db.flush()
+        world.bucket.delete([first])
+
+    report = VerifyReport()
+    verify_database(BusyStore(world, first, go), report)
+    gone = [] if is_flushed else [f"{first}: it is listed, but it is gone"]
+    assert (report.problems, report.shipped) == (gone, 2 - is_flushed)
+
+
+def test_a_log_that_begins_with_a_segment_of_nothing_has_no_gap() -> None:
+    """As that of a home that went on elsewhere, of which no tables tell where it begins."""
+    files, report = samples.disk(), VerifyReport()
+    for number, frames in (
+        (1, [samples.frame(samples.seal(49, 0))]),
+        (2, [samples.frame(samples.put(50))]),
+    ):
+        header = samples.HEADER._replace(segment=number, first_seq=50)
+        file = files.open(segment_path("wal", number), create=True)
+        file.write_at(0, samples.segment(*frames, header=header))
+        file.close()
+    verify_log(files, "wal", report)
+    assert (report.problems, report.segments, report.last_seq) == ([], 2, 50)
 
 
 class BusyStore(MemoryObjectStore):
