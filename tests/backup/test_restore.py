@@ -396,6 +396,22 @@ def test_an_ingest_counts_from_when_it_was_made_whatever_has_become_of_its_table
         assert newest.last_time_us == pytest.approx(made * 1e6, abs=1e3)
 
 
+def test_a_time_before_a_flush_of_one_commit_that_is_in_no_log_is_refused_as_by_a_read() -> None:
+    world = World(**{**ROOMY, "history_retention": 1000.0})
+    with world.open() as db:
+        for key in (b"a", b"b"):
+            db.put(key, b"1")
+            made = world.clock.now()
+            world.clock.advance(10.0)
+            db.flush()
+        with pytest.raises(HistoryError, match="the log from seq 2 on is not there"):
+            db.get(b"b", as_of=made + 5.0)
+        with pytest.raises(HistoryError, match=r"the log after seq 1 .* is missing up to seq 2 "):
+            restore(world, world.bucket, time_us=int((made + 5.0) * 1e6))
+        assert restore(world, world.bucket, time_us=int((made + 11.0) * 1e6))[0].seq == 2
+        assert restore(world, world.bucket, seq=1)[0].seq == 1
+
+
 @pytest.mark.parametrize("ships", [True, False], ids=["an ingest", "no log at all"])
 def test_a_backup_whose_seq_is_in_no_log_counts_from_when_that_was_made(*, ships: bool) -> None:
     world, repository = World(**ROOMY, ship_interval=1.0 if ships else 0.0), MemoryObjectStore()

@@ -24,7 +24,7 @@ from seerdb.storage.backup.log import (
     read_log,
     time_of,
 )
-from seerdb.storage.manifest.edit import Checkpoint, ManifestRecord
+from seerdb.storage.manifest.edit import INGEST, RESTORE, Checkpoint, Edit, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
 from seerdb.storage.object_store.base import ObjectStore
@@ -44,6 +44,8 @@ class Base:
     time_us: int
     """No commit up to ``seq`` is younger."""
     backup: Descriptor | None = None
+    is_late: bool = False
+    """Whether the last commit of the tables is known to have been made earlier than they were."""
 
     @property
     def name(self) -> str:
@@ -143,17 +145,26 @@ class Archive:
                 f"the first time to restore is {when(self.time_of(first.state.last_seq))}, seq "
                 f"{first.state.last_seq}"
             )
-        for one, other in pairwise(self.ranges()):
-            if one.last <= seq < other.first:
-                raise HistoryError(
-                    f"which commits were made by then is not known: the log after seq {one.last} "
-                    f"({when(self.time_of(one.last))}) is missing up to seq {other.first} "
-                    f"({when(self.time_of(other.first))}); name one of these"
-                )
+        if gap := self._gap_after(seq):
+            one, other = gap
+            raise HistoryError(
+                f"which commits were made by then is not known: the log after seq {one} "
+                f"({when(self.time_of(one))}) is missing up to seq {other} "
+                f"({when(self.time_of(other))}); name one of these"
+            )
         for stretch, damage in unread:
             if stretch.first <= seq + 1 <= stretch.last:
                 raise damage
         return min(seq, max(self.reaches))
+
+    def _gap_after(self, seq: int) -> tuple[int, int] | None:
+        """The last commit before, and the first one after what is missing behind ``seq``, of which
+        nothing tells when it was made."""
+        for one, other in pairwise(self.ranges()):
+            if one.last <= seq < other.first:
+                return one.last, other.first
+        is_late = any(base.is_late and base.state.last_seq == seq + 1 for base in self.bases)
+        return (seq, seq + 1) if is_late and not self.log.between(seq, seq + 1) else None
 
     def _of_bases(self, time_us: int) -> int:
         reached, times = self._times
@@ -231,7 +242,9 @@ def _live_bases(store: ObjectStore) -> tuple[list[Base], list[CorruptionError]]:
     """The states of the manifest, and those of checkpoints, that are all there; of those with the
     same commits the newest, with the time of the first. And what is wrong with the newest of all,
     if that is not there."""
-    states = [kept.state for _, kept in list_checkpoints(store)] + list(_states(store))
+    known = list(_states(store))
+    late = {state.last_seq for state, is_late in known if is_late}
+    states = [kept.state for _, kept in list_checkpoints(store)] + [state for state, _ in known]
     newest = load(store)
     states += [newest] if newest else []
     states.sort(key=lambda state: state.number)
@@ -240,7 +253,8 @@ def _live_bases(store: ObjectStore) -> tuple[list[Base], list[CorruptionError]]:
     missing = {state.number: _missing(state, there) for state in states}
     whole = {state.last_seq: state for state in states if not missing[state.number]}
     damaged = [missing[newest.number]] if newest and missing[newest.number] else []
-    return [Base(state, seq, since[seq]) for seq, state in whole.items()], [
+    bases = [Base(each, seq, since[seq], is_late=seq in late) for seq, each in whole.items()]
+    return bases, [
         CorruptionError("the newest state needs it, but it is missing or damaged", name=name)
         for name in damaged
     ]
@@ -251,8 +265,9 @@ def _missing(state: ManifestState, there: dict[str, int]) -> str:
     return next((each.name for each in objects_of(state) if there.get(each.name) != each.size), "")
 
 
-def _states(store: ObjectStore) -> Iterator[ManifestState]:
-    """The state after every record that is left, as far back as nothing is missing."""
+def _states(store: ObjectStore) -> Iterator[tuple[ManifestState, bool]]:
+    """The state after every record that is left, as far back as nothing is missing; and whether its
+    last commit is one that the record took from the log."""
     numbers = manifest_numbers(store)
     first = len(numbers) - 1
     while first > 0 and numbers[first - 1] == numbers[first] - 1:
@@ -264,9 +279,14 @@ def _states(store: ObjectStore) -> Iterator[ManifestState]:
         except NotFoundError:
             state = None  # collected meanwhile
             continue
-        state = _after(state, record)
+        before, state = state, _after(state, record)
         if state is not None:
-            yield state
+            yield state, before is not None and _is_flush(before, record)
+
+
+def _is_flush(before: ManifestState, record: ManifestRecord) -> bool:
+    is_logged = isinstance(record, Edit) and record.reason not in (INGEST, RESTORE)
+    return is_logged and record.last_seq > before.last_seq
 
 
 def _after(state: ManifestState | None, record: ManifestRecord) -> ManifestState | None:
