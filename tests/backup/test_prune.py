@@ -27,6 +27,7 @@ from seerdb.storage.backup.descriptor import new_id
 from seerdb.storage.backup.locks import LOCK_SECONDS, Kind, RepositoryLock
 from seerdb.storage.backup.prune import PruneReport, plan_prune, prune
 from seerdb.storage.backup.retention import Retention, unneeded
+from seerdb.storage.object_store.base import ObjectInfo
 from seerdb.storage.object_store.names import (
     BACKUP_PREFIX,
     BLOB_PREFIX,
@@ -410,3 +411,34 @@ def test_no_clock_of_a_machine_makes_the_lock_of_another_run_out(
     store_clock.advance(LOCK_SECONDS)
     with RepositoryLock(store, theirs, OTHER, store_clock):
         pass
+
+
+def test_a_backup_that_a_prune_has_counted_on_is_not_taken_back() -> None:
+    """PB-12. It stood still once its descriptor was there, until its lock had run out."""
+    world = World()
+    pruned: list[PruneReport] = []
+
+    class Slow(MemoryObjectStore):
+        def list(self, prefix: str) -> list[ObjectInfo]:
+            is_check = prefix.startswith(LOCK_PREFIX) and prefix != LOCK_PREFIX
+            if is_check and len(super().list(BACKUP_PREFIX)) == 2 and not pruned:
+                world.clock.advance(LOCK_SECONDS)
+                repository = MemoryObjectStore(world.clock)
+                repository._objects = self._objects
+                pruned.append(
+                    prune(repository, Retention(count=1), world.clock, world.random.randbytes)
+                )
+            return super().list(prefix)
+
+    repository = Slow(world.clock)
+    with world.open() as db:
+        fill(db, 30)
+        db.flush()
+        first = back_up(world, repository)
+        rows = fill(db, 60)
+        db.compact()
+        second = back_up(world, repository)
+    assert [(each.pruned, each.kept) for each in pruned] == [([first.id], [second.id])]
+    assert check_backups(repository, carrier(world.clock)).ok
+    assert not repository.list(LOCK_PREFIX)
+    assert content(world, restore(world, repository)[1]) == rows

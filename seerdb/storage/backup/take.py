@@ -32,6 +32,7 @@ from seerdb.storage.backup.descriptor import (
 )
 from seerdb.storage.backup.locks import RepositoryLock
 from seerdb.storage.backup.log import Log, Stretch, decode_stretch, read_log, time_of
+from seerdb.storage.backup.retention import is_whole
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import load, reached_us
 from seerdb.storage.object_store.base import Checksum, ObjectStore
@@ -293,14 +294,15 @@ def take_backup(
     """
     clock = carrier.clock
     began = clock.monotonic()
-    with RepositoryLock(locks or target, "backup", random_bytes(16).hex(), clock) as lock:
+    new_lock = partial(RepositoryLock, locks or target, "backup", clock=clock)
+    with new_lock(random_bytes(16).hex()) as lock:
         catalogue = read_catalogue(target)
         check_repository(target, catalogue, source.state.database_id)
         taking = _Taking(source, target, _renewing(carrier, lock), full=wish.full)
         log = taking.log(catalogue)  # nothing holds it, and copying tables may take hours
         needed = taking.objects(catalogue)
         descriptor = _describe(source, wish, log, clock, random_bytes)
-        _publish(target, descriptor, lock)
+        _publish(target, descriptor, lock, new_lock(random_bytes(16).hex()))
     size = sum(each.size for each in needed) + sum(each.size for each in descriptor.log)
     return BackupReport(
         id=descriptor.id,
@@ -348,8 +350,14 @@ def _describe(
     )
 
 
-def _publish(target: ObjectStore, descriptor: Descriptor, lock: RepositoryLock) -> None:
-    """Put the descriptor, unless a prune may have deleted what it names."""
+def _publish(
+    target: ObjectStore, descriptor: Descriptor, lock: RepositoryLock, another: RepositoryLock
+) -> None:
+    """Put the descriptor, unless a prune may have deleted what it names.
+
+    A prune that found the lock given up, and the descriptor there, counts on it, and may have
+    deleted all others: it is taken back only where ``another`` lock keeps prunes out and something
+    is missing."""
     lock.check()
     name = backup_name(descriptor.id)
     data = encode_descriptor(descriptor)
@@ -357,5 +365,9 @@ def _publish(target: ObjectStore, descriptor: Descriptor, lock: RepositoryLock) 
     try:
         lock.check()
     except ConflictError:
-        target.delete([name])
+        with another:
+            there = sizes(target) | {each.name: each.size for each in target.list(WAL_PREFIX)}
+            if is_whole(descriptor, there):
+                return
+            target.delete([name])
         raise
