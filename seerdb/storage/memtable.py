@@ -27,6 +27,7 @@ import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
@@ -68,6 +69,8 @@ SCAN_CHUNK = 512
 FREED_AT_ONCE = 1024
 """Entries that are freed between two moments in which other threads may run."""
 
+_ONE_DELETE = bytes([DELETE])
+
 GONE = Expiring(b"", 0)
 """Told by its identity: here was a version that no reader needs."""
 
@@ -92,6 +95,32 @@ def overhead_of(kinds: bytes | bytearray) -> int:
     """What operations of these kinds cost beside their keys and values, in bytes."""
     ranges = kinds.count(DELETE_RANGE)
     return ENTRY_OVERHEAD * (len(kinds) - ranges) + RANGE_OVERHEAD * ranges
+
+
+Points: TypeAlias = tuple[list[bytes], list[Value], list[tuple[bytes, bytes]]]
+"""What a batch without merges makes, whatever is there already: keys, their values, and ranges."""
+
+
+def points_of(
+    kinds: bytes | bytearray, keys: Sequence[bytes], values: Sequence[bytes]
+) -> Points | None:
+    """What :meth:`Memtable.apply` would find out about a batch while reads and writes may wait for
+    it. ``None``: nothing, of mere puts or one delete, or of merges, which rest on what is there."""
+    if kinds.count(PUT) == len(kinds) or MERGE in kinds or kinds == _ONE_DELETE:
+        return None
+    made: list[Value] = [
+        value if kind == PUT else None if kind == DELETE else Expiring(*unpack_expiring(value))
+        for kind, value in zip(kinds, values, strict=True)
+        if kind != DELETE_RANGE
+    ]
+    if DELETE_RANGE not in kinds:
+        return list(keys), made, []
+    operations = list(zip(kinds, keys, values, strict=True))
+    return (
+        [key for kind, key, _ in operations if kind != DELETE_RANGE],
+        made,
+        [(start, end) for kind, start, end in operations if kind == DELETE_RANGE],
+    )
 
 
 class Memtable:
@@ -175,10 +204,11 @@ class Memtable:
         keys: list[bytes],
         values: list[bytes],
         time_us: int = 0,
+        points: Points | None = None,
     ) -> None:
         """Apply a normalised batch, committed at ``time_us``, in one step.
 
-        Requires: ``seq`` above every one before.
+        Requires: ``seq`` above every one before; ``points``, if given, are :func:`points_of` it.
         """
         if len(kinds) == 1 and kinds[0] <= DELETE:
             size = len(keys[0]) + len(values[0]) + ENTRY_OVERHEAD
@@ -187,10 +217,20 @@ class Memtable:
         self.size += sum(map(len, keys)) + sum(map(len, values)) + overhead_of(kinds)
         if kinds.count(PUT) == len(kinds):
             self.add(keys, array("Q", [seq]) * len(keys), values)
+        elif points := points or points_of(kinds, keys, values):
+            self._add_points(seq, *points)
         else:
             operations = list(zip(kinds, keys, values, strict=True))
             self.add_versions(self.prepare(seq, operations, time_us))
         self.last_seq = seq
+
+    def _add_points(
+        self, seq: int, keys: list[bytes], values: list[Value], ranges: list[tuple[bytes, bytes]]
+    ) -> None:
+        self.add_tombstones([RangeTombstone(start, end, seq) for start, end in ranges])
+        if Expiring in map(type, values):
+            self.plain, self.special = False, True
+        self._add_over(keys, array("Q", [seq]) * len(keys), values)
 
     def add(self, keys: Sequence[bytes], seqs: Iterable[int], values: Sequence[Value]) -> None:
         """Add versions that are newer than all here, of each key one, in one step. ``size`` and
@@ -205,12 +245,17 @@ class Memtable:
 
     def add_versions(self, versions: dict[bytes, Version]) -> None:
         """:meth:`add`, of what may have made use of the versions before: those are let go."""
-        before = map(self.newest.get, versions)
-        pinned, seqs = self.pinned, self.seqs
-        replaced = [place for place in before if place is not None and seqs[place] > pinned]
         rows = versions.values()
-        self.add(list(versions), [seq for seq, _ in rows], [value for _, value in rows])
-        for place in replaced if not self.plain else ():
+        self._add_over(list(versions), [seq for seq, _ in rows], [value for _, value in rows])
+
+    def _add_over(self, keys: list[bytes], seqs: Iterable[int], values: Sequence[Value]) -> None:
+        """:meth:`add`, and let go of the versions before where they are not plain."""
+        replaced: list[int] = []
+        if not self.plain:
+            before, pinned, seq_at = map(self.newest.get, keys), self.pinned, self.seqs
+            replaced = [place for place in before if place is not None and seq_at[place] > pinned]
+        self.add(keys, seqs, values)
+        for place in replaced:
             self.values[place] = GONE
 
     def prepare(

@@ -18,7 +18,7 @@ from seerdb.clock import ForwardClock
 from seerdb.errors import CorruptionError
 from seerdb.storage.entry import DELETE, PUT
 from seerdb.storage.manifest.state import ManifestState
-from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable
+from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, points_of
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.read.layout import Layout
 from seerdb.storage.read.state import LiveState, State
@@ -121,15 +121,16 @@ class Contents:
 
     def _apply(self, records: list[Record]) -> None:
         operations = [_decoded(*record) for record in records]
+        made = [points_of(*each[1:4]) if len(each) == 5 else None for each in operations]
         live = self.live
         with live.lock:
             active = live.current.active
             start = len(active.values)
-            for operation in operations:
+            for operation, points in zip(operations, made, strict=True):
                 if len(operation) == 4:
                     active.put(*operation)
                 else:
-                    active.apply(*operation)
+                    active.apply(*operation, points)
             live.visible_seq = records[-1][0]
         self.applied.add(operations, active, start)
 

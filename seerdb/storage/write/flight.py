@@ -87,7 +87,8 @@ class Flight:
                 group = groups[0]
                 time_us = group.time_us
                 for request in group.requests:
-                    active.apply(request.seq, request.kinds, request.keys, request.values, time_us)
+                    kinds, keys, values = request.kinds, request.keys, request.values
+                    active.apply(request.seq, kinds, keys, values, time_us, request.points)
                 live.visible_seq = group.last
                 groups.popleft()
                 self._finish(group.requests)

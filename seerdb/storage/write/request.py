@@ -10,6 +10,7 @@ from seerdb.errors import InvalidRequestError, SeerDBError
 from seerdb.options import Durability
 from seerdb.storage.batch import Batch, check_key
 from seerdb.storage.entry import MERGE, PUT
+from seerdb.storage.memtable import points_of
 from seerdb.storage.operators import MergeOperator, check_operand
 from seerdb.storage.wal.format import encode_operations, encode_put
 
@@ -65,6 +66,7 @@ class Request:
         "kinds",
         "level",
         "payload",
+        "points",
         "seq",
         "sink",
         "size",
@@ -83,8 +85,10 @@ class Request:
         self.kinds, self.keys, self.values = batch.kinds, batch.keys, batch.values
         if len(self.kinds) == 1 and self.kinds[0] == PUT:
             self.payload = encode_put(self.keys[0], self.values[0])
+            self.points = None
         else:
             self.payload = encode_operations(self.kinds, self.keys, self.values)
+            self.points = points_of(self.kinds, self.keys, self.values)
         self.size = len(self.payload) + RECORD_OVERHEAD
         """Bytes that it takes in the log, no less."""
         self.level = level

@@ -12,6 +12,9 @@ from seerdb.errors import (
     UnavailableError,
 )
 from seerdb.ids import MAX_SEQ
+from seerdb.storage import memtable
+from seerdb.storage.batch import Batch
+from seerdb.storage.value import unpack_expiring
 from seerdb.storage.wal.reader import scan_segment
 from seerdb.storage.write import commit
 from seerdb.storage.write.request import INTERVAL, LOCAL, MEMORY, OBJECT
@@ -139,6 +142,27 @@ def test_a_lone_put_waits_while_somebody_leads() -> None:
             assert (len(queue), rig.live.visible_seq) == (1, 2)
         assert future.result() == 3
     assert rig.committer.statistics().commits == 3
+
+
+def test_what_a_batch_makes_is_told_before_anybody_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    held: list[bool] = []
+
+    def unpack(stored: bytes) -> tuple[bytes, int]:
+        held.append(rig.committer._mutex.locked() or rig.live.lock.locked())
+        return unpack_expiring(stored)
+
+    monkeypatch.setattr(memtable, "unpack_expiring", unpack)
+    batch = Batch()
+    for number in range(10):
+        batch.put(b"%d" % number, b"v", ttl=60)
+    batch.delete(b"a")
+    batch.delete_range(b"b", b"c")
+    rig.committer.commit(batch, LOCAL, None)
+    assert held == [False] * 10
+    assert rig.live.current.active.find(b"9", 1) is not None
 
 
 def test_time_in_the_log_never_goes_back() -> None:
