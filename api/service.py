@@ -28,6 +28,14 @@ ADMIN_THREADS = 4
 """Flushes, compactions and what else operators ask for at once, apart from reads so that they never
 starve each other."""
 
+WRITE_THREADS = 2
+"""Large writes that are decoded or made ready at once. They compute rather than wait, apart from
+reads, which may all wait for a bucket that is away: writes go on then."""
+
+MANY_OPERATIONS = 1024
+LARGE_BYTES = 1 << 20
+"""Batches with more are made ready in a thread, so that other requests get their turn."""
+
 PATIENCE_SECONDS = 40.0
 """After which a stop does not wait for a bucket that does not answer: 60 are promised for all."""
 
@@ -46,6 +54,7 @@ class Service:
         self._submissions: list[Submission] = []
         self._readers: CapacityLimiter
         self._operators: CapacityLimiter
+        self._writers: CapacityLimiter
         self._replica: Replica | None = None
         self.seqs = Arrivals(lambda: self.db.visible_seq)
         self.epochs = Arrivals(lambda: self.db.epoch)
@@ -62,6 +71,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._readers = CapacityLimiter(READ_THREADS)
         self._operators = CapacityLimiter(ADMIN_THREADS)
+        self._writers = CapacityLimiter(WRITE_THREADS)
 
     def serve(self, db: Database) -> None:
         """Answer requests that come from now on with ``db``; others go on with what they have."""
@@ -102,7 +112,13 @@ class Service:
         if expect is not None and isinstance(self.db.try_get_entry(expect[0]), NeedsIO):
             await self.read(self.db.get_entry, expect[0])
         done: asyncio.Future[Outcome] = self._loop.create_future()
-        self.submit(batch, durability, expect, partial(_settle, done))
+        ticket = partial(_settle, done)
+        if len(batch) > MANY_OPERATIONS or batch.size > LARGE_BYTES:
+            submission = batch, durability, expect, ticket
+            for _, refusal in await self.compute(self.db.submit_all, [submission], self._sink):
+                raise refusal
+        else:
+            self.submit(batch, durability, expect, ticket)
         outcome = await done
         if isinstance(outcome, Exception):
             # One error may answer a whole group: each waiter starts its own trace.
@@ -161,6 +177,10 @@ class Service:
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a read that may wait in a thread. Waits for the thread even when cancelled."""
         return await to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._readers)
+
+    async def compute(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a part of a large write that waits for nothing in a thread."""
+        return await to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._writers)
 
     async def operate(self, call: Callable[[], T]) -> T:
         """Run an operator's request in a thread."""

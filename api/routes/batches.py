@@ -86,7 +86,7 @@ async def commit_batch(request: Request) -> Response:
     if len(body) <= INLINE_BYTES:
         batch, durability = _decode_batch(body)
     else:
-        batch, durability = await service.read(_decode_batch, body)
+        batch, durability = await service.compute(_decode_batch, body)
     count = len(batch)
     seq = await service.commit(batch, durability)
     status, headers, content = json_reply(to_json(BatchReply(seq, count)))

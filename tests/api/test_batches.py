@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 
 from seerdb import Entry, errors
+from seerdb_api import service
 from seerdb_api.routes import batches
 from tests.api.client import Client
 from tests.api.conftest import BODY_LIMIT
@@ -161,6 +163,34 @@ def test_a_large_batch_is_decoded_in_a_thread(
     monkeypatch.setattr(batches, "INLINE_BYTES", 10)
     assert client.post("/v1/batch", {"ops": [PUT] * 100}).json == {"seq": 1, "count": 100}
     client.post("/v1/batch", b"{" * 100).problem(400, "invalid-request")
+
+
+@pytest.mark.parametrize("operations", [[PUT] * 2000, [{**PUT, "value": "x" * 5000}]])
+def test_a_large_batch_is_made_ready_where_nobody_waits_for_it(
+    operations: list[Any], client: Client, db: FakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the event loop, nor reads that all wait for a bucket that is away."""
+
+    async def full(*_: object) -> None:
+        raise errors.UnavailableError("every thread for reads waits for the bucket")
+
+    threads: list[int] = []
+    submit_all = db.submit_all
+
+    def submit(*args: Any) -> Any:
+        threads.append(threading.get_ident())
+        return submit_all(*args)
+
+    monkeypatch.setattr(db, "submit_all", submit)
+    monkeypatch.setattr(service, "LARGE_BYTES", 4096)
+    monkeypatch.setattr(service.Service, "read", full)
+    for ops in ([PUT], operations):
+        count = len(ops)
+        assert client.post("/v1/batch", {"ops": ops}).json["count"] == count
+    on_the_loop, elsewhere = threads
+    assert on_the_loop != elsewhere
+    db.failure = errors.PoisonedError("no more writes")
+    client.post("/v1/batch", {"ops": operations}).problem(503, "poisoned")
 
 
 def test_a_batch_over_the_limit_is_refused(client: Client, db: FakeDatabase) -> None:
