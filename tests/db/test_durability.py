@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -197,3 +199,20 @@ def test_an_unknown_level_is_refused(db: DB, level: object) -> None:
         with pytest.raises(InvalidRequestError, match="memory, interval, local, object"):
             call()
     assert db.visible_seq == 0
+
+
+def test_a_large_value_is_copied_but_three_times_on_its_way_to_disk_and_bucket(
+    tmp_path: Path,
+) -> None:
+    """Its record, the frame of that, and what is read back to be shipped: each copy costs memory,
+    and time in which no other thread runs."""
+    value = bytes(16 << 20)
+    with DB.open(tmp_path) as db:
+        db.put(b"small", b"1", durability="object")
+        tracemalloc.start()
+        try:
+            db.put(b"large", value, durability="object")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 3.5 * len(value)

@@ -53,14 +53,9 @@ from seerdb.storage.object_store.names import wal_name
 from seerdb.storage.outward import call_out
 from seerdb.storage.pieces import Pieces
 from seerdb.storage.wal.backlog import Backlog, Place, Stretch
-from seerdb.storage.wal.format import (
-    FRAME_HEADER_SIZE,
-    HEADER_SIZE,
-    decode_frame_header,
-    decode_header,
-)
+from seerdb.storage.wal.format import HEADER_SIZE
 from seerdb.storage.wal.home import load_home, save_home
-from seerdb.storage.wal.reader import read_segment, scan_segment
+from seerdb.storage.wal.reader import first_seq_of, scan_segment
 from seerdb.storage.wal.segments import segment_path
 from seerdb.storage.write.request import Ticket
 
@@ -362,13 +357,9 @@ class Shipper:
         """The seq of the first record, which proves that a sound frame of it is there."""
         path = segment_path(self._log.directory, stretch.begin.segment)
         header, frames = map(bytes, data.pieces)
-        fields = frames[:FRAME_HEADER_SIZE]
-        frame = decode_frame_header(fields, HEADER_SIZE, decode_header(header, path))
-        if frame is not None:
-            first = header + frames[: frame.end - HEADER_SIZE]
-            scan = read_segment(first, path, stretch.begin.segment)
-            if scan.first is not None:
-                return scan.first[0]
+        seq = first_seq_of(header, frames, path, stretch.begin.segment)
+        if seq is not None:
+            return seq
         raise ChecksumError(
             "no record is where the log goes on", name=path, offset=stretch.begin.offset
         )

@@ -109,6 +109,7 @@ SEAL_PAYLOAD = struct.Struct("<Q")
 FRAME_HEADER_SIZE = FRAME_FIELDS.size
 FRAME_CRC_OFFSET = _FRAME.size
 RECORD_HEADER_SIZE = RECORD_FIELDS.size
+CRC_SIZE = _U32.size
 SINGLE_SIZE = SINGLE.size
 SEAL_FRAME_SIZE = FRAME_HEADER_SIZE + RECORD_HEADER_SIZE + SEAL_PAYLOAD.size
 
@@ -121,6 +122,9 @@ MAX_COMPRESSED_BODY = 64 << 20
 because a header says so."""
 
 _KINDS = bytes((PUT, DELETE, DELETE_RANGE, MERGE, PUT_WITH_EXPIRY))
+_WORTH_A_CALL = 64 << 10
+"""Bytes of which to make a copy less is worth a call more."""
+
 _EXPIRY_SIZE = 8
 """The second in which a value expires comes first."""
 
@@ -292,7 +296,10 @@ def encode_record(seq: int, timestamp_us: int, payload: bytes, salt: int) -> byt
     size = len(payload)
     if size > MAX_PAYLOAD:
         _check_size("batch", size, MAX_PAYLOAD)
-    body = _RECORD.pack(size, BATCH, seq, timestamp_us) + payload
+    head = _RECORD.pack(size, BATCH, seq, timestamp_us)
+    if size >= _WORTH_A_CALL:
+        return b"".join((_U32.pack(crc32c(payload, crc32c(head, salt))), head, payload))
+    body = head + payload
     return _U32.pack(crc32c(body, salt)) + body
 
 

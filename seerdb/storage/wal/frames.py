@@ -20,6 +20,7 @@ from seerdb.errors import InternalError
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import (
     BATCH,
+    CRC_SIZE,
     FRAME_CRC_OFFSET,
     FRAME_FIELDS,
     FRAME_HEADER_SIZE,
@@ -42,7 +43,6 @@ Take = Callable[[Sequence[Record]], object]
 """Takes the next records, at least one: ``RecordColumns``, or out of a list that changes
 afterwards."""
 
-_CRC_SIZE = 4
 _ANY_FRAME = FRAME_HEADER_SIZE + RECORD_HEADER_SIZE
 _LENGTHS_KEPT = 1024
 _MANY = 1 << 20
@@ -204,7 +204,7 @@ class FrameReader:
                     after > end
                     or kind != BATCH
                     or seq <= last_seq
-                    or stated != crc(view[at + _CRC_SIZE : after], salt)
+                    or stated != crc(view[at + CRC_SIZE : after], salt)
                 ):
                     del records[count:]
                     return start, 0
@@ -246,7 +246,7 @@ class FrameReader:
         if len(rest) < FRAME_HEADER_SIZE:
             return False
         mended = self._salt + rest[len(self._salt) : FRAME_CRC_OFFSET]
-        return crc32c(mended).to_bytes(_CRC_SIZE, "little") == rest[FRAME_CRC_OFFSET:]
+        return crc32c(mended).to_bytes(CRC_SIZE, "little") == rest[FRAME_CRC_OFFSET:]
 
     def _read_body(self, frame: FrameHeader) -> bool:
         """Take the records of a frame; whether all of them were sound."""
@@ -296,7 +296,7 @@ class FrameReader:
             return _Flaw("a record is longer than what is left of its frame", length, left)
         start = at + RECORD_HEADER_SIZE
         after: int = start + length
-        found = crc32c(memoryview(body)[at + _CRC_SIZE : after], self._header.salt)
+        found = crc32c(memoryview(body)[at + CRC_SIZE : after], self._header.salt)
         if stated != found:
             return _Flaw("the checksum of a record does not match", stated, found, after)
         flaw = self._take_sound(kind, (seq, timestamp_us, body[start:after]))

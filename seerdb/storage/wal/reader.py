@@ -16,10 +16,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from crc32c import crc32c
+
 from seerdb.errors import ChecksumError, CorruptionError, DiskError, TruncatedError
 from seerdb.storage.local.files import FileSystem
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.wal.format import HEADER_SIZE, SegmentHeader, decode_header
+from seerdb.storage.wal.format import (
+    BATCH,
+    CRC_SIZE,
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    RECORD_FIELDS,
+    RECORD_HEADER_SIZE,
+    SegmentHeader,
+    decode_frame_header,
+    decode_header,
+)
 from seerdb.storage.wal.frames import Damage, FrameReader, Stamp, Take
 from seerdb.storage.wal.segments import segment_path
 from seerdb.storage.wal.window import Window
@@ -30,6 +42,7 @@ __all__ = [
     "Record",
     "SegmentScan",
     "classify",
+    "first_seq_of",
     "header_of",
     "read_segment",
     "scan_segment",
@@ -157,16 +170,7 @@ def _scan(
     *,
     salvage: bool,
 ) -> SegmentScan:
-    header = decode_header(window.read(0, HEADER_SIZE), name)
-    if expected_segment is not None and header.segment != expected_segment:
-        raise CorruptionError(
-            "the file holds another segment than its name says",
-            name=name,
-            offset=0,
-            expected=expected_segment,
-            found=header.segment,
-            hint="was it renamed or copied over?",
-        )
+    header = _decoded(window.read(0, HEADER_SIZE), name, expected_segment)
     frames = FrameReader(window, header, take, salvage=salvage)
     frames.run()
     damages = tuple(frames.damages)
@@ -184,6 +188,42 @@ def _scan(
         damages=damages,
         torn_bytes=frames.trace_end - damages[0].offset if torn else 0,
     )
+
+
+def _decoded(data: bytes, name: str, expected_segment: int | None) -> SegmentHeader:
+    header = decode_header(data, name)
+    if expected_segment is not None and header.segment != expected_segment:
+        raise CorruptionError(
+            "the file holds another segment than its name says",
+            name=name,
+            offset=0,
+            expected=expected_segment,
+            found=header.segment,
+            hint="was it renamed or copied over?",
+        )
+    return header
+
+
+def first_seq_of(header: bytes, frames: bytes, name: str, segment: int) -> int | None:
+    """The seq of the first record of ``frames``, which may start anywhere in the segment; ``None``
+    unless a sound one is there. Copies nothing of a frame that is not compressed: one may be as
+    large as a batch. Raises: as :func:`read_segment`."""
+    decoded = _decoded(header, name, segment)
+    frame = decode_frame_header(frames[:FRAME_HEADER_SIZE], HEADER_SIZE, decoded)
+    if frame is None:
+        return None
+    if frame.raw:
+        scan = read_segment(header + frames[: frame.end - HEADER_SIZE], name, segment)
+        return None if scan.first is None else scan.first[0]
+    body = memoryview(frames)[FRAME_HEADER_SIZE : frame.end - HEADER_SIZE]
+    if len(body) < RECORD_HEADER_SIZE:
+        return None
+    stated, length, kind, seq, _ = RECORD_FIELDS.unpack_from(body)
+    record = body[CRC_SIZE : RECORD_HEADER_SIZE + length]
+    is_whole = len(record) == RECORD_HEADER_SIZE - CRC_SIZE + length
+    if not is_whole or stated != crc32c(record, decoded.salt):
+        return None
+    return seq if kind == BATCH and seq >= decoded.first_seq else None
 
 
 def header_of(files: FileSystem, path: str) -> SegmentHeader | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import struct
+import tracemalloc
 
 import pytest
 import zstandard
@@ -52,6 +53,21 @@ class Huge(bytes):
 
     def __len__(self) -> int:
         return 5 << 30
+
+
+@pytest.mark.parametrize("size", [(64 << 10) - 1, 64 << 10, 16 << 20])
+def test_a_record_of_a_large_payload_is_made_without_another_copy_of_it(size: int) -> None:
+    payload = b"x" * size
+    tracemalloc.start()
+    try:
+        record = encode_record(7, 9, payload, SALT)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    fields = struct.pack("<IBQQ", size, BATCH, 7, 9)
+    assert record == struct.pack("<I", crc32c(fields + payload, SALT)) + fields + payload
+    if size >= 64 << 10:
+        assert peak < 1.1 * size
 
 
 def documented_example() -> bytes:

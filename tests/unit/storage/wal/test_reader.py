@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 import zstandard
@@ -24,7 +25,13 @@ from seerdb.storage.wal.format import (
     encode_put,
     encode_record,
 )
-from seerdb.storage.wal.reader import Condition, classify, read_segment, scan_segment
+from seerdb.storage.wal.reader import (
+    Condition,
+    classify,
+    first_seq_of,
+    read_segment,
+    scan_segment,
+)
 from seerdb.testing.files import CrashableFileSystem
 from tests.unit.storage.wal.samples import (
     HEADER,
@@ -67,6 +74,39 @@ def test_all_records_of_sound_frames_are_read() -> None:
     assert scan.end == HEADER_SIZE + sum(map(len, frames()))
     assert (scan.damages, scan.sealed, scan.partial, scan.torn_bytes) == ((), False, 0, 0)
     assert classify(scan, is_last=True) is Condition.SOUND
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_frames_from_anywhere_tell_their_first_seq(*, compressed: bool) -> None:
+    header = segment()
+    whole = frames(compressed=compressed)
+
+    def first(*parts: bytes) -> int | None:
+        return first_seq_of(header, b"".join(parts), "name", HEADER.segment)
+
+    assert [first(*whole[at:]) for at in range(len(whole))] == [group[0] for group in GROUPS]
+    assert first(frame(seal(9, 9))) is None
+    assert first(b"") is None
+    assert first(b"\0" * 100) is None
+    assert first(frame(put(HEADER.first_seq - 1, b"v" * 50), compressed=compressed)) is None
+    record = whole[0]
+    for at in (0, FRAME_HEADER_SIZE, FRAME_HEADER_SIZE + 30, len(record) - 1):
+        assert first(flipped(record, at)) is None
+    for end in range(len(record)):
+        assert first(record[:end]) is None
+    with pytest.raises(CorruptionError, match="another segment"):
+        first_seq_of(header, record, "name", HEADER.segment + 1)
+
+
+def test_the_first_seq_of_a_large_batch_costs_no_copy_of_it() -> None:
+    header, large = segment(), frame(put(7, b"v" * (16 << 20)))
+    tracemalloc.start()
+    try:
+        assert first_seq_of(header, large, "name", HEADER.segment) == 7
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_segment_without_a_frame_is_empty() -> None:
