@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB
+from seerdb import DB, CorruptionError
 from seerdb.ids import Epoch, table_id
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.object_store.local_store import INCOMING
@@ -75,6 +75,22 @@ def test_the_data_directory_is_the_one_it_was_opened_as(
         rows = fill(db, 300)
     assert files(tmp_path / "other") == before
     with DB.open(tmp_path / "one" / "db", **settings) as db:
+        assert dict(db.scan()) == rows
+
+
+@pytest.mark.parametrize("recovery", ["strict", "salvage"])
+def test_the_data_directory_of_a_database_begins_no_other_one(
+    open_db: OpenDB, tmp_path: Path, recovery: str
+) -> None:
+    """Not even where it was closed, and its log is empty: the new one would have the same home, and
+    so the old one, opened again, would throw the log of the new one away as its own."""
+    right, wrong = str(tmp_path / "right"), tmp_path / "wrong"
+    with open_db(store=right) as db:
+        rows = fill(db, 100)
+    with pytest.raises(CorruptionError, match="is the store setting right"):
+        open_db(store=str(wrong), recovery=recovery)
+    assert not (wrong / "manifest").exists()
+    with open_db(store=right) as db:
         assert dict(db.scan()) == rows
 
 

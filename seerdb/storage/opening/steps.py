@@ -48,7 +48,6 @@ from seerdb.storage.retention.loans import open_for_writing
 from seerdb.storage.runtime import Components
 from seerdb.storage.shipping.shipped import begin_branch
 from seerdb.storage.wal.home import Home, has_home, load_home, save_home
-from seerdb.storage.wal.segments import list_segments
 from seerdb.storage.wal.writer import LogWriter
 from seerdb.storage.workers.threads import Workers
 
@@ -233,10 +232,10 @@ class _Opening:
         self, stores: Stores, state: ManifestState | None, home: Home | None
     ) -> None:
         if state is None:
-            if home is not None and list_segments(self._files, self._wal):
+            if home is not None:
                 raise CorruptionError(
-                    "the bucket holds no manifest, but this data directory has the log of a "
-                    "database",
+                    "the bucket holds no manifest, but this data directory belongs to database "
+                    f"{home.database_id}; nothing was changed",
                     name=str(stores.location or "the given store"),
                     hint="is the store setting right? restore the bucket, or use another directory",
                 )
