@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from seerdb.cli.target import open_bucket
 from seerdb.db import DB
+from seerdb.errors import NotFoundError
 from seerdb.options import Options
+from seerdb.storage.object_store.location import StoreLocation
+from seerdb.storage.object_store.names import MANIFEST_PREFIX
+
+
+def demand_database(data_dir: str, options: Options) -> None:
+    """Raise ``NotFoundError`` where there is no database: to open what is not there would make one.
+    The directory itself need not be there yet."""
+    location = StoreLocation(
+        options.store or f"{Path(data_dir).absolute()}/bucket", options.store_options
+    )
+    with open_bucket(location) as bucket:
+        if not bucket.list(MANIFEST_PREFIX):
+            raise NotFoundError(f"there is no database in {location}: manifest/ is empty")
 
 
 @contextmanager

@@ -11,10 +11,9 @@ import msgspec
 
 from seerdb.cli.arguments import DEFAULT_URL
 from seerdb.cli.client import Client, with_query
-from seerdb.cli.directory import open_directory
+from seerdb.cli.directory import demand_database, open_directory
 from seerdb.cli.output import print_json, progress_bar
 from seerdb.cli.serve import load_settings
-from seerdb.cli.target import find
 from seerdb.errors import InvalidRequestError
 
 
@@ -96,8 +95,7 @@ def _open(
     wish: InPlaceWish, data_dir: str, store: str | None, config: str | None
 ) -> dict[str, Any]:
     settings = load_settings(config, data_dir=data_dir, store=store)
-    if settings.options.store is None:
-        find(data_dir, None, config)  # to open what is not there would make it
+    demand_database(data_dir, settings.options)
     with open_directory(data_dir, settings.options) as db:
         made = db.restore_in_place(wish.as_of, checkpoint=wish.checkpoint, dry_run=wish.dry_run)
     report: dict[str, Any] = msgspec.to_builtins(made)

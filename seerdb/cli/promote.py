@@ -8,6 +8,7 @@ import msgspec
 
 from seerdb.cli.arguments import DEFAULT_URL, Config, DataDir, Json, Store, Url
 from seerdb.cli.client import Client
+from seerdb.cli.directory import demand_database
 from seerdb.cli.output import print_json
 from seerdb.cli.serve import load_settings
 from seerdb.errors import InvalidRequestError
@@ -47,6 +48,7 @@ def _ask(url: str) -> dict[str, Any]:
 
 def _take_over(data_dir: str, store: str | None, config: str | None) -> dict[str, Any]:
     settings = load_settings(config, data_dir=data_dir, store=store)
+    demand_database(data_dir, settings.options)
     with take_over(data_dir, settings.options) as database:
         report: dict[str, Any] = msgspec.to_builtins(database.takeover)
     return report

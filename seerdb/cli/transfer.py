@@ -18,7 +18,7 @@ import typer
 
 from seerdb.cli.arguments import DEFAULT_URL, Config, DataDir, Durability, Hex, Json, Store, Url
 from seerdb.cli.client import Client, fits_path, key_target, with_query
-from seerdb.cli.directory import open_directory
+from seerdb.cli.directory import demand_database, open_directory
 from seerdb.cli.formats import Format, Pair, Source, encoder_for, gathered
 from seerdb.cli.keys import End, Item, Prefix, Start, range_query
 from seerdb.cli.output import item, print_json, progress_bar
@@ -28,7 +28,6 @@ from seerdb.errors import (
     BusyError,
     CorruptionError,
     InvalidRequestError,
-    NotFoundError,
     SeerDBError,
 )
 from seerdb.options import Options
@@ -148,8 +147,7 @@ def _parts_from_server(url: str, query: dict[str, bytes], form: Format) -> Parts
 def _parts_from_directory(
     data_dir: str, options: Options, bounds: dict[str, Any], form: Format
 ) -> Parts:
-    if not Path(data_dir, "wal").is_dir():
-        raise NotFoundError(f"{data_dir} is not a data directory")
+    demand_database(data_dir, options)
     with open_directory(data_dir, options) as database:
         yield from _encoded(database.scan_entries(**bounds, fill_cache=False), form)
 

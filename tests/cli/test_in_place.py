@@ -71,13 +71,6 @@ def test_a_seq_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    directory = tmp_path / "typo"
-    arguments = ("restore", "--in-place", "--seq", "1", "--dry-run", "--data-dir", str(directory))
-    assert "neither a data directory nor a bucket" in Commands()(*arguments, expect=3).err
-    assert not directory.exists()
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
