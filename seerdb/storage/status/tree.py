@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from itertools import groupby
 from operator import attrgetter
 
@@ -99,20 +99,17 @@ def live_bytes(version: Version) -> int:
     about as often as others; too low, so that the space amplification comes out too high, while
     new keys arrive among the old. (RocksDB's ``estimate-live-data-size`` goes by the same idea.)
     """
-    size, counted = 0, list[list[TableMeta]]()
+    counted: list[TableMeta] = []  # sorted, as they do not overlap
     for run in reversed(version.runs):
         apart = [table for table in run.tables if not _overlaps(table, counted)]
-        size += sum(map(_without_tombstones, apart))
-        counted.append(apart)
-    return size
+        for table in apart:
+            insort(counted, table, key=attrgetter("largest"))
+    return sum(map(_without_tombstones, counted))
 
 
-def _overlaps(table: TableMeta, runs: list[list[TableMeta]]) -> bool:
-    for tables in runs:
-        position = bisect_left(tables, table.smallest, key=attrgetter("largest"))
-        if position < len(tables) and tables[position].smallest <= table.largest:
-            return True
-    return False
+def _overlaps(table: TableMeta, tables: list[TableMeta]) -> bool:
+    position = bisect_left(tables, table.smallest, key=attrgetter("largest"))
+    return position < len(tables) and tables[position].smallest <= table.largest
 
 
 def _without_tombstones(table: TableMeta) -> int:
