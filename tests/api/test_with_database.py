@@ -76,6 +76,17 @@ def test_a_value_is_gone_when_its_time_is_over(settings: ServiceSettings) -> Non
         assert client.put("/v1/kv/a", b"2", if_none_match="*").status == 204
 
 
+def test_a_key_in_a_table_that_is_lost_is_no_missing_key(settings: ServiceSettings) -> None:
+    with DB.open(str(settings.data_dir), **SETTINGS) as db:
+        db.put(b"a", b"1")
+    for table in Path(settings.data_dir, "bucket", "tables").iterdir():
+        table.unlink()
+    with served(settings) as client:
+        assert client.get("/v1/kv/a").json["type"] == "urn:seerdb:corruption"
+        assert client.request("HEAD", "/v1/kv/a").status == 500
+        assert client.put("/v1/kv/a", b"2", if_none_match="*").status == 500
+
+
 def test_operands_merge_and_what_does_not_fold_says_so(settings: ServiceSettings) -> None:
     settings = replace(settings, options=replace(settings.options, merge_operator="int64_add"))
     one = b64encode((1).to_bytes(8, "little")).decode()

@@ -311,7 +311,7 @@ def test_a_source_that_is_gone_is_named(site: Site) -> None:
     other = site.elsewhere()
     with other.opened("b", block_cache_capacity=0) as clone:
         site.at("a").delete(site.names("a"))
-        with pytest.raises(NotFoundError, match="borrowed from a, is not there"):
+        with pytest.raises(CorruptionError, match="borrowed from a, is not there"):
             dict(clone.scan())
     with pytest.raises(CorruptionError, match="and a, from which it borrows tables"):
         site.elsewhere().opened("b")

@@ -14,8 +14,8 @@ import pytest
 from seerdb.errors import (
     ChecksumError,
     ClosedError,
+    CorruptionError,
     InternalError,
-    NotFoundError,
     SeerDBError,
 )
 from tests.crash import (
@@ -263,7 +263,7 @@ MUTANTS = [
         "I8",
         bugs.collect_what_is_read,
         test_background.test_a_snapshot_reads_what_was_merged_and_collected_meanwhile,
-        error=(NotFoundError, "no object tables/"),
+        error=(CorruptionError, "this table, but it is gone"),
     ),
     Mutant(
         "the collector takes shipped log that no table holds",

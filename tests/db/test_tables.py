@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb import DB, Components, UnavailableError
+from seerdb import DB, Components, CorruptionError, UnavailableError
 from seerdb.clock import SystemClock
 from seerdb.events import CompactionCompleted, GarbageCollected
 from seerdb.storage.compaction.policy import POLICIES
@@ -213,3 +213,28 @@ def test_garbage_is_collected_in_the_background_too(open_db: OpenDB) -> None:
     assert lane.wake_and_wait(lambda: db.statistics().deleted_objects == 2, 60)
     assert db.get(b"a") == b"2"
     assert db.verify().problems == []
+
+
+@pytest.mark.parametrize("tail_is_known", [False, True])
+def test_what_a_lost_table_held_is_not_told_to_be_absent(tail_is_known: bool) -> None:
+    """Over HTTP it was 404, as of a key that nobody had written."""
+    world = World(block_cache_capacity=0)
+    db = world.open()
+    db.put(b"a", b"1")
+    db.flush()
+    if not tail_is_known:
+        db.close()
+        db = world.open()
+    [name] = tables_in_bucket(world)
+    sound = world.bucket.get(name)
+    world.bucket.delete([name])
+    for read in (
+        lambda: db.get(b"a"),
+        lambda: db.multi_get([b"a"]),
+        lambda: list(db.scan()),
+        lambda: db.put(b"a", b"2", expect=1),
+    ):
+        with pytest.raises(CorruptionError, match=f"{name}: the manifest .* it is gone: .*backup"):
+            read()
+    world.bucket.put(name, sound)
+    assert db.get(b"a") == b"1"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
-from seerdb.errors import CorruptionError
+from seerdb.errors import CorruptionError, NotFoundError
 from seerdb.ids import TableId
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.base import ObjectStore
@@ -145,8 +145,7 @@ class TableStore:
 
     def _open_from_bucket(self, handle: TableHandle) -> TableReader:
         meta = handle.meta
-        name = table_name(meta.id)
-        tail = self._store.get_range(name, meta.tail_offset, meta.size - meta.tail_offset)
+        tail = self._fetch(meta, meta.tail_offset, meta.size)
         reader = TableReader(meta, tail)
         if self._disk is not None:
             self._disk.write(meta.id, TAIL, tail)
@@ -299,7 +298,20 @@ class TableStore:
         past all caches."""
         reader = self.open(handle)
         start, (offset, length) = reader.block_range(first)[0], reader.block_range(last - 1)
-        return self._store.get_range(table_name(handle.meta.id), start, offset + length - start)
+        return self._fetch(handle.meta, start, offset + length)
+
+    def _fetch(self, meta: TableMeta, start: int, end: int) -> bytes:
+        """The bytes of a table from ``start`` to ``end``, by one GET. Raises also
+        ``CorruptionError`` when it is gone: nobody may take that for a key that is not there."""
+        name = table_name(meta.id)
+        try:
+            return self._store.get_range(name, start, end - start)
+        except NotFoundError as error:
+            raise CorruptionError(
+                f"the manifest names this table, but it is gone: {error}",
+                name=name,
+                hint="restore the object from a backup",
+            ) from error
 
     @staticmethod
     def _gap_end(reader: TableReader, blocks: list[Block | None], first: int, position: int) -> int:
@@ -356,7 +368,7 @@ class TableStore:
                 break
             places.append((offset, offset + length, part))
         start = places[0][0]
-        data = self._store.get_range(table_name(meta.id), start, places[-1][1] - start)
+        data = self._fetch(meta, start, places[-1][1])
         for begin, end, part in places:
             self._disk.write(meta.id, part, data[begin - start : end - start])
 

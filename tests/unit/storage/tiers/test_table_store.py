@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from seerdb.errors import ClosedError, CorruptionError, NotFoundError, UnavailableError
+from seerdb.errors import ClosedError, CorruptionError, UnavailableError
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.sstable.block_cache import BlockCache
@@ -140,7 +140,7 @@ def test_a_failed_fetch_is_an_error_and_may_be_tried_again() -> None:
             place.tables.open(place.handle)
     assert place.tables.load(place.handle, 0).columns().keys[0] == b"key0000"
     place.bucket.delete([table_name(place.meta.id)])
-    with pytest.raises(NotFoundError):
+    with pytest.raises(CorruptionError, match="it is gone"):
         place.tables.load(place.handle, 1)
 
 
