@@ -14,7 +14,7 @@ from seerdb.storage.local.files import FileSystem
 from seerdb.storage.sstable.packed import Packed, join, pack
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.entries import Batch, by_shape, count_of, even_batches
-from seerdb.storage.wal.format import decode_columns
+from seerdb.storage.wal.format import decode_batch
 from seerdb.storage.wal.replay import scan_sealed
 from seerdb.storage.wal.singles import packed_singles
 from seerdb.storage.workers.pace import Pace
@@ -132,7 +132,7 @@ def _one_by_one(batches: Iterable[Batch]) -> Packed | None:
     keys: list[bytes] = []
     values: list[bytes] = []
     for seq, payload in batches:
-        found = decode_columns(payload, f"the batch of seq {seq}")
+        found = decode_batch(payload, f"the batch of seq {seq}")
         kinds.append(found[0])
         seqs += [seq] * len(found[1])
         keys += found[1]

@@ -22,7 +22,7 @@ from seerdb.storage.local.files import FileSystem
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.wal.format import decode_columns
+from seerdb.storage.wal.format import decode_batch
 from seerdb.storage.wal.frames import Take
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 from seerdb.storage.wal.repair import seal_recovered
@@ -267,7 +267,7 @@ def recover(  # noqa: PLR0913 - what differs from database to database
 def _decodes(record: Record) -> bool:
     """Whether a record whose checksum is right also makes sense."""
     try:
-        decode_columns(record[2])
+        decode_batch(record[2], "")
     except CorruptionError:
         return False
     return True

@@ -20,7 +20,7 @@ from seerdb.storage.read.state import State
 from seerdb.storage.retention.timeline import Mark
 from seerdb.storage.value import SECOND_US, Shown
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.wal.format import SINGLE, decode_columns
+from seerdb.storage.wal.format import SINGLE, decode_batch
 
 
 class KeyVersion(NamedTuple):
@@ -117,7 +117,7 @@ def _applied(memtable: Memtable, records: list[Record], key: bytes) -> Iterator[
 
 def _of_key(payload: bytes, seq: int, key: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
     """The operations of a batch that concern ``key``."""
-    kinds, keys, values = decode_columns(payload, f"the batch of seq {seq}")
+    kinds, keys, values = decode_batch(payload, f"the batch of seq {seq}")
     chosen = [
         (kind, each, value)
         for kind, each, value in zip(kinds, keys, values, strict=True)

@@ -28,7 +28,7 @@ from seerdb.storage.replication.shipped import Listing, Piece
 from seerdb.storage.tiers.row_cache import RowCache
 from seerdb.storage.tiers.table_store import TableStore
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.wal.format import SINGLE, decode_columns
+from seerdb.storage.wal.format import SINGLE, decode_batch
 
 APPLIED_AT_ONCE = 256
 """Records between two moments in which snapshots may be taken."""
@@ -247,8 +247,9 @@ def _decoded(seq: int, time_us: int, payload: bytes) -> Commit:
     if len(payload) >= SINGLE.size:
         count, kind, key_length, value_length = SINGLE.unpack_from(payload)
         split = SINGLE.size + key_length
-        if count == 1 and split + value_length == len(payload) and kind in (PUT, DELETE):
+        is_single = count == 1 and split + value_length == len(payload)
+        if is_single and kind in (PUT, DELETE) and key_length:
             value = payload[split:] if kind == PUT else None
             memory = key_length + value_length + ENTRY_OVERHEAD
             return seq, payload[SINGLE.size : split], value, memory
-    return seq, *decode_columns(payload, f"the batch of seq {seq}"), time_us
+    return seq, *decode_batch(payload, f"the batch of seq {seq}"), time_us

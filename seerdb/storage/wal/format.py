@@ -288,6 +288,23 @@ def _check_expiring(kinds: bytes, values: list[bytes], name: str) -> None:
             )
 
 
+def decode_batch(payload: bytes, name: str) -> tuple[bytes, list[bytes], list[bytes]]:
+    """As :func:`decode_columns`, for who takes the operations into a database: raises
+    ``CorruptionError`` also for what the format can hold but no database can, which is an empty
+    key, and a range that ends before it starts."""
+    columns = kinds, keys, values = decode_columns(payload, name)
+    if not all(keys):
+        raise CorruptionError("a batch has an empty key", name=name)
+    if DELETE_RANGE in kinds:
+        for kind, key, value in zip(kinds, keys, values, strict=True):
+            if kind == DELETE_RANGE and key >= value:
+                raise CorruptionError(
+                    f"a batch deletes a range that ends before it starts: {key!r} to {value!r}",
+                    name=name,
+                )
+    return columns
+
+
 def encode_record(seq: int, timestamp_us: int, payload: bytes, salt: int) -> bytes:
     """A BATCH record for a segment with ``salt``.
 

@@ -16,7 +16,7 @@ from seerdb.storage.memtable import ENTRY_OVERHEAD, RANGE_OVERHEAD, Memtable, me
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.sstable.packed import Packed
 from seerdb.storage.wal.columns import Record, RecordColumns
-from seerdb.storage.wal.format import SINGLE, decode_columns
+from seerdb.storage.wal.format import SINGLE, decode_batch
 from seerdb.storage.wal.frames import Take
 from seerdb.storage.wal.reader import Condition, SegmentScan, classify, scan_segment
 from seerdb.storage.wal.singles import packed_singles
@@ -84,16 +84,16 @@ class Replay:
         newest, seqs, values = memtable.newest, memtable.seqs, memtable.values
         for seq, time_us, payload in records:
             if len(payload) >= fixed:
-                # Most records are one put; what ``decode_columns`` does for it, without the call.
+                # Most records are one put; what ``decode_batch`` does for it, without the call.
                 count, kind, key_length, value_length = unpack(payload)
                 split = fixed + key_length
                 is_single = count == 1 and split + value_length == len(payload)
-                if is_single and PUT <= kind <= DELETE:
+                if is_single and PUT <= kind <= DELETE and key_length:
                     newest[payload[fixed:split]] = len(values)
                     seqs.append(seq)
                     values.append(payload[split:] if kind == PUT else None)
                     continue
-            self._apply(seq, time_us, *decode_columns(payload, f"the batch of seq {seq}"))
+            self._apply(seq, time_us, *decode_batch(payload, f"the batch of seq {seq}"))
 
     def _apply(
         self, seq: int, time_us: int, kinds: bytes, keys: list[bytes], values: list[bytes]

@@ -18,7 +18,7 @@ assert _HEAD.itemsize == SINGLE_SIZE
 
 def packed_singles(records: Sequence[Record]) -> Packed | None:
     """The operations of ``records``, at least one, of whatever kind; ``None`` if one of them is no
-    single."""
+    single, or has an empty key."""
     columns = records if isinstance(records, RecordColumns) else RecordColumns.of(records)
     data, starts, sizes = columns.data, columns.starts, columns.sizes
     if int(sizes.min()) < SINGLE_SIZE:
@@ -26,6 +26,8 @@ def packed_singles(records: Sequence[Record]) -> Packed | None:
     heads = gather(data, starts, _HEAD)
     lengths = np.stack((heads["key"], heads["value"]), axis=1).astype(np.int64)
     if (heads["count"] != 1).any() or (lengths.sum(axis=1) + SINGLE_SIZE != sizes).any():
+        return None
+    if not heads["key"].all():
         return None
     kinds = heads["kind"].copy()
     if (lengths == lengths[0]).all():

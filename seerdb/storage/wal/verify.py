@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from seerdb.errors import CorruptionError, SeerDBError
 from seerdb.storage.local.files import FileSystem, read_whole
-from seerdb.storage.wal.format import decode_operations
+from seerdb.storage.wal.format import decode_batch
 from seerdb.storage.wal.reader import (
     Condition,
     Damage,
@@ -93,7 +93,7 @@ def _bad_batch(scan: SegmentScan) -> str:
     """What is wrong with the first batch whose checksum is right and whose content is not."""
     for seq, _, payload in scan.records:
         try:
-            decode_operations(payload, scan.name)
+            decode_batch(payload, scan.name)
         except CorruptionError as error:
             return f"the batch of seq {seq} cannot be decoded: {error}"
     return ""

@@ -236,8 +236,17 @@ def test_what_is_not_sealed_or_damaged_is_refused() -> None:
         plain(disk_with(s3=flipped(whole, 4096 + 60)))
 
 
-@pytest.mark.parametrize("payload", [b"\1\0\0\0\1\1\0\1\0\0\0k", b"\1\0\0\0", b"", b"\2\0\0\0\1"])
-def test_a_record_whose_lengths_lie_is_damage(payload: bytes) -> None:
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\1\0\0\0\1\1\0\1\0\0\0k",
+        b"\1\0\0\0",
+        b"",
+        b"\2\0\0\0\1",
+        b"\1\0\0\0\1\0\0\1\0\0\0v",
+    ],
+)
+def test_a_record_whose_lengths_lie_or_whose_key_is_empty_is_damage(payload: bytes) -> None:
     record = encode_record(1, 10, payload, SALT)
     with pytest.raises(CorruptionError):
         plain(disk_with(s3=segment(frame(record), frame(seal(1, 1)))))

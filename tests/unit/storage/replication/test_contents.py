@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from seerdb import Replica
+import pytest
+
+from seerdb import CorruptionError, Replica
 from seerdb.storage.replication.contents import Contents
 from seerdb.storage.replication.shipped import Piece
 from seerdb.storage.wal.columns import Record
-from seerdb.storage.wal.format import SegmentHeader
+from seerdb.storage.wal.format import SegmentHeader, encode_operations
 from tests.fixtures.database import ROOMY, World
 from tests.fixtures.follower import contents, follow
 
@@ -51,6 +53,15 @@ def test_a_gap_is_told_and_what_is_before_it_is_taken() -> None:
     payload = b"\x01\x00\x00\x00\x02\x01\x00\x00\x00\x00\x00x"  # delete x
     assert held.take(piece(1, 1, [(5, 9, payload), (7, 9, payload)])) == 7
     assert held.seq == 5
+
+
+def test_a_commit_of_an_empty_key_is_damage() -> None:
+    replica, held = followed()
+    for kind in (1, 2):
+        payload = encode_operations(bytes([kind]), [b""], [b""])
+        with pytest.raises(CorruptionError, match=r"^the batch of seq 5: a batch has an empty key"):
+            held.take(piece(1, 1, [(5, 9, payload)]))
+    assert (held.seq, contents(replica)) == (4, {b"k": (b"3", 4)})
 
 
 def test_a_version_that_ends_within_a_memtable_is_shown_with_all_of_it() -> None:

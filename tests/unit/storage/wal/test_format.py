@@ -28,6 +28,7 @@ from seerdb.storage.wal.format import (
     MAX_PAYLOAD,
     RECORD_HEADER_SIZE,
     SEAL_FRAME_SIZE,
+    decode_batch,
     decode_frame_header,
     decode_header,
     decode_operations,
@@ -160,6 +161,22 @@ def test_an_unknown_kind_is_refused_with_its_place() -> None:
         with pytest.raises(CorruptionError, match="unknown kind") as caught:
             decode_operations(payload, "wal/1")
         assert (caught.value.name, caught.value.offset) == ("wal/1", offset)
+
+
+@pytest.mark.parametrize("kinds", [b"\x01", b"\x02", b"\x04", b"\x01\x02"])
+def test_no_database_takes_an_empty_key(kinds: bytes) -> None:
+    keys = [b"k", b""][-len(kinds) :]
+    with pytest.raises(CorruptionError, match=r"^wal/1: a batch has an empty key$"):
+        decode_batch(encode_operations(kinds, keys, [b""] * len(kinds)), "wal/1")
+
+
+@pytest.mark.parametrize("end", [b"k", b"a", b""])
+def test_no_database_takes_a_range_that_ends_before_it_starts(end: bytes) -> None:
+    columns = b"\x01\x03", [b"a", b"k"], [b"v", b"l"]
+    assert decode_batch(encode_operations(*columns), "wal/1") == columns
+    columns[2][1] = end
+    with pytest.raises(CorruptionError, match="wal/1: a batch deletes a range that ends before"):
+        decode_batch(encode_operations(*columns), "wal/1")
 
 
 def test_a_hostile_count_allocates_nothing() -> None:

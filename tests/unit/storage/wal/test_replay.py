@@ -115,14 +115,14 @@ def test_a_single_operation_is_taken_for_what_it_is() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_batch_that_looks_like_a_single_put_is_none(form: Form) -> None:
     """Read as one, its columns have lengths that add up too."""
-    columns = (b"\1\1", [b"", b"x"], [b"", b"v" * 249])
+    columns = (b"\1\1", [b"w", b"x"], [b"", b"v" * 504])
     payload = encode_operations(*columns)
     _, _, key_length, value_length = SINGLE.unpack_from(payload)
     assert SINGLE.size + key_length + value_length == len(payload)
     replay = Replay()
     replay.take(form([(1, 1, payload)]))
     memtable = replay.memtable([1])
-    assert versions(memtable) == {b"": (1, b""), b"x": (1, b"v" * 249)}
+    assert versions(memtable) == {b"w": (1, b""), b"x": (1, b"v" * 504)}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -161,6 +161,9 @@ def test_and_that_of_range_tombstones() -> None:
         encode_put(b"k", b"v") + b"more",
         b"\1\0\0\0\7\1\0\1\0\0\0kv",
         encode_operations(b"\1\2", [b"a", b"b"], [b"v", b""])[:-1],
+        encode_put(b"", b"v"),
+        encode_operations(b"\2", [b""], [b""]),
+        encode_operations(b"\3", [b"b"], [b"a"]),
     ],
 )
 @pytest.mark.parametrize("form", FORMS)
