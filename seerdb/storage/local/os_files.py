@@ -47,7 +47,8 @@ class OsFileSystem:
     def open_read(self, path: str) -> File:
         """See ``FileSystem.open_read``."""
         with _translated("open", path):
-            return _OsFile(os.open(path, os.O_RDONLY), path)
+            # A pipe that nobody writes to would be waited for; to read it fails.
+            return _OsFile(os.open(path, os.O_RDONLY | os.O_NONBLOCK), path)
 
     def absolute(self, path: str) -> str:
         """See ``FileSystem.absolute``."""

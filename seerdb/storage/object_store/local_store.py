@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from crc32c import crc32c
 
 from seerdb.errors import (
     AlreadyExistsError,
+    CorruptionError,
     InvalidRequestError,
     NotFoundError,
     TruncatedError,
@@ -77,8 +79,7 @@ class LocalObjectStore:
         return self._load(name, offset, length)
 
     def checksum(self, name: str) -> Checksum:
-        with self._opened(name) as descriptor:
-            size = os.fstat(descriptor).st_size
+        with self._opened(name) as (descriptor, size):
             checksum = _checksum(descriptor)
         if checksum.size != size:
             raise TruncatedError(
@@ -109,8 +110,8 @@ class LocalObjectStore:
 
     def _load(self, name: str, offset: int, length: int | None) -> bytes:
         """``length`` bytes from ``offset``, or the whole object."""
-        with self._opened(name) as descriptor:
-            wanted = os.fstat(descriptor).st_size if length is None else length
+        with self._opened(name) as (descriptor, size):
+            wanted = size if length is None else length
             data = _read(descriptor, offset, wanted)
         if len(data) != wanted:
             raise TruncatedError(
@@ -119,17 +120,23 @@ class LocalObjectStore:
         return data
 
     @contextmanager
-    def _opened(self, name: str) -> Iterator[int]:
-        """A descriptor to read the object by."""
+    def _opened(self, name: str) -> Iterator[tuple[int, int]]:
+        """A descriptor to read the object by, and its size."""
         try:
-            descriptor = os.open(self._path(name), os.O_RDONLY)
+            # A pipe that nobody writes to would be waited for.
+            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK)
             try:
-                yield descriptor
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+                    raise _no_file(name)
+                yield descriptor, status.st_size
             finally:
                 os.close(descriptor)
         except _ABSENT as error:
             raise NotFoundError(f"{self}: no object {name}") from error
         except OSError as error:
+            if error.errno == errno.ENXIO:  # a socket
+                raise _no_file(name) from error
             raise self._unavailable("read", name, error) from error
 
     def _write(self, verb: str, name: str, data: Body, publish: Callable[[str, str], None]) -> None:
@@ -208,6 +215,14 @@ class LocalObjectStore:
         denied = verb == "delete" and isinstance(error, PermissionError)
         kind = DeletionDeniedError if denied else UnavailableError
         return kind(f"{self}: cannot {verb} {name}: {reason} ({error})")
+
+
+def _no_file(name: str) -> CorruptionError:
+    return CorruptionError(
+        "what has its name is no file but a pipe, a socket or a device",
+        name=name,
+        hint="remove it; restore the object from a backup",
+    )
 
 
 def _write(descriptor: int, data: Body) -> None:

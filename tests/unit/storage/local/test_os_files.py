@@ -7,6 +7,7 @@ import mmap
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,6 +56,13 @@ def test_a_sync_that_the_kernel_refuses_is_a_disk_error() -> None:
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with closing(FILES.open_read(f"{tmp_path}/pipe")) as file, pytest.raises(DiskError):
+        file.read_at(0, 1)
 
 
 def test_the_lock_names_the_process_that_holds_it(tmp_path: Path) -> None:

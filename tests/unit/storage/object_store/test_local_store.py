@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import stat
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from seerdb.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, UnavailableError
+from seerdb.errors import (
+    AlreadyExistsError,
+    CorruptionError,
+    InvalidRequestError,
+    NotFoundError,
+    UnavailableError,
+)
 from seerdb.storage.object_store import local_store
 from seerdb.storage.object_store.base import DeletionDeniedError
 from seerdb.storage.object_store.local_store import ABANDONED_SECONDS, INCOMING, LocalObjectStore
@@ -200,6 +207,42 @@ def test_a_deletion_that_is_denied_is_told_from_a_store_that_fails(
         with pytest.raises(UnavailableError) as caught:
             store.delete(["a"])
         assert type(caught.value) is kind
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def unix_socket(path: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+@pytest.mark.parametrize("make", [pipe, endless, unix_socket])
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_damage_that_is_told_at_once(
+    make: Callable[[Path], None], store: LocalObjectStore, directory: Path
+) -> None:
+    (directory / "manifest").mkdir(parents=True)
+    make(directory / "manifest/7")
+    with pytest.raises(CorruptionError, match=r"^manifest/7: what has its name is no file but a"):
+        store.get("manifest/7")
+    with pytest.raises(CorruptionError, match="remove it"):
+        store.get_range("manifest/7", 3, 9)
+    with pytest.raises(CorruptionError):
+        store.checksum("manifest/7")
+    store.delete(["manifest/7"])
+    assert store.list("manifest/") == []
+
+
+def test_a_directory_is_no_object(store: LocalObjectStore, directory: Path) -> None:
+    (directory / "manifest/7").mkdir(parents=True)
+    for read in (store.get, store.checksum, lambda name: store.get_range(name, 0, 1)):
+        with pytest.raises(NotFoundError, match="no object manifest/7"):
+            read("manifest/7")
 
 
 def test_a_file_system_without_hard_links_is_named(
