@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 SLOW_PACE = 0.5
 """Of a clock that is ahead of the wall clock: it stands still for nobody, and is caught up with."""
+
+
+def when(time_us: int) -> str:
+    """A time for people, microseconds since 1970, in ISO 8601; that number where no calendar has
+    it, as what is stored may be anything."""
+    try:
+        return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%FT%T.%f}Z"
+    except (ValueError, OverflowError):
+        return f"{time_us:,} µs since 1970"
 
 
 class Clock(Protocol):

@@ -13,8 +13,8 @@ import typer
 
 from seerdb.cli.arguments import DEFAULT_URL, Json, Url
 from seerdb.cli.client import Client
-from seerdb.cli.output import print_json, print_table, progress_bar, when
-from seerdb.clock import SystemClock
+from seerdb.cli.output import print_json, print_table, progress_bar
+from seerdb.clock import SystemClock, when
 from seerdb.errors import MALFORMED, InvalidRequestError, SeerDBError
 from seerdb.storage.backup.check import BackupCheck
 from seerdb.storage.backup.copying import Progress

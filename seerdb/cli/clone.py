@@ -9,8 +9,9 @@ import typer
 
 from seerdb.cli.arguments import Json
 from seerdb.cli.backup import Jobs, Rate, StoreOptions, json_object, watched
-from seerdb.cli.output import print_json, print_table, when
+from seerdb.cli.output import print_json, print_table
 from seerdb.cli.restore import seconds_of
+from seerdb.clock import when
 from seerdb.errors import InvalidRequestError
 from seerdb.storage.backup.places import Transfer
 from seerdb.storage.clone.drop import DropReport

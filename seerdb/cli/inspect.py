@@ -14,9 +14,10 @@ import typer
 from crc32c import crc32c
 
 from seerdb.cli.arguments import Config, Json, Store, Target
-from seerdb.cli.operation import operation_fields, operation_text, short, time_text
+from seerdb.cli.operation import operation_fields, operation_text, short
 from seerdb.cli.output import named, print_json, print_table, write_bytes
 from seerdb.cli.target import find
+from seerdb.clock import when
 from seerdb.errors import (
     MALFORMED,
     CorruptionError,
@@ -197,7 +198,7 @@ def _print_state(state: ManifestState) -> None:
         ("manifest", "value"),
         [
             ("number", state.number),
-            ("time", time_text(state.time_us)),
+            ("time", when(state.time_us)),
             ("database", state.database_id),
             ("epoch", state.epoch),
             ("home", state.home),
@@ -284,7 +285,7 @@ def _print_table(reader: TableReader, data: bytes, *, as_json: bool) -> None:
         bounds = {name: short(properties[name]) for name in ("smallest", "largest")}
         about = {"table": reader.meta.id, "size": len(data), **properties, **bounds}
         for name in ("min_timestamp_us", "max_timestamp_us"):
-            about[name.removesuffix("_us")] = time_text(about.pop(name))
+            about[name.removesuffix("_us")] = when(about.pop(name))
         print_table(("property", "value"), list(about.items()))
         print()
         columns = ("block", "offset", "bytes", "entries", "state", "first key")
@@ -340,11 +341,11 @@ def _print_segment(scan: SegmentScan) -> None:
     print(
         f"{scan.name}: segment {header.segment} of epoch {header.epoch}, database "
         f"{header.database_id.hex()}, from seq {header.first_seq}, "
-        f"created {time_text(header.created_us)}, {'sealed' if scan.sealed else 'open'}"
+        f"created {when(header.created_us)}, {'sealed' if scan.sealed else 'open'}"
     )
     for seq, time_us, operations in _commits(scan):
         for operation in operations:
-            print(f"{seq}\t{time_text(time_us)}\t{operation_text(*operation)}")
+            print(f"{seq}\t{when(time_us)}\t{operation_text(*operation)}")
 
 
 def _print_segment_json(scan: SegmentScan) -> None:

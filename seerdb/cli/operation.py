@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from seerdb.cli.arguments import escaped
 from seerdb.cli.output import item, named
+from seerdb.clock import when
 from seerdb.storage.entry import (
     BLOB,
     BLOB_WITH_EXPIRY,
@@ -66,7 +66,7 @@ def operation_text(kind: int, key: bytes, value: Value) -> str:
     if isinstance(value, Merge):
         shown = "\t".join(short(each.operand) for each in value.operands)
     elif isinstance(value, Expiring):
-        shown = f"{_content(value.value)}\texpires {time_text(value.expires * SECOND_US)}"
+        shown = f"{_content(value.value)}\texpires {when(value.expires * SECOND_US)}"
     else:
         shown = _content(value or b"")
     return f"{_NAMES[kind]}\t{short(key)}\t{shown}".rstrip("\t")
@@ -82,8 +82,3 @@ def _content(value: bytes | BlobPointer) -> str:
 def short(data: bytes) -> str:
     """The beginning of a key or value, escaped."""
     return escaped(data[:_BYTES_SHOWN]) + "…" * (len(data) > _BYTES_SHOWN)
-
-
-def time_text(time_us: int) -> str:
-    """A time in UTC, as ISO 8601 has it."""
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="microseconds")

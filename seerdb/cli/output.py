@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -78,11 +77,6 @@ def _cell(value: object) -> str:
         text = "–" if value in (None, "", []) else str(value)
         return text if text.isprintable() else escaped(text.encode("utf-8", "surrogateescape"))
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
-
-
-def when(time_us: int) -> str:
-    """A time, microseconds since 1970, in ISO 8601."""
-    return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%FT%T.%f}Z"
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from seerdb.cli.arguments import (
 )
 from seerdb.cli.backup import Jobs, Rate, SourceOptions, TargetOptions, json_object, watched
 from seerdb.cli.in_place import InPlaceWish, restore_in_place
-from seerdb.cli.output import print_json, print_table, when
+from seerdb.cli.output import print_json, print_table
+from seerdb.clock import when
 from seerdb.errors import InvalidRequestError
 from seerdb.storage.backup.places import Transfer, recovery_points
 from seerdb.storage.backup.places import restore as restore_to

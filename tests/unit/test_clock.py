@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from seerdb.clock import ForwardClock
+import pytest
+
+from seerdb.clock import ForwardClock, when
 from seerdb.testing.clock import FakeClock
 
 
@@ -43,3 +45,12 @@ def test_while_the_wall_clock_is_behind_a_forward_clock_goes_on_until_that_has_c
     assert clock.now_us() == 1_055_000_000
     wall.advance(500.0)
     assert clock.now() == wall.now() == 1420.0
+
+
+def test_a_time_is_shown_to_the_microsecond() -> None:
+    assert when(1_700_000_000_000_001) == "2023-11-14T22:13:20.000001Z"
+
+
+@pytest.mark.parametrize("time_us", [1 << 62, (1 << 64) - 1, -(1 << 62), 10**400])
+def test_a_time_that_no_calendar_has_is_shown_as_a_number(time_us: int) -> None:
+    assert when(time_us) == f"{time_us:,} µs since 1970"

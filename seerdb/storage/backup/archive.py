@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
+from seerdb.clock import when
 from seerdb.errors import CorruptionError, HistoryError, NotFoundError
 from seerdb.storage.backup.catalogue import Catalogue, read_catalogue
 from seerdb.storage.backup.copying import sizes
@@ -29,7 +30,6 @@ from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, manifest_numbers, read_record, restore
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BACKUP_PREFIX
-from seerdb.storage.past.history import when
 from seerdb.storage.retention.kept import list_checkpoints
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
+from seerdb.clock import when
 from seerdb.errors import HistoryError, NotFoundError
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
@@ -144,11 +144,6 @@ def _up_to(timeline: Timeline, log: Log, base: Mark, seq: int) -> list[Record]:
             raise _after(f"seq {seq:,}", f"seq {max(reached, log.newest or 0):,}")
         raise gap(reached + 1, later, f"seq {seq:,}")
     return records
-
-
-def when(time_us: int) -> str:
-    """A time for people, in UTC."""
-    return f"{datetime.fromtimestamp(time_us / SECOND_US, UTC):%FT%T.%f}Z"
 
 
 def _before(timeline: Timeline, what: str) -> HistoryError:

@@ -19,7 +19,7 @@ from threading import Lock
 
 import msgspec
 
-from seerdb.clock import ForwardClock
+from seerdb.clock import ForwardClock, when
 from seerdb.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -38,7 +38,6 @@ from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.meter import Purpose
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
-from seerdb.storage.past.history import when
 from seerdb.storage.past.rewind import MOST_TABLES, RewindJob, Then, run_rewind
 from seerdb.storage.past.time_travel import AsOf, instant_of
 from seerdb.storage.read.state import LiveState

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from seerdb.clock import ForwardClock
+from seerdb.clock import ForwardClock, when
 from seerdb.errors import HistoryError, InvalidRequestError, NotFoundError
 from seerdb.storage.local.files import FileSystem
 from seerdb.storage.manifest.store import FetchMany
@@ -28,7 +28,7 @@ from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import BLOB_PREFIX, TABLE_PREFIX
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.outward import check_may_wait
-from seerdb.storage.past.history import Instant, live_instant, when
+from seerdb.storage.past.history import Instant, live_instant
 from seerdb.storage.past.log import Log, live_log
 from seerdb.storage.past.versions import KeyVersion, versions
 from seerdb.storage.read.layout import Layout
