@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import Annotated, NewType, TypeAlias
+
+from msgspec import Meta
 
 SeqNo = NewType("SeqNo", int)
 """The sequence number of a commit: 1, 2, 3 …; never reused. All operations of a batch share one."""
@@ -20,6 +22,16 @@ BlobId = NewType("BlobId", str)
 """``<table id>-<6 digits>``: the table it was made with, and its number among that one's blobs."""
 
 MAX_SEQ = SeqNo((1 << 63) - 1)
+
+_STORED = Meta(ge=0, lt=10**18)
+"""What records in the bucket may say of numbers, as names of objects may: no writer gets that far,
+and what goes on from one, or adds some up, has room up to 2^63."""
+StoredNumber: TypeAlias = Annotated[int, _STORED]
+StoredSize: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 43)]
+"""Bytes of an object, or within one: 8 TiB are more than any store takes."""
+StoredSeqNo: TypeAlias = Annotated[SeqNo, _STORED]
+StoredSegmentId: TypeAlias = Annotated[SegmentId, _STORED]
+StoredEpoch: TypeAlias = Annotated[Epoch, _STORED]
 
 
 def table_id(epoch: Epoch, counter: int) -> TableId:

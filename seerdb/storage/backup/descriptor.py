@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from seerdb.errors import MALFORMED, CorruptionError, InternalError
-from seerdb.ids import Epoch, SeqNo
+from seerdb.ids import Epoch, StoredNumber, StoredSeqNo, StoredSize
 from seerdb.storage.manifest.edit import Checkpoint
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.envelope import HEADER_SIZE, Envelope
@@ -40,8 +40,8 @@ class ObjectSum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     it."""
 
     name: str
-    size: int
-    checksum: int
+    size: StoredSize
+    checksum: StoredNumber
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,11 +50,11 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     id: str
     """Microsecond of its creation and 8 random hex digits: ids are in the order of time."""
     database_id: str
-    seq: SeqNo
+    seq: StoredSeqNo
     """It holds all commits up to this one, and no other."""
-    time_us: int
+    time_us: StoredNumber
     """No commit up to ``seq`` is younger, none after it older: microseconds since 1970."""
-    created_us: int
+    created_us: StoredNumber
     """When it was begun, by the clock of whoever made it."""
     label: str
     keep: bool

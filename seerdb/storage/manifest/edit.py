@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import msgspec
 
-from seerdb.errors import MALFORMED, CorruptionError
-from seerdb.ids import Epoch, SegmentId, SeqNo, TableId
+from seerdb.errors import MALFORMED, CorruptionError, InternalError
+from seerdb.ids import StoredEpoch, StoredNumber, StoredSegmentId, StoredSeqNo, TableId
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.object_store.envelope import HEADER_SIZE, Envelope
 from seerdb.storage.object_store.lender import NO_LOANS, Loans
@@ -43,20 +43,20 @@ _ENVELOPE = Envelope(
 class Record(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
     """What every record carries."""
 
-    number: int
+    number: StoredNumber
     """Of the object: 1, 2, 3 ... without gaps. Also its name."""
-    epoch: Epoch
+    epoch: StoredEpoch
     """Of the writer. A claim raises it by one, nothing else changes it."""
     write_id: str
     """Random, 32 hex digits: equal ids prove that two sights of an object are one write."""
     previous: str
     """The write id of the record before, "" in the first: proof that no other history was
     continued."""
-    checkpoint: int
+    checkpoint: StoredNumber
     """Number of the newest checkpoint at or before this object; 0 when there is none yet."""
-    last_seq: SeqNo
+    last_seq: StoredSeqNo
     """Everything up to here is in the tables."""
-    time_us: int
+    time_us: StoredNumber
     """Wall clock of the writer in microseconds since 1970, forced to grow from record to
     record."""
 
@@ -96,7 +96,7 @@ class Edit(Record, frozen=True, kw_only=True, tag="edit"):
     add: list[TableMeta]
     remove: list[TableId]
     """A table that is in both keeps its bytes and moves to another level or run."""
-    log_start: SegmentId
+    log_start: StoredSegmentId
     """First segment of the home's log that is still needed; 0: all of them."""
     reason: str
     """``flush``, ``compaction`` ...: for people, but for ``INGEST`` and ``RESTORE``."""
@@ -105,14 +105,14 @@ class Edit(Record, frozen=True, kw_only=True, tag="edit"):
 class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint", omit_defaults=True):
     """The whole state, changing nothing: loading starts here."""
 
-    checkpoint_before: int
+    checkpoint_before: StoredNumber
     """Number of the checkpoint before this one; 0 when this is the first."""
     database_id: str
     home: str
     store: str
     capabilities: dict[str, bool]
-    log_start: SegmentId
-    claims: list[int]
+    log_start: StoredSegmentId
+    claims: list[StoredNumber]
     """Numbers of all claims so far, ascending: what the collector must leave alone."""
     tables: list[TableMeta]
     merge_operator: str = ""
@@ -129,8 +129,14 @@ _decoder: msgspec.json.Decoder[ManifestRecord] = msgspec.json.Decoder(ManifestRe
 
 
 def encode_record(record: ManifestRecord) -> bytes:
-    """The object's bytes. Deterministic."""
-    return _ENVELOPE.wrap(_encoder.encode(record))
+    """The object's bytes. Deterministic. Raises: ``InternalError`` for a record that could not be
+    read again."""
+    body = _encoder.encode(record)
+    try:
+        _decoder.decode(body)
+    except MALFORMED as error:
+        raise InternalError(f"no manifest record may say this: {error}") from error
+    return _ENVELOPE.wrap(body)
 
 
 def decode_record(name: str, data: bytes) -> ManifestRecord:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import msgspec
 
 from seerdb.errors import InternalError
-from seerdb.ids import BlobId, TableId, maker_of
+from seerdb.ids import BlobId, StoredNumber, StoredSize, TableId, maker_of
 from seerdb.storage.digest import Digest
 from seerdb.storage.object_store.names import blob_name, table_name
 
@@ -33,15 +33,15 @@ class BlobRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     id: BlobId
-    size: int
+    size: StoredSize
     """Bytes of the object."""
-    checksum: int
+    checksum: StoredNumber
     """CRC32C of the whole object."""
-    total: int
+    total: StoredSize
     """Bytes of all values that were put into it, sealed."""
-    values: int
+    values: StoredNumber
     """At how many of them the table points,"""
-    bytes: int
+    bytes: StoredSize
     """and how many bytes those are."""
 
 
@@ -60,34 +60,34 @@ class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """What the manifest knows of a table: enough to decide whether it can hold a key."""
 
     id: TableId
-    level: int
-    run: int
+    level: StoredNumber
+    run: StoredNumber
     """Number of the run it belongs to; a higher run in the same level is newer."""
-    size: int
+    size: StoredSize
     """Bytes of the object; a GET that returns another length is an error."""
-    checksum: int
+    checksum: StoredNumber
     """CRC32C of the whole object."""
-    entries: int
+    entries: StoredNumber
     """Versions of keys, tombstones included; range tombstones not."""
-    deletes: int
-    range_deletes: int
+    deletes: StoredNumber
+    range_deletes: StoredNumber
     smallest: bytes
     largest: bytes
     """First and last key it has anything to say about, both inclusive except that the end of
     a range tombstone, being exclusive, widens ``largest`` although it holds nothing there."""
-    min_seq: int
-    max_seq: int
-    tail_offset: int
+    min_seq: StoredNumber
+    max_seq: StoredNumber
+    tail_offset: StoredSize
     """Where the data blocks end: one GET from here to ``size`` opens the table."""
-    expiring: int = 0
+    expiring: StoredNumber = 0
     """Entries that expire, or whose base does."""
-    merges: int = 0
+    merges: StoredNumber = 0
     """Entries that hold operands."""
-    first_expiry: int = 0
+    first_expiry: StoredNumber = 0
     """The second in which the first of those that expire does; 0 where that was not noted yet."""
-    half_expired: int = 0
+    half_expired: StoredNumber = 0
     """The second by which half of all entries have expired; 0: never, or not noted."""
-    pointers: int = 0
+    pointers: StoredNumber = 0
     """Entries whose values lie in blobs."""
     blobs: tuple[BlobRef, ...] = ()
     """Those blobs, sorted by id."""

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from seerdb.ids import Epoch
+from seerdb.ids import Epoch, StoredEpoch
 
 
 class Lender(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,7 +24,7 @@ class Lender(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     url: str
     """Of the bucket; the clone's own store reaches it."""
     database_id: str
-    epoch: Epoch
+    epoch: StoredEpoch
     """What was made after the epoch of the lender before, and up to this one, lies here;"""
     also: tuple[str, ...] = ()
     """and so do these objects, which are older."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import msgspec
 
 from seerdb.errors import MALFORMED, CorruptionError, InternalError, NotFoundError
+from seerdb.ids import StoredNumber
 from seerdb.storage.manifest.edit import Checkpoint
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
@@ -51,7 +52,7 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Random, 32 hex digits: equal ids prove that two sights of an object are one write."""
     name: str
     """Of the checkpoint; of a hold the URL of the clone that it is for, "" for any other hold."""
-    created_us: int
+    created_us: StoredNumber
     """Wall clock of who made it, in microseconds since 1970; for people."""
     lifetime: float
     """Seconds until it expires, 0: never."""

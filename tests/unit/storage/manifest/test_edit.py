@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from seerdb.errors import (
     ChecksumError,
     CorruptionError,
+    InternalError,
     TruncatedError,
     UnsupportedFormatError,
 )
+from seerdb.ids import SeqNo
 from seerdb.storage.manifest.edit import ManifestRecord, decode_record, encode_record
 from seerdb.storage.object_store.envelope import HEADER_SIZE
 from tests.unit.storage.manifest.samples import every_kind
@@ -129,3 +135,44 @@ def test_any_body_is_a_record_or_corruption(body: bytes) -> None:
             decode_record(NAME, data)
         except CorruptionError:
             continue
+
+
+def with_numbers(value: Any, number: int) -> Iterator[Any]:
+    """``value`` with each number in it, one at a time, replaced."""
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            for changed in with_numbers(each, number):
+                copied = value.copy()
+                copied[key] = changed
+                yield copied
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield number
+
+
+@kinds
+@pytest.mark.parametrize("number", [-1, 10**18, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_numbers_that_no_writer_gets_to_are_corruption(record: ManifestRecord, number: int) -> None:
+    bodies = list(with_numbers(json.loads(encode_record(record)[HEADER_SIZE:]), number))
+    assert len(bodies) >= 5
+    for body in bodies:
+        with pytest.raises(CorruptionError, match="is not a manifest record") as caught:
+            decode_record(NAME, sealed(json.dumps(body).encode()))
+        assert caught.value.name == NAME
+
+
+@kinds
+def test_what_could_not_be_read_again_is_not_written(record: ManifestRecord) -> None:
+    with pytest.raises(InternalError, match="no manifest record may say this: Expected `int` <= 9"):
+        encode_record(replace(record, last_seq=SeqNo(10**18)))
+    assert encode_record(replace(record, last_seq=SeqNo(10**18 - 1)))
+
+
+def test_a_table_larger_than_any_object_is_corruption() -> None:
+    [body] = [
+        body
+        for body in (json.loads(encode_record(each)[HEADER_SIZE:]) for each in every_kind())
+        if body["kind"] == "checkpoint"
+    ]
+    body["tables"][0]["size"] = 1 << 43
+    with pytest.raises(CorruptionError, match=r"size"):
+        decode_record(NAME, sealed(json.dumps(body).encode()))
