@@ -53,6 +53,8 @@ _REASONS = {
 }
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """How the file system says that no object has the name."""
+_NO_FILE = {errno.ENXIO, errno.ESPIPE}
+"""What a socket answers to opening, and a pipe to reading."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -79,7 +81,8 @@ class LocalObjectStore:
         return self._load(name, offset, length)
 
     def checksum(self, name: str) -> Checksum:
-        with self._opened(name) as (descriptor, size):
+        with self._opened(name) as descriptor:
+            size = _size(descriptor, name)
             checksum = _checksum(descriptor)
         if checksum.size != size:
             raise TruncatedError(
@@ -110,9 +113,14 @@ class LocalObjectStore:
 
     def _load(self, name: str, offset: int, length: int | None) -> bytes:
         """``length`` bytes from ``offset``, or the whole object."""
-        with self._opened(name) as (descriptor, size):
-            wanted = size if length is None else length
-            data = _read(descriptor, offset, wanted)
+        with self._opened(name) as descriptor:
+            wanted = there = length or 0
+            if length is None or length > _CHUNK:
+                size = _size(descriptor, name)
+                wanted = size if length is None else length
+                # No more memory than there are bytes, whatever is asked for.
+                there = min(wanted, max(0, size - offset))
+            data = _read(descriptor, offset, there)
         if len(data) != wanted:
             raise TruncatedError(
                 "the object ends early", name=name, offset=offset, expected=wanted, found=len(data)
@@ -120,22 +128,19 @@ class LocalObjectStore:
         return data
 
     @contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[int, int]]:
-        """A descriptor to read the object by, and its size."""
+    def _opened(self, name: str) -> Iterator[int]:
+        """A descriptor to read the object by."""
         try:
             # A pipe that nobody writes to would be waited for.
             descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK)
             try:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-                    raise _no_file(name)
-                yield descriptor, status.st_size
+                yield descriptor
             finally:
                 os.close(descriptor)
         except _ABSENT as error:
             raise NotFoundError(f"{self}: no object {name}") from error
         except OSError as error:
-            if error.errno == errno.ENXIO:  # a socket
+            if error.errno in _NO_FILE:
                 raise _no_file(name) from error
             raise self._unavailable("read", name, error) from error
 
@@ -215,6 +220,13 @@ class LocalObjectStore:
         denied = verb == "delete" and isinstance(error, PermissionError)
         kind = DeletionDeniedError if denied else UnavailableError
         return kind(f"{self}: cannot {verb} {name}: {reason} ({error})")
+
+
+def _size(descriptor: int, name: str) -> int:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise _no_file(name)
+    return status.st_size
 
 
 def _no_file(name: str) -> CorruptionError:

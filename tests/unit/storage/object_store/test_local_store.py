@@ -18,6 +18,7 @@ from seerdb.errors import (
     CorruptionError,
     InvalidRequestError,
     NotFoundError,
+    TruncatedError,
     UnavailableError,
 )
 from seerdb.storage.object_store import local_store
@@ -231,11 +232,24 @@ def test_what_is_no_file_is_damage_that_is_told_at_once(
     with pytest.raises(CorruptionError, match=r"^manifest/7: what has its name is no file but a"):
         store.get("manifest/7")
     with pytest.raises(CorruptionError, match="remove it"):
-        store.get_range("manifest/7", 3, 9)
+        store.get_range("manifest/7", 3, 9 << 20)
+    if make is not endless:
+        with pytest.raises(CorruptionError, match="remove it"):
+            store.get_range("manifest/7", 3, 9)
     with pytest.raises(CorruptionError):
         store.checksum("manifest/7")
     store.delete(["manifest/7"])
     assert store.list("manifest/") == []
+
+
+def test_a_range_far_behind_the_end_costs_no_memory(store: LocalObjectStore) -> None:
+    store.put("a", b"12345")
+    with pytest.raises(TruncatedError) as caught:
+        store.get_range("a", 2, 1 << 62)
+    assert (caught.value.expected, caught.value.found) == (1 << 62, 3)
+    with pytest.raises(TruncatedError) as caught:
+        store.get_range("a", 7, 1)
+    assert caught.value.found == 0
 
 
 def test_a_directory_is_no_object(store: LocalObjectStore, directory: Path) -> None:
