@@ -83,9 +83,9 @@ class TableMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Entries that expire, or whose base does."""
     merges: StoredNumber = 0
     """Entries that hold operands."""
-    first_expiry: StoredNumber = 0
+    first_expiry: int = 0
     """The second in which the first of those that expire does; 0 where that was not noted yet."""
-    half_expired: StoredNumber = 0
+    half_expired: int = 0
     """The second by which half of all entries have expired; 0: never, or not noted."""
     pointers: StoredNumber = 0
     """Entries whose values lie in blobs."""
