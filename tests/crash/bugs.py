@@ -422,7 +422,7 @@ def leave_range_deletes_out_of_bounds(patch: Patch) -> None:
         found = properties(builder, *rest)
         if not found.entries:
             return found
-        return structs.replace(found, smallest=builder._separators[0], largest=builder._last[0])
+        return structs.replace(found, smallest=builder._separators[0], largest=builder._last)
 
     patch.setattr(TableBuilder, "_properties", narrowed)
 

@@ -36,7 +36,7 @@ from seerdb.storage.read.layout import Layout
 from seerdb.storage.read.rows import living
 from seerdb.storage.read.scan import chunk_of
 from seerdb.storage.sstable.block_cache import BlockCache
-from seerdb.storage.sstable.builder import BuiltTable, TableBuilder
+from seerdb.storage.sstable.builder import BuiltTable, TableBuilder, full_block
 from seerdb.storage.sstable.compressor import Payload
 from seerdb.storage.sstable.packed import NOTHING, Packed, join
 from seerdb.storage.sstable.reader import TableReader
@@ -127,16 +127,33 @@ def _merge(
 
 
 def _newest(job: CompactionJob, inputs: Inputs, ledger: Ledger) -> Iterator[Packed]:
-    """The newest version of each key, where nothing but a newer one hides or changes another."""
+    """The newest version of each key, where nothing but a newer one hides or changes another.
+
+    What fills no block waits for the next window, of which all is copied: else the builder would
+    have to copy that once more, to join the two."""
+    rest = NOTHING
     for window in windows(inputs.sources(TableReader.pack_blocks), NOTHING):
         filled = [entries for entries in window if len(entries)]
-        if filled:
-            newest, older = join(filled).newest() if len(filled) > 1 else (filled[0], NOTHING)
-            ledger.drop(older)
-            if job.plan.bottom:
-                newest, deletes = newest.without(DELETE)
-                ledger.drop(deletes)
-            yield newest
+        if len(filled) < 2:
+            yield from (_kept(job, entries, ledger) for entries in (rest, *filled))
+            rest = NOTHING
+            continue
+        newest, older = join([each for each in (rest, *filled) if len(each)]).newest()
+        ledger.drop(older)
+        newest = _kept(job, newest, ledger)
+        whole = len(newest) - len(newest) % full_block(newest, job.format.block_size)
+        yield newest.between(0, whole)
+        rest = newest.between(whole, len(newest))
+    yield rest
+
+
+def _kept(job: CompactionJob, newest: Packed, ledger: Ledger) -> Packed:
+    """At the bottom, without deletes."""
+    if not job.plan.bottom:
+        return newest
+    kept, deletes = newest.without(DELETE)
+    ledger.drop(deletes)
+    return kept
 
 
 def _resolved(
@@ -219,7 +236,8 @@ class _Outputs:
 
     def add(self, entries: Packed) -> None:
         """Append what follows; where that fills a table, it goes on in the next one."""
-        for portion in entries.portions(max(1, self._job.plan.table_size // _PORTIONS)):
+        group = full_block(entries, self._job.format.block_size)
+        for portion in entries.portions(max(1, self._job.plan.table_size // _PORTIONS), group):
             self._add(portion)
 
     def _add(self, entries: Packed) -> None:

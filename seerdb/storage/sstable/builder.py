@@ -124,11 +124,11 @@ class _Stretch(NamedTuple):
         return stop + int(more.argmax()) if more.any() else len(self.is_new)
 
     def borders(self, block_size: int) -> list[int]:
-        """Where blocks begin that are complete: full, and their last key cannot come again; and
-        where the last of them ends."""
+        """Where blocks begin that are full, with all versions of their keys, and where the last of
+        them ends."""
         entries = self.entries
         if entries.shape and self.is_new is None:
-            return list(range(0, len(entries), max(1, block_size // sum(entries.shape))))
+            return list(range(0, len(entries) + 1, full_block(entries, block_size)))
         ends = entries.end_positions()
         borders, begins = [0], 0
         while ends[-1] - begins > block_size:
@@ -147,6 +147,11 @@ class _Stretch(NamedTuple):
             self.hashes[start:stop],
             None if self.is_new is None else self.is_new[start:stop],
         )
+
+
+def full_block(entries: Packed, block_size: int) -> int:
+    """How many entries a block of this size has at most, if they are of one shape; else 1."""
+    return max(1, block_size // sum(entries.shape)) if entries.shape else 1
 
 
 def _ascends(rows: Bytes) -> bool:
@@ -194,7 +199,7 @@ class TableBuilder:
         self._entries = 0
         self._hashes: list[Hashes] = []
         self._tombstones: set[RangeTombstone] = set()
-        self._last: tuple[bytes, int] = (b"", 0)
+        self._last = b""
         self._seq_bounds: set[int] = set()
         self._deletes = self._merges = 0
         self._expiries = array("Q")
@@ -211,7 +216,8 @@ class TableBuilder:
         return self._blocks_size + self._unfinished_size + filter_size
 
     def add(self, entries: Packed) -> None:
-        """Append entries that follow all earlier ones: key ascending, then seq descending.
+        """Append entries that follow all earlier ones: key ascending, then seq descending. All
+        versions of a key come by one call.
 
         Raises ``InternalError`` when they do not, or are no entries of a table.
         """
@@ -226,7 +232,7 @@ class TableBuilder:
         else:
             ascends, hashes = _ascends(rows), hash_rows(rows)
         is_new = self._check(entries, ascends=ascends)
-        self._last = (entries.key(count - 1), int(entries.seqs[-1]))
+        self._last = entries.key(count - 1)
         self._entries += count
         self._raw_bytes += entries.parts.size
         self._hashes.append(hashes)
@@ -298,7 +304,7 @@ class TableBuilder:
         if high > MAX_SEQ:
             raise InternalError(f"not a sequence number: {high}")
         is_new = None
-        if not ascends or self._last[0] >= entries.first_key:
+        if not ascends or self._last >= entries.first_key:
             is_new = self._check_versions(entries.keys(), entries.seqs.tolist())
         self._deletes += deletes
         self._seq_bounds |= {low, high}
@@ -320,14 +326,15 @@ class TableBuilder:
 
     def _check_versions(self, keys: list[bytes], seqs: list[int]) -> Flags:
         entries = list(zip(keys, map(neg, seqs), strict=True))
-        previous = self._last[0], -self._last[1]
-        for left, right in pairwise((previous, *entries)):
+        if keys[0] <= self._last:
+            raise InternalError(f"entries out of order: {keys[0]!r} after {self._last!r}")
+        for left, right in pairwise(entries):
             if left >= right:
                 raise InternalError(f"entries out of order: {left} before {right}")
-        return np.fromiter(map(ne, (self._last[0], *keys), keys), np.bool_, len(keys))
+        return np.fromiter(map(ne, (self._last, *keys), keys), np.bool_, len(keys))
 
     def _cut_blocks(self) -> None:
-        """Write the blocks that are complete: full, and their last key cannot come again."""
+        """Write the blocks that are full."""
         stretch = _Stretch.joined(self._unfinished)
         borders = stretch.borders(self._block_size)
         count, begins = len(stretch.entries), stretch.entries.start(borders[-1])
@@ -337,7 +344,7 @@ class TableBuilder:
             few = borders[at : at + step + 1]
             begin, end = few[0], few[-1]
             self._write_blocks(stretch.between(begin, end), [border - begin for border in few])
-        self._unfinished = [stretch.between(borders[-1], count)]
+        self._unfinished = [stretch.between(borders[-1], count)] if borders[-1] < count else []
         self._unfinished_size = stretch.entries.parts.size - begins
 
     def _write_blocks(self, stretch: _Stretch, borders: list[int]) -> None:
@@ -366,7 +373,7 @@ class TableBuilder:
         entries = self._entries
         bounds = [key for t in self._tombstones for key in (t.start, t.end)]
         if entries:
-            bounds += (self._separators[0], self._last[0])
+            bounds += (self._separators[0], self._last)
         seqs = self._seq_bounds.union(t.seq for t in self._tombstones)
         return TableProperties(
             entries=entries,
@@ -390,7 +397,7 @@ class TableBuilder:
         encode = msgspec.msgpack.encode
         index = build_index(
             self._separators,
-            self._last[0],
+            self._last,
             self._lengths,
             learned=self._learned,
         )

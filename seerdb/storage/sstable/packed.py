@@ -165,9 +165,10 @@ class Packed:
             shape=self.shape,
         )
 
-    def portions(self, size: int) -> Iterator[Packed]:
-        """The entries in order, of about ``size`` bytes at a time; nothing is copied."""
-        count = max(1, len(self) * size // max(1, self.parts.size))
+    def portions(self, size: int, group: int = 1) -> Iterator[Packed]:
+        """The entries in order, in groups of ``group`` that are not parted, of about ``size`` bytes
+        at a time; nothing is copied."""
+        count = max(1, len(self) * size // max(1, self.parts.size) // group) * group
         for start in range(0, len(self), count):
             yield self.between(start, min(start + count, len(self)))
 

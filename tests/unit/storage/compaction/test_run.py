@@ -263,6 +263,32 @@ def test_parts_of_a_plan_together_are_the_whole() -> None:
     ]
 
 
+def test_blocks_are_full_wherever_windows_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that overlap in a part of their keys, values of one size, a delete now and then."""
+    monkeypatch.setattr(inputs_module, "WINDOW_BLOCKS", 3)
+    store = MemoryObjectStore()
+    expected: dict[bytes, tuple[int, int]] = {}
+    inputs = []
+    for run, numbers in enumerate((range(900, 3000, 3), range(0, 1700, 2), range(500, 1900)), 1):
+        rows: dict[bytes, tuple[int, bytes | None]] = {}
+        for number in numbers:
+            key, seq = b"key%05d" % number, 10_000 * run + number
+            rows[key] = seq, None if number % 97 == 0 else b"%02d" % run * 30
+        inputs.append(put_table(store, run, rows))
+        expected |= {key: (seq, PUT if value else DELETE) for key, (seq, value) in rows.items()}
+    made = merge(store, inputs, bottom=False)
+    assert contents(store, made) == expected
+    living = {key: each for key, each in expected.items() if each[1] == PUT}
+    made = merge(store, inputs, bottom=True)
+    assert contents(store, made) == living
+    [table] = made
+    tables = new_table_store(store)
+    handle = tables.handle(table)
+    blocks = tables.load_range(handle, 0, tables.open(handle).block_count, fill=False)
+    counts = [len(block.columns().keys) for block in blocks]
+    assert set(counts[:-1]) == {FORMAT.block_size // (8 + 60)}
+
+
 def test_requests_beside_the_work_change_nothing_of_it() -> None:
     store = MemoryObjectStore()
     inputs = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 from crc32c import crc32c
@@ -54,6 +54,24 @@ def test_unsorted_entries_are_refused(entries: list[Entry]) -> None:
         add(new_builder(), entries)
     with pytest.raises(InternalError, match="out of order"):
         add_one_by_one(new_builder(), entries)
+
+
+def test_versions_of_a_key_come_by_one_call() -> None:
+    """Else one could come when the block of the others is written."""
+    builder = new_builder()
+    add(builder, [Entry(b"a", 5), Entry(b"b", 4)])
+    with pytest.raises(InternalError, match="out of order: b'b' after b'b'"):
+        add(builder, [Entry(b"b", 3), Entry(b"c", 2)])
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_blocks_that_are_just_full_are_written_at_once(blocks: int) -> None:
+    builder = new_builder(block_size=10 * (7 + 100))
+    entries = puts(10 * blocks + 3)
+    add(builder, entries[: 10 * blocks])
+    add(builder, entries[10 * blocks :])
+    keys = block_keys(OpenTable(builder.finish(1_000, 2_000)))
+    assert [len(block) for block in keys] == [10] * blocks + [3]
 
 
 def test_order_holds_across_the_steps_of_one_call() -> None:
@@ -130,16 +148,18 @@ def test_a_large_value_does_not_weigh_on_its_neighbours() -> None:
     assert [len(block) for block in keys] == [4, 1, 4]
 
 
-@pytest.mark.parametrize("step", [1, 7, 1000])
-def test_versions_of_a_key_never_part(step: int) -> None:
-    entries = in_order(
-        Entry(b"key%02d" % number, seq, PUT, b"v" * 60)
+@pytest.mark.parametrize("keys_at_once", [1, 7, 20])
+def test_versions_of_a_key_never_part(keys_at_once: int) -> None:
+    versions = [
+        in_order(
+            Entry(b"key%02d" % number, seq, PUT, b"v" * 60) for seq in range(1, 3 + number * 7 % 40)
+        )
         for number in range(20)
-        for seq in range(1, 3 + number * 7 % 40)
-    )
+    ]
+    entries = list(chain.from_iterable(versions))
     builder = new_builder(block_size=300)
-    for start in range(0, len(entries), step):
-        add(builder, entries[start : start + step])
+    for start in range(0, len(versions), keys_at_once):
+        add(builder, list(chain.from_iterable(versions[start : start + keys_at_once])))
     table = OpenTable(builder.finish(1_000, 2_000))
     keys = block_keys(table)
     assert len(keys) > 10

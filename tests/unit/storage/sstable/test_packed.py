@@ -75,16 +75,17 @@ def test_a_part_is_what_is_at_its_positions(entries: list[Entry], data: st.DataO
     assert rows(pack(entries).between(start, stop)) == entries[start:stop]
 
 
-@given(LISTS, st.integers(1, 99))
-def test_portions_are_the_whole_and_as_large_as_entries_allow(
-    entries: list[Entry], size: int
+@given(LISTS, st.integers(1, 99), st.integers(1, 4))
+def test_portions_are_the_whole_and_as_large_as_groups_of_entries_allow(
+    entries: list[Entry], size: int, group: int
 ) -> None:
     whole = pack(entries)
-    portions = list(whole.portions(size))
+    portions = list(whole.portions(size, group))
     assert [row for each in portions for row in rows(each)] == entries
+    assert all(len(each) % group == 0 for each in portions[:-1])
     if len({len(entry.key) + len(entry.value) for entry in entries}) == 1:
-        assert all(each.parts.size <= size or len(each) == 1 for each in portions)
-        assert len(portions) == 1 or portions[0].parts.size + whole.start(1) > size
+        assert all(each.parts.size <= size or len(each) <= group for each in portions)
+        assert len(portions) == 1 or portions[0].parts.size + group * whole.start(1) > size
 
 
 @given(LISTS, st.data())

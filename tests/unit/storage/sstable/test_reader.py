@@ -248,7 +248,7 @@ def test_an_index_that_does_not_fit_the_blocks_is_corruption(falsify: str, index
     add(builder, puts(100))
     if falsify != "longer block":
         builder._separators.append(b"key9")
-        builder._last = (b"key9", 1)
+        builder._last = b"key9"
     if falsify == "longer block":
         builder._lengths[0] += 1
     elif falsify == "empty block":

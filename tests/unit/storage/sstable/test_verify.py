@@ -119,7 +119,7 @@ def test_entries_that_are_not_those_of_the_manifest_are_found() -> None:
 
 def test_a_key_above_the_largest_is_found() -> None:
     def lower(builder: Careless) -> None:
-        builder._last = b"key0001", 1
+        builder._last = b"key0001"
 
     with pytest.raises(CorruptionError, match="out of the table's bounds"):
         verify(careless(puts(3), lower))
