@@ -1,20 +1,24 @@
 """Holds what a follower took of the log against what the writer made of it.
 
 The writer's flushes end where its log segments end, and so do a follower's memtables. So when the
-manifest brings a flushed table, the follower has a memtable of the same commits, and both have the
+manifest tells of a flush, the follower has a memtable of the same commits, and the table has the
 same entries, as digests tell. A commit that either has missed, or has otherwise, shows, wherever on
 the way from the writer's memory through log, bucket or stream that happened.
+
+What a flush has made is told by its record in the manifest alone: a table that is there later may
+be a part of it, or what a merge has left of it, also in its place.
 
 What comes live is compared sooner, see ``running.py``; this sees the memtable as a whole, and what
 came through the bucket.
 
-Not compared are tables that were merged before they were seen, that hold large values elsewhere, or
-operands; and memtables of which the follower has a part only.
+Not compared are tables that hold large values elsewhere, or operands; those whose records were not
+read one by one; and memtables of which the follower has a part only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from seerdb.storage.digest import NONE, Digest, digest
 from seerdb.storage.flush.run import packed
@@ -27,16 +31,24 @@ from seerdb.storage.replication.running import difference
 CHUNK = 4096
 
 
-def compare(memtable: Memtable, after: int, tables: Sequence[TableMeta]) -> bool:
+class Flush(NamedTuple):
+    """What the writer has made a table of: the commits after seq ``after``, up to ``last``."""
+
+    after: int
+    last: int
+    table: TableMeta
+
+
+def compare(memtable: Memtable, after: int, flushes: Sequence[Flush]) -> bool:
     """Whether the writer's flush of what ``memtable`` holds, the commits after seq ``after``, is
-    among ``tables`` and could be compared.
+    among ``flushes`` and could be compared.
 
     Raises: ``CorruptionError`` when it holds something else.
     """
-    flushed = [table for table in tables if after < table.min_seq and _ends_with(table, memtable)]
-    if len(flushed) != 1 or memtable.oldest_operand != NEVER:
+    wanted = after, memtable.last_seq
+    table = next((table for *commits, table in flushes if tuple(commits) == wanted), None)
+    if table is None or memtable.oldest_operand != NEVER:
         return False
-    [table] = flushed
     expected = table.sums
     if expected is None or table.pointers or table.merges:
         return False
@@ -45,10 +57,6 @@ def compare(memtable: Memtable, after: int, tables: Sequence[TableMeta]) -> bool
         where = f"seq {after + 1} to {memtable.last_seq} ({table_name(table.id)})"
         raise difference(where, expected, found)
     return True
-
-
-def _ends_with(table: TableMeta, memtable: Memtable) -> bool:
-    return table.level == 0 and table.max_seq <= memtable.last_seq
 
 
 def _digest(memtable: Memtable) -> Digest:

@@ -12,7 +12,7 @@ What was taken may turn out void, when another home takes the database over (see
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from seerdb.clock import ForwardClock
 from seerdb.errors import CorruptionError
@@ -22,7 +22,7 @@ from seerdb.storage.memtable import ENTRY_OVERHEAD, Memtable, points_of
 from seerdb.storage.operators import MergeOperator
 from seerdb.storage.read.layout import Layout
 from seerdb.storage.read.state import LiveState, State
-from seerdb.storage.replication.compare import compare
+from seerdb.storage.replication.compare import Flush, compare
 from seerdb.storage.replication.running import AppliedDigest, Commit, Mark
 from seerdb.storage.replication.shipped import Listing, Piece
 from seerdb.storage.tiers.row_cache import RowCache
@@ -149,9 +149,9 @@ class Contents:
             self.diverged = error
             raise
 
-    def adopt(self, state: ManifestState, *, compares: bool = True) -> bool:
+    def adopt(self, state: ManifestState, flushes: Sequence[Flush] = ()) -> bool:
         """Show the tables of a later state, and drop the memtables that they cover; whether that
-        could be done now. Unless it ``compares``, new tables need not be of the same commits.
+        could be done now. ``flushes`` are those since the state before that are known.
 
         Raises: ``CorruptionError`` when a memtable is not what its writer flushed; nothing more is
         shown then.
@@ -163,8 +163,7 @@ class Contents:
         is_cut = self._is_cut(state.last_seq)
         if is_cut and any(each.special for each in self._memtables()):
             return False
-        if compares:
-            self._compare(covered, state)
+        self._compare(covered, state.epoch, flushes)
         self._epochs = [each for each in self._epochs if each[0] not in covered]
         if is_cut or state.last_seq > live.visible_seq:
             rows = self._rows = rows.anew()
@@ -186,16 +185,14 @@ class Contents:
         self._tables.drop_cached(gone)
         return True
 
-    def _compare(self, covered: list[Memtable], state: ManifestState) -> None:
+    def _compare(self, covered: list[Memtable], epoch: int, flushes: Sequence[Flush]) -> None:
         """Hold memtables against the tables that the writer made of the same commits. What another
         epoch logged may be void; that is found out elsewhere."""
-        known = {table.id for table in self.live.current.layout.version.tables}
-        fresh = [table for table in state.version.tables if table.id not in known]
         before = self._flushed
         for memtable in covered:
             came = (epoch for each, epoch in self._epochs if each is memtable)
             try:
-                if state.epoch in came and compare(memtable, before, fresh):
+                if epoch in came and compare(memtable, before, flushes):
                     self.compared_seq = max(self.compared_seq, memtable.last_seq)
             except CorruptionError as error:
                 self.diverged = error

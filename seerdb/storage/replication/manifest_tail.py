@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from seerdb.errors import CorruptionError, NotFoundError
-from seerdb.storage.manifest.edit import RESTORE, Edit
+from seerdb.storage.manifest.edit import INGEST, RESTORE, Edit, ManifestRecord
 from seerdb.storage.manifest.state import ManifestState
 from seerdb.storage.manifest.store import apply, load, read_record
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import MANIFEST_PREFIX
+from seerdb.storage.replication.compare import Flush
 
 
 class ManifestTail:
@@ -36,6 +37,8 @@ class ManifestTail:
         self.restored = 0
         """Number of the last record that may have put an earlier state back: one that has, or that
         was loaded with others which were not looked at."""
+        self.flushes: list[Flush] = []
+        """Those that were read, until somebody takes them."""
 
     def advance(self) -> bool:
         """Read what was added; whether there was anything. Raises: as :meth:`reload`."""
@@ -43,13 +46,21 @@ class ManifestTail:
         try:
             while True:
                 following = read_record(self._store, self.state.number + 1)
+                before = self.state.last_seq
                 self._continue_with(apply(self.state, following))
-                if isinstance(following, Edit) and following.reason == RESTORE:
-                    self.restored = following.number
+                self._note(following, before)
         except NotFoundError:
             return self.state.number > before
         except CorruptionError:
             return self.reload()
+
+    def _note(self, record: ManifestRecord, before: int) -> None:
+        if not isinstance(record, Edit):
+            return
+        if record.reason == RESTORE:
+            self.restored = record.number
+        elif record.reason != INGEST and record.last_seq > before:
+            self.flushes += [Flush(before, record.last_seq, table) for table in record.add]
 
     def _continue_with(self, state: ManifestState) -> None:
         if state.merge_operator != self.state.merge_operator:

@@ -172,8 +172,9 @@ class Tail:
         if state.number != self._shown_number or contents is not self._contents:
             with self._mutex:
                 restored = self.manifest.restored > self._shown_number
-                if contents.adopt(state, compares=not restored):
+                if contents.adopt(state, () if restored else self.manifest.flushes):
                     self._shown_number = state.number
+                    self.manifest.flushes = []
 
     def _read_on(self, contents: Contents, listing: Listing) -> int | None:
         """Take what was listed, as long as nobody takes over; the seq that comes after a gap,
