@@ -113,6 +113,10 @@ class Model:
         for each in LEVELS[: LEVELS.index(level) + 1]:
             self._safe[each] = max(self._safe[each], seq)
 
+    def lose_disk(self) -> None:
+        """Nothing is safe any more but what ``object`` says."""
+        self._safe = dict.fromkeys(LEVELS, self._safe["object"])
+
     def may_survive(self, level: str) -> tuple[int, int]:
         """Lowest and highest seq that may be the newest after a crash from which everything
         acknowledged at ``level`` must return."""
