@@ -166,9 +166,10 @@ class Packed:
         )
 
     def portions(self, size: int, group: int = 1) -> Iterator[Packed]:
-        """The entries in order, in groups of ``group`` that are not parted, of about ``size`` bytes
-        at a time; nothing is copied."""
-        count = max(1, len(self) * size // max(1, self.parts.size) // group) * group
+        """The entries in order, of about ``size`` bytes at a time: whole groups of ``group``, where
+        one is no larger. Nothing is copied."""
+        fitting = max(1, len(self) * size // max(1, self.parts.size))
+        count = max(fitting - fitting % group, min(fitting, group))
         for start in range(0, len(self), count):
             yield self.between(start, min(start + count, len(self)))
 

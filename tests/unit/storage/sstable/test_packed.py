@@ -82,10 +82,12 @@ def test_portions_are_the_whole_and_as_large_as_groups_of_entries_allow(
     whole = pack(entries)
     portions = list(whole.portions(size, group))
     assert [row for each in portions for row in rows(each)] == entries
-    assert all(len(each) % group == 0 for each in portions[:-1])
     if len({len(entry.key) + len(entry.value) for entry in entries}) == 1:
-        assert all(each.parts.size <= size or len(each) <= group for each in portions)
-        assert len(portions) == 1 or portions[0].parts.size + group * whole.start(1) > size
+        fits = group * whole.start(1) <= size
+        assert all(each.parts.size <= size or len(each) == 1 for each in portions)
+        assert all(len(each) % group == 0 for each in portions[:-1] if fits)
+        more = (group if fits else 1) * whole.start(1)
+        assert len(portions) == 1 or portions[0].parts.size + more > size
 
 
 @given(LISTS, st.data())
