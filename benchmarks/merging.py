@@ -19,7 +19,6 @@ from benchmarks.fill_runs import RUNS, parts
 from benchmarks.processes import MIB, descendants, memory
 
 _CHECKED = 100
-_TOUCHED = 2 << 30
 
 
 def compact(task: Task) -> Timing:
@@ -66,19 +65,11 @@ def _filled(task: Task) -> Path:
 
 def _merge(engine: Engine, case: str, task: Task) -> Timing:
     detail = {"input_mib": engine.table_bytes() / MIB}
-    _touch_memory()
     started = perf_counter()
     engine.merge()
     seconds = perf_counter() - started
     detail["output_mib"] = engine.table_bytes() / MIB
     return Timing(case, task.entries // RUNS * RUNS, seconds, detail)
-
-
-def _touch_memory() -> None:
-    """Have memory for the merge that is free, and really there: what a virtual machine has given
-    back to its host comes back page by page, which may take longer than the merge. By another
-    process, for the peak of this one counts."""
-    subprocess.run([sys.executable, "-c", f"bytearray(b'1') * {_TOUCHED}"], check=True)
 
 
 def _check(engine: Engine, task: Task) -> None:
