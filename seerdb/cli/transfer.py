@@ -258,9 +258,9 @@ def _output(file: str) -> Iterator[BinaryIO]:
             yield output
         return
     path = path.resolve()  # a symbolic link stays one
-    draft = path.with_name(f"{path.name}.partial")
+    draft = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
     try:
-        with draft.open("wb") as output:
+        with draft.open("xb") as output:
             yield output
             output.flush()
             os.fsync(output.fileno())

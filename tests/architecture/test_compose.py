@@ -52,6 +52,8 @@ def test_each_service_waits_until_the_one_it_needs_is_ready(services: dict[str, 
     assert services["seerdb"]["depends_on"] == {
         "bucket": {"condition": "service_completed_successfully"}
     }
+    # After a takeover `seerdb` is the one that waits, which is no health.
+    assert services["standby"]["depends_on"] == {"seerdb": {"condition": "service_started"}}
     assert services["minio"]["healthcheck"]["test"]
     assert services["seerdb"]["healthcheck"]["test"]
     assert "healthcheck.py" in str(services["seerdb"]["healthcheck"]["test"])

@@ -72,6 +72,15 @@ def test_a_dump_replaces_neither_a_pipe_nor_a_link(seerdb: Commands, tmp_path: P
     os.close(reader)
 
 
+def test_a_dump_leaves_other_files_alone(seerdb: Commands, tmp_path: Path) -> None:
+    seerdb("put", "a", "1")
+    mine = tmp_path / "dump.partial"
+    mine.write_text("mine")
+    seerdb("dump", str(tmp_path / "dump"))
+    assert mine.read_text() == "mine"
+    assert {each.name for each in tmp_path.iterdir()} == {"dump", "dump.partial"}
+
+
 def test_a_dump_has_its_name_once_it_is_on_the_disk(
     seerdb: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
