@@ -73,7 +73,7 @@ class BlobReader:
                 "a table points into this blob, but it is gone",
                 name=name,
                 offset=place.offset,
-                hint="restore the object from a backup",
+                hint="has another writer taken over? else restore the object from a backup",
             ) from error
 
 

@@ -310,7 +310,7 @@ class TableStore:
             raise CorruptionError(
                 f"the manifest names this table, but it is gone: {error}",
                 name=name,
-                hint="restore the object from a backup",
+                hint="has another writer taken over? else restore the object from a backup",
             ) from error
 
     @staticmethod
