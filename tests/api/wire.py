@@ -34,6 +34,8 @@ WAIT = 60.0
 
 
 LARGE = b"v" * (MAX_PLAIN_BODY + 1)
+RECEIVED = 1 << 18
+"""Bytes of replies that the system keeps for a client."""
 
 
 HTTPTOOLS: dict[str, Any] = {"http": GuardedProtocol}
@@ -116,7 +118,11 @@ class Wire:
     """A client that sends bytes as they are and takes replies one by one."""
 
     def __init__(self, server: Server) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT)
+        self.socket = socket.socket()
+        self.socket.settimeout(WAIT)
+        # Systems that are tuned for it keep 32 MiB for who does not read.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+        self.socket.connect(("127.0.0.1", server.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.read = self.socket.makefile("rb")
 
