@@ -193,7 +193,7 @@ def _check_names(names: Iterable[str], spelled: Callable[[str], str] = str) -> N
     if unknown:
         raise InvalidRequestError(
             f"unknown setting {', '.join(map(spelled, unknown))}; "
-            f"known are {', '.join(SETTING_TYPES)}"
+            f"known are {', '.join(map(spelled, SETTING_TYPES))}"
         )
 
 

@@ -165,7 +165,7 @@ def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
     file.write_text("blocksize = 1\n")
     with pytest.raises(InvalidRequestError, match="blocksize"):
         load(file)
-    with pytest.raises(InvalidRequestError, match="SEERDB_BLOCKSIZE"):
+    with pytest.raises(InvalidRequestError, match="SEERDB_BLOCKSIZE; known are SEERDB_"):
         load(environment={"SEERDB_BLOCKSIZE": "1"})
     with pytest.raises(InvalidRequestError, match="blocksize"):
         load(flags={"blocksize": 1})
