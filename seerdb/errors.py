@@ -121,7 +121,10 @@ class ClosedError(SeerDBError):
 
 
 class FencedError(ClosedError):
-    """A writer with a higher epoch owns the database; this one writes no more."""
+    """A writer with a higher epoch owns the database, or may; this one writes no more.
+
+    A write that was under way may have reached the bucket in time to be part of the database.
+    """
 
 
 class PoisonedError(ClosedError):
