@@ -259,6 +259,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._takes_nothing():
             self.transport.abort()
 
+    def drop_if_replying(self) -> None:
+        """Hang up on a client that has not got, or not taken, all of a reply that has begun."""
+        cycle: RequestResponseCycle | None = self.cycle
+        has_begun = cycle is not None and cycle.response_started and not cycle.response_complete
+        if has_begun or self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def _look(self) -> None:
         """Hang up on a client that has been owing for long, or takes nothing."""
         if self._takes_nothing():

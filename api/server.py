@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -21,6 +22,7 @@ from seerdb.options import without_password
 from seerdb_api.app import create_app
 from seerdb_api.database import open_database
 from seerdb_api.fast import FastPath
+from seerdb_api.intake import GuardedProtocol
 from seerdb_api.logs import configure_logging
 from seerdb_api.process import prepare
 from seerdb_api.protocol import KeyProtocol
@@ -33,6 +35,8 @@ BACKLOG = 2048
 """Connections that the kernel holds while the loop is busy."""
 GRACEFUL_SECONDS = 20
 """How long a stop waits for requests that are still being answered."""
+HANGING_UP_SECONDS = 1
+"""The end of that, which is for hanging up on clients that do not take their replies."""
 FENCED = 4
 """The exit code of a conflict, as for all commands."""
 
@@ -127,12 +131,21 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn; first, streams without end and merges are told to end. uvicorn gives up
         waiting for a request, but a thread that serves it is always waited for. Of plain writes it
-        does not know."""
+        does not know. Before it cancels the rest, whoever has not taken a reply is hung up on."""
         self._service.stop()
+        patience = self.config.timeout_graceful_shutdown or 0
+        loop = asyncio.get_running_loop()
+        hanging_up = loop.call_later(max(0, patience - HANGING_UP_SECONDS), self._hang_up)
         await super().shutdown(sockets)
+        hanging_up.cancel()
         for connection in self.server_state.connections.copy():
             if isinstance(connection, KeyProtocol):
                 connection.give_up()
+
+    def _hang_up(self) -> None:
+        for connection in self.server_state.connections.copy():
+            if isinstance(connection, GuardedProtocol):
+                connection.drop_if_replying()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         settings = self._settings

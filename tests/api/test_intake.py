@@ -17,7 +17,17 @@ from seerdb_api.head import MAX_LINES
 from seerdb_api.intake import MAX_HEAD, MAX_TARGET, GuardedProtocol
 from tests.api.client import PROBLEM_JSON, PROBLEM_MEMBERS
 from tests.api.fake_database import FakeDatabase
-from tests.api.wire import WAIT, Server, WaitingDatabase, Wire, connected, request, serving, turn
+from tests.api.wire import (
+    WAIT,
+    Server,
+    WaitingDatabase,
+    Wire,
+    connected,
+    request,
+    serving,
+    turn,
+    unread,
+)
 
 CHUNKED = request("PUT", "/v1/kv/new", "transfer-encoding: chunked")
 LONG = MAX_HEAD // 8
@@ -309,12 +319,6 @@ def test_nothing_follows_a_reply_to_a_request_whose_body_is_wrong() -> None:
 
 
 LARGE = b"v" * (16 << 20)
-
-
-def unread(server: Server) -> list[GuardedProtocol]:
-    """Connections whose clients take less than there is for them."""
-    every = list(server.server_state.connections)
-    return [each for each in every if isinstance(each, GuardedProtocol) and each.flow.write_paused]
 
 
 @pytest.mark.parametrize("asked", ["/v1/kv/large", "/v1/kv"], ids=["value", "stream"])

@@ -20,6 +20,7 @@ from tests.api.wire import (
     request,
     serving,
     turn,
+    unread,
 )
 
 
@@ -212,3 +213,27 @@ def test_a_plain_write_that_a_stop_gives_up_is_told_so(waiting: WaitingDatabase)
         assert b"urn:seerdb:closed" in reply
         assert wire.ended()
         commit()  # nobody is told any more
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request("GET", "/v1/kv", "accept: application/x-ndjson"),
+        request("GET", "/v1/kv"),
+        request("GET", "/v1/kv/large") + request("GET", "/v1/kv") * 2,
+    ],
+    ids=["stream", "page", "several"],
+)
+def test_a_stop_hangs_up_on_who_takes_nothing_of_a_reply(
+    caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    """Each was an error in the log, with a stack."""
+    db = FakeDatabase()
+    db.put(b"large", b"v" * (16 << 20))
+    with serving(db, timeout_graceful_shutdown=1) as server, connected(server) as wire:
+        wire.send(sent)
+        while not unread(server):
+            turn(server)
+        server.stop()
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
+    assert db.scans_open == 0

@@ -148,6 +148,12 @@ class Wire:
         self.socket.close()
 
 
+def unread(server: Server) -> list[GuardedProtocol]:
+    """Connections whose clients take less than there is for them."""
+    every = list(server.server_state.connections)
+    return [each for each in every if isinstance(each, GuardedProtocol) and each.flow.write_paused]
+
+
 @contextmanager
 def connected(server: Server) -> Iterator[Wire]:
     with closing(Wire(server)) as wire:
