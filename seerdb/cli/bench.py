@@ -20,6 +20,7 @@ from seerdb.cli.client import KEYS_TARGET, Client, key_target, with_query
 from seerdb.cli.output import print_json, print_table, progress_bar
 from seerdb.clock import Clock, SystemClock
 from seerdb.db import DB
+from seerdb.options import without_user
 
 SEED = 1
 PREFIX = b"seerdb-bench/"
@@ -137,7 +138,7 @@ def _opened(url: str | None, directory: str | None, durability: str) -> Iterator
             remote = Remote(client, durability)
             remote.clear()
             try:
-                yield remote, url
+                yield remote, without_user(url)
             finally:
                 remote.clear()
         return

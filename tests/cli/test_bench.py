@@ -32,3 +32,11 @@ def test_a_server_is_measured_and_left_as_it_was(seerdb: Commands) -> None:
 
 def test_the_url_of_the_environment_is_not_measured_by_accident(seerdb: Commands) -> None:
     assert seerdb("bench", "--count", "1").text.startswith("embedded, in ")
+
+
+def test_the_password_of_a_server_is_not_printed(seerdb: Commands) -> None:
+    url = seerdb.url.replace("//", "//me:hunter2@")
+    for form in ((), ("--json",)):
+        outcome = seerdb("bench", "--url", url, "--count", "1", "--durability", "memory", *form)
+        assert seerdb.url in outcome.text
+        assert "hunter2" not in outcome.text + outcome.err
