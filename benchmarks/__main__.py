@@ -343,7 +343,10 @@ def _refusals_explained() -> Iterator[None]:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise ValueError(f"{text!r} names nothing")
+    return words
 
 
 def _numbers(text: str) -> tuple[int, ...]:
