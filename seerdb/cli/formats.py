@@ -17,11 +17,17 @@ from msgspec import UNSET, UnsetType
 
 from seerdb.cli.output import item
 from seerdb.errors import InvalidRequestError
+from seerdb.options import MAX_KEY_SIZE, MAX_VALUE_SIZE
 from seerdb.storage.batch import check_key, check_value
 from seerdb.storage.ingest.dump import CHUNK_BYTES, MAGIC, DumpDecoder, DumpEncoder
 from seerdb.storage.read.rows import Entry
 
 Pair = tuple[bytes, bytes]
+
+MAX_LINE = 6 * (MAX_KEY_SIZE + MAX_VALUE_SIZE) + 1024
+"""Bytes of a line: each byte of key and value may be written with six, as ``\\u0000`` is."""
+LOOK = 1 << 20
+"""Bytes of a longer line that are read before the rest is, if it begins as ours do."""
 
 
 class Format(StrEnum):
@@ -141,8 +147,18 @@ class Source:
         first = self._stream.read(1)
         if first == MAGIC[:1]:
             return self._from_dump(first)
-        rest = b"" if first == b"\n" else self._stream.readline()
-        return self._from_lines(chain((first + rest,), self._stream))
+        return self._from_lines(self._lines(first))
+
+    def _lines(self, first: bytes) -> Iterator[bytes]:
+        """The lines of the stream, of which ``first`` is the first byte. What is too long to be
+        one that can be loaded is cut."""
+        read = self._stream.readline
+        line = first if first == b"\n" else first + read(LOOK)
+        while line:
+            if len(line) >= LOOK and line[-1:] != b"\n" and line.lstrip()[:1] == b"{":
+                line += read(MAX_LINE - len(line))
+            yield line
+            line = read(LOOK)
 
     def _from_lines(self, lines: Iterable[bytes]) -> Iterator[Pair]:
         decode = msgspec.json.Decoder(Line).decode
@@ -151,6 +167,8 @@ class Source:
             if not line or line.isspace():
                 continue
             try:
+                if len(line) >= MAX_LINE:
+                    raise ValueError("it is longer than any that holds a key and a value")
                 key, value = decode(line).pair()
                 check_key(key)
                 check_value(value)

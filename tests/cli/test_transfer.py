@@ -9,10 +9,12 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from seerdb import DB, UnavailableError
+from seerdb import DB, InvalidRequestError, UnavailableError
+from seerdb.cli import formats
 from seerdb.cli.directory import open_directory
 from seerdb.cli.transfer import BATCH_BYTES, BATCH_OPERATIONS
 from seerdb.options import Options
@@ -333,6 +335,46 @@ def test_a_bad_line_is_named_and_a_directory_is_not_changed(directory: Path, lin
 def test_a_blank_first_line_counts(tmp_path: Path) -> None:
     error = Commands()("load", "--data-dir", str(tmp_path / "d"), stdin=b"\nno\n", expect=2).err
     assert "line 2 " in error
+
+
+class Endless(io.RawIOBase):
+    """``head``, then the same byte for ever, of which a test reads no more than some."""
+
+    def __init__(self, head: bytes, byte: bytes) -> None:
+        self._head = head
+        self._byte = byte
+        self._most = 64 << 20
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head or self._byte * len(buffer)
+        self._head = b""
+        self._most -= len(data)
+        assert self._most >= 0
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize(
+    ("head", "byte"), [(b"", b"\0"), (b"\n", b"x"), (b'{"key":"a","value":"', b"x")]
+)
+def test_a_line_without_an_end_is_not_read_for_ever(
+    head: bytes, byte: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "MAX_LINE", 4 << 20)
+    source = formats.Source(io.BufferedReader(Endless(head, byte)), "device")
+    with pytest.raises(InvalidRequestError, match=r"line \d cannot be loaded"):
+        list(source)
+
+
+@pytest.mark.parametrize("size", [formats.LOOK, formats.LOOK - 1, 3 * formats.LOOK])
+def test_a_line_may_be_long(size: int) -> None:
+    lines = b"".join(b'  {"key":"%d","value":"%s"}\r\n' % (n, b"v" * size) for n in range(3))
+    source = formats.Source(io.BytesIO(lines), "file")
+    assert list(source) == [(b"%d" % n, b"v" * size) for n in range(3)]
+    assert source.size == len(lines)
 
 
 def test_a_binary_dump_that_is_cut_or_damaged_changes_nothing(directory: Path) -> None:
