@@ -239,3 +239,30 @@ def test_an_outage_slows_down_then_refuses_then_heals(durability: str) -> None:
     assert detail(db) == (True, "none")
     assert all(check.ok for check in db.health())
     assert len(list(db.scan())) == len(rows) + 1
+
+
+def test_a_batch_larger_than_a_segment_counts_as_a_whole() -> None:
+    """An outage filled disk and memory: each such segment counted as one of usual length."""
+    world = World(wal_budget=256 << 10, durability="memory")
+    db = world.open()
+    world.store.outage = True
+    value = b"x" * (200 << 10)
+    for number in range(3):
+        db.put(b"%d" % number, value)
+    with pytest.raises(BusyError, match="wal_budget"):
+        db.put(b"3", value)
+    assert db.statistics().wal.bytes > 3 * len(value)
+    world.store.outage = False
+    world.clock.advance(60)
+    db.put(b"healed", b"1")
+    db.flush()
+    assert db.statistics().wal.bytes == 16 << 10
+    assert len(list(db.scan())) == 4
+
+
+def test_a_batch_larger_than_the_budget_is_waited_for_by_nobody() -> None:
+    """While it is in the active segment nothing would ever make it less."""
+    db = World(wal_budget=128 << 10, durability="memory").open()
+    for number in range(6):
+        db.put(b"%d" % number, b"x" * (300 << 10))
+    assert db.statistics().stalls.refused == 0

@@ -44,6 +44,11 @@ class SegmentRetention:
         with self._lock:
             return sum(segment >= needed_from for segment, _ in self._kept)
 
+    def beyond(self, first: int, end: int) -> int:
+        """By how many bytes the segments from ``first`` on, and those that are still to be shipped,
+        are longer than they were preallocated; but for those from ``end`` on."""
+        return self._pool.beyond(min(first, self._backlog.needed_from), end)
+
     def flushed(self, segments: Iterable[int]) -> None:
         """Take segments whose contents are in tables that the manifest names."""
         now = self._clock.monotonic()

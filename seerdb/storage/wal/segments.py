@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from seerdb.errors import DiskError
-from seerdb.storage.local.files import File, FileSystem
+from seerdb.storage.local.files import File, FileSystem, size_of
 from seerdb.storage.wal.format import SegmentHeader, encode_header
 
 SPARES_KEPT = 3
@@ -65,6 +65,7 @@ class SegmentPool:
         # Guarded by _lock:
         self._spares: list[str] = []
         self._next = 1
+        self._beyond: dict[int, int] = {}
         self._adopt()
 
     @property
@@ -72,6 +73,17 @@ class SegmentPool:
         """How many files are ready to be taken."""
         with self._lock:
             return len(self._spares)
+
+    def grew(self, segment: int, size: int) -> None:
+        """Take note that a segment has so many bytes, more than were preallocated."""
+        with self._lock:
+            self._beyond[segment] = size - self._size
+
+    def beyond(self, first: int, end: int) -> int:
+        """By how many bytes the segments from ``first`` on, ``end`` excluded, are longer than they
+        were preallocated: a batch may be larger than that."""
+        with self._lock:
+            return sum(size for segment, size in self._beyond.items() if first <= segment < end)
 
     def prepare(self) -> None:
         """Make a spare unless there is one: zeros really written, length durable.
@@ -127,11 +139,15 @@ class SegmentPool:
         if self.spares >= SPARES_KEPT or not self._fits(path):
             self._files.remove(path)
             self._files.sync_directory(self._directory)
+            with self._lock:
+                self._beyond.pop(segment, None)
             return
         self._add_spare(path)
 
     def _adopt(self) -> None:
         for name in self._files.list(self._directory):
+            if (segment := parse_segment_name(name)) is not None:
+                self._adopt_length(segment)
             match = _SPARE.match(name)
             if match is None:
                 continue
@@ -145,17 +161,18 @@ class SegmentPool:
         if self._spares:
             self._forget_former_names()
 
+    def _adopt_length(self, segment: int) -> None:
+        size = size_of(self._files, segment_path(self._directory, segment))
+        if size > self._size:
+            self.grew(segment, size)
+
     def _forget_former_names(self) -> None:
         """Make renames to spares durable, before another header goes into such a file: its
         former name could come back after a power loss, with a segment not its own."""
         self._files.sync_directory(self._directory)
 
     def _fits(self, path: str) -> bool:
-        file = self._files.open_read(path)
-        try:
-            return file.size() == self._size
-        finally:
-            file.close()
+        return size_of(self._files, path) == self._size
 
     def _make(self, fill: Callable[[File, int], None]) -> str:
         """A new file, whole and durable, that has no name of a spare yet."""

@@ -326,6 +326,8 @@ class LogWriter:
             self._poison(error)
             raise
         self._position += len(frame)
+        if self._position > self._segment_size:
+            self.pool.grew(self.segment, self._position)
 
     def _check_sound(self) -> None:
         if self._cause is not None:

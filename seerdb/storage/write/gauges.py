@@ -75,8 +75,22 @@ class Gauges:
     def wal_bytes(self) -> int:
         """Local disk that the log takes that is not flushed, the active segment included, or not
         shipped."""
-        segments = sum(len(memtable.segments) for memtable in self._live.current.memtables)
-        return (segments + self._retention.count_unshipped()) * self._options.wal_segment_size
+        active = self._live.current.active.segments
+        return self._log_bytes(active[-1] + 1)
+
+    @property
+    def _pressing_bytes(self) -> int:
+        """As :attr:`wal_bytes`, but for what the active segment has beyond its length: nothing
+        takes that away before it is sealed."""
+        return self._log_bytes(self._live.current.active.segments[0])
+
+    def _log_bytes(self, end: int) -> int:
+        """What the log takes; of segments from ``end`` on no more than their length."""
+        memtables, retention = self._live.current.memtables, self._retention
+        segments = sum(len(memtable.segments) for memtable in memtables)
+        oldest = memtables[-1].segments[0]
+        whole = (segments + retention.count_unshipped()) * self._options.wal_segment_size
+        return whole + retention.beyond(oldest, end)
 
     def worst(self) -> Gauge:
         """The one that slows writes down most now; free disk as of the last measurement."""
@@ -84,7 +98,7 @@ class Gauges:
 
     def obstacle(self) -> Obstacle | None:
         """What must change before a memtable may be sealed. Reads memory only."""
-        used = self.wal_bytes + self._options.wal_segment_size
+        used = self._pressing_bytes + self._options.wal_segment_size
         budget = self._options.wal_budget
         sealed, runs = len(self._live.current.sealed), self._runs()
         if used > budget:
@@ -171,7 +185,8 @@ class Gauges:
     def _log_words(self, unshipped: int) -> str:
         if not unshipped:
             return "the unflushed log"
-        size = unshipped * self._options.wal_segment_size
+        oldest = self._live.current.memtables[-1].segments[0]
+        size = unshipped * self._options.wal_segment_size + self._retention.beyond(oldest, oldest)
         return f"the log, of which {size:,} bytes are flushed but not shipped to the bucket,"
 
     def measure_disk(self) -> None:
@@ -182,7 +197,7 @@ class Gauges:
     def _all(self) -> Iterator[Gauge]:
         """All values as they are; free disk as of the last look. Reads memory only."""
         options, state = self._options, self._live.current
-        runs, used, budget = self._runs(), self.wal_bytes, options.wal_budget
+        runs, used, budget = self._runs(), self._pressing_bytes, options.wal_budget
         fill = self._fill()
         segment = options.wal_segment_size
         full = budget // segment * segment

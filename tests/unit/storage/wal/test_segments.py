@@ -311,3 +311,19 @@ def test_the_pool_works_on_the_real_disk_with_direct_io(tmp_path: Path) -> None:
     file.close()
     pool.recycle(1)
     assert files.list(str(tmp_path)) == ["spare-3"]
+
+
+def test_what_segments_have_beyond_their_length_is_known_until_they_are_gone() -> None:
+    files = disk()
+    pool = SegmentPool(files, "wal", SIZE)
+    for segment, size in ((1, SIZE), (2, SIZE + 700), (3, SIZE + 50)):
+        take(pool, segment)
+        file = files.open(segment_path("wal", segment))
+        file.write_at(size - 1, b"x")
+        file.close()
+        if size > SIZE:
+            pool.grew(segment, size)
+    for known in (pool, SegmentPool(files, "wal", SIZE)):
+        assert (known.beyond(1, 4), known.beyond(3, 4), known.beyond(1, 3)) == (750, 50, 700)
+    pool.recycle(2)
+    assert pool.beyond(1, 4) == 50

@@ -95,7 +95,9 @@ class Rig:
         self.ship.name = "ship"
         self.unshipped = 0
         lanes = cast(Lane, self.lane), cast(Lane, self.compaction), cast(Lane, self.ship)
-        retention: Any = SimpleNamespace(count_unshipped=lambda: self.unshipped)
+        retention: Any = SimpleNamespace(
+            count_unshipped=lambda: self.unshipped, beyond=lambda _first, _end: 0
+        )
         self.gauges = Gauges(self.live, lanes, retention, self.files, "db", options)
         self.admission = Admission(
             self.gauges,
