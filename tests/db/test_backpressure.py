@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from seerdb import DB, Batch, BusyError, ClosedError, Components
+from seerdb import DB, Batch, BusyError, ClosedError, Components, DiskFullError
 from seerdb.events import WriteResumed, WriteSlowed, WriteStalled
 from seerdb.storage.write.admission import ReasonStatistics
 from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS
@@ -266,3 +266,20 @@ def test_a_batch_larger_than_the_budget_is_waited_for_by_nobody() -> None:
     for number in range(6):
         db.put(b"%d" % number, b"x" * (300 << 10))
     assert db.statistics().stalls.refused == 0
+
+
+@pytest.mark.parametrize("free", [0, 1000])
+def test_a_full_disk_is_told_as_long_as_it_is_full(free: int) -> None:
+    world = World(min_free_disk=1 << 20, durability="memory")
+    db = world.open()
+    db.put(b"first", b"1")
+    world.files.free_space = free
+    _, refusal = fill_until(db, DiskFullError)
+    assert detail(db) == (False, str(refusal))
+    status: Any = db.stats()["stalls"]
+    assert status["reason"] == str(refusal)
+    assert f"{free:,} bytes of disk are free" in status["slowed"]
+    world.files.free_space = 1 << 30
+    assert detail(db) == (True, "none"), "though nobody has written since"
+    db.put(b"healed", b"1" * 10_000)
+    assert db.get(b"first") == b"1"

@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from seerdb.clock import Clock
-from seerdb.errors import BusyError, ClosedError, DiskFullError
+from seerdb.errors import BusyError, ClosedError, DiskError, DiskFullError
 from seerdb.events import Listener, WriteResumed, WriteSlowed, WriteStalled
 from seerdb.storage.workers.lanes import Lane
 from seerdb.storage.write.gauges import Gauges, Obstacle
@@ -52,7 +52,8 @@ class ReasonStatistics(msgspec.Struct, frozen=True):
 
 class StallStatistics(msgspec.Struct, frozen=True):
     """Counters since the database was opened, in all and by reason. ``reason`` is what writers
-    wait for now, ``slowed`` what slows them down now; empty when nothing does."""
+    wait for now, or what the disk refuses them for; ``slowed`` what slows them down now; empty
+    when nothing does."""
 
     stalls: int
     stalled_seconds: float
@@ -96,6 +97,7 @@ class Admission:
         self._looked_at = 0
         self._slowed_by: Reason | None = None
         self._is_stopped = False
+        self._is_disk_full = False
         self._refuse_until = clock.monotonic()
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
@@ -175,7 +177,9 @@ class Admission:
             count = self._counts[Reason.DISK]
             count.refused += 1
             count.last = str(refusal)
+            self._is_disk_full = True
             raise
+        self._is_disk_full = False
 
     def _wait(self, is_over: Callable[[], bool], lane: Lane, deadline: float) -> None:
         is_woken = False
@@ -210,16 +214,28 @@ class Admission:
         count.last = obstacle.words + cause
         raise BusyError(count.last, retry_after_seconds=1.0)
 
-    def statistics(self) -> StallStatistics:
-        """A copy of the counters, and what is in the way now."""
+    def _in_the_way(self) -> str:
+        """What writers wait for now, or are refused for until the disk has room."""
+        if self._is_disk_full:
+            try:
+                self._gauges.check_disk()
+            except DiskError as refusal:
+                return str(refusal)
+            self._is_disk_full = False
         obstacle = self._gauges.obstacle() if self._is_stopped else None
+        return obstacle.words if obstacle else ""
+
+    def statistics(self) -> StallStatistics:
+        """A copy of the counters, and what is in the way now. How much of the disk is free is asked
+        anew only where that was too little."""
+        reason = self._in_the_way()
         gauge = self._gauges.worst()
         counts = self._counts.values()
         return StallStatistics(
             stalls=sum(count.stops for count in counts),
             stalled_seconds=sum(count.stopped_seconds for count in counts),
             refused=sum(count.refused for count in counts),
-            reason=obstacle.words if obstacle else "",
+            reason=reason,
             slowdowns=sum(count.slowdowns for count in counts),
             slowed_seconds=sum(count.slowed_seconds for count in counts),
             slowed=_slowed(gauge) if gauge.severity else "",

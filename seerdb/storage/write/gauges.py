@@ -50,8 +50,8 @@ class Obstacle(NamedTuple):
 
 
 class Gauges:
-    """The measures of one database. For the writer that leads; all but :meth:`measure_disk` and
-    :meth:`check_disk` read memory only, and are thread-safe."""
+    """The measures of one database. Thread-safe; all but :meth:`measure_disk` and
+    :meth:`check_disk` read memory only."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Gauges:
         self._files = files
         self._directory = directory
         self._options = options
-        self._free = 0
+        self._free: int | None = None
 
     @property
     def wal_bytes(self) -> int:
@@ -170,8 +170,9 @@ class Gauges:
 
     def check_disk(self) -> None:
         """Raise ``DiskFullError`` when less than ``min_free_disk`` is free."""
-        free = self._files.free_bytes(self._directory)
-        if free < self._options.min_free_disk:
+        self.measure_disk()
+        free = self._free
+        if free is not None and free < self._options.min_free_disk:
             raise DiskFullError(
                 f"{free:,} bytes are free where {self._directory} is, less than min_free_disk "
                 f"({self._options.min_free_disk:,}); writes go on when there is room"
@@ -210,7 +211,7 @@ class Gauges:
             sealed = len(state.sealed)
             words = f"{sealed} sealed memtables wait for their flush, the next is {fill:.0%} full"
             yield Gauge(Reason.MEMTABLES, sealed + fill, MAX_SEALED + 0.5, MAX_SEALED + 1.0, words)
-        if self._free:
+        if self._free is not None:
             least = options.min_free_disk
             words = f"{self._free:,} bytes of disk are free, min_free_disk is {least:,}"
             yield Gauge(Reason.DISK, self._free, least * 5 / 4, least, words)
