@@ -110,7 +110,8 @@ def load(
     with _input(file) as stream, progress_bar("bytes") as bar:
         source = Source(stream, "standard input" if file == STDIO else file)
         size = Path(file).stat().st_size if file != STDIO else None
-        pairs = _watched(source, bar, bar.add_task("loading", total=size))
+        rest = None if data_dir is None else "making tables"
+        pairs = _watched(source, bar, bar.add_task("loading", total=size), rest)
         summary = (
             _load_into_server(pairs, url, durability)
             if data_dir is None
@@ -160,13 +161,17 @@ def _encoded(entries: Iterable[Entry], form: Format) -> Parts:
     yield 0, encoder.end()
 
 
-def _watched(source: Source, bar: Progress, task: TaskID) -> Iterator[Pair]:
-    """The pairs of ``source``; the bar is told how far that is."""
+def _watched(source: Source, bar: Progress, task: TaskID, rest: str | None) -> Iterator[Pair]:
+    """The pairs of ``source``; the bar is told how far that is, and the ``rest`` of the work after
+    the last of them, whose end nobody knows."""
     for number, pair in enumerate(source):
         if number % PROGRESS_EVERY == 0:
             bar.update(task, completed=source.size)
         yield pair
     bar.update(task, completed=source.size)
+    if rest is not None:
+        bar.remove_task(task)
+        bar.add_task(rest, total=None, completed=source.size)
 
 
 def _load_into_directory(pairs: Iterable[Pair], data_dir: str, options: Options) -> dict[str, Any]:

@@ -8,17 +8,21 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
 from seerdb import DB, InvalidRequestError, UnavailableError
-from seerdb.cli import formats
+from seerdb.cli import formats, transfer
 from seerdb.cli.directory import open_directory
 from seerdb.cli.transfer import BATCH_BYTES, BATCH_OPERATIONS
 from seerdb.options import Options
 from seerdb.storage.ingest.dump import DumpDecoder, DumpEncoder
+from seerdb.storage.ingest.run import IngestReport
 from seerdb.storage.object_store.location import StoreLocation
 from seerdb.storage.object_store.stores import Stores
 from seerdb.testing.objects import MemoryObjectStore, StallingObjectStore
@@ -307,6 +311,25 @@ def test_what_is_loaded_may_come_in_any_order_and_more_than_once(tmp_path: Path)
     loaded = commands("load", "--data-dir", str(path), "--json", stdin=lines).json
     assert (loaded["entries"], loaded["bytes"]) == (10, len(lines))
     assert contents(path) == {b"%d" % (n * 7 % 10): b"%d" % n for n in range(25)}
+
+
+def test_a_bar_does_not_stand_at_its_end_while_tables_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar, ingest = Progress(disable=True), DB.ingest
+    shown: list[tuple[str, bool]] = []
+
+    def ingest_all(database: DB, pairs: Iterable[tuple[bytes, bytes]]) -> IngestReport:
+        gathered = list(pairs)
+        shown.extend((task.description, task.finished) for task in bar.tasks)
+        return ingest(database, gathered)
+
+    monkeypatch.setattr(transfer, "progress_bar", lambda _: nullcontext(bar))
+    monkeypatch.setattr(DB, "ingest", ingest_all)
+    file = tmp_path / "lines"
+    file.write_bytes(ITEM)
+    Commands()("load", str(file), "--data-dir", str(tmp_path / "data"))
+    assert shown == [("making tables", False)]
 
 
 def test_an_empty_input_loads_nothing(tmp_path: Path) -> None:
