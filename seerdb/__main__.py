@@ -7,6 +7,7 @@ nothing that the parent's jobs do not need.
 from __future__ import annotations
 
 import signal
+import sys
 from typing import NoReturn
 
 BY_SIGNAL = 128
@@ -18,9 +19,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, _end)
-    from seerdb.cli.main import main as run
+    try:
+        from seerdb.cli.main import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while it was loaded; what runs tells by itself
+        sys.exit(BY_SIGNAL + signal.SIGINT)
 
 
 def _end(number: int, _frame: object) -> NoReturn:

@@ -13,11 +13,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 import msgspec
 import pytest
 
 from seerdb import DB, errors
+from seerdb import __main__ as entry
 from seerdb.cli.client import PROBLEMS
 from seerdb.cli.main import BROKEN_PIPE, EXIT_CODES, exit_code
 from seerdb_api.errors import OF_HTTP
@@ -270,6 +273,22 @@ def test_an_interrupt_is_quiet() -> None:
         outcome = process.end()
         done.set()
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "")
+
+
+class Interrupted(ModuleType):
+    """Ctrl-C comes while it is loaded."""
+
+    def __getattr__(self, _: str) -> NoReturn:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_the_commands_are_loaded_is_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "seerdb.cli.main", Interrupted("main"))
+    with pytest.raises(SystemExit, match=r"^130$"):
+        entry.main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
