@@ -101,9 +101,10 @@ def register_merge_operator(
             f"the name of a merge operator is 1 to 64 letters, digits, '.', '_', '-', not {name!r}"
         )
     if not isinstance(operator, MergeOperator):
-        if not callable(operator):
-            raise InvalidRequestError(f"a merge operator is a function, not {operator!r}")
         operator = MergeOperator(operator)
+    for function in (operator.combine, operator.first):
+        if not callable(function):
+            raise InvalidRequestError(f"a merge operator is made of functions, not {function!r}")
     if _registered.setdefault(name, operator) != operator:
         raise InvalidRequestError(f"merge operator {name!r} is another one already")
 

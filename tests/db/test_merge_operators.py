@@ -234,6 +234,8 @@ def test_registering() -> None:
         ("a b", one),
         ("x" * 65, one),
         ("test_merging.none", None),
+        ("test_merging.name", seerdb.MergeOperator("append")),  # type: ignore[arg-type]
+        ("test_merging.base", seerdb.MergeOperator(one, first=b"0")),  # type: ignore[arg-type]
     ):
         with pytest.raises(InvalidRequestError):
             seerdb.register_merge_operator(name, operator)  # type: ignore[arg-type]
