@@ -8,9 +8,10 @@ from typing import Any, assert_type
 import pytest
 
 from seerdb import DB, Entry
+from seerdb.storage import entry
 from tests.db.conftest import OpenDB
 from tests.db.layers import LAYERS, Layered
-from tests.fixtures.database import World
+from tests.fixtures.database import ROOMY, World
 
 KEYS = [
     b"\0",
@@ -200,3 +201,26 @@ def test_type_checkers_know_the_rows_of_a_scan(db: DB) -> None:
             assert_type(alone, bytes)
             assert alone == b"a"
         assert_type(next(snapshot.scan()), tuple[bytes, bytes])
+
+
+def test_a_short_scan_takes_no_time_for_each_range_delete_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a table had one, too, all of them were put in order, for each scan anew."""
+    overlays: list[int] = []
+
+    def overlaid(newer: Any, older: Any) -> Any:
+        overlays.append(newer.count + older.count)
+        return original(newer, older)
+
+    original = entry._overlaid
+    db = World(**ROOMY).open()
+    db.put(b"z", b"1")
+    db.delete_range(b"a", b"b")
+    db.flush()
+    for number in range(500):
+        db.delete_range(b"%04d" % number, b"%04d!" % number)
+    monkeypatch.setattr(entry, "_overlaid", overlaid)
+    for _ in range(10):
+        assert list(db.scan(b"z", limit=1)) == [(b"z", b"1")]
+    assert overlays == []

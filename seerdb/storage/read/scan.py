@@ -99,7 +99,7 @@ def _tombstones(state: State, tables: TableStore) -> RangeTombstones:
     combined = state.layout.load_tombstones(tables)
     for memtable in reversed(state.memtables):
         if memtable.ranged:
-            combined = combined.under(memtable.tombstones)
+            combined = combined.read_under(memtable.tombstones)
     return combined
 
 

@@ -57,6 +57,8 @@ def test_adding_some_is_having_them_all(parts: list[list[RangeTombstone]]) -> No
 def test_two_sets_become_one_whichever_is_newer(
     older: list[RangeTombstone], newer: list[RangeTombstone]
 ) -> None:
+    for_one_read = RangeTombstones(older).read_under(RangeTombstones(newer))
+    check(for_one_read, older + newer)
     built = RangeTombstones(older).under(RangeTombstones(newer))
     check(built, older + newer)
     check(built.with_added(newer), older + newer)
