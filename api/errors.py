@@ -66,6 +66,7 @@ PROBLEMS: dict[type[errors.SeerDBError], Problem] = {
     errors.UnavailableError: Problem(
         503, "unavailable", "The object store is not available", retryable=True
     ),
+    errors.WorkerError: Problem(503, "worker", "The workers did not do the job", retryable=True),
     errors.ClosedError: Problem(503, "closed", "The database is closed", retryable=True),
     errors.FencedError: Problem(409, "fenced", "Another writer took over"),
     errors.PoisonedError: Problem(

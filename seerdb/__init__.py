@@ -34,6 +34,7 @@ from seerdb.errors import (
     TruncatedError,
     UnavailableError,
     UnsupportedFormatError,
+    WorkerError,
 )
 from seerdb.events import Event
 from seerdb.options import DBOptions, Durability, Options
@@ -121,6 +122,7 @@ __all__ = [
     "TruncatedError",
     "UnavailableError",
     "UnsupportedFormatError",
+    "WorkerError",
     "WriteBatch",
     "backup",
     "clone",

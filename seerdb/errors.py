@@ -16,6 +16,7 @@
       DiskError                  the local disk failed; look at the cause
         DiskFullError            free space on the local disk
       UnavailableError           retry with backoff; the cause is the object store
+        WorkerError              the same; the cause is what background jobs run on
       ClosedError                open the database again
         FencedError              another writer took over; do not retry here
         PoisonedError            restart and read the first cause
@@ -114,6 +115,11 @@ class DiskFullError(DiskError):
 
 class UnavailableError(SeerDBError):
     """The object store cannot be reached or refuses; the cause is chained."""
+
+
+class WorkerError(UnavailableError):
+    """A job was not done, as its worker process or the Dask cluster failed; it runs again by
+    itself. The object store may be well."""
 
 
 class ClosedError(SeerDBError):

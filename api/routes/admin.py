@@ -69,7 +69,7 @@ async def flush(request: Request) -> Response:
     **documented(
         query=COMPACT_PARAMETERS,
         success={200: Success("What was merged", _REPORT, ("seerdb-seq",))},
-        problems=WRITE_PROBLEMS,
+        problems=(*WRITE_PROBLEMS, PROBLEMS[errors.WorkerError]),
     ),
 )
 async def compact(request: Request) -> Response:

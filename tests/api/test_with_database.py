@@ -16,6 +16,7 @@ from structlog.typing import EventDict
 from seerdb import DB, Components, Event
 from seerdb.clock import SystemClock
 from seerdb.events import Fenced, Poisoned, WorkFailed, WriteStalled
+from seerdb.storage.workers import cluster
 from seerdb.testing.clock import FakeClock
 from seerdb_api.app import create_app
 from seerdb_api.database import log_event
@@ -74,6 +75,19 @@ def test_a_value_is_gone_when_its_time_is_over(settings: ServiceSettings) -> Non
         }
         assert client.put("/v1/kv/a", b"2", if_match=tag).status == 412
         assert client.put("/v1/kv/a", b"2", if_none_match="*").status == 204
+
+
+def test_a_merge_that_no_worker_does_is_no_fault_of_the_store(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
+    db = DB.open(str(settings.data_dir), **(SETTINGS | {"background": "dask://127.0.0.1:1"}))
+    with served(settings, db) as client:
+        for value in (b"1", b"2"):
+            client.put("/v1/kv/a", value)
+            assert client.request("POST", "/v1/admin/flush").status == 200
+        problem = client.request("POST", "/v1/admin/compact").problem(503, "worker")
+        assert problem["title"] == "The workers did not do the job"
 
 
 def test_a_key_in_a_table_that_is_lost_is_no_missing_key(settings: ServiceSettings) -> None:

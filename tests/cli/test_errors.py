@@ -49,6 +49,7 @@ CODES = {
     "TruncatedError": 6,
     "UnavailableError": 5,
     "UnsupportedFormatError": 6,
+    "WorkerError": 5,
 }
 """All others: 1."""
 

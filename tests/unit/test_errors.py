@@ -22,7 +22,9 @@ from seerdb.errors import (
     PoisonedError,
     SeerDBError,
     TruncatedError,
+    UnavailableError,
     UnsupportedFormatError,
+    WorkerError,
 )
 
 CLASSES = [
@@ -55,6 +57,7 @@ def test_all_of_them_are_public_and_documented() -> None:
         (ChecksumError, CorruptionError),
         (TruncatedError, CorruptionError),
         (UnsupportedFormatError, CorruptionError),
+        (WorkerError, UnavailableError),
     ],
 )
 def test_the_special_is_caught_as_the_general(

@@ -15,7 +15,14 @@ from threading import Lock
 import msgspec
 
 from seerdb.clock import Clock
-from seerdb.errors import BusyError, ClosedError, DiskError, InvalidRequestError, UnavailableError
+from seerdb.errors import (
+    BusyError,
+    ClosedError,
+    DiskError,
+    InvalidRequestError,
+    UnavailableError,
+    WorkerError,
+)
 from seerdb.events import DrillCompleted, Listener, WorkFailed
 from seerdb.options import Options
 from seerdb.storage.backup.places import open_store
@@ -213,9 +220,9 @@ class Drills:
             with processes.shared_numbers() as (place, numbers), control.shared(numbers):
                 made: DrillReport = processes.run_alone(run_in_worker, job, place)
         except ProcessDied as error:
-            raise UnavailableError("the process of the drill died; it is tried again") from error
+            raise WorkerError("the process of the drill died; it is tried again") from error
         except NotStarted as error:
-            raise UnavailableError(f"no process for the drill can be started: {error}") from error
+            raise WorkerError(f"no process for the drill can be started: {error}") from error
         return made
 
     def _drill_here(

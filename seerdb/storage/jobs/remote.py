@@ -21,7 +21,7 @@ from seerdb.errors import (
     InvalidRequestError,
     NotFoundError,
     TruncatedError,
-    UnavailableError,
+    WorkerError,
 )
 from seerdb.storage.jobs.control import JobControl, JobCounts, under_control
 from seerdb.storage.jobs.runners import Job, JobFunction, Result, metered_store
@@ -87,7 +87,7 @@ class DaskRunner:
         """See :class:`~seerdb.storage.jobs.runners.JobRunner`. The job keeps the rate it begins
         with, and ``control`` counts what it did when it is done.
 
-        Raises: what the job raises; ``UnavailableError`` when it was not done, or may have been
+        Raises: what the job raises; ``WorkerError`` when it was not done, or may have been
         done but the reply is lost; ``ClosedError`` once it is cancelled, without waiting for it.
         """
         control = control or JobControl()
@@ -112,8 +112,8 @@ class DaskRunner:
             if found != tail:
                 raise self._elsewhere(name)
 
-    def _elsewhere(self, name: str) -> UnavailableError:
-        return UnavailableError(
+    def _elsewhere(self, name: str) -> WorkerError:
+        return WorkerError(
             f"a Dask worker says that it wrote {name}, but that is not in {self._location} as seen "
             "from here; workers must reach the same bucket under the same location"
         )
@@ -155,10 +155,10 @@ class RemoteJob:
         return cls(own_version(), purpose.value, rate, sealed)
 
     def unseal(self) -> tuple[JobFunction[Any, Any], object, StoreLocation, Purpose]:
-        """What was sealed. Raises: ``UnavailableError`` where another version runs."""
+        """What was sealed. Raises: ``WorkerError`` where another version runs."""
         here = own_version()
         if here != self.version:
-            raise UnavailableError(
+            raise WorkerError(
                 f"the database runs seerdb {self.version}, this Dask worker runs {here}; install "
                 "the same on both"
             )

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from seerdb.clock import Clock, SystemClock
-from seerdb.errors import UnavailableError
+from seerdb.errors import WorkerError
 from seerdb.storage.jobs.building import AsideObjectStore
 from seerdb.storage.jobs.control import JobControl, under_control
 from seerdb.storage.local.files import FileSystem
@@ -155,7 +155,7 @@ class ProcessRunner:
         purpose: Purpose,
         control: JobControl | None = None,
     ) -> Result:
-        """See :class:`JobRunner`. Raises ``UnavailableError`` when the worker died, or none can be
+        """See :class:`JobRunner`. Raises ``WorkerError`` when the worker died, or none can be
         started."""
         call = _run_job, function, job, self._location, purpose
         result: Result
@@ -171,9 +171,9 @@ class ProcessRunner:
         except NotStarted as error:
             if purpose is Purpose.FLUSH:
                 return self._here.run(function, job, purpose, control)
-            raise UnavailableError(f"no worker process can be started: {error}") from error
+            raise WorkerError(f"no worker process can be started: {error}") from error
         except ProcessDied as error:
-            raise UnavailableError(f"a worker process died; its job runs again: {error}") from error
+            raise WorkerError(f"a worker process died; its job runs again: {error}") from error
         self._meter.merge(statistics)
         return result
 

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
-from seerdb.errors import ClosedError, InvalidRequestError, SeerDBError, UnavailableError
+from seerdb.errors import ClosedError, InvalidRequestError, SeerDBError, WorkerError
 
 MOST_AT_ONCE = 8
 """Jobs of one database that run on a cluster beside each other."""
@@ -62,7 +62,7 @@ class Cluster:
     def submit(self, function: Callable[..., Any], argument: object) -> Call:
         """Have ``function(argument)`` called by a worker, once or more often.
 
-        Both must be picklable. Raises: ``UnavailableError`` when the scheduler cannot
+        Both must be picklable. Raises: ``WorkerError`` when the scheduler cannot
         be reached or has no workers, ``ClosedError``.
         """
         client = self._connected()
@@ -80,7 +80,7 @@ class Cluster:
         return Call(self, client, future)
 
     def check(self, client: Any) -> None:
-        """Raise ``UnavailableError`` unless the scheduler answers and has workers."""
+        """Raise ``WorkerError`` unless the scheduler answers and has workers."""
         try:
             # Dask reconnects by itself, but to a scheduler that may have forgotten our calls.
             workers = client.nthreads(callback_timeout=ANSWER_SECONDS)
@@ -89,13 +89,13 @@ class Cluster:
             raise self.failure(error) from error
         self.threads = sum(workers.values())
         if not workers:
-            raise UnavailableError(
+            raise WorkerError(
                 f"no worker is connected to the Dask scheduler at {self.address}; start one there"
             )
 
-    def failure(self, error: BaseException) -> UnavailableError:
+    def failure(self, error: BaseException) -> WorkerError:
         """What to raise when the cluster has failed with ``error``."""
-        return UnavailableError(
+        return WorkerError(
             f"the Dask cluster at {self.address} did not do the job, which runs again later: "
             f"{type(error).__name__}: {error}"
         )
@@ -209,7 +209,7 @@ class Call:
         """Wait for what the call returns; to be called once.
 
         Raises: a ``SeerDBError`` that the call raised, ``ClosedError`` after :meth:`cancel`,
-        ``UnavailableError`` for all else: the call may then have been made, or still be.
+        ``WorkerError`` for all else: the call may then have been made, or still be.
         """
         try:
             while not self._future.done():

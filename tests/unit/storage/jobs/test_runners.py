@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from seerdb.clock import SystemClock
-from seerdb.errors import ClosedError, CorruptionError, NotFoundError, UnavailableError
+from seerdb.errors import ClosedError, CorruptionError, NotFoundError, WorkerError
 from seerdb.storage.jobs import runners as jobs_module
 from seerdb.storage.jobs.control import JobControl
 from seerdb.storage.jobs.runners import MOST_STORES, LocalRunner, ProcessRunner
@@ -161,7 +161,7 @@ def test_a_flush_runs_here_where_no_process_can_be_started(tmp_path: Path) -> No
     multiprocessing.set_executable("/no/such/python")
     try:
         assert runner.run(run_copy, Copy("a", "b"), Purpose.FLUSH) == (5, os.getpid())
-        with pytest.raises(UnavailableError, match=r"no worker process can be started: .*python"):
+        with pytest.raises(WorkerError, match=r"no worker process can be started: .*python"):
             runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
     finally:
         multiprocessing.set_executable(before)
@@ -187,7 +187,7 @@ def test_a_flush_runs_here_where_processes_do_not_come_to_work(
             patch.setattr(job_process, "get_executable", lambda: str(interpreter))
             workers.prepare()
             assert runner.run(run_copy, Copy("a", "b"), Purpose.FLUSH) == (5, os.getpid())
-            with pytest.raises(UnavailableError, match="no worker process can be started: process"):
+            with pytest.raises(WorkerError, match="no worker process can be started: process"):
                 runner.run(run_copy, Copy("a", "c"), Purpose.COMPACTION)
         monkeypatch.undo()
         size, process = runner.run(run_copy, Copy("a", "c"), Purpose.FLUSH)
@@ -285,6 +285,6 @@ def test_errors_come_back_whole(tmp_path: Path, workers: Workers) -> None:
 def test_a_worker_that_dies_costs_an_attempt(tmp_path: Path, workers: Workers) -> None:
     runner, store, _ = runner_on(tmp_path, workers)
     store.put("a", b"1")
-    with pytest.raises(UnavailableError, match="a worker process died; its job runs again"):
+    with pytest.raises(WorkerError, match="a worker process died; its job runs again"):
         runner.run(run_copy, Copy("a", "b", "die"), Purpose.FLUSH)
     assert runner.run(run_copy, Copy("a", "b"), Purpose.FLUSH)[0] == 1
