@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -98,3 +99,53 @@ def test_what_does_not_fill_the_caches_uses_them() -> None:
         assert db.get(key(500), fill_cache=False) == VALUE
         assert len(list(db.scan(key(500), key(501), fill_cache=False))) == 1
     assert not made
+
+
+def read_by_scan(db: DB, numbers: range) -> None:
+    """Brings blocks into memory."""
+    assert sum(1 for _ in db.scan(key(numbers.start), key(numbers.stop))) == len(numbers)
+
+
+def read_by_snapshot(db: DB, numbers: range) -> None:
+    """The same, by gets of a snapshot."""
+    with db.snapshot() as snapshot:
+        assert all(snapshot.get(key(number)) == VALUE for number in numbers)
+
+
+def read_at_once(db: DB, numbers: range) -> None:
+    """The same, by one call."""
+    assert db.multi_get([key(number) for number in numbers]) == [VALUE] * len(numbers)
+
+
+@pytest.mark.parametrize("read", [read_by_scan, read_by_snapshot, read_at_once])
+def test_rows_give_way_to_blocks_however_those_are_loaded(
+    open_db: OpenDB, read: Callable[[DB, range], None]
+) -> None:
+    """Together they keep to ``block_cache_capacity``."""
+    components, capacity = Components(object_store=MemoryObjectStore()), 1 << 20
+    db = open_db(components=components, background="inline", block_cache_capacity=capacity)
+    with db.batch() as batch:
+        for number in range(20_000):
+            batch.put(key(number), VALUE)
+    db.compact()
+    for number in range(1_000):
+        assert db.get(key(number)) == VALUE
+    assert db.statistics().row_cache.bytes > capacity // 4
+    read(db, range(1_000, 20_000))
+    after = db.statistics()
+    assert after.block_cache.bytes > capacity * 3 // 4
+    assert after.block_cache.bytes + after.row_cache.bytes <= capacity
+
+
+def test_rows_give_way_to_the_blocks_of_a_flush(open_db: OpenDB) -> None:
+    components, capacity = Components(object_store=MemoryObjectStore()), 1 << 20
+    db = open_db(components=components, background="inline", block_cache_capacity=capacity)
+    for start in range(0, 20_000, 1_000):
+        with db.batch() as batch:
+            for number in range(start, start + 1_000):
+                batch.put(key(number), VALUE)
+        db.flush()
+        for number in range(start, start + 1_000):
+            assert db.get(key(number)) == VALUE
+        now = db.statistics()
+        assert now.block_cache.bytes + now.row_cache.bytes <= capacity

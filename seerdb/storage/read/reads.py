@@ -195,7 +195,6 @@ class Reads:
         loaded: Loaded = {}
         if not need.seq:
             load(need, state.layout, self._tables, loaded, fill=fill)
-            state.layout.rows.fit()
         found = None
         if not state.active.ranged:
             found = self._find_loading(state, key, MAX_SEQ, loaded, fill=fill)
@@ -203,20 +202,23 @@ class Reads:
             # A batch with range deletes may be half applied; a snapshot shows all of it or none.
             state, at = self._live.snapshot()
             found = self._find_loading(state, key, at, loaded, fill=fill)
-        self._count(1, loaded)
+        self._account(state.layout, 1, loaded)
         return found, state.layout
 
     def get_at(self, view: View, key: bytes, *, fill: bool = True) -> Shown | None:
         """The version of a key that a view shows; may load."""
         loaded: Loaded = {}
         found = self._find_loading(view.state, key, view.at, loaded, fill=fill)
-        self._count(1, loaded)
+        self._account(view.state.layout, 1, loaded)
         if found is None or type(found[1]) is bytes:
             return found  # type: ignore[return-value]  # plain
         return self._show(key, found, view.second)
 
-    def _count(self, keys: int, loaded: Loaded) -> None:
-        """Count gets that are told, for which so much was loaded; a block is for one key."""
+    def _account(self, layout: Layout, keys: int, loaded: Loaded) -> None:
+        """Count gets that are told, for which so much was loaded; a block is for one key. Rows give
+        way to it."""
+        if loaded:
+            layout.rows.fit()
         loading = min(keys, len(loaded))
         self.gets_loading += loading
         self.gets_in_memory += keys - loading
@@ -234,7 +236,7 @@ class Reads:
         """Versions of several keys of a view, fetching what it needs in parallel."""
         loaded: Loaded = {}
         found = find_many(view.state, keys, view.at, self._tables, loaded, fill=fill)
-        self._count(len(keys), loaded)
+        self._account(view.state.layout, len(keys), loaded)
         if view.state.plain:
             return found  # type: ignore[return-value]  # all plain
         pointers = (version and _missing(version[1], view.second) for version in found)

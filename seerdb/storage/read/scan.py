@@ -64,6 +64,8 @@ def scan(state: State, at: int, wanted: Wanted, tables: TableStore) -> Iterator[
     tombstones = _tombstones(state, tables)
     special = state.special
     for window in windows(sources, EMPTY, reverse=reverse):
+        if wanted.fill:
+            state.layout.rows.fit()
         chunk = collapse(window, tombstones, at, special=special)
         if chunk.keys:
             yield chunk

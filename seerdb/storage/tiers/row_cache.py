@@ -112,7 +112,8 @@ class RowCache:
             self._has_room = self._bytes < self._allowed
 
     def advance(self, memtable: Memtable) -> None:
-        """Begin the generation of a layout whose tables also hold ``memtable``."""
+        """Begin the generation of a layout whose tables also hold ``memtable``, of which blocks may
+        have been loaded."""
         with self._lock:
             self.generation += 1
             keys = iter(self._replaced_by(memtable))
@@ -120,6 +121,7 @@ class RowCache:
         while some := list(islice(keys, _DROPPED_AT_ONCE)):
             with self._lock:
                 self._drop(some)
+        self.fit()
 
     def _replaced_by(self, memtable: Memtable) -> Collection[bytes]:
         rows = self._rows
