@@ -77,6 +77,9 @@ _MASK = 0xA282EAD8
 _WORTH_IT = 16
 """A part is stored compressed when that spares at least one byte in this many."""
 
+_MOST_EXPANSION = 1 << 15
+"""No zstd frame expands to more for each of its bytes: its blocks take four for 128 KiB at best."""
+
 _CODEC = struct.Struct("<BI")
 _CRC = struct.Struct("<I")
 _FOOTER = struct.Struct("<QQQQI8s")
@@ -232,14 +235,16 @@ def _expand_all(stored: Payload, borders: NDArray[np.int64]) -> Payloads | None:
             return data[borders[0] : borders[-1]].reshape(len(sizes), -1)[:, :-TRAILER_SIZE]
         view, bodies = data.data, zip(starts.tolist(), sizes.tolist(), strict=True)
         return [view[start : start + size] for start, size in bodies]
-    if (codecs != _ZSTD).any() or not trailers["raw_length"].all():
+    raw_lengths = trailers["raw_length"].astype(np.uint64)
+    is_possible = (raw_lengths > 0) & (raw_lengths <= sizes * _MOST_EXPANSION)
+    if (codecs != _ZSTD).any() or not is_possible.all():
         return None
     frames = np.stack((starts, sizes), axis=1)
     decompressor = _take_decompressor()
     try:
         expanded = decompressor.multi_decompress_to_buffer(
             zstandard.BufferWithSegments(stored, frames.astype(np.uint64).tobytes()),
-            decompressed_sizes=trailers["raw_length"].astype(np.uint64).tobytes(),
+            decompressed_sizes=raw_lengths.tobytes(),
         )
     except zstandard.ZstdError:
         return None
@@ -262,6 +267,8 @@ def _decompress(body: memoryview, raw_length: int, *, name: str, offset: int) ->
     try:
         if zstandard.frame_content_size(body) > raw_length:
             raise zstandard.ZstdError("the frame announces more than was sealed")
+        if raw_length > len(body) * _MOST_EXPANSION:
+            raise zstandard.ZstdError("more is announced than a frame of its length holds")
         return decompressor.decompress(body, max_output_size=raw_length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CorruptionError(

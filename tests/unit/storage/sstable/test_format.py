@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import zstandard
@@ -170,6 +172,25 @@ def test_a_length_or_frame_that_lies_is_corruption(
         with pytest.raises(CorruptionError) as raised:
             opening(resealed(body, codec | masked, raw_length))
         assert raised.value.offset == 7
+
+
+def test_a_length_that_no_frame_expands_to_takes_no_memory() -> None:
+    body = compressor().compress(b"a" * 1000)
+    for opening in (opened, opened_among_others, opened_among_raw):
+        tracemalloc.start()
+        with pytest.raises(CorruptionError, match="than a frame of its length holds"):
+            opening(resealed(body, 3, (1 << 32) - 1))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [1 << 17, 1 << 20, 1 << 26])
+def test_what_compresses_best_is_opened(size: int) -> None:
+    payload = bytes(size)
+    assert opened(seal(payload, compressor())) == payload
+    assert opened_among_others(seal(payload, compressor())) == payload
+    best = zstandard.ZstdCompressor(level=22).compress(payload)
+    assert opened(resealed(best, 3, size)) == payload
 
 
 @given(st.binary(min_size=1, max_size=300), st.booleans())
