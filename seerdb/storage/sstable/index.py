@@ -38,6 +38,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby, pairwise
+from operator import le, lt
 from sys import getsizeof
 from typing import Protocol
 
@@ -117,15 +118,14 @@ def build_index(
 
 def open_index(index: TableIndex, *, name: str, offset: int) -> BlockIndex:
     """The index made ready. Raises ``CorruptionError`` when its columns do not fit together."""
-    opened: BlockIndex
-    if index.learned is None:
-        opened, count = BisectedIndex(index.separators), len(index.separators)
+    separators, columns, count = index.separators, index.learned, len(index.lengths)
+    if columns is None:
+        fits = len(separators) == count and all(map(lt, separators, separators[1:]))
     else:
-        _check(index.learned, len(index.lengths), name=name, offset=offset)
-        opened, count = LearnedIndex(index.learned), len(index.lengths)
-    if count != len(index.lengths):
+        fits = _fit(columns, count)
+    if not fits:
         raise CorruptionError("the index is malformed", name=name, offset=offset)
-    return opened
+    return BisectedIndex(separators) if columns is None else LearnedIndex(columns)
 
 
 class BisectedIndex:
@@ -269,10 +269,11 @@ def _from_planes(planes: bytes) -> array[int]:
     return array("Q", columns.T.tobytes())
 
 
-def _check(columns: LearnedColumns, count: int, *, name: str, offset: int) -> None:
+def _fit(columns: LearnedColumns, count: int) -> bool:
     starts = columns.starts
-    fits = (
+    return (
         len(columns.heads) == _HEAD * count
+        and all(map(le, heads := _from_planes(columns.heads), heads[1:]))
         and starts[:1] == [0]
         and len(columns.slopes) == len(starts)
         and all(a < b for a, b in pairwise([*starts, count]))
@@ -280,5 +281,3 @@ def _check(columns: LearnedColumns, count: int, *, name: str, offset: int) -> No
         and columns.error > 0
         and all(0 <= number < count for number in columns.long)
     )
-    if not fits:
-        raise CorruptionError("the index is malformed", name=name, offset=offset)

@@ -160,6 +160,23 @@ def test_columns_that_do_not_fit_are_corruption(damage: dict[str, object]) -> No
         open_index(broken, name="t", offset=0)
 
 
+def test_heads_that_do_not_ascend_are_corruption() -> None:
+    index = built([[b"key%04d" % number] for number in range(100)], learned=True)
+    assert index.learned is not None
+    lowest, others = index.learned.heads[:100], index.learned.heads[100:]
+    broken = replace(index, learned=replace(index.learned, heads=lowest + others[::-1]))
+    with pytest.raises(CorruptionError, match="index is malformed"):
+        open_index(broken, name="t", offset=0)
+
+
+@pytest.mark.parametrize(
+    "separators", [[b"a", b"c", b"b"], [b"a", b"b", b"b"], [b"a", b"b"]], ids=str
+)
+def test_separators_that_do_not_ascend_are_corruption(separators: list[bytes]) -> None:
+    with pytest.raises(CorruptionError, match="index is malformed"):
+        open_index(TableIndex(separators, [1, 1, 1], b"z"), name="t", offset=0)
+
+
 def test_a_key_below_several_separators_of_its_head_is_before_all_of_them() -> None:
     keys = [b"a%03d" % number for number in range(40)]
     keys += [b"m" * 8 + ending for ending in (b"b", b"d", b"f", b"h")]

@@ -56,7 +56,7 @@ def test_keys_out_of_order_within_a_block_are_found() -> None:
 
 def test_keys_out_of_order_between_blocks_are_found() -> None:
     entries = puts(40)
-    with pytest.raises(CorruptionError, match="not the block that the index names") as caught:
+    with pytest.raises(CorruptionError, match="the index is malformed") as caught:
         verify(careless([*entries[:10], *entries[20:30], *entries[10:20], *entries[30:]]))
     assert caught.value.offset
 
