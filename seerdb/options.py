@@ -239,7 +239,8 @@ class Options:
     block_cache_capacity: int = _setting(256 * MIB, _integer(0, 1 << 44))
     """Memory for blocks and single rows of tables, overheads counted."""
     disk_cache_capacity: int = _setting(10 * GIB, _integer(0, 1 << 50))
-    """Local disk for parts of tables in a remote bucket; 0 turns it off."""
+    """Local disk for parts of tables in a remote bucket, as far as it leaves twice
+    ``min_free_disk`` free; 0 turns it off."""
     pin_levels: int = _setting(0, _integer(0, 8))
     """How many of the upper levels have their tables kept whole in the disk cache, newest first as
     far as they fit; nothing else takes their place."""

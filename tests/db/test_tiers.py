@@ -321,3 +321,20 @@ def test_a_worker_process_leaves_its_copies_to_the_serving_one(
     assert (found.pinned_tables, found.tables, found.misses) == (1, 1, 0)
     asked = {(row.purpose, row.operation) for row in db.statistics().store_requests}
     assert ("read", "get_range") not in asked
+
+
+def test_what_is_read_leaves_room_for_what_is_written() -> None:
+    """However large the disk cache may be, the disk is not filled until writes are refused."""
+    world = World(disk_cache_capacity=1 << 30, min_free_disk=1 << 20, block_cache_capacity=0)
+    db = world.open()
+    fill(db, range(COUNT))
+    world.files.free_space = 2 << 20
+    assert db.get(key(3)) == VALUE
+    assert disk(db).bytes == 0
+    world.files.free_space = 3 << 20
+    assert db.get(key(3)) == VALUE
+    assert disk(db).bytes > 0
+    world.files.free_space = 2 << 20
+    assert db.get(key(400)) == VALUE
+    assert disk(db).bytes == 0
+    assert db.get(key(3)) == VALUE

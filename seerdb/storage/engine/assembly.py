@@ -45,7 +45,7 @@ from seerdb.storage.retention.loans import GivingBack
 from seerdb.storage.retention.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.retention.segments import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
-from seerdb.storage.tiers.disk_tier import DiskTier, discard, open_tier
+from seerdb.storage.tiers.disk_tier import DiskTier, discard, keep_free_of, open_tier
 from seerdb.storage.tiers.heat import load_heat
 from seerdb.storage.tiers.pinning import Pins
 from seerdb.storage.tiers.table_store import TableStore
@@ -152,7 +152,8 @@ class Assembly:
         try:
             # A bucket on this disk gains nothing from copies beside it.
             if capacity and ((at := self.stores.location) is None or at.directory is None):
-                return open_tier(files, directory, capacity, self.manifest.state.database_id)
+                database_id, keep_free = self.manifest.state.database_id, keep_free_of(self.options)
+                return open_tier(files, directory, capacity, database_id, keep_free=keep_free)
             discard(files, directory)
         except DiskError as error:
             self.components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))

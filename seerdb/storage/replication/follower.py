@@ -39,7 +39,7 @@ from seerdb.storage.replication.shipped import Piece, ShippedLog
 from seerdb.storage.replication.tail import Tail
 from seerdb.storage.retention.loans import open_for_reading
 from seerdb.storage.runtime import Components, Runtime
-from seerdb.storage.tiers.disk_tier import DiskTier, discard, open_tier
+from seerdb.storage.tiers.disk_tier import DiskTier, discard, keep_free_of, open_tier
 from seerdb.storage.tiers.table_store import TableStore
 from seerdb.storage.workers.lanes import Lane
 from seerdb.storage.workers.threads import Thread
@@ -172,7 +172,8 @@ class Follower:
         try:
             # A bucket on this disk gains nothing from copies beside it.
             if capacity and (location is None or location.directory is None):
-                return open_tier(files, directory, capacity, database_id)
+                keep_free = keep_free_of(self.options)
+                return open_tier(files, directory, capacity, database_id, keep_free=keep_free)
             discard(files, directory)
         except DiskError as error:
             self._components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))

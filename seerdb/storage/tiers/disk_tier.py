@@ -9,7 +9,8 @@ Most tables are here in parts, as reads brought them; the pinned ones are meant 
 give way to nothing. A job that has a table's bytes at hand leaves a file with all of them
 (:func:`~seerdb.storage.local.parts_file.write_parts`), and the tier adopts it.
 
-A disk that fails or fills only costs hits: the failure is counted, never raised.
+A disk that fails or fills only costs hits: the failure is counted, never raised. Before it is so
+full that writes would be refused, the tier gives way.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 
 from seerdb.errors import DiskError
 from seerdb.ids import TableId
+from seerdb.options import Options
 from seerdb.storage.local.files import FileSystem, read_whole, size_of
 from seerdb.storage.local.parts_file import (
     RECORD_OVERHEAD,
@@ -50,6 +52,12 @@ class DiskTierStatistics(msgspec.Struct, frozen=True):
     evictions: int
 
 
+def keep_free_of(options: Options) -> int:
+    """What a tier leaves free: writes are slowed down when less than 5/4 of ``min_free_disk`` is
+    free, and refused when less than that is."""
+    return 2 * options.min_free_disk
+
+
 def discard(files: FileSystem, directory: str) -> None:
     """Remove what a tier has left in ``directory``, for want of one. Raises: ``DiskError``."""
     for name in files.list(directory):
@@ -57,9 +65,11 @@ def discard(files: FileSystem, directory: str) -> None:
             files.remove(f"{directory}/{name}")
 
 
-def open_tier(files: FileSystem, directory: str, capacity: int, database_id: str) -> DiskTier:
-    """The tier of one database. What ``directory`` has of another one is removed first, as by
-    whoever followed that one from here. Raises: ``DiskError``."""
+def open_tier(
+    files: FileSystem, directory: str, capacity: int, database_id: str, *, keep_free: int = 0
+) -> DiskTier:
+    """The tier of one database, as :class:`DiskTier`. What ``directory`` has of another one is
+    removed first, as by whoever followed that one from here. Raises: ``DiskError``."""
     path = f"{directory}/{_OWNER}"
     owner = read_whole(files, path) if files.exists(path) else b""
     if owner != database_id.encode():
@@ -67,7 +77,7 @@ def open_tier(files: FileSystem, directory: str, capacity: int, database_id: str
         files.sync_directory(directory)
         _write_owner(files, path, database_id)
         files.sync_directory(directory)
-    return DiskTier(files, directory, capacity)
+    return DiskTier(files, directory, capacity, keep_free=keep_free)
 
 
 def _write_owner(files: FileSystem, path: str, database_id: str) -> None:
@@ -86,13 +96,18 @@ class DiskTier:
 
     Neither a lookup nor a read waits for a write: the state's lock is not held during one.
 
+    ``keep_free``: bytes of the disk that it leaves to others; when these have less it gives way.
+
     Requires: ``directory`` exists, and nobody else uses it.
     """
 
-    def __init__(self, files: FileSystem, directory: str, capacity: int) -> None:
+    def __init__(
+        self, files: FileSystem, directory: str, capacity: int, *, keep_free: int = 0
+    ) -> None:
         self._files = files
         self._directory = directory
         self.capacity = capacity
+        self._keep_free = keep_free
         # Held by whoever writes, closes or removes a file; taken before the state's lock.
         self._changing = threading.Lock()
         # The state's lock guards what follows.
@@ -286,13 +301,23 @@ class DiskTier:
     def _make_room(self, table: TableId | None, needed: int) -> bool:
         """Evict until so much more fits; whether it does. What is written to goes only if no
         other can."""
-        while self._bytes + needed > self.capacity:
+        while self._bytes + needed > self.capacity or self._is_disk_short(needed):
             victim = self._victim(table)
             if victim is None:
                 return False
             self._evictions += 1
             self._remove(victim)
         return True
+
+    def _is_disk_short(self, needed: int) -> bool:
+        """Whether others would be left less of the disk than is theirs."""
+        if not self._keep_free:
+            return False
+        try:
+            return self._files.free_bytes(self._directory) - needed < self._keep_free
+        except DiskError:
+            self._errors += 1
+            return False
 
     def _victim(self, written: TableId | None) -> TableId | None:
         spared = self._pinned | {written}

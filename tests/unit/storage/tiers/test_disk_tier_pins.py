@@ -1,10 +1,11 @@
-"""The disk tier: what is pinned in it, what jobs leave in it, and what it lacks."""
+"""The disk tier: what is pinned in it, what jobs leave in it, what it lacks, when it gives way."""
 
 from __future__ import annotations
 
 import pytest
 
 from seerdb.storage.local.parts_file import write_parts
+from seerdb.storage.tiers.disk_tier import DiskTier
 from seerdb.testing.files import CrashableFileSystem
 from tests.unit.storage.tables import id_of
 from tests.unit.storage.tiers.test_disk_tier import HEADER, A, B, C, on_disk, tier_on
@@ -107,3 +108,18 @@ def test_only_what_is_still_in_use_is_retained(files: CrashableFileSystem) -> No
     tier.retain({B})
     assert [tier.read(table, 0) for table in (A, B, C)] == [None, b"zero", None]
     assert len(files.list("cache")) == 1
+
+
+def test_it_gives_way_before_the_disk_is_full(files: CrashableFileSystem) -> None:
+    files.free_space = 1000
+    tier = DiskTier(files, "cache", 1 << 20, keep_free=500)
+    tier.write(A, 0, b"a" * 100)
+    tier.write(B, 0, b"b" * 600)
+    assert tier.read(B, 0) is None, "others would have less than is theirs"
+    files.free_space = 510
+    tier.write(B, 1, b"b" * 100)
+    assert tier.statistics().tables == 0, "others took of it"
+    files.free_space = 1000
+    tier.write(B, 2, b"b" * 100)
+    assert tier.read(B, 2) == b"b" * 100
+    assert tier.statistics().bytes == on_disk(files)
