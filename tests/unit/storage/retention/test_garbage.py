@@ -332,6 +332,22 @@ def test_a_table_removed_before_the_manifest_is_read_stays_for_its_readers(bench
     assert bench.collector.run(keep).deleted == (name_of(1),)
 
 
+@pytest.mark.parametrize("retention", [0.0, 5_000.0])
+def test_what_a_former_life_removed_stays_for_the_retention_and_the_grace_period(
+    bench: Bench, retention: float
+) -> None:
+    """Replicas may still read it, and who removed it, and would keep it for them, is gone."""
+    collector = GarbageCollector(
+        bench.store, bench.writer, clock=bench.clock, grace_seconds=GRACE, retention=retention
+    )
+    bench.clock.advance(GRACE + 1)
+    bench.writer.commit(remove=[table(2).id], reason="compaction")
+    bench.clock.advance(retention + GRACE - 1)
+    assert name_of(2) not in collector.run(nothing).deleted
+    bench.clock.advance(2)
+    assert name_of(2) in collector.run(nothing).deleted
+
+
 def test_who_is_fenced_deletes_nothing(bench: Bench) -> None:
     bench.clock.advance(GRACE + 1)
     open_writer(bench.memory, seed=1)
