@@ -73,6 +73,19 @@ def test_operands_on_both_sides_of_an_end_are_not_combined_above_it() -> None:
     everywhere(db, b"2")
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_an_operand_that_waits_for_a_large_base_goes_with_it(late: int) -> None:
+    """Not with what is merged once that is over, from the very second on in which it ends."""
+    world, db = opened()
+    db.put(b"k", b"0" * 10_000, ttl=10)
+    db.merge(b"k", b"1")
+    everywhere(db, b"0" * 10_000 + b"1")
+    world.clock.advance(10 + late)
+    db.merge(b"k", b"2")
+    everywhere(db, b"2")
+    everywhere(world.kill().open(), b"2")
+
+
 def test_an_operand_goes_with_its_base_though_that_was_dropped_first() -> None:
     """What expired under operands that a compaction does not see must be remembered."""
     world, db = opened("int64_add")
