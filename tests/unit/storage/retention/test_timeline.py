@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from seerdb.ids import SeqNo
 from seerdb.storage.manifest.store import load
-from seerdb.storage.object_store.names import MANIFEST_PREFIX, TABLE_PREFIX, table_name
+from seerdb.storage.object_store.names import (
+    MANIFEST_PREFIX,
+    TABLE_PREFIX,
+    manifest_name,
+    table_name,
+)
 from seerdb.storage.retention.garbage import GarbageCollector
 from seerdb.storage.retention.timeline import Timeline, follow, read_timeline, state_of
 from seerdb.testing.clock import FakeClock
@@ -134,6 +139,18 @@ def test_reading_goes_back_no_further_than_it_must() -> None:
     assert past.store.calls["get"] < 64 + 10
     assert timeline.marks[0].time_us <= (past.clock.now() - 10) * 1e6
     assert past.timeline().marks[0].number == 1
+
+
+def test_reading_begins_behind_a_record_that_is_gone() -> None:
+    """As where a deletion ended half way: the checkpoint before it may be there all the same."""
+    past = Past()
+    for _ in range(200):
+        past.change(1.0)
+    newest = past.timeline(past.clock.now()).marks[0].number
+    before = past.states[newest - 1].checkpoint
+    past.store.delete([manifest_name(before + 1)])
+    assert manifest_name(before) in past.names(MANIFEST_PREFIX)
+    assert past.timeline().marks[0].number == newest
 
 
 def test_states_of_which_something_is_gone_are_forgotten() -> None:
