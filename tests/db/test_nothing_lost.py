@@ -240,6 +240,24 @@ def test_a_memtable_that_is_not_what_was_logged_is_not_flushed(
     assert db.digest() == expected.digest()._replace(second=db.digest().second)
 
 
+def test_a_memtable_that_lost_what_hides_older_tables_only_is_not_flushed() -> None:
+    """Of what the memtable itself has nothing is amiss then."""
+    world = World()
+    db = world.open(**ROOMY)
+    fill(db, 20)
+    db.flush()
+    tables = db._table_ids()
+    db.delete_range(b"k0010", b"k0012")
+    db.put(b"last", b"one")
+    lose_range(db._engine.live.current.active)
+    with pytest.raises(CorruptionError, match="lose, double or change"):
+        db.flush()
+    assert db._table_ids() == tables
+    db = world.kill().open(**ROOMY)
+    db.flush()
+    assert db.get(b"k0010") is None
+
+
 @pytest.mark.parametrize("fault", [change_value, change_seq, bring_back_older])
 def test_of_puts_and_deletes_the_table_is_what_was_logged(
     fault: Callable[[Memtable], None],
