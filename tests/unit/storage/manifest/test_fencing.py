@@ -11,7 +11,7 @@ import pytest
 from seerdb.errors import AlreadyExistsError, ConflictError, FencedError, UnavailableError
 from seerdb.ids import SeqNo
 from seerdb.storage.manifest.edit import Claim
-from seerdb.storage.manifest.fencing import CLAIM_ATTEMPTS, Claimant
+from seerdb.storage.manifest.fencing import CLAIM_ATTEMPTS, Claimant, check_newest
 from seerdb.storage.manifest.store import load, manifest_numbers, read_record
 from seerdb.storage.manifest.writer import ManifestWriter
 from seerdb.storage.object_store.base import ObjectInfo, ObjectStore
@@ -45,6 +45,20 @@ def move_on(store: MemoryObjectStore, clock: FakeClock, *, from_table: int) -> M
 
 def names(store: ObjectStore) -> list[str]:
     return [info.name for info in store.list("")]
+
+
+@pytest.mark.parametrize("commits", range(3))
+def test_a_look_for_a_successor_goes_past_records_of_ones_own(commits: int) -> None:
+    """As another lane commits them while a ship is under way, before somebody takes over."""
+    store = MemoryObjectStore()
+    writer = open_writer(store)
+    known = writer.state
+    for counter in range(1, 1 + commits):
+        flush(writer, counter)
+    check_newest(store, known)
+    open_writer(store, home="home-b", seed=1)
+    with pytest.raises(FencedError, match="took over from epoch 1"):
+        check_newest(store, known)
 
 
 def test_the_first_claim_makes_the_database() -> None:
