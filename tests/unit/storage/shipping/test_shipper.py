@@ -8,10 +8,13 @@ from unittest.mock import patch
 
 import pytest
 
-from seerdb.errors import ConflictError, DiskError
+from seerdb.errors import ConflictError, DiskError, UnavailableError
 from seerdb.storage.object_store.names import WAL_PREFIX, wal_name
 from seerdb.storage.shipping.shipper import Shipper
 from tests.fixtures.database import ROOMY, World
+
+ATTEMPTS = 5
+"""Of one request."""
 
 SHIPS_ALL = ROOMY | {"ship_interval": 3600.0}
 
@@ -58,6 +61,18 @@ def test_where_everything_is_shipped_a_segment_is_missed_though_tables_hold_it()
     with unreadable(lambda: None), pytest.raises(DiskError, match="the segment"):
         db._engine.shipper.finish()
     db._engine.shipper.finish()
+    assert [info.name for info in world.bucket.list(WAL_PREFIX)] == [wal_name(1, seq, seq)]  # type: ignore[arg-type]
+
+
+def test_an_attempt_at_what_tables_hold_by_now_is_not_made_again() -> None:
+    world = World(**ROOMY)
+    db = world.open()
+    world.store.fail("put_if_absent", match=WAL_PREFIX, times=ATTEMPTS)
+    with pytest.raises(UnavailableError):
+        db.put(b"a", b"1", durability="object")
+    world.clock.advance(60.0)  # the store is asked again
+    db.flush()
+    seq = db.put(b"b", b"2", durability="object")
     assert [info.name for info in world.bucket.list(WAL_PREFIX)] == [wal_name(1, seq, seq)]  # type: ignore[arg-type]
 
 
