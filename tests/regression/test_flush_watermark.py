@@ -107,3 +107,17 @@ def test_a_merge_in_the_middle_of_a_flush_leaves_it_alone(
     assert dict(world.lose_machine().open().scan()) == expected
     db.compact()
     assert dict(db.scan()) == expected
+
+
+def test_a_flush_of_the_oldest_of_several_memtables_keeps_the_log_of_the_others() -> None:
+    world = World(**ROOMY)
+    db = world.open()
+    for key in (b"a", b"b", b"c"):
+        db.put(key, b"1")
+        head = db._engine.committer.head
+        head.seal()  # and the flush lane does not hear of it
+        head.begin()
+    db.put(b"d", b"1")
+    assert db._engine.flusher.flush_one() is not None
+    assert len(db._engine.live.current.sealed) == 2
+    assert dict(world.kill().open().scan()) == dict.fromkeys((b"a", b"b", b"c", b"d"), b"1")
