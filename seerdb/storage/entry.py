@@ -8,7 +8,7 @@ and a put before it is gone).
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, repeat
 from operator import itemgetter
@@ -85,6 +85,26 @@ class _Stretch:
             return seq
         older, newer = self.halves
         return newer.covering(key, at) or older.covering(key, at)
+
+    def over(self, keys: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
+        """Where among ascending ``keys``, at least one, its fragments lie: from a position up to
+        another, and the seq. It takes a bisect for each fragment between the first key and the
+        last, or for each key where that is less."""
+        bounds, seqs = self.bounds, self.seqs
+        begin = max(bisect_right(bounds, keys[0]) - 1, 0)
+        end = bisect_right(bounds, keys[-1])
+        if end - begin > len(keys):
+            for position, key in enumerate(keys):
+                fragment = bisect_right(bounds, key, begin, end) - 1
+                if fragment >= begin and seqs[fragment]:
+                    yield position, position + 1, seqs[fragment]
+            return
+        low = 0
+        for fragment in range(begin, end):
+            low = bisect_left(keys, bounds[fragment], low)
+            if seqs[fragment]:
+                beyond = bounds[fragment + 1]  # is there: what hides anything ends somewhere
+                yield low, bisect_left(keys, beyond, low), seqs[fragment]
 
     def leaves(self) -> Iterator[RangeTombstone]:
         """Each tombstone, the oldest first."""
@@ -207,6 +227,18 @@ class RangeTombstones:
                 if seq := stretch.covering(key, at):
                     return seq
         return 0
+
+    def hidden(self, keys: Sequence[bytes], seqs: Sequence[int], at: int) -> set[int]:
+        """The positions of the entries with these ascending ``keys``, at least one, and their
+        ``seqs`` that a tombstone of a seq of ``at`` or lower hides."""
+        found: set[int] = set()
+        for stretch in self._read:
+            for begin, end, highest in stretch.over(keys):
+                for position in range(begin, end):
+                    seq = highest if highest <= at else stretch.covering(keys[position], at)
+                    if seqs[position] < seq:
+                        found.add(position)
+        return found
 
     def _count_lookup(self) -> None:
         self._lookups_left -= 1

@@ -152,8 +152,20 @@ def _newest(chunk: Chunk) -> Chunk:
 
 
 def _without_covered(chunk: Chunk, tombstones: RangeTombstones, at: int) -> Chunk:
+    keys, seqs, values = chunk
+    hidden = tombstones.hidden(keys, seqs, at)
+    if not hidden:
+        return chunk
+    shown = [position not in hidden for position in range(len(keys))]
+    return Chunk(*(list(compress(column, shown)) for column in (keys, seqs, values)))  # type: ignore[arg-type]
+
+
+def uncovered(chunk: Chunk, tombstones: RangeTombstones) -> Chunk:
+    """What no range tombstone hides of columns in any order."""
+    if not tombstones:
+        return chunk
     covering = tombstones.covering
-    kept = [entry for entry in zip(*chunk, strict=True) if covering(entry[0], at) <= entry[1]]
+    kept = [entry for entry in zip(*chunk, strict=True) if covering(entry[0], MAX_SEQ) <= entry[1]]
     if not kept:
         return EMPTY
     keys, seqs, values = zip(*kept, strict=True)

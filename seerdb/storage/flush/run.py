@@ -28,7 +28,7 @@ from seerdb.storage.flush.proof import Flushed, LocalSegments, prove
 from seerdb.storage.local.files import FileSystem
 from seerdb.storage.manifest.version import BlobRef, TableMeta
 from seerdb.storage.memtable import Memtable
-from seerdb.storage.merge import Chunk, collapse
+from seerdb.storage.merge import Chunk, uncovered
 from seerdb.storage.object_store.base import ObjectStore
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.object_store.upload import upload as upload_object
@@ -240,7 +240,7 @@ def _pieces(memtable: Memtable, aside: Aside, pace: Pace) -> Iterator[Packed]:
     """The newest version of everything in a memtable, folded and packed, but for what has large
     values and goes ``aside``."""
     for gathered in memtable.chunks(_GATHERED):
-        chunk = collapse([gathered], memtable.tombstones)
+        chunk = uncovered(gathered, memtable.tombstones)
         if memtable.special:
             values = [folded(each, memtable.operator) for each in chunk.values]
             chunk = chunk._replace(values=values)

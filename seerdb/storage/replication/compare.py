@@ -24,7 +24,7 @@ from seerdb.storage.digest import NONE, Digest, digest
 from seerdb.storage.flush.run import packed
 from seerdb.storage.manifest.version import TableMeta
 from seerdb.storage.memtable import NEVER, Memtable
-from seerdb.storage.merge import collapse
+from seerdb.storage.merge import uncovered
 from seerdb.storage.object_store.names import table_name
 from seerdb.storage.replication.running import difference
 
@@ -62,6 +62,6 @@ def compare(memtable: Memtable, after: int, flushes: Sequence[Flush]) -> bool:
 def _digest(memtable: Memtable) -> Digest:
     total = NONE
     for gathered in memtable.chunks(CHUNK):
-        chunk = collapse([gathered], memtable.tombstones)
+        chunk = uncovered(gathered, memtable.tombstones)
         total += digest(packed(chunk, special=memtable.special))
     return total

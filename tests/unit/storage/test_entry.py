@@ -34,6 +34,11 @@ def check(built: RangeTombstones, tombstones: list[RangeTombstone]) -> None:
     for key in (*KEYS, b"", b"A", b"z"):
         for at in (*range(11), MAX_SEQ):
             assert built.covering(key, at) == naive(tombstones, key, at)
+    for keys in (KEYS, KEYS[3:9:2], KEYS[5:6], [b"", b"z"]):
+        for at in (*range(11), MAX_SEQ):
+            for seq in (0, 3, 9):
+                hidden = {n for n, key in enumerate(keys) if seq < naive(tombstones, key, at)}
+                assert built.hidden(keys, [seq] * len(keys), at) == hidden
 
 
 @given(st.lists(RANGES, max_size=12))
