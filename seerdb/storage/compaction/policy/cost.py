@@ -31,7 +31,7 @@ SPACE_WEIGHT = 0.2
 """Twice the space is worth a fifth less reading and writing: what is stored twice is also
 scanned, copied and checked twice."""
 
-_READ_AND_WRITTEN = 2
+READ_AND_WRITTEN = 2
 """A merge reads a block for each that it writes."""
 
 
@@ -80,6 +80,6 @@ def cost(
     written = statistics.puts * write_amplification(shape, count, ratio) / entries_per_block
     probes = statistics.gets * options.false_positives + statistics.scans
     space = (1 + space_amplification(shape, ratio)) / 2
-    return (_READ_AND_WRITTEN * written + probes * runs(shape, count, ratio)) * (
+    return (READ_AND_WRITTEN * written + probes * runs(shape, count, ratio)) * (
         1 + SPACE_WEIGHT * (space - 1)
     )

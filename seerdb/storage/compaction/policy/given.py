@@ -58,7 +58,7 @@ class PolicyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyStatistics:
-    """How the database was used lately, in operations of any unit of time."""
+    """How the database was used lately, in operations of some minutes; see ``load.py``."""
 
     puts: float = 0.0
     """Entries that were flushed."""

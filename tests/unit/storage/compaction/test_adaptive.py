@@ -205,6 +205,20 @@ def test_the_first_reads_after_an_opening_change_no_shape() -> None:
     assert planner.shape == TIERED
 
 
+@pytest.mark.parametrize(("scans", "expected"), [(3, TIERED), (1_000_000, LEVELED)])
+def test_a_few_scans_after_a_quiet_night_rewrite_nothing(scans: int, expected: str) -> None:
+    """Four gigabytes for three scans would never pay; for a million in some minutes they do."""
+    clock = FakeClock()
+    counters, found = recent(clock)
+    planner = Planner(adaptive, OPTIONS, found)
+    assert planner.next(TIERS) is None
+    clock.advance(100 * HALF_LIFE_SECONDS)
+    counters.now = OperationCounts(1, 0, scans)
+    plan = planner.next(TIERS)
+    assert planner.shape == expected
+    assert (plan is None) == (expected == TIERED)
+
+
 def test_everything_is_merged_when_somebody_asks() -> None:
     planner = Planner(adaptive, OPTIONS, recent(FakeClock())[1])
     assert planner.whole(Version(), Request()) is None
