@@ -293,7 +293,11 @@ MUTANTS = [
         "what is older is told by the numbers of tables",
         "I7",
         bugs.tell_age_by_the_number_of_a_table,
-        test_tombstones.test_older_is_told_by_seq_and_place_and_not_by_the_number_of_a_table,
+        lambda: (
+            test_tombstones.test_older_is_told_by_seq_and_place_and_not_by_the_number_of_a_table(
+                "delete"
+            )
+        ),
     ),
     Mutant(
         "tables do not reach as far as their range deletes",
