@@ -96,7 +96,7 @@ def register_merge_operator(
     A function alone is its ``combine``. Registering the same again does nothing. Thread-safe.
     Raises ``InvalidRequestError`` for a bad name, or one that means another operator.
     """
-    if not _NAME.fullmatch(name):
+    if not _is_name(name):
         raise InvalidRequestError(
             f"the name of a merge operator is 1 to 64 letters, digits, '.', '_', '-', not {name!r}"
         )
@@ -107,6 +107,10 @@ def register_merge_operator(
             raise InvalidRequestError(f"a merge operator is made of functions, not {function!r}")
     if _registered.setdefault(name, operator) != operator:
         raise InvalidRequestError(f"merge operator {name!r} is another one already")
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def find_operator(name: str) -> MergeOperator:

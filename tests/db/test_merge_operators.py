@@ -233,6 +233,9 @@ def test_registering() -> None:
         ("", one),
         ("a b", one),
         ("x" * 65, one),
+        (7, one),
+        (b"bytes", one),
+        (None, one),
         ("test_merging.none", None),
         ("test_merging.name", seerdb.MergeOperator("append")),  # type: ignore[arg-type]
         ("test_merging.base", seerdb.MergeOperator(one, first=b"0")),  # type: ignore[arg-type]
