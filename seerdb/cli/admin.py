@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -9,8 +12,11 @@ import msgspec
 from seerdb.cli.arguments import DEFAULT_URL, Hex, Json, Url
 from seerdb.cli.client import Client, with_query
 from seerdb.cli.keys import End, Start, range_query
-from seerdb.cli.output import print_json, print_table
+from seerdb.cli.output import print_json, print_table, progress_bar
 from seerdb.cli.summary import summary
+from seerdb.errors import SeerDBError
+
+POLL_SECONDS = 0.5
 
 
 def stats(*, as_json: Json = False, url: Url = DEFAULT_URL) -> None:
@@ -49,12 +55,39 @@ def compact(
 ) -> None:
     """Flush, then merge all tables, or what they hold of a range of keys; and wait for it."""
     query = range_query(None, start, end, as_hex=as_hex)
-    report = _ask("POST", with_query("/v1/admin/compact", query), url)
+    with _showing_merges(url):
+        report = _ask("POST", with_query("/v1/admin/compact", query), url)
     if as_json:
         print_json(report)
         return
     print(f"tables merged: {len(report['removed']):,}, made: {len(report['added']):,}")
     _print_names("new table", report["added"])
+
+
+@contextmanager
+def _showing_merges(url: str) -> Iterator[None]:
+    """Meanwhile a terminal sees how far the merges are that the server was asked for."""
+    over = threading.Event()
+    with progress_bar("bytes") as bar:
+        task = bar.add_task("merging", total=None)
+
+        def watch() -> None:
+            # Whoever waits for the merge is told, if the server does not answer.
+            with suppress(SeerDBError), Client(url) as client:
+                while not over.wait(POLL_SECONDS):
+                    status = msgspec.json.decode(client.request("GET", "/v1/admin/status").content)
+                    jobs = [job for job in status["jobs"] if job["kind"] == "request"]
+                    done, total = (
+                        sum(job[name] for job in jobs) for name in ("bytes_read", "input_bytes")
+                    )
+                    bar.update(task, completed=done, total=total or None)
+
+        if not bar.disable:
+            threading.Thread(target=watch, name="seerdb progress", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def _ask(method: str, target: str, url: str) -> dict[str, Any]:

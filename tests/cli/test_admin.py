@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
+from pathlib import Path
 from typing import Any
 
 from seerdb.cli.summary import summary
-from tests.cli.conftest import Commands
+from tests.cli.conftest import Commands, Process, start_server, stop_server
 
 
 def test_flush_and_compact_say_what_they_did(seerdb: Commands) -> None:
@@ -26,6 +28,25 @@ def test_flush_and_compact_say_what_they_did(seerdb: Commands) -> None:
     assert seerdb("compact", "--start", "a", "--end", "c").lines == ["tables merged: 0, made: 0"]
     refused = seerdb("compact", "--hex", "--start", "62", "--end", "61", expect=2)
     assert "the start of a range must be before its end: b'b', b'a'" in refused.err
+
+
+def test_compact_shows_a_terminal_how_far_it_is(tmp_path: Path) -> None:
+    config = tmp_path / "seerdb.toml"
+    config.write_text("compaction_rate = 600_000")
+    server, url = start_server(tmp_path / "data", "--config", str(config))
+    seerdb = Commands(url)
+    try:
+        for _ in range(2):
+            for key in range(8):
+                seerdb("put", f"{key}", "-", stdin=random.Random(key).randbytes(60_000))
+            seerdb("flush")
+        terminal = {"FORCE_COLOR": "1", "TERM": "xterm"}
+        outcome = Process("compact", "--url", url, environment=terminal).end()
+        assert outcome.lines[0] == "tables merged: 2, made: 1"
+        assert re.search(r"merging .*\d/[\d.]+ [kM]B", outcome.err), "of how many bytes"
+        assert seerdb("compact").err == "", "no terminal, no bar"
+    finally:
+        stop_server(server)
 
 
 def test_stats_are_a_table_for_people_and_json_for_programs(seerdb: Commands) -> None:
