@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from seerdb.errors import ChecksumError
 from seerdb.storage.compaction.plan import BOTTOM_LEVEL
+from seerdb.storage.object_store.names import TABLE_PREFIX
 from tests.db.merging import everywhere, int64, opened, tables
+from tests.fixtures.database import World
 from tests.fixtures.levels import merge_runs
+
+
+def refuse_tables(world: World) -> None:
+    """None comes into the bucket before the faults of the store are cleared."""
+    refusal = ChecksumError("the bucket takes no tables, by plan")
+    world.store.fail("put", match=TABLE_PREFIX, times=1 << 30, error=refusal)
 
 
 def test_a_merge_keeps_the_time_to_live_of_its_base() -> None:
@@ -103,6 +112,30 @@ def test_an_operand_goes_with_its_base_though_that_was_dropped_first() -> None:
     everywhere(db, int64(5))
     db.compact()
     everywhere(db, int64(5))
+
+
+def test_so_does_one_in_a_later_segment_of_a_recovered_log() -> None:
+    world, db = opened("int64_add")
+    db.put(b"k", int64(1), ttl=10)
+    for _ in range(3):
+        db.put(b"other", b"x" * 200)
+        db.flush()
+    db.put(b"unflushed", b"1")
+    refuse_tables(world)
+    with pytest.raises(ChecksumError):
+        db.flush()
+    db.merge(b"k", int64(1))
+    world = world.kill()
+    refuse_tables(world)
+    db = world.open()
+    [memtable] = db._engine.live.current.sealed
+    assert len(memtable.segments) == 2
+    world.store._faults.clear()
+    world.clock.advance(10)
+    db._engine.compactor.ask()
+    assert db._engine.compactor.compact_one()
+    assert len(tables(db)) == 1
+    everywhere(db, None)
 
 
 @pytest.mark.parametrize(
