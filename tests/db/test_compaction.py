@@ -5,21 +5,24 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from seerdb import DB, ChecksumError
+from seerdb import DB, ChecksumError, InternalError, UnavailableError
 from seerdb.events import CompactionCompleted
 from seerdb.storage.compaction import load
 from seerdb.storage.compaction.load import UNKNOWN_SECONDS
+from seerdb.storage.compaction.plan import make_plan
 from seerdb.storage.compaction.policy import POLICIES
 from seerdb.storage.compaction.policy.given import LEVELED, TIERED
+from seerdb.storage.compaction.work import Work
 from seerdb.storage.object_store.local_store import LocalObjectStore
 from seerdb.testing.model import Model
 from tests.crash.trace import Write, commit
 from tests.db.conftest import OpenDB
-from tests.fixtures.database import World, collect_garbage
+from tests.fixtures.database import ROOMY, World, collect_garbage
 
 
 def fill(db: DB, numbers: range) -> dict[bytes, bytes]:
@@ -227,3 +230,48 @@ def test_a_merge_waits_for_its_requests_only_where_there_are_no_threads(
         patch.setattr(LocalObjectStore, "get_range", noted)
         db.compact()
     assert ("seerdb-transfer" in threads) == beside
+
+
+def test_a_merge_that_a_flush_found_to_be_in_effect_is_done() -> None:
+    """Its inputs are gone from the version then, and that is no fault of its plan."""
+    world = World(**ROOMY)
+    db = world.open()
+    for value in (b"1", b"2"):
+        db.put(b"k", value)
+        db.flush()
+    inputs = set(db._table_ids())
+    compactor = db._engine.compactor
+    request = compactor.ask()
+    world.store.time_out_after("put_if_absent", match="manifest/", times=5)
+    with pytest.raises(UnavailableError):
+        compactor.compact_one()
+    world.clock.advance(60)  # the store is asked again
+    db.put(b"later", b"3")
+    db.flush()
+    assert not inputs & set(db._table_ids())
+    while compactor.compact_one():
+        pass
+    assert compactor.is_idle
+    assert request.is_done
+    assert dict(db.scan()) == {b"k": b"2", b"later": b"3"}
+
+
+@pytest.mark.parametrize("merges", [False, True])
+def test_a_plan_that_breaks_the_order_by_the_time_it_is_done_is_not_published(
+    *, merges: bool
+) -> None:
+    world = World(**ROOMY)
+    db = world.open()
+    for value in (b"1", b"2"):
+        db.put(b"k", value)
+        db.flush()
+    version = db._engine.manifest.state.version
+    plan = make_plan(version, version.runs[:1], (7, -9), 1 << 20)
+    assert plan is not None
+    assert plan.move
+    compactor = db._engine.compactor
+    compactor._works[0] = Work(1, replace(plan, move=not merges), 0.0)
+    with pytest.raises(InternalError, match="would pass"):
+        compactor.compact_one()
+    assert db._engine.manifest.state.version == version
+    assert db.get(b"k") == b"2"
