@@ -17,6 +17,7 @@ import pytest
 
 from seerdb import DB, Batch, Components, Event, SeerDBError
 from seerdb.events import CompactionCompleted
+from seerdb.storage.memtable import Memtable
 from seerdb.storage.pieces import Body
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
@@ -231,6 +232,28 @@ def test_a_batch_with_a_range_delete_is_never_seen_half(below: str, lookup: int)
     if db.visible_seq == 1:
         return  # it takes fewer lookups
     assert db.get(b"k") == b"new"
+
+
+def test_who_comes_while_a_batch_with_a_range_delete_is_applied_waits_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its range deletes are there before its points."""
+    db = World().open()
+    db.put(b"k", b"old")
+    seen: list[bytes | None] = []
+    reader = threading.Thread(target=lambda: seen.append(db.get(b"k")))
+    add = Memtable.add
+
+    def late(self: Memtable, *columns: Any) -> None:
+        assert self.ranged
+        reader.start()
+        reader.join(0.2)
+        add(self, *columns)
+
+    monkeypatch.setattr(Memtable, "add", late)
+    replace_range(db)
+    reader.join()
+    assert seen == [b"new"]
 
 
 def test_a_scan_begins_while_keys_are_added() -> None:
