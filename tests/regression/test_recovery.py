@@ -253,3 +253,15 @@ def test_small_writes_behind_a_large_one_are_recovered_in_their_order(wal_compre
     assert after.get(b"99") == b"new399"
     assert after.put(b"next", b"") == last + 1
     after.flush()
+
+
+def test_a_missing_segment_of_a_single_record_is_found() -> None:
+    world = World(takes_tables=False)
+    db = world.open()
+    for number in range(3):
+        db.put(b"%d" % number, b"")
+        with pytest.raises(CorruptionError):
+            db.flush()
+    world.files.remove(segment_path(WAL, 2))
+    with pytest.raises(CorruptionError, match="the log has a gap before this segment"):
+        world.kill().open()
