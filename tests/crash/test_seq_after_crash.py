@@ -118,12 +118,15 @@ def test_seqs_of_the_shipped_log_count_even_if_the_log_is_gone() -> None:
     assert db.get(b"k") == b"new"
 
 
-def test_timestamps_never_go_back_though_the_clock_does() -> None:
-    """The newest is the one in the log: the manifest is older."""
+@pytest.mark.parametrize("flushed", [False, True])
+def test_timestamps_never_go_back_though_the_clock_does(*, flushed: bool) -> None:
+    """The newest is the one in the log, where the manifest is older, or that of the manifest."""
     world = World()
     db = world.open()
     world.clock.set_now(1_800_000_000.0)
     db.put(b"k", b"1")
+    if flushed:
+        db.flush()
     following = world.kill()
     following.clock.set_now(1_000_000_000.0)
     db = following.open()
