@@ -59,6 +59,30 @@ def test_what_it_holds_is_counted_once() -> None:
     assert dict(db.scan(b"n")) == {b"n": ONE}
 
 
+def test_so_it_is_where_a_merge_that_has_failed_is_published_again() -> None:
+    """It is not held against the order again, which would have found out about the flush."""
+    world, db = world_with_two_tables(merge_operator="int64_add")
+    compactor = db._engine.compactor
+    compactor.ask()
+    world.store.fail("put_if_absent", match="manifest/", times=ATTEMPTS)
+    with pytest.raises(UnavailableError):
+        compactor.compact_one()
+    world.clock.advance(60)  # the store is asked again
+    db.merge(b"n", ONE)
+    head = db._engine.committer.head
+    head.seal()  # and no lane hears of it
+    head.begin()
+    world.store.time_out_after("put_if_absent", match="manifest/", times=ATTEMPTS)
+    with pytest.raises(UnavailableError):
+        db._engine.flusher.flush_one()
+    assert not compactor.is_idle
+    world.clock.advance(60)
+    assert compactor.compact_one()
+    assert dict(db.scan(b"n")) == {b"n": ONE}
+    db.flush()
+    assert dict(db.scan(b"n")) == {b"n": ONE}
+
+
 def test_its_table_does_not_come_back() -> None:
     world, db = world_with_two_tables(blob_threshold=100)
     db.put(b"large", b"v" * 1000)
