@@ -169,6 +169,13 @@ def test_older_data_must_not_rise_above_newer() -> None:
     assert "would pass" in faulty(version, plan)
 
 
+def test_older_data_must_not_join_a_run_of_newer_that_holds_the_same_key() -> None:
+    """Though there is nothing but that key between its bounds."""
+    version = Version.of([table(9, keys=(b"a", b"c")), table(8, level=3, keys=(b"c", b"e"))])
+    plan = plan_of(version, 8, level=0, run=9)
+    assert "would pass" in faulty(version, plan)
+
+
 def test_two_runs_that_share_no_key_may_pass_each_other() -> None:
     version = Version.of([table(9, keys=(b"a", b"c")), table(8, keys=(b"d", b"f"))])
     check_plan(version, plan_of(version, 9, level=7, run=9))
