@@ -22,6 +22,7 @@ from tests.fixtures.backups import back_up, opened, restore
 from tests.fixtures.database import ROOMY, World, collect_garbage, fill
 from tests.fixtures.events import PATIENCE
 from tests.fixtures.follower import contents, follow, stream
+from tests.fixtures.levels import merge_runs
 
 PAST: dict[str, Any] = {
     "history_retention": 10_000.0,
@@ -360,6 +361,26 @@ def test_much_log_becomes_several_tables(monkeypatch: pytest.MonkeyPatch) -> Non
     story.restore(40)
     assert story.db.statistics().tables == 4
     story.check()
+
+
+def test_a_table_that_was_moved_since_goes_back_to_where_it_was() -> None:
+    world = World(**(PAST | ROOMY))
+    db = world.open()
+    db.put(b"a", b"1")
+    db.flush()
+    [before] = db._engine.manifest.state.version.tables
+    world.clock.advance(1.0)
+    then = world.clock.now()
+    world.clock.advance(1.0)
+    merge_runs(db, db._engine.manifest.state.version.runs, to=7)
+    [moved] = db._engine.manifest.state.version.tables
+    assert (moved.id, moved.level > before.level) == (before.id, True)
+    db.put(b"b", b"2")
+    db.flush()
+    db.restore_in_place(then)
+    assert dict(db.scan()) == {b"a": b"1"}
+    assert db._engine.manifest.state.version.tables == [before]
+    assert dict(world.lose_machine().open().scan()) == {b"a": b"1"}
 
 
 def test_a_merge_that_keeps_failing_is_given_up_and_what_people_asked_for_is_done_later() -> None:
