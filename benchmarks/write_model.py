@@ -89,11 +89,13 @@ class WriteModel:
         merged += sum(job.bytes_read + job.bytes_written for job in running)
         seconds = merges.seconds
         seconds += sum((job.bytes_read + job.bytes_written) / job.rate for job in running)
+        elsewhere = self._db.options.background == "process"
         return Speeds(
             flush_seconds=(self._seconds - held_back) / load.flushes.flushes,
             log_bytes=load.wal.appended_bytes / load.flushes.flushes,
             merge_seconds=seconds / max(1, merged),
-            slots=PROCESSES[Pool.MERGES] if self._db.options.background == "process" else 1,
+            slots=PROCESSES[Pool.MERGES] if elsewhere else 1,
+            merges_here=not elsewhere,
         )
 
     def _replayed(self, end: Statistics, speeds: Speeds) -> float:

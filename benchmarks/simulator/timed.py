@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.simulator.tree import Merge, SimulatedTree
-from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, rate
+from seerdb.storage.write.pressure import MAX_RUNS, SLOWING_RUNS, URGENT_RUNS, Gauge, Reason, rate
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Speeds:
     """For each byte of the tree that a merge reads or writes; 0: merges take no time."""
     slots: int = 1
     """How many merges run at once."""
+    merges_here: bool = True
+    """Whether they share the interpreter with writers."""
 
 
 @dataclass(eq=False)
@@ -65,7 +67,8 @@ class TimedTree:
     def _fill_seconds(self) -> float:
         """For a whole memtable, with as many runs as there are now."""
         runs = self._waiting_runs()
-        severity = Gauge(Reason.RUNS, runs, URGENT_RUNS, MAX_RUNS, "").severity
+        slowing = URGENT_RUNS if self._speeds.merges_here else SLOWING_RUNS
+        severity = Gauge(Reason.RUNS, runs, slowing, MAX_RUNS, "").severity
         held_back = self._speeds.log_bytes / rate(severity) if severity else 0.0
         return self._speeds.flush_seconds + held_back
 

@@ -146,6 +146,19 @@ def test_a_merge_is_urgent_when_there_are_many_runs(
     db.close()
 
 
+@pytest.mark.parametrize(("background", "calm"), [("thread", 12), ("process", 20)])
+def test_writes_are_slowed_down_sooner_where_merges_share_the_interpreter(
+    open_db: OpenDB, monkeypatch: pytest.MonkeyPatch, background: str, calm: int
+) -> None:
+    db = open_db(background=background)
+    gauges = db._engine.admission._gauges
+    monkeypatch.setattr(gauges, "_runs", lambda: calm)
+    assert not db.statistics().stalls.slowed
+    monkeypatch.setattr(gauges, "_runs", lambda: calm + 1)
+    assert f"{calm + 1} runs wait" in db.statistics().stalls.slowed
+    db.close()
+
+
 def test_a_flush_is_urgent_when_somebody_waits_for_it_or_writes_go_ahead_of_it(
     open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,7 +204,7 @@ class Assembly:
 
     def _compactor(self, opened: Opened) -> Compactor:
         options, loans = self.options, self.manifest.state.loans
-        runner = self._remote or self.runner
+        runner = self._merges_in()
         merger = PartMerger(
             self.publisher,
             self.outputs,
@@ -247,7 +247,13 @@ class Assembly:
         components, options = self.components, self.options
         lanes = self.background.flush, self.background.compaction, self.background.ship
         self.gauges = Gauges(
-            self.live, lanes, self.retention, components.files, opened.directory, options
+            self.live,
+            lanes,
+            self.retention,
+            components.files,
+            opened.directory,
+            options,
+            merges_here=self._merges_in().shares_memory,
         )
         self.admission = Admission(
             self.gauges,
@@ -310,6 +316,9 @@ class Assembly:
         if self.runtime.workers.is_inline or purpose is Purpose.INGEST:
             return at_full_speed
         return self.gauges.pace_for(purpose, self.components.clock)
+
+    def _merges_in(self) -> JobRunner:
+        return self._remote or self.runner
 
     def _remote_runner(self) -> DaskRunner | None:
         stores, cluster = self.stores, self.runtime.cluster

@@ -22,7 +22,14 @@ from seerdb.storage.workers.pace import (
     GivingWay,
     Pace,
 )
-from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
+from seerdb.storage.write.pressure import (
+    MAX_RUNS,
+    SLOWING_RUNS,
+    URGENT_RUNS,
+    Gauge,
+    Reason,
+    worst,
+)
 
 MAX_SEALED = 4
 """Sealed memtables that may wait for a flush that works: bounds memory. A burst of so many times
@@ -61,14 +68,18 @@ class Gauges:
         files: FileSystem,
         directory: str,
         options: Options,
+        *,
+        merges_here: bool = True,
     ) -> None:
-        """``lanes``: those of flush, compaction and shipping, which take pressure away."""
+        """``lanes``: those of flush, compaction and shipping, which take pressure away.
+        ``merges_here``: compactions share the interpreter with writers."""
         self._live = live
         self._flush, self._compaction, self._ship = lanes
         self._retention = retention
         self._files = files
         self._directory = directory
         self._options = options
+        self._slowing_runs = URGENT_RUNS if merges_here else SLOWING_RUNS
         self._free: int | None = None
 
     @property
@@ -203,7 +214,7 @@ class Gauges:
         segment = options.wal_segment_size
         full = budget // segment * segment
         words = f"{runs} runs wait for a compaction; at {MAX_RUNS} writes stop"
-        yield Gauge(Reason.RUNS, runs, URGENT_RUNS, MAX_RUNS, words)
+        yield Gauge(Reason.RUNS, runs, self._slowing_runs, MAX_RUNS, words)
         words = self._log_words(self._retention.count_unshipped())
         words = f"{words} takes {used:,} bytes of wal_budget ({budget:,})"
         yield Gauge(Reason.LOG, used - segment + fill * segment, full * 3 / 4, full, words)

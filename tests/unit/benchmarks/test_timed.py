@@ -21,7 +21,13 @@ from seerdb.storage.compaction.policy.given import LAZY_LEVELED, TIERED
 from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
 from seerdb.storage.status.statistics import Statistics
 from seerdb.storage.write.admission import ReasonStatistics
-from seerdb.storage.write.pressure import MAX_RUNS, SLOWEST_RATE, URGENT_RUNS, Reason
+from seerdb.storage.write.pressure import (
+    MAX_RUNS,
+    SLOWEST_RATE,
+    SLOWING_RUNS,
+    URGENT_RUNS,
+    Reason,
+)
 
 FLUSHES = 60
 LOG_BYTES = 1000.0
@@ -103,10 +109,11 @@ def test_a_tree_holds_what_is_live_whatever_is_merged_meanwhile(policy: str, slo
     assert {key for rows in tree._rows.values() for key in rows} == tree.live
 
 
-def test_writes_are_held_back_as_runs_pile_up() -> None:
+@pytest.mark.parametrize(("here", "calm"), [(True, URGENT_RUNS), (False, SLOWING_RUNS)])
+def test_writes_are_held_back_as_runs_pile_up(here: bool, calm: int) -> None:
     def seconds_by_runs(log_bytes: float) -> list[tuple[int, float]]:
         tree = SimulatedTree(LAZY_LEVELED)
-        speeds = Speeds(flush_seconds=1.0, log_bytes=log_bytes, merge_seconds=SLOW * 1000)
+        speeds = Speeds(1.0, log_bytes, merge_seconds=SLOW * 1000, merges_here=here)
         timed = TimedTree(tree, speeds)
         seen = []
         for each in writes(MAX_RUNS):
@@ -116,7 +123,7 @@ def test_writes_are_held_back_as_runs_pile_up() -> None:
         return seen
 
     for runs, seconds in seconds_by_runs(SLOWEST_RATE):
-        severity = max(0, runs - URGENT_RUNS) / (MAX_RUNS - URGENT_RUNS)
+        severity = max(0, runs - calm) / (MAX_RUNS - calm)
         assert seconds == pytest.approx(1 + severity**2)
 
 
