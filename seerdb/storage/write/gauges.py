@@ -69,7 +69,7 @@ class Gauges:
         directory: str,
         options: Options,
         *,
-        merges_here: bool = True,
+        merges_here: bool,
     ) -> None:
         """``lanes``: those of flush, compaction and shipping, which take pressure away.
         ``merges_here``: compactions share the interpreter with writers."""

@@ -16,9 +16,9 @@ URGENT_RUNS = 12
 """With more runs than this a merge does not give way to reads and writes, but they to it."""
 
 SLOWING_RUNS = 20
-"""Runs from which writes are slowed down for merges that run elsewhere. Those in threads of this
-process get on while writers wait, and have them slowed down from ``URGENT_RUNS`` on; here that
-would only make writes slower. It is what policies leave before they merge runs however unequal."""
+"""Runs from which writes are slowed down where merges run in other processes: policies leave so
+many before they merge runs however unequal. A merge in a thread gets on while writers wait, so for
+that they are slowed down from ``URGENT_RUNS`` on."""
 
 MAX_RUNS = 36
 """Runs at which writes wait for a compaction: bounds what a read has to look at."""
