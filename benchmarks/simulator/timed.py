@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.simulator.tree import Merge, SimulatedTree
-from seerdb.storage.write.pressure import MAX_RUNS, SLOWING_RUNS, URGENT_RUNS, Gauge, Reason, rate
+from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, rate
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,18 @@ class TimedTree:
     def _fill_seconds(self) -> float:
         """For a whole memtable, with as many runs as there are now."""
         runs = self._waiting_runs()
-        slowing = URGENT_RUNS if self._speeds.merges_here else SLOWING_RUNS
-        severity = Gauge(Reason.RUNS, runs, slowing, MAX_RUNS, "").severity
+        severity = Gauge(Reason.RUNS, runs, URGENT_RUNS, MAX_RUNS, "").severity
         held_back = self._speeds.log_bytes / rate(severity) if severity else 0.0
         return self._speeds.flush_seconds + held_back
 
     def _waiting_runs(self) -> int:
-        """As the engine counts them: what the policy leaves as it is waits for nothing."""
-        return len(self._tree.version.runs) if self._running else 0
+        """As the engine counts them: what the policy leaves as it is waits for nothing, nor does
+        what another process merges."""
+        runs = self._tree.version.runs
+        if not self._running or self._speeds.merges_here:
+            return len(runs) if self._running else 0
+        merging = {table.id for each in self._running for table in each.merge.plan.tables}
+        return sum(any(table.id not in merging for table in run.tables) for run in runs)
 
     def _until_next(self) -> float:
         """Seconds until the next merge ends."""

@@ -223,6 +223,8 @@ def test_fresh_runs_are_merged_while_the_last_level_is(two_slots: tuple[DB, Held
         on_exit.callback(held.go_on.set)
         compaction = caller.submit(db.compact)
         assert held.reached.wait(PATIENCE)
+        tables = db._engine.manifest.state.version.tables
+        assert db._engine.compactor.merging() == {table.id for table in tables}
         fresh_runs(db, heard, lambda: heard.count(CompactionCompleted) > 0)
         [job] = db.statistics().jobs[:1]
         assert (job.kind, job.level, job.bytes_read, job.parts_done) == ("request", 7, 0, 0)
@@ -235,6 +237,7 @@ def test_fresh_runs_are_merged_while_the_last_level_is(two_slots: tuple[DB, Held
     assert db.verify().problems == []
     db.compact()
     assert (db.statistics().runs, db.statistics().jobs) == (1, [])
+    assert db._engine.compactor.merging() == set()
     assert heard.count(WorkFailed) == 0
 
 

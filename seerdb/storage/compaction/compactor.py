@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from seerdb.clock import ForwardClock
 from seerdb.errors import BusyError, ClosedError, CorruptionError
 from seerdb.events import CompactionCompleted, Listener
+from seerdb.ids import TableId
 from seerdb.storage.compaction.ledger import check_merge
 from seerdb.storage.compaction.parts import Part, PartMerger
 from seerdb.storage.compaction.plan import Plan, check_plan, collides
@@ -141,6 +142,11 @@ class Compactor:
         now = self._clock.now()
         works = sorted(self._works.values(), key=lambda work: work.id)
         return [work.statistics(now) for work in works]
+
+    def merging(self) -> set[TableId]:
+        """The tables of the plans that are under way, or wait to be tried again. Never waits."""
+        works = list(self._works.values())
+        return {table.id for work in works for table in work.plan.tables}
 
     @property
     def shape(self) -> str:

@@ -253,7 +253,7 @@ class Assembly:
             components.files,
             opened.directory,
             options,
-            merges_here=self._merges_in().shares_memory,
+            merging_elsewhere=(None if self._merges_in().shares_memory else self.compactor.merging),
         )
         self.admission = Admission(
             self.gauges,

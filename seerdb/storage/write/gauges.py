@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from seerdb.clock import Clock
 from seerdb.errors import DiskFullError
+from seerdb.ids import TableId
 from seerdb.options import Options
 from seerdb.storage.local.files import FileSystem
 from seerdb.storage.object_store.meter import Purpose
@@ -24,7 +25,6 @@ from seerdb.storage.workers.pace import (
 )
 from seerdb.storage.write.pressure import (
     MAX_RUNS,
-    SLOWING_RUNS,
     URGENT_RUNS,
     Gauge,
     Reason,
@@ -69,17 +69,18 @@ class Gauges:
         directory: str,
         options: Options,
         *,
-        merges_here: bool,
+        merging_elsewhere: Callable[[], Collection[TableId]] | None,
     ) -> None:
         """``lanes``: those of flush, compaction and shipping, which take pressure away.
-        ``merges_here``: compactions share the interpreter with writers."""
+        ``merging_elsewhere``: tells the tables that other processes merge; ``None`` where
+        compactions share the interpreter with writers."""
         self._live = live
         self._flush, self._compaction, self._ship = lanes
         self._retention = retention
         self._files = files
         self._directory = directory
         self._options = options
-        self._slowing_runs = URGENT_RUNS if merges_here else SLOWING_RUNS
+        self._merging_elsewhere = merging_elsewhere
         self._free: int | None = None
 
     @property
@@ -191,8 +192,16 @@ class Gauges:
 
     def _runs(self) -> int:
         """Runs while there is something to merge: what a policy leaves as it is waits for
-        nothing."""
-        return len(self._live.current.layout.runs) if self._compaction.has_work else 0
+        nothing. What other processes merge does not wait either, and they need no writer to wait:
+        the last run may take hours, while all above it is kept in order beside."""
+        if not self._compaction.has_work:
+            return 0
+        runs = self._live.current.layout.version.runs
+        if self._merging_elsewhere is None or self._compaction.error is not None:
+            return len(runs)
+        if len(runs) <= URGENT_RUNS or not (merging := self._merging_elsewhere()):
+            return len(runs)
+        return sum(any(table.id not in merging for table in run.tables) for run in runs)
 
     def _log_words(self, unshipped: int) -> str:
         if not unshipped:
@@ -214,7 +223,7 @@ class Gauges:
         segment = options.wal_segment_size
         full = budget // segment * segment
         words = f"{runs} runs wait for a compaction; at {MAX_RUNS} writes stop"
-        yield Gauge(Reason.RUNS, runs, self._slowing_runs, MAX_RUNS, words)
+        yield Gauge(Reason.RUNS, runs, URGENT_RUNS, MAX_RUNS, words)
         words = self._log_words(self._retention.count_unshipped())
         words = f"{words} takes {used:,} bytes of wal_budget ({budget:,})"
         yield Gauge(Reason.LOG, used - segment + fill * segment, full * 3 / 4, full, words)

@@ -15,12 +15,7 @@ from typing import NamedTuple
 URGENT_RUNS = 12
 """With more runs than this a merge does not give way to reads and writes, but they to it."""
 
-SLOWING_RUNS = 20
-"""Runs from which writes are slowed down where merges run in other processes: policies leave so
-many before they merge runs however unequal. A merge in a thread gets on while writers wait, so for
-that they are slowed down from ``URGENT_RUNS`` on."""
-
-MAX_RUNS = 36
+MAX_RUNS = 3 * URGENT_RUNS
 """Runs at which writes wait for a compaction: bounds what a read has to look at."""
 
 SLOWEST_RATE = 1 << 20

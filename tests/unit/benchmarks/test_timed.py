@@ -21,13 +21,7 @@ from seerdb.storage.compaction.policy.given import LAZY_LEVELED, TIERED
 from seerdb.storage.compaction.work import CompactionStatistics, JobStatistics
 from seerdb.storage.status.statistics import Statistics
 from seerdb.storage.write.admission import ReasonStatistics
-from seerdb.storage.write.pressure import (
-    MAX_RUNS,
-    SLOWEST_RATE,
-    SLOWING_RUNS,
-    URGENT_RUNS,
-    Reason,
-)
+from seerdb.storage.write.pressure import MAX_RUNS, SLOWEST_RATE, URGENT_RUNS, Reason
 
 FLUSHES = 60
 LOG_BYTES = 1000.0
@@ -109,22 +103,33 @@ def test_a_tree_holds_what_is_live_whatever_is_merged_meanwhile(policy: str, slo
     assert {key for rows in tree._rows.values() for key in rows} == tree.live
 
 
-@pytest.mark.parametrize(("here", "calm"), [(True, URGENT_RUNS), (False, SLOWING_RUNS)])
-def test_writes_are_held_back_as_runs_pile_up(here: bool, calm: int) -> None:
+@pytest.mark.parametrize("here", [True, False])
+def test_writes_are_held_back_as_runs_pile_up(here: bool) -> None:
     def seconds_by_runs(log_bytes: float) -> list[tuple[int, float]]:
         tree = SimulatedTree(LAZY_LEVELED)
         speeds = Speeds(1.0, log_bytes, merge_seconds=SLOW * 1000, merges_here=here)
         timed = TimedTree(tree, speeds)
         seen = []
         for each in writes(MAX_RUNS):
-            runs, before = len(tree.version.runs), timed.seconds
+            runs, before = timed._waiting_runs(), timed.seconds
             timed.flush(each)
             seen.append((runs, timed.seconds - before))
         return seen
 
     for runs, seconds in seconds_by_runs(SLOWEST_RATE):
-        severity = max(0, runs - calm) / (MAX_RUNS - calm)
+        severity = max(0, runs - URGENT_RUNS) / (MAX_RUNS - URGENT_RUNS)
         assert seconds == pytest.approx(1 + severity**2)
+
+
+def test_what_other_processes_merge_waits_for_nothing() -> None:
+    speeds = Speeds(1.0, SLOWEST_RATE, merge_seconds=SLOW * 1000, merges_here=False)
+    tree = SimulatedTree(LAZY_LEVELED)
+    timed = TimedTree(tree, speeds)
+    for each in writes(URGENT_RUNS + 5):
+        timed.flush(each)
+    [running] = timed._running
+    assert timed._waiting_runs() == URGENT_RUNS + 5 - len(running.merge.plan.tables)
+    assert timed.seconds == URGENT_RUNS + 5, "nothing was held back"
 
 
 def test_writes_wait_where_there_are_as_many_runs_as_there_may_be() -> None:

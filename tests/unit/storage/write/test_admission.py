@@ -10,9 +10,8 @@ import pytest
 
 from seerdb.errors import BusyError, ClosedError, DiskFullError, UnavailableError
 from seerdb.events import Event, WriteResumed, WriteSlowed, WriteStalled
+from seerdb.ids import TableId
 from seerdb.options import Options
-from seerdb.storage.compaction.policy.given import PolicyOptions
-from seerdb.storage.compaction.policy.tiers import max_runs
 from seerdb.storage.manifest.version import Run, Version
 from seerdb.storage.memtable import Memtable
 from seerdb.storage.read.layout import Layout
@@ -28,7 +27,7 @@ from seerdb.storage.write.admission import (
     ReasonStatistics,
 )
 from seerdb.storage.write.gauges import MAX_SEALED, Gauges
-from seerdb.storage.write.pressure import MAX_RUNS, SLOWING_RUNS, URGENT_RUNS, delay, rate
+from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS, delay, rate
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
@@ -79,6 +78,7 @@ class NappingClock(FakeClock):
 
 class Rig:
     def __init__(self, *, merges_here: bool = True, **settings: int) -> None:
+        self.merging: set[TableId] = set()
         self.clock = NappingClock()
         self.files = CrashableFileSystem()
         self.files.make_directory("db")
@@ -101,7 +101,13 @@ class Rig:
             count_unshipped=lambda: self.unshipped, beyond=lambda _first, _end: 0
         )
         self.gauges = Gauges(
-            self.live, lanes, retention, self.files, "db", options, merges_here=merges_here
+            self.live,
+            lanes,
+            retention,
+            self.files,
+            "db",
+            options,
+            merging_elsewhere=None if merges_here else lambda: self.merging,
         )
         self.admission = Admission(
             self.gauges,
@@ -117,8 +123,11 @@ class Rig:
 
     def pile_up(self, runs: int) -> None:
         """Make the layout one of so many runs."""
-        version = Version(tuple(Run(0, number, ()) for number in range(runs, 0, -1)))
-        self.live.replace_layout(Layout(version, self.tables, RowCache(lambda: 0)))
+        self.show([Run(0, number, ()) for number in range(runs, 0, -1)])
+
+    def show(self, runs: list[Run]) -> None:
+        layout = Layout(Version(tuple(runs)), self.tables, RowCache(lambda: 0))
+        self.live.replace_layout(layout)
 
     def flush(self) -> None:
         self.live.release(self.live.current.sealed[-1], self.layout)
@@ -360,28 +369,6 @@ def test_a_delay_ends_when_the_database_is_closed() -> None:
     rig.is_closing = True
     hold_back(rig, 1 << 20)
     assert rig.clock.slept == 0
-
-
-def test_runs_that_nobody_would_merge_press_nobody() -> None:
-    rig = pressed_rig()
-    rig.pile_up(MAX_RUNS * 2)
-    hold_back(rig, 1 << 20)
-    rig.admission.admit()
-    assert (rig.clock.slept, rig.events) == (0, [])
-
-
-@pytest.mark.parametrize(("here", "calm"), [(True, URGENT_RUNS), (False, SLOWING_RUNS)])
-def test_merges_elsewhere_get_on_without_writers_that_wait(here: bool, calm: int) -> None:
-    rig = Rig(merges_here=here)
-    rig.compaction.has_work = True
-    rig.pile_up(calm)
-    assert rig.admission.statistics().slowed == ""
-    rig.pile_up(calm + 1)
-    assert f"{calm + 1} runs wait for a compaction" in rig.admission.statistics().slowed
-
-
-def test_nobody_is_slowed_down_by_runs_that_a_policy_does_not_merge_yet() -> None:
-    assert max_runs(PolicyOptions()) == SLOWING_RUNS
 
 
 def test_writes_stop_where_compaction_is_far_behind_until_it_has_done_something() -> None:
