@@ -392,6 +392,28 @@ def test_who_helps_with_what_is_given_up_has_not_failed(
     cut.assert_sound()
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_was_cancelled_is_given_up_where_merges_go_on_before_it_has_ended(
+    open_db: OpenDB, slots: Callable[[int], None], caller: ThreadPoolExecutor, jobs: int
+) -> None:
+    """As when who has paused them is interrupted while waiting for that."""
+    slots(jobs)
+    cut = Cut(open_db)
+    compactor, lane = cut.compactor, cut.db._engine.background.compaction
+    with ExitStack() as on_exit:
+        on_exit.callback(cut.gate.open)
+        compaction = caller.submit(cut.db.compact)
+        cut.gate.wait_for(jobs)
+        compactor.pause()
+        compactor.resume()
+        lane.wake()
+        cut.gate.open()
+        compaction.result(PATIENCE)
+    assert compactor.is_idle
+    assert cut.heard.count(WorkFailed) == 0
+    cut.assert_sound()
+
+
 def test_closing_ends_the_jobs_of_all_slots(
     open_db: OpenDB, slots: Callable[[int], None], caller: ThreadPoolExecutor
 ) -> None:

@@ -86,9 +86,9 @@ class Compactor:
             else:
                 self._merge(work)
         except BaseException as error:
-            if work is not None and self._is_paused:
+            if work is not None and self._is_to_be_given_up(work):
                 self._give_up(slot, work)
-                return False
+                return not self._is_paused
             self._tell_requests(work, error)
             raise
         self._end(slot, work)
@@ -208,6 +208,10 @@ class Compactor:
             del self._works[slot]
             if work.request is not None and work.is_last:
                 self._requests.close(work.request)
+
+    def _is_to_be_given_up(self, work: Work) -> bool:
+        """Whether a pause has cancelled it, which may be over: nothing of it would ever be done."""
+        return self._is_paused or (work.is_cancelled and not self._is_cancelled)
 
     def _give_up(self, slot: int, work: Work) -> None:
         with self._lock:

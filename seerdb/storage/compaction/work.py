@@ -126,6 +126,11 @@ class Work:
         for part in self.parts:
             part.control.cancel()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its jobs are to end, for good."""
+        return any(part.control.is_cancelled for part in self.parts)
+
     def statistics(self, now: float) -> JobStatistics:
         """How far it is at a wall-clock time."""
         counts = [part.control.counts for part in self.parts]
