@@ -77,6 +77,26 @@ def test_what_branches_off_once_does_so_no_more_at_the_next_opening(*, contests:
     assert keys(world.lose_machine()) == wanted
 
 
+@pytest.mark.parametrize("mode", ["strict", "point_in_time", "salvage"])
+def test_nothing_is_taken_of_what_a_copy_of_this_machine_shipped(mode: str) -> None:
+    """It wrote on in our epoch, and further than we did, as if our disk had lost that."""
+    ours, copy = (World(takes_tables=False, **ROOMY) for _ in range(2))
+    db, other = ours.open(), copy.open()
+    for each in (db, other):
+        each.put(b"a", b"1", durability="object")
+    for key in (b"x", b"y", b"z"):
+        other.put(key, b"1", durability="object")
+    for shipped in copy.bucket.list("wal/"):
+        ours.bucket.put(shipped.name, copy.bucket.get(shipped.name))
+    with pytest.raises(ConflictError):
+        db.put(b"b", b"1", durability="object")
+    ours = ours.kill()
+    found = ours.open(recovery=mode)
+    assert [key for key, _ in found.scan()] == [b"a", b"b"]
+    assert found.put(b"c", b"1", durability="object") == 3
+    assert keys(ours.kill()) == keys(ours.lose_machine()) == [b"a", b"b", b"c"]
+
+
 def test_a_disk_that_has_lost_its_newest_segments_is_completed_up_to_the_damage() -> None:
     world = written().kill()
     for number in list_segments(world.files, WAL):
