@@ -182,6 +182,17 @@ def test_tombstones_go_where_nothing_older_is_below() -> None:
     assert ([each.id for each in plan.tables], plan.bottom) == ([pieces[0].id], True)
 
 
+def test_what_begins_where_a_range_delete_ends_goes_along() -> None:
+    """That key is the largest of the newer table, so the older one, beyond the range, overlaps it
+    and would be passed."""
+    tree = Tree()
+    tree.flush([b"a"], [], [])
+    tree.flush([b"d", b"h"], [], [])
+    tree.flush([], [], [(b"a", b"d")])
+    [done] = compact(tree, b"a", b"d", OPTIONS)
+    assert len(done.tables) == 3
+
+
 @given(flushes=st.lists(FLUSHES, min_size=1, max_size=20), draw=st.data())
 def test_requests_and_policies_beside_each_other_change_no_answer(
     flushes: list[Any], draw: st.DataObject
