@@ -141,6 +141,11 @@ def test_a_merge_that_leaves_older_data_below_is_not_at_the_bottom() -> None:
     assert "claims the bottom" in faulty(VERSION, replace(plan, bottom=True))
 
 
+def test_what_lies_below_is_older_though_by_a_single_commit() -> None:
+    version = Version.of([table(2, seqs=(2, 2), deletes=1), table(1, level=7, seqs=(1, 1))])
+    assert not plan_of(version, 2, level=5, run=2).bottom
+
+
 def test_what_lies_below_counts_only_where_it_overlaps() -> None:
     version = Version.of(
         [table(9, keys=(b"r", b"s")), table(8, keys=(b"s", b"z")), *three_levels()]
