@@ -145,3 +145,16 @@ def test_operands_reach_what_no_later_range_delete_hides(deleted: int, base: byt
     tombstones = RangeTombstones([RangeTombstone(b"a", b"b", deleted)])
     found = collapse(window, tombstones, special=True)
     assert [list(column) for column in found] == [[b"a"], [9], [Merge(base, operands)]]
+
+
+@pytest.mark.parametrize("base", [b"new", None])
+def test_operands_end_at_the_first_base(base: bytes | None) -> None:
+    """What is older than that is nothing to them, be it a value or other operands."""
+    operands = (Operand(1, b"o"),)
+    for oldest in (b"old", Merge(BELOW, (Operand(0, b"old"),))):
+        values: list[Value] = [Merge(BELOW, operands), base, oldest]
+        window = [
+            Chunk([b"a"], [seq], [value]) for seq, value in zip((3, 2, 1), values, strict=True)
+        ]
+        found = collapse(window, NO_TOMBSTONES, special=True)
+        assert [list(column) for column in found] == [[b"a"], [3], [Merge(base, operands)]]
