@@ -25,6 +25,7 @@ from seerdb.storage.object_store.names import (
     wal_name,
 )
 from seerdb.storage.retention.garbage import GarbageCollector, GarbageReport, collectable
+from seerdb.storage.retention.timeline import Needed
 from seerdb.storage.shipping.shipped import read_shipped
 from seerdb.storage.wal.columns import Record
 from seerdb.testing.clock import FakeClock
@@ -120,6 +121,14 @@ def test_records_before_the_last_two_checkpoints_go_except_claims() -> None:
 
 def test_shipped_log_goes_as_far_as_tables_hold_it() -> None:
     assert collected(shipped(500), shipped(501), shipped(300, epoch=4)) == [shipped(500)]
+
+
+def test_shipped_log_stays_that_an_instant_within_the_retention_needs() -> None:
+    names = [shipped(400), shipped(401), shipped(500)]
+    objects = [ObjectInfo(name, 1, OLD) for name in names]
+    past = Needed(STATE.number, SeqNo(400), frozenset())
+    gone = collectable(objects, STATE, now=NOW, grace_seconds=GRACE, keep=set(), past=past)
+    assert gone == [shipped(400)]
 
 
 def branch(first: int, epoch: int) -> str:
