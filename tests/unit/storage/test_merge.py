@@ -158,3 +158,11 @@ def test_operands_end_at_the_first_base(base: bytes | None) -> None:
         ]
         found = collapse(window, NO_TOMBSTONES, special=True)
         assert [list(column) for column in found] == [[b"a"], [3], [Merge(base, operands)]]
+
+
+def test_a_range_delete_after_the_moment_leaves_operands_their_base() -> None:
+    operands = (Operand(1, b"o"),)
+    window = [Chunk([b"a"], [3], [Merge(BELOW, operands)]), Chunk([b"a"], [1], [b"x"])]
+    tombstones = RangeTombstones([RangeTombstone(b"a", b"b", 5)])
+    found = collapse(window, tombstones, 4, special=True)
+    assert [list(column) for column in found] == [[b"a"], [3], [Merge(b"x", operands)]]
