@@ -228,6 +228,27 @@ def test_a_full_compaction_of_a_clone_lets_its_source_be_deleted(settings: dict[
     assert content(site, "c") == rows
 
 
+def test_a_clone_collects_its_own_garbage_while_it_borrows(site: Site) -> None:
+    """What it borrows lies elsewhere, and is not missing for that."""
+    with site.opened("a") as source:
+        fill(source, 60)
+        source.compact()
+        borrowed = named(source)
+    other = site.elsewhere()
+    other.clone("a", "b")
+    with other.opened("b") as clone:
+        for _ in range(2):
+            fill(clone, 2, start=90)
+            clone.flush()
+        replaced = named(clone) - borrowed
+        clone.compact(b"k0090")
+        assert borrowed < named(clone)
+        assert replaced
+        assert not replaced & named(clone)
+        collect_garbage(other, clone)
+        assert not replaced & other.names("b")
+
+
 def test_a_compaction_of_a_range_of_a_clone_copies_nothing(site: Site) -> None:
     other = site.elsewhere()
     with site.opened("a") as source:
