@@ -4,8 +4,9 @@ All that the tables hold in ``[start, end)`` comes to lie in the oldest run that
 table that reaches out of the range, as those that were flushed mostly do, would have to take what
 is older beyond the range with it. So such tables are first cut at the borders of the range, each
 apart, and then what is inside is merged: no more is rewritten than the tables that overlap the
-range. Where a range tombstone lies across a border a table seems to reach a little further than it
-does; then more may be taken, as the rules of ``plan.py`` have it, and tombstones may stay.
+range. Where a range tombstone lies across a border, or ends at it, a table seems to reach a little
+further than it does; then more may be taken, as the rules of ``plan.py`` have it, and tombstones
+may stay.
 """
 
 from __future__ import annotations
