@@ -146,16 +146,6 @@ def test_a_merge_is_urgent_when_there_are_many_runs(
     db.close()
 
 
-@pytest.mark.parametrize("background", ["thread", "process"])
-def test_writes_wait_for_what_is_merged_only_where_it_shares_the_interpreter(
-    open_db: OpenDB, background: str
-) -> None:
-    db = open_db(background=background)
-    gauges, merging = db._engine.admission._gauges, db._engine.compactor.merging
-    assert gauges._merging_elsewhere == (merging if background == "process" else None)
-    db.close()
-
-
 def test_a_flush_is_urgent_when_somebody_waits_for_it_or_writes_go_ahead_of_it(
     open_db: OpenDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,3 +283,13 @@ def test_a_full_disk_is_told_as_long_as_it_is_full(free: int) -> None:
     assert detail(db) == (True, "none"), "though nobody has written since"
     db.put(b"healed", b"1" * 10_000)
     assert db.get(b"first") == b"1"
+
+
+@pytest.mark.parametrize("background", ["thread", "process"])
+def test_writes_wait_for_what_is_merged_only_where_it_shares_the_interpreter(
+    open_db: OpenDB, background: str
+) -> None:
+    db = open_db(background=background)
+    gauges, merging = db._engine.admission._gauges, db._engine.compactor.merging
+    assert gauges._merging_elsewhere == (merging if background == "process" else None)
+    db.close()
