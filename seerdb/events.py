@@ -141,7 +141,8 @@ class ShippingStopped(Event, frozen=True):
 
 
 class WriteSlowed(Event, frozen=True):
-    """Writes begin to be slowed down, now to about ``bytes_per_second``."""
+    """Writes begin to be slowed down, now to about ``bytes_per_second``: 2**30, more than what
+    anything writes, where that is hardly felt yet."""
 
     reason: str
     bytes_per_second: float

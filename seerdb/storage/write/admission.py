@@ -19,7 +19,7 @@ from seerdb.errors import BusyError, ClosedError, DiskError, DiskFullError
 from seerdb.events import Listener, WriteResumed, WriteSlowed, WriteStalled
 from seerdb.storage.workers.lanes import Lane
 from seerdb.storage.write.gauges import Gauges, Obstacle
-from seerdb.storage.write.pressure import Gauge, Reason, delay, rate, room
+from seerdb.storage.write.pressure import FASTEST_RATE, Gauge, Reason, delay, rate, room
 
 STALL_SECONDS = 20.0
 """Longest a write waits before it is refused."""
@@ -247,4 +247,7 @@ class Admission:
 
 
 def _slowed(gauge: Gauge) -> str:
-    return f"{gauge.words}; writes are slowed to {rate(gauge.severity):,.0f} bytes a second"
+    let_through = rate(gauge.severity)
+    if let_through >= FASTEST_RATE:
+        return f"{gauge.words}; writes are hardly slowed yet"
+    return f"{gauge.words}; writes are slowed to {let_through:,.0f} bytes a second"

@@ -21,6 +21,9 @@ MAX_RUNS = 3 * URGENT_RUNS
 SLOWEST_RATE = 1 << 20
 """Bytes a second that are let through just before the hard limit."""
 
+FASTEST_RATE = 1 << 30
+"""Bytes a second, more than what anything writes: a limit above that is none yet."""
+
 ROOM_SECONDS = 0.01
 """Under pressure writes are slowed down again when about so much delay has gathered."""
 
@@ -78,5 +81,6 @@ def room(severity: float, most: int) -> int:
 
 
 def rate(severity: float) -> float:
-    """Bytes a second that are let through. Requires: a severity above 0."""
-    return SLOWEST_RATE / severity**2
+    """Bytes a second that are let through, ``FASTEST_RATE`` where it is more. Requires: a severity
+    above 0."""
+    return min(SLOWEST_RATE / severity**2, FASTEST_RATE)

@@ -27,7 +27,7 @@ from seerdb.storage.write.admission import (
     ReasonStatistics,
 )
 from seerdb.storage.write.gauges import MAX_SEALED, Gauges
-from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS, delay, rate
+from seerdb.storage.write.pressure import FASTEST_RATE, MAX_RUNS, URGENT_RUNS, delay, rate
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
@@ -347,6 +347,16 @@ def test_each_pressure_slows_writes_down_before_it_stops_them(reason: str) -> No
     hold_back(rig, 1 << 18)
     assert statistics_of(rig, reason).slowdowns == 1, "it is still the same one"
     assert len(rig.events) == 1
+
+
+def test_just_above_a_soft_limit_nobody_is_told_a_rate_beyond_what_anything_writes() -> None:
+    """It was told as a slowdown to 108,673,909,379,475 bytes a second."""
+    rig = Rig(min_free_disk=1 << 20)
+    rig.files.free_space = (1 << 20) * 5 // 4 - 1
+    hold_back(rig, 1 << 20)
+    words = "1,310,719 bytes of disk are free, min_free_disk is 1,048,576"
+    assert rig.admission.statistics().slowed == f"{words}; writes are hardly slowed yet"
+    assert rig.events == [WriteSlowed(words, FASTEST_RATE)]
 
 
 def test_a_delay_ends_early_when_the_pressure_does() -> None:
