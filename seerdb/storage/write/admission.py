@@ -38,7 +38,8 @@ class ReasonStatistics(msgspec.Struct, frozen=True):
     """How often and how long writes were held back for one reason since the open.
 
     A slowdown lasts until a look finds no pressure, or another reason that is worse; its seconds
-    are those that were added to writes. ``last`` tells of the newest one, with the numbers.
+    are those that were added to writes. Those of a stop count while it lasts. ``last`` tells of the
+    newest one, with the numbers.
     """
 
     reason: str
@@ -70,9 +71,24 @@ class _Count:
     slowdowns: int = 0
     slowed_seconds: float = 0.0
     stops: int = 0
-    stopped_seconds: float = 0.0
+    stopped: tuple[float, float | None] = (0.0, None)
+    """Seconds of the stops that are over, and since when there is another. One value: who looks as
+    a stop ends counts it once."""
     refused: int = 0
     last: str = ""
+
+    def told(self, reason: Reason, now: float) -> ReasonStatistics:
+        """Requires: it was ``now`` before this is called, so that what is told never shrinks."""
+        before, since = self.stopped
+        return ReasonStatistics(
+            reason=reason.value,
+            slowdowns=self.slowdowns,
+            slowed_seconds=self.slowed_seconds,
+            stops=self.stops,
+            stopped_seconds=before if since is None else before + max(0.0, now - since),
+            refused=self.refused,
+            last=self.last,
+        )
 
 
 class Admission:
@@ -160,12 +176,13 @@ class Admission:
         count.last = obstacle.words
         self._is_stopped = True
         self._listener(WriteStalled(obstacle.words))
-        started = self._clock.monotonic()
+        before, started = count.stopped[0], self._clock.monotonic()
+        count.stopped = before, started
         try:
             self._wait(self._is_over(obstacle), obstacle.lane, deadline)
         finally:
             waited = self._clock.monotonic() - started
-            count.stopped_seconds += waited
+            count.stopped = before + waited, None
             self._is_stopped = False
             self._listener(WriteResumed(waited))
 
@@ -228,21 +245,19 @@ class Admission:
     def statistics(self) -> StallStatistics:
         """A copy of the counters, and what is in the way now. How much of the disk is free is asked
         anew only where that was too little."""
-        reason = self._in_the_way()
+        in_the_way = self._in_the_way()
         gauge = self._gauges.worst()
-        counts = self._counts.values()
+        now = self._clock.monotonic()
+        rows = [count.told(reason, now) for reason, count in self._counts.items()]
         return StallStatistics(
-            stalls=sum(count.stops for count in counts),
-            stalled_seconds=sum(count.stopped_seconds for count in counts),
-            refused=sum(count.refused for count in counts),
-            reason=reason,
-            slowdowns=sum(count.slowdowns for count in counts),
-            slowed_seconds=sum(count.slowed_seconds for count in counts),
+            stalls=sum(row.stops for row in rows),
+            stalled_seconds=sum(row.stopped_seconds for row in rows),
+            refused=sum(row.refused for row in rows),
+            reason=in_the_way,
+            slowdowns=sum(row.slowdowns for row in rows),
+            slowed_seconds=sum(row.slowed_seconds for row in rows),
             slowed=_slowed(gauge) if gauge.severity else "",
-            reasons=[
-                ReasonStatistics(reason.value, **vars(count))
-                for reason, count in self._counts.items()
-            ],
+            reasons=rows,
         )
 
 

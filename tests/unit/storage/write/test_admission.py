@@ -25,9 +25,10 @@ from seerdb.storage.write.admission import (
     STALL_SECONDS,
     Admission,
     ReasonStatistics,
+    _Count,
 )
 from seerdb.storage.write.gauges import MAX_SEALED, Gauges
-from seerdb.storage.write.pressure import FASTEST_RATE, MAX_RUNS, URGENT_RUNS, delay, rate
+from seerdb.storage.write.pressure import FASTEST_RATE, MAX_RUNS, URGENT_RUNS, Reason, delay, rate
 from seerdb.testing.clock import FakeClock
 from seerdb.testing.files import CrashableFileSystem
 from seerdb.testing.objects import MemoryObjectStore
@@ -165,6 +166,39 @@ def test_the_reason_is_told_while_they_wait() -> None:
     rig.lane.steps = [step, step]
     rig.admission.admit()
     assert seen == [f"{MAX_SEALED + 1} sealed memtables wait for their flush"]
+
+
+def test_the_time_of_a_stop_counts_while_it_lasts() -> None:
+    """``stalled_seconds``, and what is scraped, stood still for as long as writers did."""
+    rig = Rig()
+    rig.seal(MAX_SEALED)
+    seen = []
+
+    def step() -> None:
+        now = rig.admission.statistics()
+        seen.append((now.stalls, now.stalled_seconds, statistics_of(rig, "memtables")))
+
+    def last_step() -> None:
+        step()
+        rig.flush()
+
+    for _ in range(2):
+        rig.lane.steps = [step, last_step]
+        rig.admission.admit()
+        step()
+        rig.seal(1)
+    assert [row[:2] for row in seen] == [(1, 5), (1, 10), (1, 10), (2, 15), (2, 20), (2, 20)]
+    assert [row[2].stopped_seconds for row in seen] == [5, 10, 10, 15, 20, 20]
+    rig.clock.advance(60)
+    assert rig.admission.statistics().stalled_seconds == 20, "it is over"
+
+
+def test_who_looks_as_a_stop_ends_counts_it_once() -> None:
+    count = _Count(stopped=(3.0, 10.0))
+    assert count.told(Reason.LOG, 14.0).stopped_seconds == 7.0
+    assert count.told(Reason.LOG, 9.5).stopped_seconds == 3.0, "it has begun since"
+    count.stopped = (7.5, None)
+    assert count.told(Reason.LOG, 14.0).stopped_seconds == 7.5
 
 
 def test_a_flush_that_does_not_end_refuses_in_the_end() -> None:
