@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,15 @@ def _cell(value: object) -> str:
     if not isinstance(value, int | float):
         text = "–" if value in (None, "", []) else str(value)
         return text if text.isprintable() else escaped(text.encode("utf-8", "surrogateescape"))
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    return f"{value:,}" if isinstance(value, int) else decimal(value, 6)
+
+
+def decimal(value: float, digits: int) -> str:
+    """A number with so many significant digits, and all of those before the point, as people write
+    it: never as a power of ten. Requires: it is finite."""
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
+    text = f"{value:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if places else text
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from seerdb.cli.output import decimal
+
 
 def summary(status: dict[str, Any]) -> list[tuple[str, str]]:
     """What each line is about, and what it says, of a reply of ``/v1/admin/status``."""
@@ -96,7 +98,7 @@ def _space(amplifications: dict[str, Any]) -> str:
 def _reads(amplifications: dict[str, Any]) -> str:
     return (
         f"{amplifications['runs']:,} runs to ask at most, "
-        f"{amplifications['blocks_per_get']:.3g} blocks fetched for a get of tables"
+        f"{decimal(amplifications['blocks_per_get'], 3)} blocks fetched for a get of tables"
     )
 
 
@@ -115,7 +117,7 @@ def _shipping(shipping: dict[str, Any]) -> str:
     if shipping["unshipped_seq"]:
         rest = (
             f"seq {shipping['unshipped_seq']:,} and later on the local disk only, for "
-            f"{shipping['unshipped_seconds']:,.3g} s"
+            f"{decimal(shipping['unshipped_seconds'], 3)} s"
         )
     when = "as it is written" if shipping["continuous"] else "for writes of level object only"
     return f"{when}; {rest}"
@@ -126,8 +128,8 @@ def _stalls(stalls: dict[str, Any]) -> str:
     if not reasons:
         return "none"
     counts = (
-        f"{stalls['stalls']:,} stops ({stalls['stalled_seconds']:,.3g} s), "
-        f"{stalls['slowdowns']:,} slowdowns ({stalls['slowed_seconds']:,.3g} s), "
+        f"{stalls['stalls']:,} stops ({decimal(stalls['stalled_seconds'], 3)} s), "
+        f"{stalls['slowdowns']:,} slowdowns ({decimal(stalls['slowed_seconds'], 3)} s), "
         f"{stalls['refused']:,} refused"
     )
     told = [counts]
@@ -152,8 +154,9 @@ def _done(job: dict[str, Any]) -> str:
 
 
 def _dollars(costs: dict[str, Any]) -> str:
+    names = "total_per_month", "requests_per_month", "storage_per_month", "requests"
+    total, requests, storage, so_far = (decimal(costs[name], 4) for name in names)
     return (
-        f"{costs['total_per_month']:,.4g} per month "
-        f"({costs['requests_per_month']:,.4g} requests of late, "
-        f"{costs['storage_per_month']:,.4g} storage); {costs['requests']:,.4g} for requests so far"
+        f"{total} per month ({requests} requests of late, {storage} storage); "
+        f"{so_far} for requests so far"
     )

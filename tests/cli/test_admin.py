@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from seerdb.cli.output import decimal
 from seerdb.cli.summary import summary
 from tests.cli.conftest import Commands, Process, start_server, stop_server
 
@@ -152,6 +155,41 @@ def test_the_summary_says_what_an_operator_looks_for() -> None:
         ("merges", "lazy leveled; 800 bytes to level 7, 25% read; 100 bytes to level 0, 0% read"),
         ("dollars", "13 per month (12.25 requests of late, 0.75 storage); 0.5 for requests so far"),
     ]
+
+
+def test_the_summary_has_no_powers_of_ten() -> None:
+    """Large dollars were told as ``9.417e+05 per month``, and half an hour as ``1.8e+03 s``."""
+    costs = {
+        "requests": 0.0000461,
+        "requests_per_month": 941_700.4,
+        "storage_per_month": 0.0,
+        "total_per_month": 941_700.4,
+    }
+    shipping = {**STATUS["shipping"], "unshipped_seconds": 1_834.6}
+    stalls = {**STATUS["stalls"], "stalled_seconds": 12_345.6, "slowed_seconds": 0.0000123}
+    status = {**STATUS, "costs": costs, "shipping": shipping, "stalls": stalls}
+    shown = dict(summary(status))
+    assert shown["dollars"] == (
+        "941,700 per month (941,700 requests of late, 0 storage); 0.0000461 for requests so far"
+    )
+    assert shown["shipping"].endswith("for 1,835 s")
+    assert shown["stalls"].startswith("2 stops (12,346 s), 3 slowdowns (0.0000123 s)")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (0.5, "0.5"),
+        (-1.25, "-1.25"),
+        (100.0, "100"),
+        (999.9996, "1,000"),
+        (12_345_678.9, "12,345,679"),
+        (0.00001234567, "0.0000123457"),
+    ],
+)
+def test_a_number_in_a_table_has_no_power_of_ten(value: float, shown: str) -> None:
+    assert decimal(value, 6) == shown
 
 
 def test_the_summary_of_a_replica_says_what_it_follows_and_how_far_behind_it_is() -> None:
