@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seerdb import DB, Components, Event
-from seerdb.events import WarmedUp
+from seerdb.events import WarmedUp, WorkFailed
 from seerdb.storage.tiers.disk_tier import DiskTierStatistics
 from seerdb.testing.objects import MemoryObjectStore
 from tests.db.conftest import OpenDB
@@ -338,3 +341,48 @@ def test_what_is_read_leaves_room_for_what_is_written() -> None:
     assert db.get(key(400)) == VALUE
     assert disk(db).bytes == 0
     assert db.get(key(3)) == VALUE
+
+
+def _a_file(cache: Path) -> None:
+    shutil.rmtree(cache)
+    cache.touch()
+
+
+def _its_owner_is_a_directory(cache: Path) -> None:
+    (cache / "DATABASE").unlink()
+    (cache / "DATABASE").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"), [(_a_file, "list"), (_its_owner_is_a_directory, "read")]
+)
+def test_a_disk_tier_that_cannot_be_opened_is_told_with_what_to_do(
+    tmp_path: Path, spoil: Callable[[Path], None], cause: str
+) -> None:
+    """It was told as one that could not be discarded, and not what that means or needs."""
+    events: list[Event] = []
+    components = Components(object_store=MemoryObjectStore(), listener=events.append)
+    with DB.open(str(tmp_path), components=components, disk_cache_capacity=1 << 20) as db:
+        db.put(b"key", VALUE)
+    cache = tmp_path / "cache"
+    spoil(cache)
+    with DB.open(str(tmp_path), components=components, disk_cache_capacity=1 << 20) as db:
+        assert db.get(b"key") == VALUE
+        assert db.statistics().disk_cache is None
+        [told] = [event for event in events if isinstance(event, WorkFailed)]
+    assert told.work == "open the disk cache"
+    assert told.error.startswith(f"cannot {cause} {cache}")
+    assert told.error.endswith(
+        f"; there is none until the database is opened anew; {cache} has to be a directory to be "
+        "read and written, and may be deleted"
+    )
+
+
+def test_a_disk_tier_that_cannot_be_discarded_is_told_as_what_takes_space(tmp_path: Path) -> None:
+    events: list[Event] = []
+    components = Components(object_store=MemoryObjectStore(), listener=events.append)
+    (tmp_path / "cache" / "1.parts").mkdir(parents=True)
+    with DB.open(str(tmp_path), components=components, disk_cache_capacity=0):
+        [told] = [event for event in events if isinstance(event, WorkFailed)]
+    assert told.work == "discard the disk cache"
+    assert "; what is left of it takes space; " in told.error

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NoReturn
 
-from seerdb.errors import DiskError
-from seerdb.events import WorkFailed
 from seerdb.options import Options
 from seerdb.storage.blob.reader import BlobReader
 from seerdb.storage.compaction.compactor import Compactor
@@ -45,7 +43,7 @@ from seerdb.storage.retention.loans import GivingBack
 from seerdb.storage.retention.outputs import GRACE_SECONDS, TableOutputs
 from seerdb.storage.retention.segments import SegmentRetention
 from seerdb.storage.runtime import Components, Runtime
-from seerdb.storage.tiers.disk_tier import DiskTier, discard, keep_free_of, open_tier
+from seerdb.storage.tiers.disk_tier import DiskTier, tier_for
 from seerdb.storage.tiers.heat import load_heat
 from seerdb.storage.tiers.pinning import Pins
 from seerdb.storage.tiers.table_store import TableStore
@@ -120,7 +118,15 @@ class Assembly:
 
     def _wire_reads(self, opened: Opened) -> None:
         self._cache_directory = f"{opened.directory}/cache"
-        self.disk = self._open_disk_tier(self._cache_directory)
+        location = self.stores.location
+        self.disk = tier_for(
+            self.components.files,
+            self._cache_directory,
+            self.manifest.state.database_id,
+            self.options,
+            beside_bucket=location is not None and location.directory is not None,
+            listener=self.components.listener,
+        )
         self.tables = TableStore(
             self.stores.of(Purpose.READ),
             cache=self.runtime.cache,
@@ -146,18 +152,6 @@ class Assembly:
         self.warm_up = WarmUp(
             self.live, self.tables, self.pins, heat, memory=self.runtime.cache.capacity
         )
-
-    def _open_disk_tier(self, directory: str) -> DiskTier | None:
-        files, capacity = self.components.files, self.options.disk_cache_capacity
-        try:
-            # A bucket on this disk gains nothing from copies beside it.
-            if capacity and ((at := self.stores.location) is None or at.directory is None):
-                database_id, keep_free = self.manifest.state.database_id, keep_free_of(self.options)
-                return open_tier(files, directory, capacity, database_id, keep_free=keep_free)
-            discard(files, directory)
-        except DiskError as error:
-            self.components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))
-        return None
 
     def _wire_background(self, opened: Opened) -> None:
         components, options = self.components, self.options

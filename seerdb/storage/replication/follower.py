@@ -13,7 +13,6 @@ from seerdb.errors import (
     ClosedError,
     ConflictError,
     CorruptionError,
-    DiskError,
     InvalidRequestError,
     UnavailableError,
 )
@@ -39,7 +38,7 @@ from seerdb.storage.replication.shipped import Piece, ShippedLog
 from seerdb.storage.replication.tail import Tail
 from seerdb.storage.retention.loans import open_for_reading
 from seerdb.storage.runtime import Components, Runtime
-from seerdb.storage.tiers.disk_tier import DiskTier, discard, keep_free_of, open_tier
+from seerdb.storage.tiers.disk_tier import DiskTier, tier_for
 from seerdb.storage.tiers.table_store import TableStore
 from seerdb.storage.workers.lanes import Lane
 from seerdb.storage.workers.threads import Thread
@@ -168,16 +167,14 @@ class Follower:
         directory, location = self._directory, self.stores.location
         if directory is None:
             return None
-        files, capacity = self._components.files, self.options.disk_cache_capacity
-        try:
-            # A bucket on this disk gains nothing from copies beside it.
-            if capacity and (location is None or location.directory is None):
-                keep_free = keep_free_of(self.options)
-                return open_tier(files, directory, capacity, database_id, keep_free=keep_free)
-            discard(files, directory)
-        except DiskError as error:
-            self._components.listener(WorkFailed("discard the disk cache", str(error), 1, 0.0))
-        return None
+        return tier_for(
+            self._components.files,
+            directory,
+            database_id,
+            self.options,
+            beside_bucket=location is not None and location.directory is not None,
+            listener=self._components.listener,
+        )
 
     def _start(self) -> None:
         self._look_soon()

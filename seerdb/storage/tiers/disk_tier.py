@@ -23,6 +23,7 @@ from contextlib import contextmanager
 import msgspec
 
 from seerdb.errors import DiskError
+from seerdb.events import Listener, WorkFailed
 from seerdb.ids import TableId
 from seerdb.options import Options
 from seerdb.storage.local.files import FileSystem, read_whole, size_of
@@ -63,6 +64,32 @@ def discard(files: FileSystem, directory: str) -> None:
     for name in files.list(directory):
         if name.endswith(SUFFIX):
             files.remove(f"{directory}/{name}")
+
+
+def tier_for(
+    files: FileSystem,
+    directory: str,
+    database_id: str,
+    options: Options,
+    *,
+    beside_bucket: bool,
+    listener: Listener,
+) -> DiskTier | None:
+    """The tier of one database, if it is to have one and the disk allows: if that does not, the
+    listener is told. ``beside_bucket``: the bucket is on this disk, and copies gain nothing."""
+    capacity = 0 if beside_bucket else options.disk_cache_capacity
+    try:
+        if capacity:
+            keep_free = keep_free_of(options)
+            return open_tier(files, directory, capacity, database_id, keep_free=keep_free)
+        discard(files, directory)
+    except DiskError as error:
+        work, result = "discard the disk cache", "what is left of it takes space"
+        if capacity:
+            work, result = "open the disk cache", "there is none until the database is opened anew"
+        to_do = f"{directory} has to be a directory to be read and written, and may be deleted"
+        listener(WorkFailed(work, f"{error}; {result}; {to_do}", 1, 0.0))
+    return None
 
 
 def open_tier(
