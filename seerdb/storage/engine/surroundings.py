@@ -36,6 +36,7 @@ class Surroundings:
         self._listener = listener
         self._hold_back = admission.hold_back
         self.admit = admission.admit
+        self.begin = admission.begin
         self.check_disk = admission.check_disk
         self.current_seq = reads.seq_of
         self.call_later = workers.timer.call_later

@@ -113,7 +113,7 @@ class Admission:
         self._looked_at = 0
         self._slowed_by: Reason | None = None
         self._is_stopped = False
-        self._is_disk_full = False
+        self._disk_refusal: DiskFullError | None = None
         self._refuse_until = clock.monotonic()
 
     def hold_back(self, appended: int, before_waiting: Callable[[], None]) -> int:
@@ -191,12 +191,23 @@ class Admission:
         try:
             self._gauges.check_disk()
         except DiskFullError as refusal:
-            count = self._counts[Reason.DISK]
-            count.refused += 1
-            count.last = str(refusal)
-            self._is_disk_full = True
+            self._refused_for_disk(refusal)
             raise
-        self._is_disk_full = False
+
+    def begin(self, begin: Callable[[], None]) -> None:
+        """Have a segment begun. Raises: what that does."""
+        try:
+            begin()
+        except DiskFullError as refusal:
+            self._refused_for_disk(refusal)
+            raise
+        self._disk_refusal = None
+
+    def _refused_for_disk(self, refusal: DiskFullError) -> None:
+        count = self._counts[Reason.DISK]
+        count.refused += 1
+        count.last = str(refusal)
+        self._disk_refusal = refusal
 
     def _wait(self, is_over: Callable[[], bool], lane: Lane, deadline: float) -> None:
         is_woken = False
@@ -233,12 +244,15 @@ class Admission:
 
     def _in_the_way(self) -> str:
         """What writers wait for now, or are refused for until the disk has room."""
-        if self._is_disk_full:
+        refusal = self._disk_refusal
+        if refusal is not None:
             try:
                 self._gauges.check_disk()
-            except DiskError as refusal:
-                return str(refusal)
-            self._is_disk_full = False
+                if self._gauges.lacks_segment():
+                    return str(refusal)
+            except DiskError as error:
+                return str(error)
+            self._disk_refusal = None
         obstacle = self._gauges.obstacle() if self._is_stopped else None
         return obstacle.words if obstacle else ""
 

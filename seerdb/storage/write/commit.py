@@ -357,7 +357,7 @@ class Committer:
         head = self.head
         if not head.is_begun:
             self._env.check_disk()
-            head.begin()
+            self._env.begin(head.begin)
         if head.size >= self._hold_back_at:
             self._hold_back_at = head.size + self._unhindered()
         if not head.is_full_for(size):
@@ -365,7 +365,7 @@ class Committer:
         self.syncs.if_due()
         self._env.admit()
         self._rotate()
-        head.begin()
+        self._env.begin(head.begin)
         return True
 
     def _unhindered(self) -> int:

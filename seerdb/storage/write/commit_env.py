@@ -26,6 +26,9 @@ class CommitEnv(Protocol):
     def check_disk(self) -> None:
         """Raise ``DiskFullError`` unless there is room for one more segment."""
 
+    def begin(self, begin: Callable[[], None]) -> None:
+        """Have ``begin`` begin a segment. Raises what that does."""
+
     def sealed(self, memtable: Memtable, place: Place) -> None:
         """A memtable was sealed, with the log up to ``place``; have it flushed."""
 

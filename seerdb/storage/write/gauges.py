@@ -57,8 +57,8 @@ class Obstacle(NamedTuple):
 
 
 class Gauges:
-    """The measures of one database. Thread-safe; all but :meth:`measure_disk` and
-    :meth:`check_disk` read memory only."""
+    """The measures of one database. Thread-safe; all but :meth:`measure_disk`, :meth:`check_disk`
+    and :meth:`lacks_segment` read memory only."""
 
     def __init__(
         self,
@@ -189,6 +189,10 @@ class Gauges:
                 f"{free:,} bytes are free where {self._directory} is, less than min_free_disk "
                 f"({self._options.min_free_disk:,}); writes go on when there is room"
             )
+
+    def lacks_segment(self) -> bool:
+        """Whether the disk has no room for one more segment. Raises ``DiskError``."""
+        return self._files.free_bytes(self._directory) < self._options.wal_segment_size
 
     def _runs(self) -> int:
         """Runs while there is something to merge: what a policy leaves as it is waits for

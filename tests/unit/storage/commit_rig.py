@@ -56,6 +56,9 @@ class FakeEnv:
     def check_disk(self) -> None:
         """There is room."""
 
+    def begin(self, begin: Callable[[], None]) -> None:
+        begin()
+
     def admit(self) -> None:
         self.admitted += 1
         if self.refusal is not None:
