@@ -23,7 +23,8 @@ BlobId = NewType("BlobId", str)
 
 MAX_SEQ = SeqNo((1 << 63) - 1)
 
-_STORED = Meta(ge=0, lt=10**18)
+STORED_END = 10**18
+_STORED = Meta(ge=0, lt=STORED_END)
 """What records in the bucket may say of numbers, as names of objects may: no writer gets that far,
 and what goes on from one, or adds some up, has room up to 2^63."""
 StoredNumber: TypeAlias = Annotated[int, _STORED]

@@ -50,6 +50,8 @@ offset bytes  field
 25     length payload
 ====== ====== ================================================================
 
+Seq and time are below 10^18, as all numbers in the bucket are.
+
 A BATCH is one atomic commit; its payload is in columns: count (4), kinds (1 each, see
 ``storage/entry.py``), key lengths (2 each), value lengths (4 each), the keys joined, the
 values joined. A DELETE has an empty value; a DELETE_RANGE has its start as key and its end as

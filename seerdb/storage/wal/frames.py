@@ -17,6 +17,7 @@ import zstandard
 from crc32c import crc32c
 
 from seerdb.errors import InternalError
+from seerdb.ids import STORED_END
 from seerdb.storage.wal.columns import Record
 from seerdb.storage.wal.format import (
     BATCH,
@@ -203,7 +204,8 @@ class FrameReader:
                 if (
                     after > end
                     or kind != BATCH
-                    or seq <= last_seq
+                    or not last_seq < seq < STORED_END
+                    or timestamp_us >= STORED_END
                     or stated != crc(view[at + CRC_SIZE : after], salt)
                 ):
                     del records[count:]
@@ -303,13 +305,17 @@ class FrameReader:
         return after if flaw is None else flaw._replace(next=after)
 
     def _take_sound(self, kind: int, record: Record) -> _Flaw | None:
-        seq, _, payload = record
+        seq, timestamp_us, payload = record
         if kind == SEAL:
             return self._take_seal(seq, int.from_bytes(payload, "little"))
         if kind != BATCH:
             return _Flaw("a record of unknown type", BATCH, kind, absurd=True)
         if seq <= self._last_seq:
             return _Flaw("a seq does not rise", self._last_seq + 1, seq, absurd=True)
+        for name, number in ("seq", seq), ("time", timestamp_us):
+            if number >= STORED_END:
+                reason = f"a {name} is later than any writer gets"
+                return _Flaw(reason, STORED_END - 1, number, absurd=True)
         self.records.append(record)
         self._last_seq = seq
         return None

@@ -14,6 +14,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from seerdb.ids import STORED_END
 from seerdb.storage.wal.columns import RecordColumns
 from seerdb.storage.wal.format import (
     BATCH,
@@ -85,13 +86,15 @@ def sound_records(
     if starts is None:
         return None
     heads = gather(raw, starts, _HEAD)
-    seqs = heads["seq"].astype(np.uint64)
+    seqs, times = heads["seq"].astype(np.uint64), heads["us"].astype(np.uint64)
     if (heads["type"] != BATCH).any() or seqs[0] <= after or (seqs[1:] <= seqs[:-1]).any():
+        return None
+    if max(seqs[-1], times.max()) >= STORED_END:
         return None
     skeleton = _skeleton(end, frames, starts, heads["crc"].astype(np.uint32), header.salt)
     if crc32c(_NO_WORD, crc32c(raw.data)) != crc32c(skeleton.data):
         return None
-    sizes, times = heads["length"].astype(np.int64), heads["us"].astype(np.uint64)
+    sizes = heads["length"].astype(np.int64)
     return RecordColumns(raw, seqs, times, starts + RECORD_HEADER_SIZE, sizes), end
 
 

@@ -17,6 +17,7 @@ from seerdb.errors import (
     TruncatedError,
     UnsupportedFormatError,
 )
+from seerdb.ids import STORED_END
 from seerdb.storage.wal.format import (
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
@@ -32,6 +33,7 @@ from seerdb.storage.wal.reader import (
     read_segment,
     scan_segment,
 )
+from seerdb.storage.wal.sound import FEWEST
 from seerdb.testing.files import CrashableFileSystem
 from tests.unit.storage.wal.samples import (
     HEADER,
@@ -296,7 +298,7 @@ def test_seqs_that_do_not_rise_are_corruption() -> None:
 
 
 def test_gaps_between_seqs_are_allowed() -> None:
-    assert seqs(read(segment(frame(put(2), put(7)), frame(put(1 << 60))))) == [2, 7, 1 << 60]
+    assert seqs(read(segment(frame(put(2), put(7)), frame(put(1 << 56))))) == [2, 7, 1 << 56]
 
 
 def test_a_record_of_unknown_type_is_corruption() -> None:
@@ -412,3 +414,30 @@ def test_what_is_written_is_read(
     header = HEADER._replace(alignment=alignment)
     scan = read(segment(*blocks, padding=padding, header=header))
     assert (scan.records, scan.damages) == (written, ())
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("before", [1, 2 * FEWEST])
+@pytest.mark.parametrize(
+    ("stamp", "name"), [((STORED_END, 7), "seq"), ((1 << 20, (1 << 64) - 1), "time")]
+)
+def test_a_number_that_no_writer_reaches_is_corruption_under_right_checksums(
+    stamp: tuple[int, int], name: str, before: int, *, compressed: bool
+) -> None:
+    """It was read, and the flush failed at it with an ``InternalError`` for ever."""
+    seq, time_us = stamp
+    sound = [frame(put(seq), compressed=compressed) for seq in range(1, before + 1)]
+    bad = frame(encode_record(seq, time_us, encode_put(b"key", b"value"), SALT))
+    scan = read(segment(*sound, bad, frame(put(STORED_END - 1))))
+    assert scan.count == before
+    assert classify(scan, is_last=True) is Condition.CORRUPT
+    number = max(stamp)
+    assert scan.damage is not None
+    assert scan.damage.reason == f"a {name} is later than any writer gets"
+    assert (scan.damage.expected, scan.damage.found) == (STORED_END - 1, number)
+
+
+def test_the_last_numbers_that_are_taken_are_sound() -> None:
+    last = STORED_END - 1
+    scan = read(segment(frame(encode_record(last, last, encode_put(b"key", b"value"), SALT))))
+    assert (scan.damages, scan.last) == ((), (last, last))

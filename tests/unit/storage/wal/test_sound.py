@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seerdb.ids import STORED_END
 from seerdb.storage.entry import MERGE, PUT
 from seerdb.storage.wal import sound
 from seerdb.storage.wal.columns import Record, RecordColumns
@@ -64,6 +65,11 @@ def test_they_are_what_was_written(groups: list[list[bytes]], gap: int, behind: 
     middle = len(expected) // 2
     assert list(records[middle:]) == expected[middle:]
     assert list(records[:middle]) == expected[:middle]
+
+
+@pytest.mark.parametrize("stamp", [(STORED_END, 7), (3, STORED_END)])
+def test_numbers_that_no_writer_reaches_are_for_the_walk_to_tell(stamp: tuple[int, int]) -> None:
+    assert found_in(frames_of([[(1, 10, b"payload")], [(*stamp, b"payload")]])) == ([], 0)
 
 
 @given(st.integers(1, 40), st.integers(0, 50), st.integers(0, 40))
