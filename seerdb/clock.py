@@ -20,6 +20,14 @@ def when(time_us: int) -> str:
         return f"{time_us:,} µs since 1970"
 
 
+def when_second(seconds: float) -> str:
+    """As :func:`when`, of seconds since 1970, and no finer."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%FT%TZ}"
+    except (ValueError, OverflowError):
+        return f"{seconds:,.0f} s since 1970"
+
+
 class Clock(Protocol):
     """Where the engine takes time from. Thread-safe."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +10,7 @@ import typer
 from seerdb.cli.arguments import DEFAULT_URL, Json, Url
 from seerdb.cli.client import Client, quoted, with_query
 from seerdb.cli.output import print_json, print_table
+from seerdb.clock import when_second
 
 app = typer.Typer(no_args_is_help=True, help="Keep states of the database under names.")
 
@@ -66,7 +66,7 @@ def drop(name: Name, *, url: Url = DEFAULT_URL) -> None:
 
 
 def _when(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%FT%TZ}"
+    return "never" if seconds is None else when_second(seconds)
 
 
 def _ask(method: str, target: str, url: str) -> dict[str, Any]:

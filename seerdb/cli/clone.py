@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from seerdb.cli.arguments import Json
 from seerdb.cli.backup import Jobs, Rate, StoreOptions, json_object, watched
 from seerdb.cli.output import print_json, print_table
 from seerdb.cli.restore import seconds_of
-from seerdb.clock import when
+from seerdb.clock import when, when_second
 from seerdb.errors import InvalidRequestError
 from seerdb.storage.backup.places import Transfer
 from seerdb.storage.clone.drop import DropReport
@@ -95,7 +94,7 @@ def list_all(source: Place, *, store_options: StoreOptions = "{}", as_json: Json
         (
             each.database_id,
             each.url,
-            f"{datetime.fromtimestamp(each.time, UTC):%FT%TZ}",
+            when_second(each.time),
             f"{each.seq:,}",
             f"{each.objects:,}",
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from seerdb.cli import checkpoint
 from tests.cli.conftest import Commands
 
 
@@ -29,3 +32,13 @@ def test_a_name_that_a_url_would_cut_drops_no_other_checkpoint(seerdb: Commands)
         seerdb("checkpoint", "drop", name, expect=2)
     seerdb("checkpoint", "drop", "old/../nightly", expect=3)
     seerdb("checkpoint", "drop", "nightly")
+
+
+def test_checkpoints_of_times_that_no_calendar_has_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One such time, which a manifest may hold, made a traceback of the whole list."""
+    row = {"name": "odd", "seq": 7, "time": 1e12, "expires": 1e30}
+    monkeypatch.setattr(checkpoint, "_ask", lambda *_: {"checkpoints": [row]})
+    checkpoint.list_all()
+    assert "1,000,000,000,000 s since 1970" in capsys.readouterr().out

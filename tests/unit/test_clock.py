@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seerdb.clock import ForwardClock, when
+from seerdb.clock import ForwardClock, when, when_second
 from seerdb.testing.clock import FakeClock
 
 
@@ -54,3 +54,9 @@ def test_a_time_is_shown_to_the_microsecond() -> None:
 @pytest.mark.parametrize("time_us", [1 << 62, (1 << 64) - 1, -(1 << 62), 10**400])
 def test_a_time_that_no_calendar_has_is_shown_as_a_number(time_us: int) -> None:
     assert when(time_us) == f"{time_us:,} µs since 1970"
+
+
+def test_seconds_that_no_calendar_has_are_told_as_they_are() -> None:
+    assert when_second(1_700_000_000.9) == "2023-11-14T22:13:20Z"
+    for seconds in (1e12, 1e15, 1e30, -1e12):
+        assert when_second(seconds) == f"{seconds:,.0f} s since 1970"
