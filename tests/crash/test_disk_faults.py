@@ -334,3 +334,25 @@ def test_a_segment_list_is_not_confused_by_names() -> None:
     world = World()
     fill(world.open(), 3)
     assert list_segments(world.files, WAL) == [1]
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "words"),
+    [(KeyboardInterrupt(), "KeyboardInterrupt()"), (SystemExit(143), "SystemExit(143)")],
+)
+def test_an_interrupt_that_poisons_a_database_is_told_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch, interrupt: BaseException, words: str
+) -> None:
+    """Of Ctrl-C the event said nothing, of SIGTERM event and error said ``143``."""
+    world = World(**ROOMY)
+    db = world.open()
+
+    def sync() -> None:
+        raise interrupt
+
+    monkeypatch.setattr(db._engine.log, "sync", sync)
+    with pytest.raises(type(interrupt)):
+        db.put(b"key", b"value")
+    assert Poisoned(words) in world.events
+    with pytest.raises(PoisonedError, match=f"failed .{type(interrupt).__name__}"):
+        db.put(b"key", b"value")

@@ -13,6 +13,7 @@ from seerdb.storage.read.state import LiveState
 from seerdb.storage.wal.backlog import Place
 from seerdb.storage.workers.threads import Workers
 from seerdb.storage.write.admission import Admission
+from seerdb.storage.write.poison import in_words
 from seerdb.storage.write.request import Ticket
 
 
@@ -57,7 +58,7 @@ class Surroundings:
             self._background.flush.wake()
 
     def poisoned(self, cause: BaseException) -> None:
-        self._listener(Poisoned(str(cause)))
+        self._listener(Poisoned(in_words(cause)))
 
     def ship(self, tickets: list[Ticket], place: Place) -> None:
         self._shipping.shipper.enqueue(tickets, place)

@@ -8,6 +8,11 @@ from collections.abc import Callable
 from seerdb.errors import ClosedError, FencedError, PoisonedError
 
 
+def in_words(cause: BaseException) -> str:
+    """What an error says; of an interrupt, which may say nothing or a number, its kind as well."""
+    return str(cause) if isinstance(cause, Exception) and str(cause) else repr(cause)
+
+
 class Poison:
     """A latch for the first fatal error of a database. Thread-safe."""
 
@@ -40,9 +45,9 @@ class Poison:
             return FencedError(str(self.cause))
         if isinstance(self.cause, ClosedError) and not isinstance(self.cause, PoisonedError):
             return ClosedError(str(self.cause))
-        reason = str(self.cause) or type(self.cause).__name__
+        assert self.cause is not None
         return PoisonedError(
-            f"no write is taken since an earlier one failed ({reason}); "
+            f"no write is taken since an earlier one failed ({in_words(self.cause)}); "
             "reads go on; open the database again to recover"
         )
 
