@@ -13,7 +13,7 @@ from seerdb.storage.workers.pace import (
     STRETCH_SECONDS,
 )
 from seerdb.storage.write.pressure import URGENT_RUNS
-from tests.unit.storage.write.test_admission import Rig
+from tests.unit.storage.admission_rig import Rig
 
 
 def test_a_flush_gives_way_until_another_memtable_waits_and_the_next_fills() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from seerdb.errors import UnavailableError
 from seerdb.storage.manifest.version import Run
 from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS
+from tests.unit.storage.admission_rig import Rig
 from tests.unit.storage.compaction.toy import table
-from tests.unit.storage.write.test_admission import Rig, hold_back, pressed_rig
+from tests.unit.storage.write.test_admission import hold_back, pressed_rig
 
 
 def test_runs_that_nobody_would_merge_press_nobody() -> None:
