@@ -23,13 +23,7 @@ from seerdb.storage.workers.pace import (
     GivingWay,
     Pace,
 )
-from seerdb.storage.write.pressure import (
-    MAX_RUNS,
-    URGENT_RUNS,
-    Gauge,
-    Reason,
-    worst,
-)
+from seerdb.storage.write.pressure import MAX_RUNS, URGENT_RUNS, Gauge, Reason, worst
 
 MAX_SEALED = 4
 """Sealed memtables that may wait for a flush that works: bounds memory. A burst of so many times

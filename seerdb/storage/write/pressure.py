@@ -16,7 +16,8 @@ URGENT_RUNS = 12
 """With more runs than this a merge does not give way to reads and writes, but they to it."""
 
 MAX_RUNS = 3 * URGENT_RUNS
-"""Runs at which writes wait for a compaction: bounds what a read has to look at."""
+"""Runs at which writes wait for a compaction: with those that other processes merge just now, if
+any, it bounds what a read has to look at."""
 
 SLOWEST_RATE = 1 << 20
 """Bytes a second that are let through just before the hard limit."""
